@@ -1,0 +1,229 @@
+"""A layer or function without a rule -> the graph of operations it is made of.
+
+Keras can call a layer on symbolic tensors and then knows which operations it consists of. We do that while the layer's own
+weights are symbolic too: an expression of weights alone, `exp(self.b)`, would otherwise be computed on the spot, and
+the weight's gradient would silently disappear. What cannot be followed this way (random numbers, state updates, Python
+control flow on values, raw TensorFlow) is an error that says so.
+"""
+
+import contextlib
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_backprop import _keras
+from keras_backprop.rule import MissingRuleError
+
+
+class Graph(NamedTuple):
+    """What a call expands to.
+
+    Attributes:
+        inputs: the symbolic tensors that stand for the tensors among the arguments, in order.
+        weights: list of (symbolic tensor, `keras.Variable`).
+        steps: list of Keras nodes, in the order to run them.
+        outputs: what the call returned, with symbolic tensors in it.
+        losses: list of (layer, symbolic tensor) that `add_loss` was called with.
+    """
+
+    inputs: list
+    weights: list
+    steps: list
+    outputs: Any
+    losses: list
+
+
+def expand(op, call, path, args, kwargs):
+    """Trace `call(*args, **kwargs)` symbolically.
+
+    Args:
+        op: the layer or function, for its weights and for error messages.
+        call: what to call.
+        path: str, its name in error messages.
+        args, kwargs: the arguments, with real tensors.
+
+    Returns:
+        A `Graph`.
+
+    Raises:
+        MissingRuleError: the call cannot be expanded.
+    """
+    if isinstance(op, keras.Operation) and not isinstance(op, keras.layers.Layer):
+        raise MissingRuleError(_message(op, path, "it is a single operation, there is nothing to expand it into"))
+    inputs = []
+
+    def symbolic(x):
+        if tf.is_tensor(x) and not isinstance(x, keras.Variable):
+            inputs.append(keras.KerasTensor(x.shape, x.dtype.name))
+            return inputs[-1]
+        return x
+
+    layers = op._flatten_layers() if isinstance(op, keras.layers.Layer) else []
+    args, kwargs = keras.tree.map_structure(symbolic, (args, kwargs))
+    with (
+        _keras.partial_nodes(),
+        _keras.grouped_convolutions(),
+        _nodes_removed(layers),
+        _symbolic_weights(layers) as weights,
+        _losses_collected(layers) as losses,
+    ):
+        with _Watch(layers) as watch:
+            try:
+                outputs = call(*args, **kwargs)
+            except MissingRuleError:
+                raise
+            except Exception as error:
+                reason = str(error).strip().split("\n")[0]
+                raise MissingRuleError(
+                    _message(op, path, f"calling it on symbolic tensors failed with {type(error).__name__}: {reason}")
+                ) from error
+        if watch.updates:
+            names = ", ".join(sorted(set(watch.updates)))
+            raise MissingRuleError(
+                _message(op, path, f"it draws random numbers or assigns state ({names}) in its call")
+            )
+        if watch.reads:
+            names = ", ".join(sorted(set(watch.reads)))
+            raise MissingRuleError(_message(op, path, f"it reads the value of its weight {names} outside `keras.ops`"))
+        leaves = [x for x in keras.tree.flatten((outputs, losses)) if isinstance(x, keras.KerasTensor)]
+        steps = _keras.graph_steps(leaves)
+        used = {id(x) for node in steps for x in node.input_tensors} | {id(x) for x in leaves}
+    return Graph(inputs, [pair for pair in weights if id(pair[0]) in used], steps, outputs, losses)
+
+
+def tensor_leaves(structure):
+    """The tensors among nested arguments, in the order in which `expand` makes them symbolic."""
+    return [x for x in keras.tree.flatten(structure) if tf.is_tensor(x) and not isinstance(x, keras.Variable)]
+
+
+def _message(op, path, reason):
+    kind = type(op).__name__ if isinstance(op, keras.Operation) else "function"
+    return (
+        f"'{path}' ({kind}) has no backward rule and cannot be expanded into operations that have one: {reason}. "
+        f"Remedies: write it in `keras.ops`; or give it a rule, as a method `backward(self, call, dy)` of the layer or with "
+        f"`@keras_backprop.backward_rule(…)`; or declare it with `keras_backprop.not_differentiable(…)`."
+    )
+
+
+@contextlib.contextmanager
+def _symbolic_weights(layers):
+    """Put a symbolic tensor in the place of every trainable weight that is an attribute of the layers.
+
+    A sublayer that is called inside becomes one node, and finds out its output's shape with its real weights.
+    """
+    symbols: dict = {}
+    swaps: list = []
+    inner: list = []  # the sublayers whose symbolic call is under way
+
+    def symbol(x):
+        if not (isinstance(x, keras.Variable) and x.trainable and tf.as_dtype(x.dtype).is_floating):
+            return x
+        if id(x) not in symbols:
+            symbols[id(x)] = (keras.KerasTensor(x.shape, x.dtype, name=x.name), x)
+        return symbols[id(x)][0]
+
+    for layer in layers:
+        for name, value in vars(layer).items():
+            if name.endswith("trainable_variables") or name in ("_layers", "_metrics", "_tracker"):
+                continue
+            if isinstance(value, (keras.Variable, list, tuple, dict)):
+                swapped = _map_leaves(symbol, value)
+                if swapped is not value:
+                    swaps.append((layer, name, value, swapped))
+
+    def set_weights(which):
+        for layer, name, *values in swaps:
+            vars(layer)[name] = values[which]
+
+    def with_real_weights(layer):
+        symbolic_call = layer.symbolic_call
+
+        def call(*args, **kwargs):
+            inner.append(layer)
+            set_weights(0)
+            try:
+                return symbolic_call(*args, **kwargs)
+            except Exception:  # its own shape inference does not know all it is called with: run its forward pass
+                return _keras.compute_output_spec(layer.call, *args, **kwargs)
+            finally:
+                inner.pop()
+                if not inner:
+                    set_weights(1)
+
+        return call
+
+    with contextlib.ExitStack() as stack:
+        for layer in layers[1:]:
+            stack.enter_context(_keras.replaced(layer, symbolic_call=with_real_weights(layer)))
+        stack.callback(set_weights, 0)
+        set_weights(1)
+        weights: list = []
+        yield weights
+        weights.extend(symbols.values())
+
+
+def _map_leaves(function, value):
+    """`function` on the leaves of lists, tuples and dicts; the same object where nothing changes."""
+    if isinstance(value, dict):
+        mapped = {key: _map_leaves(function, x) for key, x in value.items()}
+        return mapped if any(mapped[key] is not value[key] for key in value) else value
+    if isinstance(value, (list, tuple)):
+        items = [_map_leaves(function, x) for x in value]
+        if all(a is b for a, b in zip(items, value, strict=True)):
+            return value
+        if hasattr(value, "_fields"):
+            return type(value)(*items)
+        return tuple(items) if isinstance(value, tuple) else items
+    return function(value)
+
+
+@contextlib.contextmanager
+def _losses_collected(layers):
+    """Keep what `add_loss` is called with, instead of adding symbolic tensors to the layers' losses."""
+    losses: list = []
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+
+            def add_loss(loss, layer=layer):
+                losses.extend((layer, x) for x in keras.tree.flatten(loss))
+
+            stack.enter_context(_keras.replaced(layer, add_loss=add_loss))
+        yield losses
+
+
+@contextlib.contextmanager
+def _nodes_removed(layers):
+    """Leave no trace of the symbolic call in the layers' lists of nodes."""
+    lengths = [(nodes, len(nodes)) for layer in layers for nodes in (layer._inbound_nodes, layer._outbound_nodes)]
+    try:
+        yield
+    finally:
+        for nodes, length in lengths:
+            del nodes[length:]
+
+
+class _Watch(_keras.StatelessScope):
+    """Notices what the symbolic call does behind its back: state that is assigned, weights whose value is read."""
+
+    def __init__(self, layers):
+        super().__init__(initialize_variables=False)
+        self.updates, self.reads = [], []
+        self._trainable = {id(v) for layer in layers[:1] for v in layer.trainable_variables}
+
+    def add_update(self, update):
+        self.updates.append(update[0].path)
+
+    def get_current_value(self, variable):
+        if id(variable) in self._trainable:
+            self.reads.append(variable.path)
+        return None
+
+
+def static_shapes(node, arguments):
+    """The arguments of a traced operation, with an unknown size that was traced as None written as -1."""
+    args, kwargs = arguments
+    operation = node.operation
+    if getattr(operation, "newshape", None) is not None and None in tuple(operation.newshape):
+        operation.newshape = tuple(-1 if size is None else size for size in operation.newshape)
+    return args, kwargs

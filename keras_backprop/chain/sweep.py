@@ -1,0 +1,192 @@
+"""Run backward: apply the rules in reverse, add up.
+
+    ∂E/∂x = Σ over the calls that x went into of (what the call's rule makes of ∂E/∂y)
+
+That is the chain rule. Un-broadcasting, casting back and accumulation are done here, once; rules are pure.
+"""
+
+import contextlib
+import operator
+
+import keras
+import tensorflow as tf
+
+from keras_backprop import _keras
+from keras_backprop.rule import MissingRuleError, WeightRead
+from keras_backprop.weight_gradients import Total, WeightGradient, add
+
+
+class Sweep:
+    """The result of a backward pass.
+
+    Attributes:
+        parts: dict, `id(variable)` -> list of `WeightGradient`, one for each use of the weight.
+    """
+
+    def __init__(self, parts, tensors):
+        self.parts = parts
+        self._tensors = tensors
+
+    def gradient(self, variable):
+        """∂E/∂W in the variable's dtype, the sum over its uses; None where the error does not depend on it."""
+        parts = self.parts.get(id(variable))
+        if not parts:
+            return None
+        return add([_cast(part.total(), tf.as_dtype(variable._dtype)) for part in parts])
+
+    def input_gradient(self, tensor):
+        """∂E/∂x for a tensor that was asked for with `inputs=`; None where the error does not depend on it."""
+        return self._tensors.get(id(tensor))
+
+
+def sweep(calls, upstream, weights=(), inputs=(), observers=()):
+    """Apply the rules of `calls` in reverse.
+
+    Args:
+        calls: list of `Call`, in the order they ran.
+        upstream: list of (tensor, gradient): ∂E/∂y where the error starts from.
+        weights: the `keras.Variable`s whose gradients are wanted.
+        inputs: tensors whose gradients are wanted.
+        observers: functions `(call, dys, dxs, weight_gradients)`, told of every link: the upstream gradients (one for
+            each output), the downstream ones (one for each input, None where nobody needs it) and a dict name ->
+            `WeightGradient`.
+
+    Returns:
+        A `Sweep`.
+    """
+    wanted_weights = {id(v) for v in weights}
+    needed = _reachable(calls, wanted_weights, {id(x) for x in inputs})
+    gradients: dict = {}
+    parts: dict = {}
+    for tensor, gradient in upstream:
+        if id(tensor) in needed:
+            gradients.setdefault(id(tensor), []).append(gradient)
+    for call in reversed(calls):
+        dys = [gradients.get(id(y)) for y in call.outputs]
+        if not any(dys):
+            continue
+        dys = [None if dy is None else _densified(call, add(dy)) for dy in dys]
+        returned = _apply(call, dys)
+        dxs = _input_gradients(call, returned, needed)
+        for x, dx in zip(call.inputs, dxs, strict=True):
+            if dx is not None:
+                gradients.setdefault(id(x), []).append(dx)
+        named = _weight_gradients(call, returned)
+        for variable, part in named.values():
+            if id(variable) in wanted_weights:
+                parts.setdefault(id(variable), []).append(part)
+        for observe in observers:
+            observe(call, dys, dxs, {name: part for name, (_, part) in named.items()})
+    return Sweep(parts, {key: add(value) for key, value in gradients.items() if key in {id(x) for x in inputs}})
+
+
+def _reachable(calls, weights, inputs):
+    """The ids of the tensors through which the error depends on something whose gradient is wanted."""
+    needed = set(inputs)
+    for call in calls:
+        if any(id(x) in needed for x in call.inputs) or any(id(v) in weights for v in _weights_of(call.op)):
+            needed.update(id(y) for y in call.outputs if y.dtype.is_floating)
+            if any(y.dtype.is_complex for y in call.outputs):
+                raise MissingRuleError(
+                    f"'{call.path}' returns complex numbers, and a chain of complex numbers is not supported. "
+                    "Keep them as pairs of a real and an imaginary part, as `keras.ops.fft` does."
+                )
+    return needed
+
+
+def weight_named(op, name):
+    """The weight that a rule calls `name`: an attribute of the layer, dotted into a sublayer, or the variable's path."""
+    if isinstance(op, WeightRead):
+        return op.variable
+    if "/" in name:
+        return next(v for v in op.trainable_variables if v.path == name)
+    return operator.attrgetter(name)(op)
+
+
+def _weights_of(op):
+    if isinstance(op, WeightRead):
+        return (op.variable,)
+    return op.trainable_variables if isinstance(op, keras.layers.Layer) else ()
+
+
+def _apply(call, dys):
+    """One rule: upstream in, `Gradients` out."""
+    rule = call.rule
+    if len(dys) == 1:
+        dy = dys[0]
+    else:
+        dy = tuple(tf.zeros_like(y) if d is None else d for d, y in zip(dys, call.outputs, strict=True))
+    with _autocast(call.op), tf.name_scope(f"backward/{call.path or rule.name}".replace(" ", "_")):
+        returned = rule.backward(call, dy)
+    if len(returned.inputs) > len(call.inputs) or (len(returned.inputs) < len(call.inputs) and not rule.reads_logits):
+        raise ValueError(
+            f"The rule '{rule.name}' of '{call.path}' must return one gradient for each of the {len(call.inputs)} input "
+            f"tensors of the call (None where there is none). It returned {len(returned.inputs)}."
+        )
+    return returned
+
+
+def _input_gradients(call, returned, needed):
+    dxs: list = []
+    for position, x in enumerate(call.inputs):
+        dx = returned.inputs[position] if position < len(returned.inputs) else None
+        if dx is None or id(x) not in needed or not x.dtype.is_floating:
+            dxs.append(None)
+            continue
+        with _autocast(call.op):
+            dx = dx() if callable(dx) else dx
+        dxs.append(_cast(_unbroadcast(call, dx, x), x.dtype))
+    return dxs
+
+
+def _weight_gradients(call, returned):
+    """Name -> (variable, WeightGradient), for the weights the rule spoke of."""
+    named = {}
+    for name, part in returned.weights.items():
+        if part is None:
+            continue
+        variable = weight_named(call.op, name)
+        part = part if isinstance(part, WeightGradient) else Total(part)
+        part.shape = variable.shape
+        named[name] = (variable, part)
+    return named
+
+
+def _unbroadcast(call, dx, x):
+    """Sum dx over the axes along which x was broadcast; refuse any other difference of shape."""
+    if isinstance(dx, tf.IndexedSlices) or (dx.shape == x.shape and x.shape.is_fully_defined()):
+        return dx
+    if not call.rule.broadcasts:
+        if dx.shape.is_compatible_with(x.shape):
+            return dx
+        raise ValueError(
+            f"The rule '{call.rule.name}' of '{call.path}' returned a gradient of shape {dx.shape} for an input of shape "
+            f"{x.shape}. They must be equal. For operations that broadcast, register the rule with `broadcasts=True`."
+        )
+    extra = len(dx.shape) - len(x.shape)
+    if None in x.shape.as_list() and len(call.inputs) > 1:
+        axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(x), s1=tf.shape(dx)).r0
+        return tf.ensure_shape(tf.reshape(tf.reduce_sum(dx, axes), tf.shape(x)), x.shape)
+    axes = [*range(extra), *(extra + i for i, size in enumerate(x.shape) if size == 1 and dx.shape[extra + i] != 1)]
+    if not axes:
+        return dx
+    return tf.reshape(tf.reduce_sum(dx, axes), tf.shape(x) if None in x.shape.as_list() else x.shape)
+
+
+def _densified(call, dy):
+    return tf.convert_to_tensor(dy) if isinstance(dy, tf.IndexedSlices) and not isinstance(call.op, WeightRead) else dy
+
+
+def _autocast(op):
+    """Weights read by the rule of a layer have the dtype they had in its forward pass."""
+    if isinstance(op, keras.layers.Layer) and op.autocast and op.compute_dtype != op.variable_dtype:
+        return _keras.AutocastScope(op.compute_dtype)
+    return contextlib.nullcontext()
+
+
+def _cast(x, dtype):
+    if x.dtype == dtype:
+        return x
+    if isinstance(x, tf.IndexedSlices):
+        return tf.IndexedSlices(tf.cast(x.values, dtype), x.indices, x.dense_shape)
+    return tf.cast(x, dtype)

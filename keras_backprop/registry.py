@@ -1,0 +1,286 @@
+"""Which rule belongs to which layer, operation, activation, loss or regulariser.
+
+    @backward_rule(layers.Dense)                      a rule: (call, dy) -> Gradients
+    @forward_rule(layers.BatchNormalization)          its own forward pass, and what to keep of it for the rule
+    elementwise(ops.Tanh, lambda x, y: 1 - y**2)      only a local derivative dy/dx
+    linear(ops.Transpose, lambda call, dy: …)         only an adjoint
+    not_differentiable(ops.Argmax)                    nothing flows back
+    refused("it …", ops.Cond)                         no backward pass, and why
+
+Something is in exactly one of three states: it has a rule, it is declared not differentiable, or it is unknown. The unknown is
+expanded into the operations it is made of (`chain/expand.py`).
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+
+from keras_backprop.rule import Gradients, MissingRuleError
+
+
+@dataclass
+class Rule:
+    """What is known about one kind of operation.
+
+    Attributes:
+        name: str, how the rule is called in reports.
+        backward: `(call, dy) -> Gradients`.
+        forward: `(call_arguments…) -> (outputs, saved)`, or None where the operation's own forward pass serves.
+        derivative: `(x, y, **options) -> dy/dx` of an elementwise function, else None.
+        activation: bool, the layer ends in `self.activation`, which is a link of its own; the rule is of what precedes it.
+        reads_logits: bool, a cross-entropy that Keras computes from the logits an activation left on its output.
+        applies: `(op) -> bool`, for which instances the rule holds; the others expand.
+        composition: `(record, op, call_arguments…) -> outputs` of a layer that runs other layers, else None.
+        broadcasts: bool, inputs of different shapes are broadcast against each other.
+        state: "rule", "not differentiable" or "refused".
+    """
+
+    name: str
+    backward: Callable
+    forward: Callable | None = None
+    derivative: Callable | None = None
+    activation: bool = False
+    reads_logits: bool = False
+    applies: Callable | None = None
+    composition: Callable | None = None
+    broadcasts: bool = False
+    state: str = "rule"
+
+
+_rules: dict = {}
+_forward_rules: dict = {}
+
+# What a subclass may redefine without changing the mathematics of its forward pass.
+_HARMLESS = {
+    "__init__", "__doc__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__", "__annotations__",
+    "build", "get_config", "from_config", "compute_output_shape", "compute_output_spec", "compute_mask", "__repr__",
+    "build_from_config", "get_build_config", "load_own_variables", "save_own_variables", "backward",
+}  # fmt: skip
+
+
+def backward_rule(*keys, activation=False, reads_logits=False, applies=None, broadcasts=False):
+    """Register the decorated function as the backward rule of layers, operations or functions.
+
+    Args:
+        *keys: layer classes, operation classes, or activation, loss and regulariser functions or classes.
+        activation: the layer applies `self.activation` last. The rule then is of the layer without it; the activation has
+            its own rule.
+        reads_logits: the function is a cross-entropy that uses the logits which an activation left on its output. They
+            are then the last of `call.inputs`.
+        applies: `(op) -> bool`; instances for which it is False are treated as if they had no rule.
+        broadcasts: the inputs are broadcast against each other; the rule may return gradients of the output's shape.
+
+    Returns:
+        A decorator that returns the function unchanged.
+    """
+
+    def register(function):
+        for key in keys:
+            _rules[key] = Rule(
+                function.__name__, function, activation=activation, reads_logits=reads_logits, applies=applies,
+                broadcasts=broadcasts,
+            )  # fmt: skip
+        return function
+
+    _check_keys(keys)
+    return register
+
+
+def forward_rule(*keys):
+    """Register the decorated function as the forward pass that the backward rule of `keys` needs.
+
+    The function takes the layer (or operation) and the arguments of its `call`, computes what `call` would, state updates
+    included, and returns `(outputs, saved)` with `saved` a dict. It runs in the place of `layer.call` inside
+    `Layer.__call__`, so autocasting, masks, activity regularisers and the training flag stay Keras's.
+    """
+
+    def register(function):
+        for key in keys:
+            _forward_rules[key] = function
+        return function
+
+    _check_keys(keys)
+    return register
+
+
+def composition(*keys, applies=None):
+    """Register the decorated function as the way through a layer that runs other layers and cannot be expanded.
+
+    The function takes the record, the layer and the arguments of its `call`, and returns what `call` would, state updates
+    included. Whatever it runs by `record.run(…)`, `record.run_body(…)` or `record.run_as(…)` becomes a link of the chain
+    with a rule of its own; the layer itself is none.
+    """
+
+    def register(function):
+        def backward(call, dy):
+            raise TypeError(f"'{call.path}' is a composition of other links and has no backward rule of its own.")
+
+        for key in keys:
+            _rules[key] = Rule(function.__name__, backward, applies=applies, composition=function)
+        return function
+
+    _check_keys(keys)
+    return register
+
+
+def elementwise(*keys_and_derivative, fused=None):
+    """Register y = f(x), elementwise, by its local derivative.
+
+    Args:
+        *keys_and_derivative: keys as in `backward_rule`, and last the derivative `(x, y) -> dy/dx`. Further parameters
+            of the function are filled with the call's arguments of that name.
+        fused: `(x, y, dy) -> dx`, a kernel that multiplies in the same pass. Training uses it, `explain` shows the
+            derivative.
+    """
+    *keys, derivative = keys_and_derivative
+    _check_keys(keys)
+    local, product = _with_options(derivative, 2), _with_options(fused, 3) if fused else None
+
+    def backward(call, dy):
+        if product:
+            return Gradients(product(call, call.input, call.output, dy))
+        return Gradients(dy * local(call, call.input, call.output))
+
+    for key in keys:
+        _rules[key] = Rule(_name(key), backward, derivative=lambda call: local(call, call.input, call.output))
+
+
+def linear(*keys_and_adjoint):
+    """Register an operation that is linear in its one input by its adjoint `(call, dy) -> dx`."""
+    *keys, adjoint = keys_and_adjoint
+    _check_keys(keys)
+    for key in keys:
+        _rules[key] = Rule(_name(key), lambda call, dy: Gradients(adjoint(call, dy)))
+
+
+def not_differentiable(*keys, because=None):
+    """Declare that no gradient flows back through these.
+
+    Args:
+        *keys: as in `backward_rule`.
+        because: str, for what has a derivative that nobody wrote down: a sentence that says why, and what to do. Whoever needs
+            the gradient then gets an error with that sentence, instead of a gradient that is silently missing.
+    """
+
+    def backward(call, dy):
+        def refuse():
+            raise MissingRuleError(
+                f"'{call.path}' ({type(call.op).__name__}) is declared not differentiable. {because}"
+            )
+
+        return Gradients(*[refuse if because else None] * len(call.inputs))
+
+    _check_keys(keys)
+    for key in keys:
+        _rules[key] = Rule(_name(key), backward, state="not differentiable")
+
+
+def refused(reason, *keys, runs_code=False):
+    """Declare that operations have no backward pass, and why: an error for whoever needs the gradient.
+
+    Args:
+        reason: str, the rest of a sentence that begins with "it", and what to do instead.
+        *keys: operation classes.
+        runs_code: bool, weights may be used inside where nobody sees it, so that the forward pass is an error already.
+    """
+
+    def error(path):
+        return MissingRuleError(f"'{path}' has no backward pass: {reason}.")
+
+    def backward(call, dy):
+        def raise_error():
+            raise error(call.path)
+
+        return Gradients(*[raise_error] * len(call.inputs))
+
+    def run(record, op, *args, **kwargs):
+        raise error(op.name)
+
+    _check_keys(keys)
+    for key in keys:
+        _rules[key] = Rule(_name(key), backward, composition=run if runs_code else None, state="refused")
+
+
+def rule_for(op):
+    """The rule of a layer, operation or function, or of its class; None where it is unknown.
+
+    A rule registered for the exact class wins; then, up the class's method resolution order, a `backward` method or a
+    registered rule. The rule of a base class holds for a subclass only if the subclass changes nothing that the forward pass
+    could depend on.
+
+    Returns:
+        A `Rule`, or None.
+    """
+    kind = op if isinstance(op, type) else type(op)
+    if not isinstance(op, type) and _hashable(op) and op in _rules:
+        rule = _rules[op]
+        rule.forward = _forward_rules.get(op)
+        return rule
+    for position, base in enumerate(kind.__mro__):
+        rule = _rules.get(base)
+        if rule is None and "backward" in vars(base) and issubclass(base, keras.Operation):
+            rule = _rules[base] = _own_rule(base)
+        if rule is not None:
+            if _changed_since(kind.__mro__[:position], base):
+                return None
+            if rule.applies is not None and not isinstance(op, type) and not rule.applies(op):
+                return None
+            rule.forward = _forward_rules.get(base)
+            return rule
+    return None
+
+
+def registered():
+    """All keys with a rule or a declaration: a dict key -> `Rule`."""
+    return dict(_rules)
+
+
+def _own_rule(base):
+    """The rule that a layer class carries as its method `backward(self, call, dy)`."""
+
+    def backward(call, dy):
+        return call.op.backward(call, dy)
+
+    return Rule(
+        f"{base.__qualname__.split('.')[-1]}.backward",
+        backward,
+        activation=bool(getattr(base, "activation_is_a_link", False)),
+    )
+
+
+def _changed_since(subclasses, base):
+    """Whether classes derived from `base` redefine a method that its forward pass may use."""
+    return any(
+        (name not in _HARMLESS and hasattr(base, name) and callable(getattr(base, name))) or name in ("call", "kernel")
+        for subclass in subclasses
+        for name in vars(subclass)
+    )  # fmt: skip
+
+
+def _with_options(function, positional):
+    """`function(x, y, …, option, …)` as `(call, x, y, …)`: options are looked up in the call."""
+    options = list(inspect.signature(function).parameters)[positional:]
+    return lambda call, *values: function(*values, **{name: call[name] for name in options})
+
+
+def _check_keys(keys):
+    for key in keys:
+        if not callable(key):
+            raise TypeError(
+                "A rule is registered for layer classes, operation classes, or activation, loss and regulariser "
+                f"functions. Received: {key!r} (of type {type(key).__name__})"
+            )
+
+
+def _hashable(op):
+    try:
+        hash(op)
+    except TypeError:
+        return False
+    return True
+
+
+def _name(key):
+    return getattr(key, "__name__", str(key))

@@ -1,0 +1,108 @@
+"""The nouns of a rule: a `Call` is what ran forward, `Gradients` is what a rule returns.
+
+    rule(call, dy) -> Gradients
+
+`dy` is the gradient of the error with respect to the call's output, ∂E/∂y; a tuple of them where a call has several
+outputs. The rule multiplies by the call's own derivative. That is one factor of the chain rule, and all a rule does.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+class Call:
+    """One link of the chain: an operation, what went in and what came out.
+
+    Attributes:
+        op: the Keras layer or operation, or the activation, loss or regulariser function.
+        inputs: tuple of the tensors among the arguments, in the order of the signature, as the operation saw them.
+        outputs: tuple of the tensors it returned.
+        arguments: dict, every argument of the call by its name (defaults included).
+        saved: dict, what a `forward_rule` kept for the backward rule.
+        path: str, the name under which errors and reports speak of this call.
+    """
+
+    __slots__ = ("arguments", "inputs", "op", "outputs", "path", "rule", "saved")
+
+    def __init__(self, op, inputs, outputs, arguments=None, saved=None, path="", rule=None):
+        self.op = op
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.arguments = arguments or {}
+        self.saved = saved or {}
+        self.path = path
+        self.rule = rule
+
+    @property
+    def input(self):
+        """The first input tensor: x."""
+        return self.inputs[0]
+
+    @property
+    def output(self):
+        """The first output tensor: y."""
+        return self.outputs[0]
+
+    def __getitem__(self, name):
+        """An argument of the call, or, where the call has none of that name, an attribute of the operation.
+
+        Keras passes the same option to `keras.ops.softmax(x, axis=1)` as an argument of the function and keeps it as an
+        attribute of the operation in a Functional graph. A rule that asks `call["axis"]` serves both.
+        """
+        if name in self.arguments:
+            return self.arguments[name]
+        return getattr(self.op, name)
+
+    def __repr__(self):
+        return f"<Call {self.path or self.op}: {_shapes(self.inputs)} -> {_shapes(self.outputs)}>"
+
+
+class Gradients:
+    """What a rule returns: a gradient per input of the call, and a gradient per weight of the layer.
+
+    Args:
+        *inputs: ∂E/∂x for each of `call.inputs`, in order. None where there is none (integers, masks). A function
+            without arguments is called only if somebody needs that gradient. Shapes that were broadcast in the forward
+            pass need no care: the sweep sums them back.
+        **weights: ∂E/∂W by the name of the layer's attribute (`kernel=…`; a dotted name reaches into a sublayer:
+            `**{"cell.kernel": …}`; so does the variable's path, `"rnn/cell/kernel"`), as a `Contraction`, `Convolution`,
+            `Lookup` or `Total`. A bare tensor counts as a `Total`.
+    """
+
+    __slots__ = ("inputs", "weights")
+
+    def __init__(self, *inputs, **weights):
+        self.inputs = inputs
+        self.weights = weights
+
+    def __repr__(self):
+        return f"Gradients(inputs={len(self.inputs)}, weights={list(self.weights)})"
+
+
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """A link that changes a tensor's dtype or shape and not its values: autocasting, `Input` standardisation."""
+
+    name: str = "conversion"
+
+
+@dataclass(frozen=True, eq=False)
+class BatchMean:
+    """A link that divides an activity penalty by the batch size."""
+
+    name: str = "mean over the batch"
+
+
+@dataclass(frozen=True, eq=False)
+class WeightRead:
+    """A link in which a weight's value enters a chain of operations (see `chain/expand.py`)."""
+
+    variable: Any
+
+
+class MissingRuleError(NotImplementedError):
+    """The backward pass of something is unknown: it has no rule and cannot be expanded into operations that have."""
+
+
+def _shapes(tensors):
+    return ", ".join(f"{getattr(x, 'shape', x)}" for x in tensors)
