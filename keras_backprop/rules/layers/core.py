@@ -1,0 +1,49 @@
+"""Dense, and layers that let their inputs pass.
+
+`Lambda` and `Wrapper` have no rule: what they call is expanded or has one.
+"""
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from keras_backprop.registry import backward_rule
+from keras_backprop.rule import Gradients
+from keras_backprop.weight_gradients import Contraction
+
+
+@backward_rule(layers.Dense, activation=True, applies=lambda layer: not layer.lora_enabled)
+def dense(call, dy):
+    """y = x·W + b        dx = dy·Wᵀ        dW = xᵀ·dy        db = Σ dy"""
+    x, W = call.input, call.op.kernel
+    return Gradients(
+        lambda: times_transposed(dy, W),
+        kernel=Contraction("i,o->io", x, dy),
+        bias=Contraction("o->o", dy) if call.op.use_bias else None,
+    )
+
+
+def times_transposed(dy, W):
+    """dy·Wᵀ over the last axis of dy, of any rank."""
+    W = tf.convert_to_tensor(W)
+    if len(dy.shape) == 2:
+        return tf.matmul(dy, W, transpose_b=True)
+    rows = tf.matmul(tf.reshape(dy, [-1, W.shape[1]]), W, transpose_b=True)
+    sizes = dy.shape[:-1].as_list()
+    if sizes.count(None) <= 1:
+        return tf.reshape(rows, [-1 if size is None else size for size in sizes] + [W.shape[0]])
+    return tf.reshape(rows, tf.concat([tf.shape(dy)[:-1], [W.shape[0]]], 0))
+
+
+@backward_rule(layers.InputLayer, layers.Identity)
+def identity(call, dy):
+    """y = x        dx = dy, of each of the tensors that pass"""
+    return Gradients(*(dy if isinstance(dy, tuple) else (dy,)))
+
+
+@backward_rule(layers.Masking)
+def masking(call, dy):
+    """y = x at the positions where x is anything but the mask value, else 0        dx = dy there, else 0"""
+    x = call.input
+    kept = keras.ops.any(keras.ops.not_equal(x, call.op.mask_value), axis=-1, keepdims=True)
+    return Gradients(tf.where(kept, dy, tf.zeros_like(dy)))

@@ -1,0 +1,63 @@
+"""Preprocessing: two layers compute with their input, the others look it up, cut it or draw random numbers.
+
+The latter run as they are where no gradient is needed: at the input of a model.
+"""
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from keras_backprop.registry import composition, linear, not_differentiable
+
+
+def rescaling(call, dy):
+    """y = s·x + o        dx = s·dy"""
+    s = tf.cast(call.op.scale, dy.dtype)
+    if s.shape.rank and keras.config.image_data_format() == "channels_first":
+        s = tf.reshape(s, [*s.shape, *[1] * (3 - s.shape.rank)])
+    return s * dy
+
+
+def normalization(call, dy):
+    """y = (x − μ)/σ        dx = dy/σ        inverted: y = μ + σ·x, dx = σ·dy        σ at least Keras's ε"""
+    layer = call.op
+    deviation = tf.sqrt(tf.convert_to_tensor(layer.variance))  # in the statistics' own dtype, as Keras takes it
+    deviation = tf.cast(tf.maximum(deviation, tf.cast(keras.backend.epsilon(), deviation.dtype)), dy.dtype)
+    return dy * deviation if layer.invert else dy / deviation
+
+
+linear(layers.Rescaling, rescaling)
+linear(layers.Normalization, normalization)
+
+
+@composition(layers.Pipeline)
+def pipeline(record, layer, inputs, training=True, mask=None):
+    """y = fₖ(… f₁(x))"""
+    for one in layer.layers:
+        options = {"mask": mask} if one._call_has_mask_arg else {}
+        if one._call_has_training_arg and training is not None:
+            options["training"] = training
+        inputs = record.run(one, inputs, **options)
+        mask = keras.tree.map_structure(lambda x: getattr(x, "_keras_mask", None), inputs)
+    return inputs
+
+
+DISCRETE = (
+    layers.CategoryEncoding, layers.Discretization, layers.HashedCrossing, layers.Hashing, layers.IntegerLookup,
+    layers.MaxNumBoundingBoxes, layers.StringLookup, layers.TextVectorization,
+)  # fmt: skip
+"""What looks its input up, counts it or sorts it into bins."""
+
+not_differentiable(*DISCRETE)
+not_differentiable(
+    *(
+        value
+        for value in vars(layers).values()
+        if isinstance(value, type)
+        and issubclass(value, layers.Layer)
+        and ".preprocessing." in value.__module__
+        and value not in (layers.Rescaling, layers.Normalization, layers.Pipeline, *DISCRETE)
+    ),
+    because="It prepares data and is meant to stand before all trainable layers. To train what comes before it, write it in "
+    "`keras.ops` (in a `Lambda`, for instance).",
+)

@@ -1,0 +1,176 @@
+"""Bidirectional, TimeDistributed, and a stack of cells called alone."""
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from keras_backprop.registry import backward_rule, composition, forward_rule
+from keras_backprop.rule import Gradients, MissingRuleError
+from keras_backprop.rules.layers.rnn.through_time import batch_first, time_first
+from keras_backprop.weight_gradients import Repeated
+
+EACH_ROW_BY_ITSELF = (
+    layers.Activation, layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D, layers.Conv1D,
+    layers.Conv1DTranspose, layers.Conv2D, layers.Conv2DTranspose, layers.Conv3D, layers.Conv3DTranspose,
+    layers.Cropping1D, layers.Cropping2D, layers.Cropping3D, layers.Dense, layers.DepthwiseConv1D,
+    layers.DepthwiseConv2D, layers.ELU, layers.Embedding, layers.Flatten, layers.GlobalAveragePooling1D,
+    layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D, layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D,
+    layers.GlobalMaxPooling3D, layers.GroupNormalization, layers.Identity, layers.InputLayer, layers.LayerNormalization,
+    layers.LeakyReLU, layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D, layers.Permute, layers.PReLU,
+    layers.ReLU, layers.RepeatVector, layers.Rescaling, layers.Reshape, layers.SeparableConv1D, layers.SeparableConv2D,
+    layers.UnitNormalization, layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D, layers.ZeroPadding1D,
+    layers.ZeroPadding2D, layers.ZeroPadding3D,
+)  # fmt: skip
+"""Layers for which many time steps may pass as many examples: nothing random, no statistics of the batch, no state."""
+
+
+@composition(layers.Bidirectional)
+def bidirectional(record, layer, sequences, initial_state=None, mask=None, training=None):
+    """y = merge(forward(x), reversed backward(x))        the two directions and the merging are links of their own"""
+    kwargs = {}
+    if layer.forward_layer._call_has_training_arg:
+        kwargs["training"] = training
+    if layer.forward_layer._call_has_mask_arg:
+        kwargs["mask"] = mask
+    half = None if initial_state is None else len(initial_state) // 2
+    first, second = (None, None) if half is None else (initial_state[:half], initial_state[half:])
+    y = record.run(layer.forward_layer, sequences, initial_state=first, **kwargs)
+    y_reversed = record.run(layer.backward_layer, sequences, initial_state=second, **kwargs)
+    states = ()
+    if layer.return_state:
+        (y, *states), (y_reversed, *more) = y, y_reversed
+        states = (*states, *more)
+    merge = Merge(layer)
+    y = record.run_as(merge, merge, merge, f"{layer.path}/merge", y, y_reversed)
+    if not layer.return_state:
+        return y
+    return (*y, *states) if layer.merge_mode is None else (y, *states)
+
+
+class Merge:
+    """The last step of `Bidirectional`: turn the second direction round and put the two together."""
+
+    def __init__(self, layer):
+        self.mode, self.turns, self.dtype = layer.merge_mode, layer.return_sequences, layer.compute_dtype
+
+    def __call__(self, a, b):
+        a, b = tf.cast(a, self.dtype), self.turned(tf.cast(b, self.dtype))
+        if self.mode is None:
+            return a, b
+        if self.mode == "concat":
+            return tf.concat([a, b], -1)
+        return {"sum": lambda: a + b, "ave": lambda: (a + b) / 2, "mul": lambda: a * b}[self.mode]()
+
+    def turned(self, b):
+        return tf.reverse(b, [1]) if self.turns else b
+
+
+@backward_rule(Merge)
+def merge(call, dy):
+    """y = [a b]  or  a + b  or  (a + b)/2  or  a·b        b turned round in time, and so is db"""
+    a, b = call.inputs
+    op = call.op
+    if op.mode is None:
+        da, db = dy
+    elif op.mode == "concat":
+        da, db = tf.split(dy, [a.shape[-1], b.shape[-1]], -1)
+    elif op.mode == "mul":
+        da, db = dy * op.turned(tf.cast(b, op.dtype)), dy * tf.cast(a, op.dtype)
+    else:
+        da = db = dy / 2 if op.mode == "ave" else dy
+    return Gradients(da, op.turned(db))
+
+
+@composition(layers.StackedRNNCells)
+def stacked_rnn_cells(record, cells, inputs, states, training=False, **kwargs):
+    """y₁, s₁ = cell₁(x, s₁₋)        y₂, s₂ = cell₂(y₁, s₂₋) …        every cell is a link of its own"""
+    y, after = inputs, []
+    for cell, state in zip(cells.cells, states, strict=False):
+        nested = keras.tree.is_nested(state)
+        takes_training = isinstance(cell, keras.layers.Layer) and cell._call_has_training_arg
+        options = {**kwargs, "training": training} if takes_training else kwargs
+        y, state = record.run(cell, y, list(state) if nested else [state], **options)
+        after.append(state[0] if len(state) == 1 and not nested else state)
+    return y, after[0] if len(after) == 1 else after
+
+
+@composition(layers.TimeDistributed)
+def time_distributed(record, layer, inputs, training=None, mask=None):
+    """y[t] = layer(x[t])        all time steps as one batch, or one after the other if the layer would notice"""
+    inner = layer.layer
+    kwargs = {"training": training} if inner._call_has_training_arg else {}
+    masked = mask is not None and inner._call_has_mask_arg
+    if not masked and all(_each_row_by_itself(one) for one in inner._flatten_layers()):
+        step = record.step(lambda inside, rows: inside.run_body(inner, rows, **kwargs), inner.trainable_variables)
+        return record.run_as(layer, rows_of_all_steps, rows_of_all_steps, layer.path, inputs, step)
+    if inputs.shape[1] is None:
+        raise MissingRuleError(
+            f"Layer '{layer.path}' applies '{inner.name}' ({type(inner).__name__}) to every time step, and the number of "
+            f"steps is unknown: the input has shape {inputs.shape}. That works only for layers that treat every example by "
+            "itself. Remedy: give the time axis a size in `keras.Input`."
+        )
+    outputs = []
+    for t in range(inputs.shape[1]):
+        x = record.run_as(layer, take_step, take_step, layer.path, inputs, t)
+        masks = {"mask": mask[:, t]} if masked else {}
+        outputs.append(record.run_body(inner, x, **masks, **kwargs))
+    return record.run_as(layer, stack_steps, stack_steps, layer.path, outputs)
+
+
+def _each_row_by_itself(layer):
+    return type(layer) in EACH_ROW_BY_ITSELF or isinstance(layer, (keras.Sequential, keras.Model))
+
+
+def rows_of_all_steps(inputs, step):
+    """The signature of the link that takes all time steps as one batch."""
+
+
+@forward_rule(rows_of_all_steps)
+def rows_of_all_steps_forward(layer, inputs, step):
+    """y = layer(x) with the time steps of all examples as examples. Saved: what the layer's own rule needs."""
+    steps, n = (size if size is not None else tf.shape(inputs)[1 - i] for i, size in enumerate(inputs.shape[1::-1]))
+    y, kept = step.forward(_rows(time_first(inputs)))
+    return batch_first(tf.reshape(y, _sizes(steps, n, y.shape[1:]))), {"kept": kept}
+
+
+@backward_rule(rows_of_all_steps)
+def all_steps(call, dy):
+    """y[t] = layer(x[t])        dx[t], dW: the layer's own rule, for all t at once"""
+    x, step = call.input, call["step"]
+    (dx,), parts = step.backward(call.saved["kept"], [_rows(time_first(dy))])
+    back = None if dx is None else batch_first(tf.reshape(dx, tf.shape(time_first(x))))
+    weights = {v.path: Repeated(*parts[id(v)], steps=tf.shape(x)[1]) for v in step.weights if id(v) in parts}
+    return Gradients(back, **weights)
+
+
+def take_step(inputs, t):
+    return tf.identity(inputs[:, t])
+
+
+@backward_rule(take_step)
+def one_step(call, dy):
+    """y = x[t]        dx = dy at t, 0 elsewhere"""
+    x, t = call.input, call["t"]
+    rest = [[0, 0] for _ in x.shape[2:]]
+    return Gradients(tf.pad(dy[:, None], [[0, 0], [t, x.shape[1] - t - 1], *rest]))
+
+
+def stack_steps(outputs):
+    return tf.stack(outputs, 1)
+
+
+@backward_rule(stack_steps)
+def all_steps_stacked(call, dy):
+    """y = [x₁ x₂ …]        [dx₁ dx₂ …] = dy"""
+    return Gradients(*tf.unstack(dy, len(call.inputs), axis=1))
+
+
+def _rows(x):
+    """(T, n, …) -> (T·n, …)"""
+    return tf.reshape(
+        x, _sizes(-1, None, x.shape[2:]) if None not in x.shape[2:] else tf.concat([[-1], tf.shape(x)[2:]], 0)
+    )
+
+
+def _sizes(steps, n, rest):
+    return [size for size in (steps, n, *rest) if size is not None]

@@ -1,0 +1,1 @@
+"""`keras.ops` of `keras/ops/nn.py` that are no activation functions."""
