@@ -1,0 +1,59 @@
+"""keras_backprop: the backward pass of Keras 3, written out.
+
+Every layer's gradient is a chain rule that one can read, watch, check, change and measure, while `model.fit` works as always.
+"""
+
+from keras_backprop import _quiet  # noqa: F401  isort: skip  (before anything imports TensorFlow)
+
+import keras
+
+if keras.config.backend() != "tensorflow":
+    raise ImportError(
+        "keras_backprop works with Keras on TensorFlow. "
+        f"Received: keras.config.backend()={keras.config.backend()!r}. "
+        'Set the environment variable KERAS_BACKEND="tensorflow" before Keras is imported.'
+    )
+
+from keras_backprop import callbacks, layers, losses, rules
+from keras_backprop.check import check_gradients, check_layer
+from keras_backprop.convolution_gradient import Convolution, Window
+from keras_backprop.explain import explain
+from keras_backprop.model import BackpropModel, BackpropSequential
+from keras_backprop.registry import (
+    backward_rule,
+    elementwise,
+    forward_rule,
+    linear,
+    not_differentiable,
+    rule_for,
+)
+from keras_backprop.rule import Call, Gradients, MissingRuleError
+from keras_backprop.weight_gradients import Contraction, Lookup, Total
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackpropModel",
+    "BackpropSequential",
+    "Call",
+    "Contraction",
+    "Convolution",
+    "Gradients",
+    "Lookup",
+    "MissingRuleError",
+    "Total",
+    "Window",
+    "backward_rule",
+    "callbacks",
+    "check_gradients",
+    "check_layer",
+    "elementwise",
+    "explain",
+    "forward_rule",
+    "layers",
+    "linear",
+    "losses",
+    "not_differentiable",
+    "rule_for",
+    "rules",
+]

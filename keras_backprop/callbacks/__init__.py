@@ -1,0 +1,6 @@
+"""Callbacks for `fit`."""
+
+from keras_backprop.callbacks.gradient_check import GradientCheck
+from keras_backprop.callbacks.stop_at_error import StopAtError
+
+__all__ = ["GradientCheck", "StopAtError"]

@@ -1,0 +1,62 @@
+"""The note's layer, as a Keras layer that carries its own chain rule."""
+
+import keras
+import tensorflow as tf
+
+from keras_backprop.rule import Gradients
+from keras_backprop.weight_gradients import Contraction
+
+
+@keras.saving.register_keras_serializable(package="keras_backprop", name="BackpropDense")
+class BackpropDense(keras.layers.Dense):
+    """A fully connected layer a = σ(z), z = x·W + b, with its chain rule written beside its forward pass.
+
+    It takes the arguments of `keras.layers.Dense` and has the same weights under the same names, so that weights load either
+    way, and it works in a plain `keras.Model` too. It is the reference for layers of your own: `call` computes, `backward`
+    turns the gradient at z into the gradients at the input and the weights. The activation is a link of its own in the
+    chain (`activation_is_a_link`), so that z and a are both visible and no layer needs to know σ′.
+
+    Example:
+
+        model = BackpropSequential([keras.Input((1,)), BackpropDense(1, "sigmoid"), BackpropDense(1, "sigmoid")])
+
+    Input shape: `(n, …, i)`. Output shape: `(n, …, units)`.
+
+    Raises:
+        ValueError: from the constructor, as `keras.layers.Dense`.
+    """
+
+    activation_is_a_link = True
+
+    def call(self, inputs, training=None):
+        """z = x·W + b, and a = σ(z)."""
+        z = self.pre_activation(inputs)
+        return z if self.activation is None else self.activation(z)
+
+    def pre_activation(self, inputs):
+        """z = x·W + b, what the activation is applied to. Shape `(n, …, units)`."""
+        z = keras.ops.matmul(inputs, self.kernel)
+        return z if self.bias is None else keras.ops.add(z, self.bias)
+
+    def backward(self, call, dz):
+        """The chain rule of z = x·W + b.
+
+            ∂E/∂x = ∂E/∂z · Wᵀ        ∂E/∂W = xᵀ · ∂E/∂z        ∂E/∂b = Σ ∂E/∂z
+
+        Args:
+            call: the recorded `Call`; `call.input` is x, shape `(n, …, i)`.
+            dz: ∂E/∂z, shape `(n, …, units)`.
+
+        Returns:
+            `Gradients` with ∂E/∂x and, not yet summed over the batch, ∂E/∂W and ∂E/∂b.
+        """
+        x, W = call.input, self.kernel
+        return Gradients(
+            lambda: tf.einsum("...o,io->...i", dz, W) if len(dz.shape) > 2 else tf.matmul(dz, W, transpose_b=True),
+            kernel=Contraction("i,o->io", x, dz),
+            bias=None if self.bias is None else Contraction("o->o", dz),
+        )
+
+
+# Keras files weights under the name of a layer's class. Under this one they load into a `keras.layers.Dense` and back.
+BackpropDense.__name__ = "Dense"

@@ -1,0 +1,192 @@
+"""From the compiled loss to the first upstream gradients.
+
+The error that `fit` minimises is the sum of the compiled losses, each weighted and averaged in its own way, and of the
+penalties: regularisers, activity regularisers and what layers `add_loss`. Keras computes it; we note on the way which
+per-example errors it is made of and with which coefficient each enters. The error is linear in them, so the coefficients are
+the first upstream gradients, and from there on rules take over.
+"""
+
+import contextlib
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_backprop import _keras
+from keras_backprop.rule import MissingRuleError
+
+
+class Objective(NamedTuple):
+    """The error of a batch.
+
+    Attributes:
+        loss: the total loss, as `compute_loss` returned it.
+        upstream: list of (tensor, ∂loss/∂tensor): where the backward pass starts.
+    """
+
+    loss: Any
+    upstream: list
+
+
+def record_objective(model, record, x, y, y_pred, sample_weight=None, training=True):
+    """Compute the model's total loss, record its links, and find the first upstream gradients.
+
+    Args:
+        model: a compiled Keras model.
+        record: the `Record` of the forward pass that gave `y_pred`.
+        x, y, y_pred, sample_weight, training: as `keras.Model.compute_loss` takes them.
+
+    Returns:
+        An `Objective`.
+
+    Raises:
+        MissingRuleError: a loss, a penalty or an overridden `compute_loss` cannot be differentiated.
+    """
+    upstream: list = []
+    hooks = _Hooks(model, record, upstream)
+    with hooks:
+        if type(model).compute_loss is not _keras.Trainer.compute_loss:
+            loss = _overridden(model, record, x, y, y_pred, sample_weight, training)
+            upstream[:] = [(loss, tf.ones_like(loss))]
+        else:
+            loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+    return Objective(loss, upstream)
+
+
+class _Hooks:
+    """For the duration of `compute_loss`: record the losses and penalties it computes."""
+
+    def __init__(self, model, record, upstream):
+        self.model, self.record, self.upstream = model, record, upstream
+
+    def __enter__(self):
+        self.stack = contextlib.ExitStack()
+        model, record = self.model, self.record
+        for variable in model.trainable_weights:
+            if variable.regularizer is not None:
+                self._replace(variable, _regularizer=self._regularizer(variable))
+        aggregate = _keras.current(model, "_aggregate_additional_loss")
+
+        def aggregate_recorded(loss):
+            known = any(loss is y for call in record.calls for y in call.outputs)
+            if not known:
+                raise MissingRuleError(
+                    f"The model '{model.name}' has a loss of shape {loss.shape} from `add_loss` that the backward pass "
+                    "cannot follow. Compute it from the layer's inputs in a layer without a rule of its own, with "
+                    "`keras.ops` only, or as an `activity_regularizer`."
+                )
+            self.upstream.append((loss, aggregate(tf.ones_like(loss)) / tf.cast(tf.size(loss), loss.dtype)))
+            return aggregate(loss)
+
+        self._replace(model, _aggregate_additional_loss=aggregate_recorded)
+        compiled = _keras.current(model, "_compile_loss")
+        if compiled is not None:
+            self._replace(model, _compile_loss=self._compiled_loss(compiled))
+        return self
+
+    def __exit__(self, *exception):
+        return self.stack.__exit__(*exception)
+
+    def _replace(self, owner, **replacements):
+        self.stack.enter_context(_keras.replaced(owner, **replacements))
+
+    def _regularizer(self, variable):
+        regularizer = _keras.current(variable, "_regularizer")
+        return lambda value: self.record.run(regularizer, self.record.read(variable))
+
+    def _compiled_loss(self, compiled):
+        """The compiled loss, with each of its losses recorded."""
+
+        def call(y, y_pred, sample_weight=None):
+            if not compiled.built:
+                compiled(y, y_pred, sample_weight)
+            shadow = object.__new__(type(compiled))  # Keras objects refuse `copy.copy`
+            vars(shadow).update(vars(compiled))
+            shadow._flat_losses = [
+                entry._replace(
+                    loss=RecordedLoss(entry.loss, entry.loss_weights, self.record, self.upstream, compiled.dtype)
+                )
+                for entry in compiled._flat_losses
+            ]
+            return shadow(y, y_pred, sample_weight)
+
+        return call
+
+
+class RecordedLoss:
+    """A loss that, when called, records how its value comes about."""
+
+    def __init__(self, loss, weight, record, upstream, dtype):
+        self.loss, self.weight, self.record, self.upstream, self.dtype = loss, weight, record, upstream, dtype
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        recorded = []
+
+        def call(targets, predictions):
+            recorded.append(self._values(targets, y_pred, predictions))
+            return recorded[-1]
+
+        self.original = _keras.current(self.loss, "call")
+        with _keras.replaced(self.loss, call=call):
+            value = self.loss(y_true, y_pred, sample_weight)
+        values = recorded[-1]
+        gradient = self._coefficients(values, y_pred, sample_weight)
+        if self.weight is not None:
+            gradient *= tf.cast(self.weight, gradient.dtype)
+        self.upstream.append((values, gradient))
+        return value
+
+    def _values(self, targets, source, predictions):
+        """The per-example errors, recorded."""
+        record, loss = self.record, self.loss
+        if keras.tree.is_nested(predictions) or not isinstance(loss, _keras.LossFunctionWrapper):
+            for a, b in zip(keras.tree.flatten(source), keras.tree.flatten(predictions), strict=True):
+                record.convert(a, b)
+            return record.run_as(loss, self.original, loss, loss.name, targets, predictions)
+        record.convert(source, predictions)
+        targets, aligned = _keras.squeeze_or_expand_to_same_rank(targets, predictions)
+        record.convert(predictions, aligned)
+        return record.run_as(loss, loss.fn, loss.fn, loss.name, targets, aligned, **loss._fn_kwargs)
+
+    def _coefficients(self, values, y_pred, sample_weight):
+        """∂(reduced loss)/∂values: the sample weight and mask of each value, over the divisor of the reduction."""
+        loss, dtype = self.loss, values.dtype
+        masks = [_keras.get_keras_mask(y_pred), _keras.get_keras_mask(values)]
+        masks = [tf.convert_to_tensor(m) for m in masks if m is not None]
+        mask = masks[0] & masks[1] if len(masks) == 2 else masks[0] if masks else None
+        weights = tf.ones_like(values)
+        if sample_weight is not None or mask is not None:
+            if sample_weight is not None:
+                sample_weight = keras.ops.convert_to_tensor(sample_weight, dtype=loss.dtype)
+            if mask is not None:
+                mask = keras.ops.convert_to_tensor(mask, dtype=loss.dtype)
+            sample_weight = _keras.apply_mask(sample_weight, mask, dtype=dtype.name, reduction=loss.reduction)
+            aligned, sample_weight = _keras.squeeze_or_expand_to_same_rank(values, tf.cast(sample_weight, dtype))
+            weights = tf.ones_like(aligned) * sample_weight
+        if loss.reduction not in (None, "none", "sum") and len(values.shape):
+            divisor = tf.cast(tf.size(weights), dtype)
+            if loss.reduction == "mean_with_sample_weight" and sample_weight is not None:
+                divisor = tf.reduce_sum(sample_weight)
+            weights = _keras.scale_loss_for_distribution(tf.math.divide_no_nan(weights, divisor))
+        return _summed_to(weights, values)
+
+
+def _summed_to(weights, values):
+    """Sum the coefficients of a value that was broadcast against its weights."""
+    if weights.shape == values.shape and values.shape.is_fully_defined():
+        return weights
+    axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(values), s1=tf.shape(weights)).r0
+    return tf.reshape(tf.reduce_sum(weights, axes), tf.shape(values))
+
+
+def _overridden(model, record, x, y, y_pred, sample_weight, training):
+    """A user's own `compute_loss`: expanded into operations, with the predictions and the added losses symbolic."""
+
+    def compute_loss(y_pred, losses):
+        model._losses_override = losses
+        try:
+            return model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+        finally:
+            model._losses_override = []
+
+    return record.run_as(compute_loss, compute_loss, compute_loss, f"{model.name}.compute_loss", y_pred, model.losses)
