@@ -1,0 +1,191 @@
+"""`check_gradients` and `check_layer`: explicit gradients against `tf.GradientTape` and central differences, in float64."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_backprop.chain.record import COPY, Record
+from keras_backprop.chain.sweep import sweep, weight_named
+from keras_backprop.check.differences import compare_directions
+from keras_backprop.check.problem import LayerProblem, ModelProblem
+from keras_backprop.check.report import Culprit, Report, Row
+from keras_backprop.check.tolerances import RELATIVE_TOLERANCE
+
+
+def check_gradients(model, x, y, sample_weight=None, finite_differences=True):
+    """Check the gradients of a compiled model's loss on one batch.
+
+    The model is any Keras model; it is not changed. Computation is in float64, with the same dropout masks throughout.
+
+    Args:
+        model: a compiled and built Keras model.
+        x, y, sample_weight: a batch, as `fit` takes it: arrays or tensors, nested as the model wants them.
+        finite_differences: bool; without them the check is faster.
+
+    Returns:
+        A `Report`: a row for each trainable weight and each floating-point input, and which rule is wrong, if any.
+
+    Raises:
+        TypeError: `model` is no Keras model.
+        ValueError: the model is not built or not compiled, or the data do not fit it.
+        MissingRuleError: something in the model has no rule.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`check_gradients` takes a `keras.Model`. Received: {model!r} (of type {type(model).__name__})"
+        )
+    if not model.built:
+        raise ValueError(
+            f"The model '{model.name}' is not built. Call it on a batch, or give it an input shape, first."
+        )
+    if not model.compiled:
+        raise ValueError(
+            f"The model '{model.name}' is not compiled: it has no loss. Call `model.compile(loss=…)` first."
+        )
+    batch = keras.tree.map_structure(lambda a: None if a is None else tf.convert_to_tensor(a), (x, y, sample_weight))
+    model._symbolic_build(data_batch=batch)
+    return _check(ModelProblem(model, x, y, sample_weight), finite_differences)
+
+
+def check_layer(layer, *inputs, finite_differences=True, **call_arguments):
+    """Check the gradients of a layer, of a random linear combination of its outputs.
+
+    Args:
+        layer: any Keras layer, built or not (then it is built here). It is not changed otherwise.
+        *inputs: as the layer is called: arrays or tensors, nested structures included.
+        finite_differences: bool; without them the check is faster.
+        **call_arguments: as the layer is called: `training=True`, `mask=…`.
+
+    Returns:
+        A `Report`.
+
+    Raises:
+        TypeError: `layer` is no Keras layer.
+        ValueError: the layer has no floating-point output.
+        MissingRuleError: the layer has no rule and cannot be expanded.
+    """
+    if not isinstance(layer, keras.layers.Layer):
+        raise TypeError(
+            f"`check_layer` takes a `keras.layers.Layer`. Received: {layer!r} (of type {type(layer).__name__})"
+        )
+    inputs, call_arguments = keras.tree.map_structure(
+        lambda x: tf.convert_to_tensor(x) if isinstance(x, (np.ndarray, np.generic)) else x, (inputs, call_arguments)
+    )
+    if not all(one.built for one in layer._flatten_layers()):
+        layer(*inputs, **call_arguments)
+    return _check(LayerProblem(layer, inputs, call_arguments), finite_differences)
+
+
+def _check(problem, finite_differences):
+    explicit, dtypes = explicit_gradients(problem)
+    references = tape_gradients(problem)
+    lowest = max(dtypes, key=lambda name: RELATIVE_TOLERANCE[name])
+    tolerance = RELATIVE_TOLERANCE[lowest]
+    # A gradient that is zero by symmetry is rounding noise: measure it against the largest gradient of all.
+    scale = max([float(tf.reduce_max(tf.abs(g))) for g in references if g is not None and tf.size(g)] + [1e-30])
+    names = [v.path for v in problem.weights] + [f"input {i}" for i in range(len(problem.inputs))]
+    differences = compare_directions(problem, explicit, lowest) if finite_differences else [None] * len(names)
+    report = Report(problem.name, tolerance=tolerance)
+    tensors = [problem.values[id(v)] for v in problem.weights] + problem.inputs
+    for name, tensor, ours, theirs, difference in zip(names, tensors, explicit, references, differences, strict=True):
+        absolute, relative = _distance(ours, theirs, tensor, floor=1e-4 * scale)
+        verdict = "ok" if relative <= tolerance else "wrong"
+        if ours is None and theirs is None:
+            verdict = "no gradient"
+        kinks = 0 if difference is None else difference.kinks
+        if difference is not None and verdict == "ok" and not difference.agrees:
+            verdict = "kink" if kinks else "wrong"
+        row = Row(name, tuple(tensor.shape), absolute, relative, verdict=verdict, kinks=kinks)
+        if difference is not None:
+            row.difference_absolute, row.difference_relative = difference.absolute, difference.relative
+        report.rows.append(row)
+    if not report.passed:
+        report.culprits = _culprits(problem, tolerance)
+    return report
+
+
+def explicit_gradients(problem):
+    """The rules' gradients of weights and inputs, and the dtypes in which the forward pass computed."""
+    record = Record()
+    with problem.scope():
+        upstream = problem.record(record)
+        result = sweep(record.calls, upstream, problem.weights, problem.inputs)
+        gradients = [_dense(result.gradient(v)) for v in problem.weights]
+        gradients += [_dense(result.input_gradient(x)) for x in problem.inputs]
+    dtypes = {y.dtype.name for call in record.calls for y in call.outputs if y.dtype.name in RELATIVE_TOLERANCE}
+    if any(getattr(call.op, "interpolation", "nearest") != "nearest" for call in record.calls):
+        dtypes.add("float32")  # TensorFlow interpolates in single precision, whatever the dtype
+    return gradients, dtypes or {"float64"}
+
+
+def tape_gradients(problem):
+    """The tape's gradients of the same, through stock Keras."""
+    values = {id(v): tf.identity(problem.values[id(v)]) for v in problem.weights}
+    inputs = [tf.identity(x) for x in problem.inputs]
+    sources = [*values.values(), *inputs]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(sources)
+        with problem.scope(values):
+            error = problem.error(inputs)
+    return [_dense(g) for g in tape.gradient(error, sources)]
+
+
+def _culprits(problem, tolerance):
+    """Feed every rule with the upstream gradient and compare it with the tape's derivative of that call alone."""
+    values = {id(v): tf.identity(problem.values[id(v)]) for v in problem.weights}
+    culprits: list = []
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(list(values.values()))
+
+        def isolate(x):
+            copy = tf.stop_gradient(x)
+            tape.watch(copy)
+            return copy
+
+        record = Record(isolate=isolate)
+        with problem.scope(values):
+            upstream = problem.record(record)
+
+    def observe(call, dys, dxs, parts):
+        if call.op is COPY:
+            return
+        pairs = [(y, dy) for y, dy in zip(call.outputs, dys, strict=True) if dy is not None]
+        reach = [
+            (f"the gradient of input {i}", x, dx)
+            for i, (x, dx) in enumerate(zip(call.inputs, dxs, strict=True))
+            if dx is not None
+        ]
+        for name, part in parts.items():
+            variable = weight_named(call.op, name)
+            if id(variable) in values:
+                reach.append((f"the gradient of '{variable.path}'", values[id(variable)], part.total()))
+        ys, dys = zip(*pairs, strict=True)
+        references = tape.gradient(list(ys), [x for _, x, _ in reach], output_gradients=list(dys))
+        for (what, x, ours), theirs in zip(reach, references, strict=True):
+            theirs = tf.zeros_like(x) if theirs is None else _dense(theirs)
+            _, relative = _distance(_dense(ours), theirs, x, floor=1e-12)
+            if relative > tolerance:
+                culprits.append(Culprit(call.path, call.rule.name, what, relative))
+
+    with problem.scope(values):
+        sweep(record.calls, upstream, problem.weights, problem.inputs, observers=[observe])
+    return sorted(culprits, key=lambda c: -c.relative)
+
+
+def _dense(gradient):
+    return None if gradient is None else tf.convert_to_tensor(gradient)
+
+
+def _distance(ours, theirs, tensor, floor):
+    """Largest absolute and relative difference. A missing gradient counts as zeros."""
+    zeros = tf.zeros(tensor.shape, tf.float64)
+    ours = zeros if ours is None else tf.cast(ours, tf.float64)
+    theirs = zeros if theirs is None else tf.cast(theirs, tf.float64)
+    if not tf.size(theirs):
+        return 0.0, 0.0
+    same = (ours == theirs) | (tf.math.is_nan(ours) & tf.math.is_nan(theirs))
+    absolute = float(tf.reduce_max(tf.where(same, 0.0, tf.abs(ours - theirs))))
+    if absolute != absolute:
+        return float("inf"), float("inf")
+    finite = tf.where(tf.math.is_finite(theirs), tf.abs(theirs), 0.0)
+    return absolute, absolute / max(float(tf.reduce_max(finite)), floor)

@@ -1,0 +1,133 @@
+"""What is differentiated: a scalar error as a function of weights and inputs, evaluated in float64.
+
+A problem can be evaluated by stock Keras and, through a record, by the rules. Each evaluation starts from the same state.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_backprop import _keras
+from keras_backprop.check.float64 import float64_values, in_float64
+from keras_backprop.objective import record_objective
+
+
+class Problem:
+    """Weights, inputs, and how to evaluate.
+
+    Attributes:
+        name: str, for the report.
+        weights: list of the trainable `keras.Variable`s.
+        values: dict `id(variable)` -> float64 tensor.
+        inputs: list of the float64 input tensors.
+    """
+
+    def __init__(self, name, layer, arguments):
+        self.name = name
+        self.layer = layer
+        self.weights = [v for v in layer.trainable_variables if tf.as_dtype(v._dtype).is_floating]
+        self.values = float64_values(layer.variables)
+        self._assigned: dict = {}
+        self.arguments = keras.tree.map_structure(_as_float64, arguments)
+        self.inputs = [x for x in keras.tree.flatten(self.arguments) if tf.is_tensor(x) and x.dtype.is_floating]
+
+    losses: tuple = ()
+
+    def scope(self, values=None):
+        return in_float64(self.layer, {**self.values, **(values or {})}, self.losses, self._assigned)
+
+    def with_inputs(self, inputs):
+        """The arguments with other values for the inputs."""
+        replacements = iter(inputs)
+
+        def replaced(x):
+            if not (tf.is_tensor(x) and x.dtype.is_floating):
+                return x
+            new = next(replacements)
+            mask = _keras.get_keras_mask(x)
+            if mask is not None and new is not x:
+                _keras.set_keras_mask(new, mask)
+            return new
+
+        return keras.tree.map_structure(replaced, self.arguments)
+
+    def error(self, inputs):
+        """The error by stock Keras. Call it inside `scope()`."""
+        raise NotImplementedError
+
+    def record(self, record):
+        """Run through `record`; returns the upstream gradients. Call it inside `scope()`."""
+        raise NotImplementedError
+
+
+class LayerProblem(Problem):
+    """⟨r, y⟩ for a layer's outputs y and fixed random r, plus what the layer adds as losses."""
+
+    def __init__(self, layer, args, kwargs):
+        super().__init__(f"{type(layer).__name__} '{layer.path}'", layer, (args, kwargs))
+        self._random = np.random.default_rng(20_240_607)  # unlike the seeds of people's inputs
+        self._weights_of_outputs: list | None = None
+
+    def error(self, inputs):
+        args, kwargs = self.with_inputs(inputs)
+        scope = _keras.current_stateless_scope()
+        outputs = self.layer(*args, **kwargs)
+        total = tf.add_n([tf.reduce_sum(r * y) for y, r in self._paired(outputs)])
+        for loss in scope.losses:
+            total += tf.reduce_sum(tf.cast(loss, total.dtype))
+        return total
+
+    def record(self, record):
+        args, kwargs = self.arguments
+        scope = _keras.current_stateless_scope()
+        outputs = record.run(self.layer, *args, **kwargs)
+        return [*self._paired(outputs), *((loss, tf.ones_like(loss)) for loss in scope.losses)]
+
+    def _paired(self, outputs):
+        """(y, r) for every floating-point output; r is drawn once."""
+        outputs = [y for y in keras.tree.flatten(outputs) if tf.is_tensor(y) and y.dtype.is_floating]
+        if not outputs:
+            raise ValueError(f"{self.name} has no floating-point output: there is nothing to differentiate.")
+        if self._weights_of_outputs is None:
+            self._weights_of_outputs = [self._random.normal(size=y.shape) for y in outputs]
+        return [(y, tf.constant(r, y.dtype)) for y, r in zip(outputs, self._weights_of_outputs, strict=True)]
+
+
+class ModelProblem(Problem):
+    """The compiled loss of a model on one batch."""
+
+    def __init__(self, model, x, y, sample_weight):
+        super().__init__(f"model '{model.name}'", model, x)
+        self.y = keras.tree.map_structure(_as_tensor, y)
+        self.sample_weight = keras.tree.map_structure(_as_tensor, sample_weight)
+        compiled = model._compile_loss
+        self.losses = () if compiled is None else (compiled, *(entry.loss for entry in compiled._flat_losses))
+
+    def error(self, inputs):
+        x, model = self.with_inputs(inputs), self.layer
+        y_pred = model(x, **self._training())
+        return tf.reduce_sum(
+            model._compute_loss(x=x, y=self.y, y_pred=y_pred, sample_weight=self.sample_weight, training=True)
+        )
+
+    def record(self, record):
+        y_pred = record.run(self.layer, self.arguments, **self._training())
+        return record_objective(self.layer, record, self.arguments, self.y, y_pred, self.sample_weight).upstream
+
+    def _training(self):
+        return {"training": True} if self.layer._call_has_training_arg else {}
+
+
+def _as_tensor(x):
+    return tf.convert_to_tensor(x) if isinstance(x, (np.ndarray, np.generic)) else x
+
+
+def _as_float64(x):
+    x = _as_tensor(x)
+    if isinstance(x, tf.Variable) or (tf.is_tensor(x) and x.dtype.is_floating):
+        mask = _keras.get_keras_mask(x)
+        x = tf.cast(tf.convert_to_tensor(x), tf.float64)
+        if mask is not None:
+            x = tf.identity(x)
+            _keras.set_keras_mask(x, mask)
+    return x

@@ -1,0 +1,107 @@
+"""The result of a gradient check, for people."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Row:
+    """One tensor's gradient, compared.
+
+    Attributes:
+        path: str, the weight's path, or `input 0`, …
+        shape: tuple.
+        tape_absolute: float, the largest absolute difference from the tape's gradient.
+        tape_relative: float, the same, relative to the largest entry of the tape's gradient.
+        difference_absolute: float, the difference between the directional derivative and a central difference along
+            a random direction; NaN where none was taken.
+        difference_relative: float, the same, relative.
+        verdict: "ok", "wrong", "kink" (the tape agrees; the error has a kink here, so that finite differences cannot), or
+            "no gradient" (neither the rules nor the tape have one).
+        kinks: int, the number of kinks found along the direction.
+    """
+
+    path: str
+    shape: tuple
+    tape_absolute: float
+    tape_relative: float
+    difference_absolute: float = float("nan")
+    difference_relative: float = float("nan")
+    verdict: str = "ok"
+    kinks: int = 0
+
+
+@dataclass
+class Culprit:
+    """A call whose rule, fed with the right upstream gradient, gives a wrong downstream one.
+
+    Attributes:
+        path: str, the call's path.
+        rule: str, the name of the rule.
+        what: str, which of its gradients is wrong.
+        relative: float, the largest difference, relative to the largest entry of the tape's.
+    """
+
+    path: str
+    rule: str
+    what: str
+    relative: float
+
+
+@dataclass
+class Report:
+    """What `check_gradients` and `check_layer` return.
+
+    Attributes:
+        subject: str, what was checked.
+        rows: list of `Row`, one for each trainable weight and each floating-point input.
+        culprits: list of `Culprit`, empty if everything is right.
+        tolerance: float, the relative difference from the tape that passes.
+    """
+
+    subject: str
+    rows: list = field(default_factory=list)
+    culprits: list = field(default_factory=list)
+    tolerance: float = 0.0
+
+    @property
+    def max_error(self):
+        """The largest relative difference from the tape's gradients."""
+        return max((row.tape_relative for row in self.rows), default=0.0)
+
+    @property
+    def passed(self):
+        """Whether every gradient agrees with both references."""
+        return all(row.verdict != "wrong" for row in self.rows) and not self.culprits
+
+    def raise_if_failed(self):
+        """Raise an `ArithmeticError` that names the rule, if a gradient is wrong. Returns the report."""
+        if not self.passed:
+            raise ArithmeticError(str(self))
+        return self
+
+    def __str__(self):
+        width = max([len(row.path) for row in self.rows] + [6])
+        lines = [
+            f"Gradients of {self.subject}: {'all agree' if self.passed else 'WRONG'} "
+            f"(largest relative error {self.max_error:.1e}, allowed {self.tolerance:.0e})",
+            f"{'tensor':<{width}}  {'shape':<16} {'against the tape':>20}  {'finite differences':>20}  verdict",
+        ]
+        for row in self.rows:
+            lines.append(
+                f"{row.path:<{width}}  {row.shape!s:<16} {_pair(row.tape_absolute, row.tape_relative)}  "
+                f"{_pair(row.difference_absolute, row.difference_relative)}  {row.verdict}"
+                + (f" ({row.kinks} found)" if row.kinks else "")
+            )
+        lines += [
+            f"The rule '{c.rule}' of '{c.path}' is wrong: {c.what} differs from the tape's by {c.relative:.1e}."
+            for c in self.culprits
+        ]
+        if not self.passed and not self.culprits:
+            lines.append("No single rule is wrong: look at what runs between the layers, and at the forward rules.")
+        return "\n".join(lines)
+
+
+def _pair(absolute, relative):
+    if absolute != absolute:
+        return f"{'-':>20}"
+    return f"{absolute:>9.1e} ({relative:>7.1e})"

@@ -1,0 +1,128 @@
+"""The nouns of an explanation: a link of the chain, a weight, and the symbols they are written with."""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+class Symbol(NamedTuple):
+    """The name of a quantity in a formula: `Symbol("z", 2)` is z₂.
+
+    Attributes:
+        letter: str, a letter, or a path where the notation has no letter for the quantity.
+        subscript: int, or None where there is only one.
+    """
+
+    letter: str
+    subscript: int | None = None
+
+    def __str__(self):
+        return self.letter + ("" if self.subscript is None else str(self.subscript).translate(_SUBSCRIPTS))
+
+    @property
+    def latex(self):
+        """As LaTeX: `z_2`, `w_{12}`, `\\text{cell/gamma}`."""
+        letter = self.letter if len(self.letter) == 1 else rf"\text{{{escaped(self.letter)}}}"
+        if self.subscript is None:
+            return letter
+        return f"{letter}_{self.subscript}" if self.subscript < 10 else f"{letter}_{{{self.subscript}}}"
+
+
+def escaped(text):
+    """Text as it must be written inside `\\text{…}`."""
+    return text.replace("_", r"\_")
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """One factor of the chain: what ran forward, and what its rule made of the gradient. All tensors are NumPy arrays.
+
+    Attributes:
+        path: str, the layer's path; of a function that a layer ends in `<layer's path>/<function's name>`.
+        kind: str, "layer", "activation", "op", "loss" or "regularizer".
+        rule: str, the name of the backward rule.
+        op: the layer, operation or function itself.
+        inputs, outputs: tuples of the tensors that went in and came out. Of a loss: targets, predictions (and the logits,
+            where the loss is computed from them), and the error of each example.
+        input_symbols, output_symbols: tuples of `Symbol`, their names in the formulas. A tensor's name leads from the
+            link it comes out of to the links it goes into. None for a constant.
+        upstream: tuple, ∂E/∂output for each output; None where the error does not depend on it along this link.
+        downstream: tuple, this link's contribution to ∂E/∂input for each input; None where there is none.
+        local_derivative: the derivative of an elementwise function, shape of the output. Of a loss ∂E/∂a, with
+            sample weights and the reduction. None for other links: their derivative is a matrix.
+        weights: dict, the layer's weights before the update, by attribute name (`"kernel"`).
+        weight_gradients: dict, this link's contribution to ∂E/∂weight, by attribute name.
+        updates: dict, the new values that the compiled optimizer would give the weights, by attribute name.
+    """
+
+    path: str
+    kind: str
+    rule: str
+    op: Any
+    inputs: tuple
+    outputs: tuple
+    input_symbols: tuple
+    output_symbols: tuple
+    upstream: tuple = ()
+    downstream: tuple = ()
+    local_derivative: np.ndarray | None = None
+    weights: dict = field(default_factory=dict)
+    weight_gradients: dict = field(default_factory=dict)
+    updates: dict = field(default_factory=dict)
+    weight_symbols: dict = field(default_factory=dict)
+
+    @property
+    def z(self):
+        """What a dense layer's activation is applied to; None for other links."""
+        return self._output("z")
+
+    @property
+    def a(self):
+        """What a dense layer's activation gives; None for other links."""
+        return self._output("a")
+
+    @property
+    def shape(self):
+        """Shape of the (first) output."""
+        return tuple(self.outputs[0].shape)
+
+    @property
+    def dtype(self):
+        """Name of the dtype of the (first) output."""
+        return self.outputs[0].dtype.name
+
+    def _output(self, letter):
+        symbol = self.output_symbols[0] if self.output_symbols else None
+        return self.outputs[0] if symbol is not None and symbol.letter == letter else None
+
+    def __repr__(self):
+        names = ", ".join(str(s) for s in self.output_symbols)
+        return f"<Link {self.path}: {self.kind}, {names} of shape {self.shape}>"
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A trainable weight and what this batch would do to it.
+
+    Attributes:
+        path: str, the variable's path.
+        symbol: `Symbol`, its name in the formulas.
+        value: array, before the update.
+        gradient: array of the same shape, ∂E/∂weight summed over all its uses and penalties; None where the error does
+            not depend on it.
+        updated: array, the value that the compiled optimizer would give it.
+        uses: int, how many links contribute to the gradient.
+    """
+
+    path: str
+    symbol: Symbol
+    value: np.ndarray
+    gradient: np.ndarray | None
+    updated: np.ndarray
+    uses: int
+
+    def __repr__(self):
+        return f"<Weight {self.symbol}: {self.path} of shape {self.value.shape}>"

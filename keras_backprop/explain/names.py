@@ -1,0 +1,75 @@
+"""Which letter stands for which tensor and weight, in the notation of the worked example.
+
+x is an input, z what a dense layer's activation is applied to, a what it gives; layers are counted in the order they run.
+y is the output of any other link, e the errors of the examples, R a penalty, T the targets.
+"""
+
+import keras
+
+from keras_backprop.explain.link import Symbol
+from keras_backprop.rule import BatchMean, Conversion, WeightRead
+
+
+class Names:
+    """The symbols of one record.
+
+    Args:
+        calls: list of `Call`, in the order they ran.
+        kinds: list of their kinds.
+        inputs: the model's input tensors.
+    """
+
+    def __init__(self, calls, kinds, inputs):
+        self._tensors: dict = {}
+        self._weights: dict = {}
+        self._losses = sum(kind == "loss" for kind in kinds)
+        self._counts: dict = {}
+        for position, x in enumerate(inputs, start=1):
+            self._tensors[id(x)] = Symbol("x", position if len(inputs) > 1 else None)
+        for call, kind in zip(calls, kinds, strict=True):
+            self._name_outputs(call, kind)
+
+    def of(self, tensor):
+        """The symbol of a tensor; None for a constant."""
+        return self._tensors.get(id(tensor))
+
+    def of_weight(self, variable):
+        """The symbol of a weight: w₂ or W₂ and b₂ for a dense layer's, the path for others."""
+        return self._weights.get(id(variable), Symbol(variable.path))
+
+    def _name_outputs(self, call, kind):
+        if isinstance(call.op, WeightRead):
+            self._tensors[id(call.output)] = self.of_weight(call.op.variable)
+            return
+        if isinstance(call.op, Conversion):
+            if id(call.input) in self._tensors:  # the same quantity, in another dtype or shape
+                self._tensors.setdefault(id(call.output), self._tensors[id(call.input)])
+            return
+        if kind == "loss" and id(call.input) not in self._tensors:
+            self._tensors[id(call.input)] = Symbol("T", self._next("T") if self._losses > 1 else None)
+        if is_dense(call):
+            layer = self._next("z")
+            self._tensors[id(call.output)] = Symbol("z", layer)
+            letter = "w" if tuple(call.op.kernel.shape) == (1, 1) else "W"
+            self._weights.setdefault(id(call.op.kernel), Symbol(letter, layer))
+            if call.op.bias is not None:
+                self._weights.setdefault(id(call.op.bias), Symbol("b", layer))
+            return
+        source = self._tensors.get(id(call.inputs[0])) if call.inputs else None
+        for output in call.outputs:
+            if kind == "activation" and source is not None and source.letter == "z":
+                symbol = Symbol("a", source.subscript)
+            else:
+                penalty = kind == "regularizer" or isinstance(call.op, BatchMean)
+                letter = "e" if kind == "loss" else "R" if penalty else "y"
+                symbol = Symbol(letter, self._next(letter))
+            self._tensors[id(output)] = symbol
+
+    def _next(self, letter):
+        self._counts[letter] = self._counts.get(letter, 0) + 1
+        return self._counts[letter]
+
+
+def is_dense(call):
+    """Whether a call is z = x·W + b, with its activation as the next link."""
+    return isinstance(call.op, keras.layers.Dense) and call.rule is not None and call.rule.activation

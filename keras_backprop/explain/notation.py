@@ -1,0 +1,119 @@
+"""Numbers, arrays and formulas in writing. A formula is written once, in LaTeX; `plain` makes it readable in a terminal."""
+
+import re
+
+import numpy as np
+
+FEW = 6  # so many values are written out
+ENTRIES = 3  # of more values the first ones
+
+_PLAIN = {
+    r"\partial ": "∂", r"\cdot": "·", r"\odot": "⊙", r"\sigma": "σ", r"\sum": "Σ", r"^\top": "ᵀ", r"^2": "²", r"^3": "³",
+    r"\mathrel{+}=": "+=", r"\left": "", r"\right": "", r"\Phi": "Φ", r"\alpha": "α", r"\operatorname": "", r"\,": " ",
+    r"\;": " ", r"\to": "→", r"\_": "_", "-": "−",
+}  # fmt: skip
+
+
+def number(value):
+    """Four decimals, fewer where they say all (0.45, 1); of small numbers three significant digits."""
+    value = float(value)
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if not np.isfinite(value):
+        return f"{value:g}"
+    if value == round(value) and size < 1e5:
+        return f"{value:.0f}"
+    if 1e-4 <= size < 100 and abs(round(value, 4) - value) <= 1e-7 * size:
+        return f"{round(value, 4):.6g}"
+    if size < 0.01 or size >= 1e5:
+        mantissa, _, exponent = f"{value:.3g}".partition("e")
+        return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+    return f"{value:.4f}" if size < 100 else f"{value:.6g}"
+
+
+def latex_number(value):
+    """The same for a formula: 1.2e-5 as a power of ten."""
+    mantissa, _, exponent = number(value).partition("e")
+    return rf"{mantissa}\cdot 10^{{{exponent}}}" if exponent else mantissa
+
+
+def latex_factor(value):
+    """A number among other factors: in brackets where it is negative."""
+    text = latex_number(value)
+    return rf"({text})" if value < 0 or "cdot" in text else text
+
+
+def brief(array, with_shape=True):
+    """All values of a small tensor; of a large one its shape, its norm and the first entries."""
+    array = np.asarray(array)
+    if array.size == 1:
+        return number(array.reshape(()))
+    if array.size <= FEW:
+        return _bracketed(array)
+    entries = " ".join(number(value) for value in array.ravel()[:ENTRIES])
+    text = f"‖·‖ {number(norm(array))} [{entries} …]"
+    return f"{shape(array)} {text}" if with_shape else text
+
+
+def shape(array):
+    """`(32×128)`"""
+    return "(" + "×".join(map(str, np.shape(array))) + ")"
+
+
+def norm(array):
+    """The Euclidean norm, as a float."""
+    return float(np.sqrt(np.sum(np.square(np.asarray(array, dtype="float64")))))
+
+
+def is_small(array):
+    """Whether a tensor is written out in a formula: a number, or a matrix of at most 4 × 4."""
+    return (np.ndim(array) <= 2 and max(np.shape(array), default=1) <= 4) or np.size(array) == 1
+
+
+def latex_array(array):
+    """A small matrix in round brackets, a single number without."""
+    array = np.asarray(array)
+    if array.size == 1:
+        return latex_number(array.reshape(()))
+    rows = r" \\ ".join(" & ".join(map(latex_number, row)) for row in np.atleast_2d(array))
+    return rf"\begin{{pmatrix}}{rows}\end{{pmatrix}}"
+
+
+def gradient_of(symbol):
+    """∂E/∂symbol as LaTeX."""
+    return derivative("E", symbol.latex)
+
+
+def derivative(of, by):
+    """∂of/∂by as LaTeX."""
+    return rf"\frac{{\partial {of}}}{{\partial {by}}}"
+
+
+def bracketed(formula):
+    """A formula as a factor: a sum needs brackets."""
+    depth = 0
+    for position, character in enumerate(formula):
+        depth += (character in "({[") - (character in ")}]")
+        if depth == 0 and character in "+-" and position > 0:
+            return rf"\left({formula}\right)"
+    return formula
+
+
+def plain(latex):
+    """A formula of this package in Unicode: `\\frac{\\partial E}{\\partial w_2}` is ∂E/∂w₂."""
+    text = re.sub(r"_\{(\d+)\}|_(\d)", lambda m: (m[1] or m[2]).translate(_SUBSCRIPTS), latex)
+    for source, target in _PLAIN.items():
+        text = text.replace(source, target)
+    text = re.sub(r"\\(?:text|mathrm)\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", text)
+    return re.sub(r"\{([^{}]*)\}", r"\1", text).replace("\\", "")
+
+
+_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+def _bracketed(array):
+    if array.ndim <= 1:
+        return "[" + " ".join(number(value) for value in np.atleast_1d(array)) + "]"
+    return "[" + " ".join(map(_bracketed, array)) + "]"

@@ -1,0 +1,281 @@
+"""Run one training step's forward and backward pass and note everything, changing nothing."""
+
+import operator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_backprop.chain.record import Record
+from keras_backprop.chain.sweep import sweep
+from keras_backprop.explain.explanation import Explanation
+from keras_backprop.explain.link import Link, Weight
+from keras_backprop.explain.names import Names
+from keras_backprop.explain.unchanged import new_values, unchanged
+from keras_backprop.model import scaled
+from keras_backprop.objective import record_objective
+from keras_backprop.registry import rule_for
+from keras_backprop.rule import WeightRead
+
+
+def explain(model, x, y, sample_weight=None):
+    """The chain rule of one training step on one batch, link by link. The model is left exactly as it was.
+
+    The forward pass runs in training mode, as in `fit`: dropout draws the mask that the next step would draw.
+
+    Args:
+        model: a compiled and built Keras model, stock or `BackpropModel`.
+        x: the inputs, as for `model.fit`, of one batch: shape `(n, …)`, nested as the model takes them.
+        y: the targets, shape `(n, …)`. None for a model whose losses need none.
+        sample_weight: weights of the examples, shape `(n,)`, or None.
+
+    Returns:
+        An `Explanation`.
+
+    Raises:
+        TypeError: `model` is no Keras model, or `x` is no batch of arrays.
+        ValueError: the model is not compiled or not built, or targets do not fit the inputs or the predictions.
+        MissingRuleError: a layer, loss or penalty has no backward rule and cannot be expanded.
+    """
+    _check_model(model)
+    x = _as_tensors("x", x, _input_dtype(model))
+    y = _as_tensors("y", y, None)
+    _check_sizes(model, x, y)
+    if sample_weight is not None:
+        sample_weight = _as_tensors("sample_weight", sample_weight, keras.config.floatx())
+    with unchanged(model):
+        record = Record()
+        y_pred = record.run(model, x, **({"training": True} if model._call_has_training_arg else {}))
+        forward = len(record.calls)
+        try:
+            objective = record_objective(model, record, x, y, y_pred, sample_weight)
+        except (ValueError, tf.errors.InvalidArgumentError) as error:
+            if _fit(y, y_pred):
+                raise
+            raise ValueError(_wrong_targets(model, y, y_pred, error)) from error
+        calls = record.calls
+        kinds = [_kind(call, position >= forward) for position, call in enumerate(calls)]
+        _check_targets(model, calls, kinds, y)
+        weights = model.trainable_weights
+        inputs = [tensor for tensor in keras.tree.flatten(x) if tensor is not None]
+        seen = {}
+
+        def observe(call, dys, dxs, weight_gradients):
+            totals = {name: tf.convert_to_tensor(part.total()) for name, part in weight_gradients.items()}
+            seen[id(call)] = dys, dxs, totals
+
+        result = sweep(calls, scaled(objective.upstream, model.optimizer), weights, _floats(inputs), [observe])
+        gradients = [result.gradient(variable) for variable in weights]
+        updated = new_values(model.optimizer, gradients, weights) if model.optimizer else _numpy(weights)
+        noted = _Noted(Names(calls, kinds, inputs), _loss_scale(model), seen, weights, updated)
+        return Explanation(
+            model=model.name,
+            links=[noted.link(call, kind, calls[:i]) for i, (call, kind) in enumerate(zip(calls, kinds, strict=True))],
+            weights=[noted.weight(*each) for each in zip(weights, gradients, updated, strict=True)],
+            loss=float(objective.loss),
+            examples=inputs[0].shape[0],
+            optimizer=_described(model.optimizer),
+        )
+
+
+class _Noted:
+    """From what was recorded and observed to links and weights, as NumPy arrays."""
+
+    def __init__(self, names, scale, seen, weights, updated):
+        self.names, self.scale, self.seen = names, scale, seen
+        self.updated = {id(v): value for v, value in zip(weights, updated, strict=True)}
+        self.uses: dict = {}
+
+    def link(self, call, kind, before):
+        rule = call.rule or rule_for(call.op)
+        dys, dxs, weight_gradients = self.seen.get(
+            id(call), ([None] * len(call.outputs), [None] * len(call.inputs), {})
+        )
+        variables = {name: _attribute(call.op, name) for name in weight_gradients} | _variables(call.op)
+        for name in weight_gradients:
+            self.uses[id(variables[name])] = self.uses.get(id(variables[name]), 0) + 1
+        downstream = tuple(map(self._unscaled, dxs))
+        if rule.derivative is not None:
+            local = _numpy(rule.derivative(call))
+        else:
+            local = next((dx for dx in downstream if dx is not None), None) if kind == "loss" else None
+        return Link(
+            path=_path(call, kind, before),
+            kind=kind,
+            rule=rule.name,
+            op=call.op,
+            inputs=tuple(map(_numpy, call.inputs)),
+            outputs=tuple(map(_numpy, call.outputs)),
+            input_symbols=tuple(map(self.names.of, call.inputs)),
+            output_symbols=tuple(map(self.names.of, call.outputs)),
+            upstream=tuple(map(self._unscaled, dys)),
+            downstream=downstream,
+            local_derivative=local,
+            weights={name: _numpy(v) for name, v in variables.items()},
+            weight_gradients={name: self._unscaled(dW) for name, dW in weight_gradients.items()},
+            updates={name: self.updated[id(v)] for name, v in variables.items() if id(v) in self.updated},
+            weight_symbols={name: self.names.of_weight(v) for name, v in variables.items()},
+        )
+
+    def weight(self, variable, gradient, updated):
+        return Weight(
+            path=variable.path,
+            symbol=self.names.of_weight(variable),
+            value=_numpy(variable),
+            gradient=self._unscaled(gradient),
+            updated=updated,
+            uses=self.uses.get(id(variable), 0),
+        )
+
+    def _unscaled(self, gradient):
+        """A gradient without the factor that mixed precision puts on it."""
+        if gradient is None:
+            return None
+        if self.scale == 1:
+            return _numpy(tf.convert_to_tensor(gradient))
+        return _numpy(tf.cast(gradient, tf.float32)) / np.float32(self.scale)
+
+
+def _kind(call, after_forward):
+    if isinstance(call.op, keras.regularizers.Regularizer):
+        return "regularizer"
+    if isinstance(call.op, keras.layers.Layer):
+        return "layer"
+    if isinstance(call.op, keras.losses.Loss):
+        return "loss"
+    if callable(call.op) and not isinstance(call.op, keras.Operation) and not after_forward:
+        return "activation"
+    return "op"
+
+
+def _path(call, kind, before):
+    """A function that a layer ends in is named after the layer."""
+    if kind == "activation" and before and call.inputs:
+        source = before[-1]
+        if isinstance(source.op, keras.layers.Layer) and any(call.input is output for output in source.outputs):
+            return f"{_path(source, 'layer', ())}/{call.path}"
+    return call.path or getattr(call.op, "name", None) or type(call.op).__name__
+
+
+def _variables(op):
+    """Attribute name -> weight."""
+    if isinstance(op, WeightRead):
+        return {"weight": op.variable}
+    if not isinstance(op, keras.layers.Layer):
+        return {}
+    own = {id(v) for v in op.weights}
+    return {name.lstrip("_"): v for name, v in vars(op).items() if isinstance(v, keras.Variable) and id(v) in own}
+
+
+def _attribute(op, name):
+    """The weight that a rule speaks of: `kernel`, or `cell.kernel` of a sublayer, or `weight` of a weight that is read."""
+    return op.variable if isinstance(op, WeightRead) else operator.attrgetter(name)(op)
+
+
+def _check_model(model):
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`explain` takes a `keras.Model`. Received: {model!r} (of type {type(model).__name__})")
+    if not model.built:
+        raise ValueError(
+            f"The model '{model.name}' is not built: its layers have no weights yet. Call it on a batch of data, or give it "
+            "an input shape (`keras.Input`, `model.build(…)`), before `explain`."
+        )
+    if not model.compiled:
+        raise ValueError(
+            f"The model '{model.name}' is not compiled: without a loss there is no error to explain. "
+            "Call `model.compile(optimizer, loss=…)` before `explain`."
+        )
+
+
+def _check_sizes(model, x, y):
+    """As many targets as examples."""
+    examples = next((t.shape[0] for t in keras.tree.flatten(x) if t is not None and t.shape.rank), None)
+    if examples is None:
+        raise ValueError(
+            f"`x` must be a batch, of shape (n, …). The model '{model.name}' received x of shape {_shapes(x)}."
+        )
+    for target in keras.tree.flatten(y):
+        if target is not None and (not target.shape.rank or target.shape[0] != examples):
+            raise ValueError(
+                f"`y` must have one target for each of the {examples} examples in x. The model '{model.name}' received x of "
+                f"shape {_shapes(x)} and y of shape {_shapes(y)}."
+            )
+
+
+def _check_targets(model, calls, kinds, y):
+    """Keras broadcasts targets against predictions of another shape, without a word."""
+    for call, kind in zip(calls, kinds, strict=True):
+        name = getattr(getattr(call.op, "fn", None), "__name__", "")
+        if kind == "loss" and rule_for(getattr(call.op, "fn", call.op)) and not name.startswith("sparse"):
+            targets, predictions = call.inputs[:2]
+            if targets.shape != predictions.shape:
+                raise ValueError(_wrong_targets(model, y, predictions))
+
+
+def _fit(y, y_pred):
+    """Whether the targets' shapes are those of the predictions, or of class numbers."""
+    pairs = zip(keras.tree.flatten(y), keras.tree.flatten(y_pred), strict=False)
+    return all(t is None or tuple(t.shape) in (p.shape, p.shape[:-1], (*p.shape[:-1], 1)) for t, p in pairs)
+
+
+def _wrong_targets(model, y, y_pred, error=None):
+    reason = f" Keras says: {str(error).strip().splitlines()[0]}" if error is not None else ""
+    return (
+        f"The targets do not fit the predictions of the model '{model.name}'. Received: y of shape {_shapes(y)} for "
+        f"predictions of shape {_shapes(y_pred)}. Give every prediction its target, or choose another loss.{reason}"
+    )
+
+
+def _shapes(structure):
+    shapes = [tuple(t.shape) if hasattr(t, "shape") else t for t in keras.tree.flatten(structure)]
+    return str(shapes[0]) if len(shapes) == 1 else ", ".join(map(str, shapes))
+
+
+def _as_tensors(name, data, dtype):
+    """Arrays -> tensors; floating-point numbers in `dtype`, if one is given."""
+
+    def tensor(value):
+        if value is None:
+            return None
+        converted = keras.ops.convert_to_tensor(value)
+        return tf.cast(converted, dtype) if dtype and converted.dtype.is_floating else converted
+
+    if isinstance(data, (list, tuple)) and not any(hasattr(item, "shape") for item in data):
+        data = np.asarray(data)  # plain numbers
+    try:
+        return keras.tree.map_structure(tensor, data)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"`{name}` must be one batch of arrays. Received: {name} of type {type(data).__name__}"
+        ) from error
+
+
+def _input_dtype(model):
+    """What `fit` would turn floating-point inputs into."""
+    dtypes = [
+        keras.backend.standardize_dtype(t.dtype) for t in keras.tree.flatten(getattr(model, "inputs", None) or [])
+    ]
+    return next((dtype for dtype in dtypes if "float" in dtype), model.variable_dtype)
+
+
+def _floats(tensors):
+    return [tensor for tensor in tensors if tensor.dtype.is_floating]
+
+
+def _loss_scale(model):
+    """The factor that the optimizer puts on the loss in mixed precision."""
+    return float(model.optimizer.scale_loss(tf.ones(()))) if model.optimizer else 1.0
+
+
+def _described(optimizer):
+    """The optimizer in words."""
+    if optimizer is None:
+        return "no optimizer"
+    rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    return f"{type(optimizer).__name__}, learning rate {rate:g}"
+
+
+def _numpy(value):
+    if isinstance(value, list):
+        return [_numpy(item) for item in value]
+    return np.array(keras.ops.convert_to_numpy(value))
