@@ -1,0 +1,72 @@
+"""`GradientCheck`."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_backprop
+from keras_backprop import BackpropModel, Gradients, backward_rule, registry
+from keras_backprop.callbacks import GradientCheck
+
+
+def make(run_eagerly=False):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    h = layers.Dropout(0.4, seed=2)(layers.Dense(8, activation="tanh", kernel_regularizer="l2", name="hidden")(inputs))
+    model = BackpropModel(inputs, layers.Dense(3, activation="softmax", name="out")(h))
+    model.compile("adam", "sparse_categorical_crossentropy", run_eagerly=run_eagerly)
+    return model
+
+
+def data():
+    random = np.random.default_rng(0)
+    return random.normal(size=(64, 5)).astype("float32"), random.integers(0, 3, 64)
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_it_checks_every_so_often_and_changes_nothing(run_eagerly):
+    x, y = data()
+    plain = make(run_eagerly)
+    plain.fit(x, y, batch_size=16, epochs=3, shuffle=False, verbose=0)
+    checked, check = make(run_eagerly), GradientCheck(every=5)
+    checked.fit(x, y, batch_size=16, epochs=3, shuffle=False, verbose=0, callbacks=[check])
+    assert check.checked == 3  # steps 0, 5 and 10 of 12
+    assert 0 <= check.max_error < 1e-4
+    for a, b in zip(plain.get_weights(), checked.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
+    assert "train_step" not in vars(checked)
+
+
+@pytest.fixture
+def wrong_tanh():
+    """The rule of tanh, 1 % wrong."""
+    right = registry._rules[keras.activations.tanh]
+
+    @backward_rule(keras.activations.tanh)
+    def tanh_wrong(call, dy):
+        return Gradients(dy * (1 - call.output**2) * 1.01)
+
+    yield
+    registry._rules[keras.activations.tanh] = right
+
+
+@pytest.mark.usefixtures("wrong_tanh")
+def test_a_wrong_rule_stops_training_and_the_weight_is_named():
+    model = make()
+    with pytest.raises(ArithmeticError, match="in step 1, the gradient of 'hidden/(kernel|bias)' differs"):
+        model.fit(*data(), verbose=0, callbacks=[GradientCheck(every=3)])
+    assert "train_step" not in vars(model)
+
+
+@pytest.mark.usefixtures("wrong_tanh")
+def test_or_warns():
+    with pytest.warns(UserWarning, match="hidden/"):
+        make().fit(*data(), batch_size=64, verbose=0, callbacks=[GradientCheck(every=1, action="warn")])
+
+
+@pytest.mark.parametrize("arguments", [{"every": 0}, {"every": 1.5}, {"tolerance": -1.0}, {"action": "ignore"}])
+def test_nonsense_is_refused(arguments):
+    (name, _), *_ = arguments.items()
+    with pytest.raises(ValueError, match=f"(?s)`{name}`.*Received: {name}="):
+        keras_backprop.callbacks.GradientCheck(**arguments)

@@ -1,0 +1,155 @@
+"""`check_gradients` and `check_layer`: they accept what is right, and reject and name what is a little wrong."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from sklearn.datasets import load_digits
+
+from keras_backprop import (
+    BackpropModel,
+    Contraction,
+    Gradients,
+    MissingRuleError,
+    backward_rule,
+    check_gradients,
+    check_layer,
+    elementwise,
+    registry,
+)
+
+
+@pytest.fixture
+def registry_restored():
+    before = dict(registry._rules)
+    yield
+    registry._rules.clear()
+    registry._rules.update(before)
+
+
+def digits_mlp(cls=BackpropModel):
+    inputs = keras.Input((64,))
+    h = layers.Dense(64, activation="tanh", name="second")(layers.Dense(128, activation="relu", name="first")(inputs))
+    model = cls(inputs, layers.Dense(10, activation="softmax", name="out")(h))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def digits(n=32):
+    x, y = load_digits(return_X_y=True)
+    return (x[:n] / 16).astype("float32"), y[:n]
+
+
+def test_the_digits_mlp_agrees_with_tape_and_finite_differences():
+    report = check_gradients(digits_mlp(), *digits())
+    assert report.passed and report.max_error <= 1e-10
+    assert [row.path for row in report.rows] == [
+        "first/kernel", "first/bias", "second/kernel", "second/bias", "out/kernel", "out/bias", "input 0",
+    ]  # fmt: skip
+    assert all(row.difference_relative < 1e-6 for row in report.rows)
+    assert report.raise_if_failed() is report
+    assert "all agree" in str(report) and "first/kernel" in str(report)
+
+
+@pytest.mark.usefixtures("registry_restored")
+def test_a_rule_that_is_a_thousandth_wrong_is_rejected_and_named():
+    @backward_rule(keras.activations.tanh)
+    def tanh_a_thousandth_wrong(call, dy):
+        return Gradients(1.001 * dy * (1 - call.output**2))
+
+    report = check_gradients(digits_mlp(), *digits())
+    assert not report.passed
+    wrong = [row.path for row in report.rows if row.verdict == "wrong"]
+    assert wrong == ["first/kernel", "first/bias", "second/kernel", "second/bias", "input 0"]  # all below the tanh
+    assert [culprit.rule for culprit in report.culprits] == ["tanh_a_thousandth_wrong"]  # and only the tanh is to blame
+    assert report.culprits[0].relative == pytest.approx(1e-3, rel=1e-2)
+    with pytest.raises(ArithmeticError, match="The rule 'tanh_a_thousandth_wrong' of 'tanh' is wrong"):
+        report.raise_if_failed()
+
+
+@pytest.mark.usefixtures("registry_restored")
+@pytest.mark.parametrize("weight", ["kernel", "bias"])
+def test_a_wrong_weight_gradient_of_one_of_several_uses_is_named(weight):
+    class Mine(layers.Dense):
+        def backward(self, call, dy):
+            factor = {"kernel": 1.0, "bias": 1.0, weight: 1.0005}
+            return Gradients(
+                dy @ keras.ops.transpose(self.kernel),
+                kernel=Contraction("i,o->io", call.input, factor["kernel"] * dy),
+                bias=Contraction("o->o", factor["bias"] * dy),
+            )
+
+    inputs = keras.Input((3,))
+    shared = Mine(3, name="shared")
+    model = keras.Model(inputs, shared(layers.Dense(3, activation="tanh")(shared(inputs))))
+    model.compile(loss="mse")
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    report = check_gradients(model, x, x)
+    assert {culprit.what for culprit in report.culprits} == {f"the gradient of 'shared/{weight}'"}
+    assert {culprit.path for culprit in report.culprits} == {"shared"}
+
+
+@pytest.mark.usefixtures("registry_restored")
+def test_a_derivative_that_agrees_with_the_tape_at_a_kink_is_no_error():
+    report = check_layer(layers.ReLU(), np.array([[-1.0, 0.0, 2.0]]))
+    assert report.passed
+    assert report.rows[0].verdict == "kink" and report.rows[0].kinks == 1
+
+    elementwise(keras.activations.relu, lambda x, y: keras.ops.cast(x >= 0, x.dtype))
+    assert not check_layer(layers.Activation("relu"), np.array([[-1.0, 0.0, 2.0]])).passed
+
+
+def test_a_stock_model_can_be_checked_and_is_not_changed():
+    inputs = keras.Input((4,))
+    h = layers.Dropout(0.5, seed=1)(layers.Dense(6, activation="relu", activity_regularizer="l2")(inputs))
+    model = keras.Model(inputs, layers.Dense(2, kernel_regularizer="l1")(h))
+    model.compile("adam", "mse")
+    random = np.random.default_rng(1)
+    x, y = random.normal(size=(7, 4)), random.normal(size=(7, 2))
+    before = [np.array(keras.ops.convert_to_numpy(v)) for v in model.variables]
+    check_gradients(model, x, y, sample_weight=random.uniform(size=7)).raise_if_failed()
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
+        assert variable.dtype == ("float32" if "seed" not in variable.path else variable.dtype)
+    assert model.layers[1].compute_dtype == "float32" and keras.config.floatx() == "float32"
+
+
+def test_inputs_are_given_as_the_layer_is_called():
+    a, b = np.random.default_rng(0).normal(size=(2, 3, 4))
+    report = check_layer(layers.Add(), [a, b])
+    assert [row.path for row in report.rows] == ["input 0", "input 1"] and report.passed
+    check_layer(layers.Dropout(0.5), a, training=True).raise_if_failed()
+
+
+def test_a_layer_with_penalties_is_checked_with_them():
+    layer = layers.Dense(3, activity_regularizer="l2")
+    plain = layers.Dense(3)
+    x = np.random.default_rng(0).normal(size=(5, 4))
+    layer.build((None, 4))
+    plain.build((None, 4))
+    plain.set_weights(layer.get_weights())
+    check_layer(layer, x).raise_if_failed()
+
+
+def test_single_precision_inside_loosens_the_tolerance_and_says_so():
+    class Single(layers.Layer):
+        def call(self, x):
+            return keras.ops.cast(keras.ops.cast(x, "float32") * 3.0, x.dtype)
+
+    report = check_layer(Single(), np.ones((2, 3)), finite_differences=False)
+    assert report.passed and report.tolerance == 1e-4
+    assert all(np.isnan(row.difference_absolute) for row in report.rows)
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(TypeError, match=r"takes a `keras.Model`. Received: 3 \(of type int\)"):
+        check_gradients(3, None, None)
+    with pytest.raises(ValueError, match="is not compiled"):
+        inputs = keras.Input((2,))
+        check_gradients(keras.Model(inputs, layers.Dense(1)(inputs)), np.ones((3, 2)), np.ones((3, 1)))
+    with pytest.raises(TypeError, match=r"takes a `keras.layers.Layer`. Received: 'dense'"):
+        check_layer("dense", np.ones((2, 3)))
+    with pytest.raises(ValueError, match="no floating-point output"):
+        check_layer(layers.Lambda(lambda x: keras.ops.argmax(x, -1)), np.ones((2, 3)))
+    with pytest.raises(MissingRuleError, match="has no backward rule"):
+        check_layer(layers.Lambda(lambda x: __import__("tensorflow").nn.relu(x)), np.ones((2, 3)))

@@ -1,0 +1,147 @@
+"""The pictures: which is drawn, what is in it, nothing outside the sheet and no text on another."""
+
+import itertools
+import sys
+
+import keras
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.image import imread
+
+from keras_backprop import explain
+from keras_backprop.explain import blocks, neurons
+from tests.explain.networks import chain, residual, worked_example
+
+
+def branches():
+    """Two inputs, two outputs, and an edge that passes by three rows."""
+    left, right = keras.Input((5,), name="left"), keras.Input((3,), name="right")
+    wide = keras.layers.Dense(8, "relu", name="wide")(left)
+    narrow = keras.layers.Dense(4, "tanh", name="narrow")(right)
+    joined = keras.layers.Concatenate(name="joined")([wide, narrow, left])
+    outputs = [keras.layers.Dense(1, name="value")(joined), keras.layers.Dense(3, "softmax", name="kind")(joined)]
+    model = keras.Model([left, right], outputs, name="branches")
+    model.compile("adam", ["mse", "categorical_crossentropy"])
+    random = np.random.default_rng(0)
+    inputs = [random.normal(size=(6, 5)), random.normal(size=(6, 3))]
+    return model, inputs, [random.normal(size=(6, 1)), np.eye(3)[[0, 1, 2, 0, 1, 2]]]
+
+
+def many_kinds():
+    """Layers with weights of many names, and attention, whose one input forks and joins."""
+    layers = keras.layers
+    inputs = keras.Input((4, 4, 2))
+    x = layers.BatchNormalization(name="norm")(
+        layers.Conv2D(2, 3, padding="same", activation="relu", name="conv")(inputs)
+    )
+    x = layers.Reshape((8, 4), name="reshape")(layers.Add(name="sum")([x, inputs]))
+    x = layers.MultiHeadAttention(2, 2, name="attention")(x, x)
+    x = layers.LSTM(3, name="memory")(x)
+    model = keras.Model(inputs, layers.Dense(2, name="last")(x), name="kinds")
+    model.compile("adam", "mse")
+    random = np.random.default_rng(0)
+    return model, random.normal(size=(3, 4, 4, 2)), random.normal(size=(3, 2))
+
+
+NETWORKS = {
+    "worked example": worked_example,
+    "deep single units": lambda: chain(1, 1, 1, 1, 1),
+    "small": lambda: chain(2, 3, 1),
+    "small, several examples": lambda: chain(3, 4, 2, examples=5),
+    "cross-entropy": lambda: chain(2, 3, 2, last="softmax", loss="categorical_crossentropy"),
+    "linear": lambda: chain(1, 1, last=None),
+    "wide": lambda: chain(64, 32, 10, examples=8),
+    "residual": residual,
+    "branches": branches,
+    "many kinds": many_kinds,
+}
+
+
+def drawing(network):
+    explanation = explain(*network())
+    return (neurons if neurons.fits(explanation) else blocks).draw(explanation)
+
+
+def texts(canvas):
+    return [text.get_text() for text in canvas.axes.texts]
+
+
+def boxes(canvas):
+    """Where each text is, in pixels, and the sheet."""
+    renderer = FigureCanvasAgg(canvas.figure).get_renderer()
+    return [
+        (t.get_text(), t.get_rotation(), t.get_window_extent(renderer)) for t in canvas.axes.texts
+    ], canvas.figure.bbox
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_nothing_is_clipped_and_no_text_lies_on_another(name):
+    placed, sheet = boxes(drawing(NETWORKS[name]))
+    for text, _, box in placed:
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= sheet.x1 and box.y1 <= sheet.y1, f"{text} leaves the sheet"
+    if NETWORKS[name] in (residual, branches, many_kinds):
+        assert max(box.width for _, _, box in placed[2:]) < blocks.WIDTH * 100, "wider than its block"
+    level = [(text, box) for text, rotation, box in placed if rotation % 90 == 0 and text]
+    for (one, first), (other, second) in itertools.combinations(level, 2):
+        width = min(first.x1, second.x1) - max(first.x0, second.x0)
+        height = min(first.y1, second.y1) - max(first.y0, second.y0)
+        assert width <= 1 or height <= 3, f"{one} lies on {other}"
+
+
+def test_the_worked_example_shows_all_its_figures():
+    found = texts(drawing(worked_example))
+    for text in (
+        "$x = 0.1$", "$z_1 = 0.415$", "$a_1 = 0.6023$", "$z_2 = 0.9210$", "$a_2 = 0.7153$", "$E = 0.1082$", "$T = 0.25$",
+        "$w_1 = 0.15$", "$b_1 = 0.4$", "$w_2 = 0.45$", "$b_2 = 0.65$", r"$\partial E/\partial w_1 = 0.00102$",
+        r"$\partial E/\partial b_1 = 0.0102$", r"$\partial E/\partial w_2 = 0.0571$", r"$\partial E/\partial b_2 = 0.0948$",
+        "$-(T - a_2) = 0.4653$", "$a_2(1 - a_2) = 0.2037$",
+    ):  # fmt: skip
+        assert text in found
+
+
+def test_a_small_network_shows_every_weight_and_gradient():
+    model, x, y = chain(2, 3, 1)
+    explanation = explain(model, x, y)
+    found = texts(neurons.draw(explanation))
+    for link in explanation.links:
+        for values in [*link.weights.values(), *link.weight_gradients.values()]:
+            for value in values.ravel():
+                assert any(neurons._short(value) in text for text in found)
+
+
+def test_other_networks_show_layers_shapes_and_norms():
+    found = texts(drawing(residual))
+    for text in ("first", "shared  (1 of 3 uses)", "shared  (3 of 3 uses)", "dropout", "Dropout  16 × 8",
+                 "sparse_categorical_crossentropy + penalties", "Dense, softmax  16 × 3"):  # fmt: skip
+        assert text in found
+    assert sum(r"\partial W_" in text for text in found) == 5
+
+
+def test_which_networks_are_drawn_by_their_neurons():
+    fits = {name: neurons.fits(explain(*network())) for name, network in NETWORKS.items()}
+    assert [name for name, small in fits.items() if not small] == ["wide", "residual", "branches", "many kinds"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_the_file(tmp_path, suffix):
+    explanation = explain(*worked_example())
+    path = explanation.plot(tmp_path / f"network{suffix}")
+    written = path.read_bytes()
+    assert written.startswith({".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[suffix])
+    explanation.plot(str(path))
+    assert path.read_bytes() == written  # the same drawing, the same file
+    if suffix == ".png":
+        picture = imread(path)
+        assert picture.shape[1] > 2000 and 0.05 < picture.std() < 0.5
+
+
+def test_an_unknown_suffix(tmp_path):
+    with pytest.raises(ValueError, match=r"must be one of .png, .svg, .pdf. Received: path='.*network.gif'"):
+        explain(*worked_example()).plot(tmp_path / "network.gif")
+
+
+def test_without_matplotlib(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r'pip install "keras-backprop\[plot\]"'):
+        explain(*worked_example()).plot(tmp_path / "network.png")

@@ -1,0 +1,1 @@
+"""The gradient grid: every layer with every option, generated."""

@@ -1,0 +1,36 @@
+"""The loop of `rules/layers/rnn/scan.py`: eager, unrolled and compiled give the same."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_backprop.rules.layers.rnn.scan import scan
+
+
+@pytest.mark.parametrize("how", ["eager", "unrolled", "loop", "unknown-length", "xla"])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("length", [1, 3, 8])
+def test_scan(how, reverse, length):
+    x = np.random.default_rng(0).normal(size=(length, 2))
+    order = range(length)[::-1] if reverse else range(length)
+    sums, expected = np.zeros((length, 2)), np.ones(2)
+    for t in order:
+        expected = expected * 0.5 + x[t]
+        sums[t] = expected
+
+    def step(carry, x, nothing):
+        assert nothing is None
+        (carry,) = carry
+        carry = carry * 0.5 + x
+        return (carry,), (carry, -carry)
+
+    def run(x):
+        return scan(step, (tf.ones(2, tf.float64),), (x, None), reverse, unroll=how == "unrolled")
+
+    if how != "eager":
+        signature = [tf.TensorSpec([None if how == "unknown-length" else length, 2], tf.float64)]
+        run = tf.function(run, input_signature=signature, autograph=False, jit_compile=how == "xla")
+    (carry,), (out, negative) = run(tf.constant(x))
+    np.testing.assert_allclose(carry, expected)
+    np.testing.assert_allclose(out, sums)
+    np.testing.assert_allclose(negative, -sums)

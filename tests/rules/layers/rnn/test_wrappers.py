@@ -1,0 +1,96 @@
+"""The rules of `rules/layers/rnn/wrappers.py`."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_backprop import MissingRuleError, check_layer
+from keras_backprop.chain.record import Record
+from tests.checking import Case, check_rule, normal
+from tests.rules.layers.rnn.cells import Minimal
+from tests.rules.layers.rnn.options import MASK, X
+
+MASKED = {"mask": MASK}
+EVERYTHING = {"return_sequences": True, "return_state": True}
+
+
+def both(name, layer, kwargs=None, inputs=(X,), **options):
+    return Case(name, lambda: layers.Bidirectional(layer(), **options), inputs, kwargs or {})
+
+
+def each(name, layer, shape=(3, 4, 2), kwargs=None, **options):
+    return Case(name, lambda: layers.TimeDistributed(layer()), (shape,), kwargs or {}, **options)
+
+
+def initial(count):
+    return {"initial_state": [normal(3, 2, seed=5 + i) for i in range(count)]}
+
+
+CASES = [
+    both("concat", lambda: layers.LSTM(2)),
+    both("concat-sequences", lambda: layers.LSTM(2, return_sequences=True)),
+    *(both(f"{mode}-state", lambda: layers.GRU(2, **EVERYTHING), merge_mode=mode) for mode in ("sum", "mul", "ave")),
+    *(both(f"{mode}-last", lambda: layers.SimpleRNN(2), merge_mode=mode) for mode in ("sum", "mul", "ave")),
+    both("none", lambda: layers.LSTM(2, return_sequences=True), merge_mode=None),
+    both("none-last", lambda: layers.LSTM(2), merge_mode=None),
+    both("none-state", lambda: layers.GRU(2, **EVERYTHING), merge_mode=None),
+    both("mask", lambda: layers.LSTM(2, **EVERYTHING), MASKED),
+    both("mask-last", lambda: layers.GRU(2), MASKED),
+    both("initial-state", lambda: layers.LSTM(2, return_sequences=True), initial(4)),
+    both("initial-state-gru", lambda: layers.GRU(2, return_state=True), {**initial(2), **MASKED}),
+    both("dropout", lambda: layers.LSTM(2, dropout=0.4, recurrent_dropout=0.3), {"training": True}),
+    both("stateful", lambda: layers.GRU(2, stateful=True)),
+    both("other-backward-layer", lambda: layers.GRU(2), backward_layer=layers.LSTM(3, go_backwards=True)),
+    both("rnn-of-cells", lambda: layers.RNN([layers.GRUCell(2), layers.LSTMCell(2)])),
+    both("conv-lstm", lambda: layers.ConvLSTM1D(2, 2, return_sequences=True), inputs=((2, 3, 4, 2),)),
+    each("dense", lambda: layers.Dense(3, activation="tanh")),
+    each("dense-frozen", lambda: layers.Dense(3, trainable=False)),
+    each("convolution", lambda: layers.Conv2D(2, 2, activation="relu"), (2, 3, 4, 4, 2)),
+    each("normalization", lambda: layers.LayerNormalization()),
+    each("pooling", lambda: layers.GlobalMaxPooling1D(), (2, 3, 4, 2)),
+    each("flatten", lambda: layers.Flatten(), (2, 3, 2, 2)),
+    each("model", lambda: keras.Sequential([keras.Input((2,)), layers.Dense(3, "relu"), layers.Dense(2)])),
+    each("dropout", lambda: layers.Dropout(0.4, seed=3), kwargs={"training": True}),
+    each("batch-statistics", lambda: layers.BatchNormalization(), kwargs={"training": True}, per_example=False),
+    each("recurrent", lambda: layers.GRU(2), (2, 3, 4, 2)),
+    each("recurrent-masks", lambda: layers.GRU(2), (2, 3, 4, 2), {"mask": np.arange(24).reshape(2, 3, 4) % 5 > 0}),
+    each("mask-unused", lambda: layers.Dense(2), kwargs=MASKED),
+    each("bidirectional", lambda: layers.Bidirectional(layers.SimpleRNN(2)), (2, 2, 3, 2)),
+    Case(
+        "stacked-cells",
+        lambda: layers.StackedRNNCells([layers.GRUCell(3), layers.LSTMCell(2), Minimal(2)]),
+        ((4, 2), [[(4, 3)], [(4, 2), (4, 2)], [(4, 2)]]),
+        per_example=False,
+    ),
+    Case("one-stacked-cell", lambda: layers.StackedRNNCells([layers.LSTMCell(2)]), ((4, 2), [[(4, 2), (4, 2)]])),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_rule(case):
+    check_rule(case)
+
+
+def test_masks_travel_with_the_tensor():
+    model = keras.Sequential(
+        [layers.Embedding(5, 3, mask_zero=True), layers.Bidirectional(layers.LSTM(2)), layers.Dense(2)]
+    )
+    check_layer(model, np.array([[1, 2, 0, 0], [3, 0, 4, 1]])).raise_if_failed()
+
+
+def test_time_distributed_over_an_unknown_number_of_steps():
+    layer = layers.TimeDistributed(layers.Dense(3))
+    x = tf.constant(normal(2, 4, 5), tf.float32)
+    expected = layer(x)
+    run = tf.function(
+        lambda x: Record().run(layer, x), autograph=False, input_signature=[tf.TensorSpec([None, None, 5])]
+    )
+    np.testing.assert_allclose(run(x), expected, rtol=1e-5)
+
+    noticing = layers.TimeDistributed(layers.BatchNormalization())
+    noticing(x)
+    run = tf.function(lambda x: Record().run(noticing, x, training=True), autograph=False)
+    with pytest.raises(MissingRuleError, match=r"'time_distributed.*number of\s+steps is unknown"):
+        run.get_concrete_function(tf.TensorSpec([2, None, 5]))

@@ -1,0 +1,65 @@
+"""The rules of `rules/ops/reductions.py`."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from tests.checking import Case, check_rule, normal
+from tests.rules.ops.eager import against_the_tape
+
+X = normal(3, 4, 5)
+WITH_NAN = np.where(normal(3, 4, 5, seed=7) > 1.2, np.nan, X)
+WITH_ZEROS = np.array([[0.0, 2.0, 3.0], [0.0, 0.0, 1.0], [1.0, 2.0, 3.0]])
+AXES = {
+    "all": {},
+    "all-kept": {"keepdims": True},
+    "axis": {"axis": 1},
+    "negative": {"axis": -1, "keepdims": True},
+    "two": {"axis": (0, -1)},
+    "two-kept": {"axis": (1, 2), "keepdims": True},
+}
+
+
+def reduction(name, label, options, x):
+    return Case(f"{name}-{label}", lambda: lambda x: getattr(ops, name)(x, **options), (x,))
+
+
+CASES = [
+    *(
+        reduction(name, label, options, X)
+        for name in ["sum", "mean", "max", "min", "amax", "amin", "prod", "var", "std", "ptp", "logsumexp"]
+        for label, options in AXES.items()
+    ),
+    *(
+        Case(f"{name}-{label}", lambda name=name, options=options: lambda x: getattr(ops, name)(x, **options), (WITH_NAN,), differences=False)
+        for name in ["nansum", "nanmean", "nanmax", "nanmin", "nanprod", "nanvar", "nanstd"]
+        for label, options in AXES.items()
+    ),
+    Case("max-initial", lambda: lambda x: ops.max(x, axis=1, initial=0.5), (X,)),
+    Case("min-initial", lambda: lambda x: ops.min(x, axis=1, initial=-0.5), (X,)),
+    Case("max-ties", lambda: lambda x: ops.max(x, axis=1), (WITH_ZEROS,), differences=False),
+    Case("min-ties", lambda: lambda x: ops.min(x, axis=1), (WITH_ZEROS,), differences=False),
+    Case("ptp-ties", lambda: lambda x: ops.ptp(x, axis=1), (WITH_ZEROS,), differences=False),
+    Case("prod-zeros", lambda: lambda x: ops.prod(x, axis=1), (WITH_ZEROS,)),
+    Case("prod-zeros-two-axes", lambda: lambda x: ops.prod(x, axis=(0, 1)), (WITH_ZEROS,)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_rule(case):
+    check_rule(case)
+
+
+def test_unknown_sizes():
+    def function(x):
+        return ops.mean(x, axis=0) + ops.sum(ops.std(x, axis=(0, 1))) + ops.var(x) + ops.max(x, axis=(0, 2))[0]
+
+    against_the_tape(function, (3, 4, 4), signature=[[None, None, 4]], rtol=1e-9)
+
+
+def test_nothing_flows_through_counts_and_places():
+    def function(x):
+        found = ops.argmax(x, axis=1) + ops.argmin(x, axis=1) + ops.count_nonzero(x, axis=1)
+        return ops.sum(x, axis=1) * ops.cast(found, x.dtype) * ops.cast(ops.any(x > 0), x.dtype)
+
+    check_rule(Case("counts", lambda: function))

@@ -1,0 +1,46 @@
+"""Every example runs and shows what it promises."""
+
+import pathlib
+import runpy
+
+import keras
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _settings_restored():
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    yield
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
+
+
+def run(name, capsys):
+    namespace = runpy.run_path(str(EXAMPLES / f"{name}.py"))
+    return namespace, capsys.readouterr().out
+
+
+def test_worked_example(capsys):
+    namespace, printed = run("worked_example", capsys)
+    assert namespace["stop"].stopped_epoch == 82
+    assert "Stopped after 82 of 1000 epochs with the error 0.0009641" in printed
+
+
+def test_digits(capsys):
+    namespace, printed = run("digits", capsys)
+    assert namespace["accuracy"] >= 0.97
+    assert "Accuracy on the held-out fifth" in printed
+
+
+def test_custom_layer(capsys):
+    namespace, printed = run("custom_layer", capsys)
+    assert "all agree" in printed
+    losses = namespace["history"].history["loss"]
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_no_rule_needed(capsys):
+    namespace, printed = run("no_rule_needed", capsys)
+    assert "all agree" in printed and namespace["moved"] > 0.01

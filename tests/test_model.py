@@ -1,0 +1,441 @@
+"""`fit` by the explicit chain rule equals stock `fit`."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_backprop
+from keras_backprop import BackpropModel, BackpropSequential, MissingRuleError
+
+TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
+
+
+def data(n=160, features=6, classes=3, dtype="float32"):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(n, features)).astype(dtype)
+    return x, random.integers(0, classes, n), random.uniform(0.2, 2.0, n).astype(dtype)
+
+
+def branched(cls, dtype):
+    """Dropout, a layer used twice, a residual branch, an L2 penalty, an activity penalty."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((6,), dtype=dtype)
+    shared = layers.Dense(8, activation="tanh", dtype=dtype, activity_regularizer=keras.regularizers.L1(1e-3))
+    h = layers.Dense(8, activation="relu", kernel_regularizer=keras.regularizers.L2(1e-2), dtype=dtype)(inputs)
+    h = layers.Dropout(0.25, seed=5, dtype=dtype)(h)
+    h = layers.Add(dtype=dtype)([h, shared(shared(h))])
+    outputs = layers.Dense(3, activation="softmax", dtype=dtype)(h)
+    return cls(inputs, outputs)
+
+
+OPTIMIZERS = {
+    "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+    "adam": lambda: keras.optimizers.Adam(0.01),
+}
+
+
+@pytest.fixture
+def floatx():
+    yield
+    keras.config.set_floatx("float32")
+
+
+@pytest.mark.usefixtures("floatx")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_fifty_steps_of_fit_equal_stock_keras(optimizer, dtype):
+    keras.config.set_floatx(dtype)
+    x, y, sample_weight = data(dtype=dtype)
+    models, histories = [], []
+    for cls in (keras.Model, BackpropModel):
+        model = branched(cls, dtype)
+        loss = keras.losses.SparseCategoricalCrossentropy(dtype=dtype)
+        model.compile(OPTIMIZERS[optimizer](), loss, metrics=["accuracy"])
+        fit = model.fit(x, y, 32, epochs=10, sample_weight=sample_weight, shuffle=False, verbose=0)
+        models.append(model)
+        histories.append(fit.history)
+    for stock, ours in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_allclose(ours, stock, rtol=0, atol=TOLERANCE[dtype])
+    assert histories[0].keys() == histories[1].keys()
+    np.testing.assert_allclose(histories[1]["loss"], histories[0]["loss"], rtol=10 * TOLERANCE[dtype])
+    for stock, ours in zip(models[0].optimizer.variables, models[1].optimizer.variables, strict=True):
+        np.testing.assert_allclose(np.asarray(ours.value), np.asarray(stock.value), rtol=1e-5, atol=TOLERANCE[dtype])
+
+
+def test_training_opens_no_tape(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a GradientTape was opened")
+
+    x, y, _ = data()
+    model = branched(BackpropModel, "float32")
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    monkeypatch.setattr(tf, "GradientTape", refuse)
+    monkeypatch.setattr(tf, "gradients", refuse)
+    model.fit(x, y, epochs=1, verbose=0)
+    model.run_eagerly = True
+    model.make_train_function(force=True)
+    model.fit(x, y, epochs=1, verbose=0)
+    stock = branched(keras.Model, "float32")
+    stock.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    with pytest.raises(AssertionError, match="a GradientTape was opened"):  # the trap works
+        stock.fit(x, y, epochs=1, verbose=0)
+
+
+def compare_fit(make, x, y, loss="mse", epochs=3, optimizer="adam", atol=1e-6, batch_size=32, compile_args=None, **fit):
+    """Train `make(stock class)` and `make(our class)` alike; return both."""
+    models = []
+    for cls in (keras.Model, BackpropModel):
+        keras.utils.set_random_seed(1)
+        model = make(cls)
+        model.compile(optimizer, loss, **(compile_args or {}))
+        history = model.fit(x, y, batch_size=batch_size, epochs=epochs, shuffle=False, verbose=0, **fit).history
+        models.append((model, history))
+    for stock, ours in zip(models[0][0].get_weights(), models[1][0].get_weights(), strict=True):
+        np.testing.assert_allclose(ours, stock, rtol=1e-5, atol=atol)
+    assert models[0][1].keys() == models[1][1].keys()
+    for key, values in models[0][1].items():
+        np.testing.assert_allclose(models[1][1][key], values, rtol=1e-5, atol=atol)
+    return models[1][0]
+
+
+def test_a_ragged_last_batch():
+    def make(cls):
+        inputs = keras.Input((6,))
+        return cls(inputs, layers.Dense(1)(layers.Dense(4, activation="gelu")(inputs)))
+
+    x, _, t = data(n=50)
+    compare_fit(make, x, t[:, None], batch_size=16)
+
+
+def test_several_inputs_and_outputs():
+    def make(cls):
+        a, b = keras.Input((6,), name="a"), keras.Input((2,), name="b")
+        h = layers.Concatenate()([layers.Dense(5, activation="silu")(a), b])
+        first, second = layers.Dense(1, name="first")(h), layers.Dense(3, activation="sigmoid", name="second")(h)
+        return cls({"a": a, "b": b}, {"first": first, "second": second})
+
+    x, y, t = data(n=64)
+    targets = {"first": t[:, None], "second": keras.utils.to_categorical(y, 3)}
+    compare_fit(
+        make,
+        {"a": x, "b": x[:, :2]},
+        targets,
+        loss={"first": "mse", "second": "binary_crossentropy"},
+        compile_args={"loss_weights": {"first": 0.3, "second": 2.0}, "metrics": {"second": ["accuracy"]}},
+        sample_weight={"first": t, "second": t[::-1].copy()},
+    )
+
+
+def test_nested_models():
+    def make(cls):
+        inner_inputs = keras.Input((6,))
+        inner = keras.Model(inner_inputs, layers.Dense(6, activation="elu")(inner_inputs))
+        stack = keras.Sequential(
+            [keras.Input((6,)), layers.Dense(4, activation="softplus"), layers.Dropout(0.2, seed=1)]
+        )
+        inputs = keras.Input((6,))
+        return cls(inputs, layers.Dense(1)(stack(inner(inner(inputs)))))
+
+    x, _, t = data(n=64)
+    compare_fit(make, x, t[:, None])
+
+
+def test_sequential():
+    x, _, t = data(n=64)
+    weights = []
+    for cls in (keras.Sequential, BackpropSequential):
+        keras.utils.set_random_seed(1)
+        model = cls([layers.Dense(5, activation="leaky_relu"), layers.Dense(1)])  # built by the first batch
+        model.compile("sgd", "mse")
+        model.fit(x, t, epochs=3, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for stock, ours in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, stock, rtol=1e-5, atol=1e-6)
+
+
+def subclassed(base):
+    """A model with a `call` of its own: layers, `keras.ops`, and a weight that is used in an expression of its own."""
+
+    class Subclassed(base):
+        def __init__(self):
+            super().__init__()
+            self.hidden = layers.Dense(5, activation="tanh")
+            self.drop = layers.Dropout(0.3, seed=4)
+            self.out = layers.Dense(1)
+
+        def build(self, input_shape):
+            self.scale = self.add_weight(name="scale", shape=(5,), initializer="zeros")
+            self.hidden.build(input_shape)
+            self.out.build((None, 5))
+
+        def call(self, x, training=False):
+            h = self.hidden(x) * keras.ops.exp(self.scale)
+            return self.out(self.drop(h, training=training)) + keras.ops.mean(x, axis=-1, keepdims=True)
+
+    return Subclassed()
+
+
+def test_a_subclassed_model_expands():
+    x, _, t = data(n=64)
+    model = compare_fit(lambda cls: subclassed(cls), x, t[:, None])
+    assert np.abs(model.scale.numpy()).min() > 0  # the weight inside exp(…) has moved
+
+
+@pytest.mark.parametrize("kind", ["functional", "sequential", "subclassed"])
+def test_from_keras_shares_the_layers(kind):
+    x, _, t = data(n=64)
+    if kind == "functional":
+        inputs = keras.Input((6,))
+        stock = keras.Model(inputs, layers.Dense(1)(layers.Dense(3, activation="relu")(inputs)))
+    elif kind == "sequential":
+        stock = keras.Sequential([keras.Input((6,)), layers.Dense(3, activation="relu"), layers.Dense(1)])
+    else:
+        stock = subclassed(keras.Model)
+        stock(x)
+    model = BackpropModel.from_keras(stock)
+    before = stock.get_weights()
+    np.testing.assert_array_equal(model.predict(x, verbose=0), stock.predict(x, verbose=0))
+    model.compile("sgd", "mse")
+    model.fit(x, t[:, None], verbose=0)
+    assert any(np.abs(a - b).max() > 0 for a, b in zip(before, stock.get_weights(), strict=True))
+    np.testing.assert_array_equal(model.predict(x, verbose=0), stock.predict(x, verbose=0))
+
+
+def test_a_subclass_can_be_functional_and_another_have_a_call_of_its_own():
+    class Mine(BackpropModel):
+        pass
+
+    inputs = keras.Input((6,))
+    functional = Mine(inputs, layers.Dense(1)(inputs))
+    assert isinstance(functional, BackpropModel) and isinstance(functional, Mine)
+    assert isinstance(BackpropModel(inputs, layers.Dense(1)(inputs)), BackpropModel)
+    model = subclassed(BackpropModel)
+    x, _, t = data(n=64)
+    for one in (functional, model):
+        one.compile("sgd", "mse")
+        one.fit(x, t[:, None], verbose=0)
+
+
+def test_from_keras_refuses_what_is_no_model():
+    with pytest.raises(TypeError, match=r"takes a `keras.Model`. Received: .*Dense"):
+        BackpropModel.from_keras(layers.Dense(1))
+    with pytest.raises(ValueError, match="is not built"):
+        BackpropModel.from_keras(keras.Sequential([layers.Dense(1)], name="empty"))
+
+
+def test_a_saved_model_loads_in_a_new_process_and_trains_on(tmp_path):
+    def make():
+        inputs = keras.Input((6,))
+        return BackpropModel(inputs, layers.Dense(3, "softmax")(layers.Dense(4, "relu")(inputs)))
+
+    x, y, _ = data()
+    model = make()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(x, y, epochs=1, verbose=0, shuffle=False)
+    model.save(tmp_path / "model.keras")
+    sequential = BackpropSequential([keras.Input((6,)), keras_backprop.layers.BackpropDense(1, "sigmoid")])
+    sequential.compile("sgd", keras_backprop.losses.HalfMeanSquaredError())
+    sequential.save(tmp_path / "sequential.keras")
+    np.savez(tmp_path / "data.npz", x=x, y=y, p=model.predict(x, verbose=0))
+    program = """
+import sys, numpy as np, keras, keras_backprop
+folder = sys.argv[1]
+data = np.load(folder + "/data.npz")
+model = keras.saving.load_model(folder + "/model.keras")
+assert isinstance(model, keras_backprop.BackpropModel), type(model)
+assert np.array_equal(model.predict(data["x"], verbose=0), data["p"])
+model.fit(data["x"], data["y"], verbose=0, shuffle=False)
+sequential = keras.saving.load_model(folder + "/sequential.keras")
+assert type(sequential) is keras_backprop.BackpropSequential
+assert type(sequential.layers[0]) is keras_backprop.layers.BackpropDense
+assert type(sequential.loss) is keras_backprop.losses.HalfMeanSquaredError
+sequential.fit(data["x"], data["y"] / 3, verbose=0)
+model.save_weights(folder + "/again.weights.h5")
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=300)
+    model.fit(x, y, epochs=1, verbose=0, shuffle=False)
+    again = make()
+    again.load_weights(tmp_path / "again.weights.h5")
+    for a, b in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_mixed_precision_equals_stock():
+    def make(cls):
+        with_policy = {"dtype": "mixed_bfloat16"}
+        inputs = keras.Input((6,))
+        h = layers.Dense(8, activation="relu", **with_policy)(inputs)
+        h = layers.Dense(8, activation="tanh", **with_policy)(h)
+        return cls(inputs, layers.Dense(1, dtype="float32")(h))
+
+    x, _, t = data(n=64)
+    compare_fit(make, x, t[:, None], optimizer="sgd", atol=2e-3)
+
+
+def test_loss_scaling_under_mixed_float16():
+    x, _, t = data(n=64)
+    weights = []
+    for cls in (keras.Model, BackpropModel):
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((6,), dtype="float16")
+        outputs = layers.Dense(1, dtype="float32")(layers.Dense(8, activation="relu", dtype="mixed_float16")(inputs))
+        model = cls(inputs, outputs)
+        model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05)), "mse")
+        model.fit(x, t[:, None], epochs=3, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for stock, ours in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, stock, atol=1e-3)
+
+
+def test_frozen_layers_do_not_move_and_cost_no_gradient():
+    def make(cls):
+        inputs = keras.Input((6,))
+        frozen = layers.Dense(5, activation="relu", trainable=False)
+        return cls(inputs, layers.Dense(1)(frozen(inputs)))
+
+    x, _, t = data(n=64)
+    compare_fit(make, x, t[:, None])
+
+
+def test_a_weight_off_the_path_gets_no_gradient_and_does_not_move():
+    def make(cls):
+        inputs = keras.Input((6,))
+        used = layers.Dense(1)(inputs)
+        unused = layers.Dense(2, name="unused")(inputs)
+        return cls(inputs, [used, unused])
+
+    x, _, t = data(n=64)
+    models = []
+    for cls in (keras.Model, BackpropModel):
+        keras.utils.set_random_seed(1)
+        model = make(cls)
+        model.compile(keras.optimizers.AdamW(0.1, weight_decay=0.5), ["mse", None])
+        with pytest.warns(UserWarning, match="Gradients do not exist"):
+            model.fit(x, [t[:, None], np.zeros((64, 2))], shuffle=False, verbose=0)
+        models.append(model.get_weights())
+    for stock, ours in zip(*models, strict=True):
+        np.testing.assert_allclose(ours, stock, atol=1e-6)
+
+
+# Bad input: a clear error that names the path and the remedy, and no weight has changed.
+
+
+def assert_refused(model, x, t, error, match):
+    before = model.get_weights()
+    with pytest.raises(error, match=match):
+        model.fit(x, t, verbose=0)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class RawTensorFlow(layers.Layer):
+    def call(self, x):
+        return tf.nn.relu(x)
+
+
+class RawWeight(layers.Layer):
+    def build(self, input_shape):
+        self.w = self.add_weight(shape=(input_shape[-1],), initializer="ones")
+
+    def call(self, x):
+        return x * tf.exp(self.w)
+
+
+class ReadsWeight(layers.Layer):
+    def build(self, input_shape):
+        self.add_weight(shape=(input_shape[-1],), initializer="ones", name="w")
+
+    def call(self, x):
+        return x * keras.ops.exp(self.trainable_weights[0])
+
+
+class DrawsRandomNumbers(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.seed_generator = keras.random.SeedGenerator(1)
+
+    def call(self, x):
+        return x + keras.random.normal((6,), seed=self.seed_generator)
+
+
+@pytest.mark.parametrize(
+    "layer, reason",
+    [
+        (RawTensorFlow, "symbolic tensors failed"),
+        (RawWeight, "symbolic tensors failed"),
+        (ReadsWeight, "reads the value of its weight .*/w"),
+        (DrawsRandomNumbers, "draws random numbers or assigns state"),
+    ],
+)
+def test_a_layer_that_cannot_be_followed_is_refused(layer, reason):
+    x, _, t = data(n=64)
+    model = BackpropSequential([keras.Input((6,)), layers.Dense(6), layer(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    assert_refused(model, x, t, MissingRuleError, f"(?s){layer.__name__}.*{reason}.*Remedies")
+
+
+def test_a_quantized_layer_is_refused():
+    x, _, t = data(n=64)
+    model = BackpropSequential([keras.Input((6,)), layers.Dense(6, name="first"), layers.Dense(1)])
+    model.layers[0].quantize("int8")
+    model.compile("sgd", "mse")
+    assert_refused(model, x, t, MissingRuleError, "(?s)first.*quantized.*int8")
+
+
+def test_a_wrong_target_shape_is_refused():
+    x, _, _ = data(n=64)
+    model = BackpropSequential([keras.Input((6,)), layers.Dense(2)])
+    model.compile("sgd", "mse")
+    assert_refused(model, x, np.zeros((64, 3)), Exception, "3")
+
+
+def test_an_unbuilt_model_without_data_is_refused():
+    with pytest.raises(ValueError, match="is not built"):
+        keras_backprop.check_gradients(BackpropSequential([layers.Dense(1)]), None, None)
+
+
+def test_a_compute_loss_that_cannot_be_differentiated_is_refused():
+    class Raw(BackpropModel):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return tf.reduce_mean(tf.square(y - y_pred))
+
+    x, _, t = data(n=64)
+    inputs = keras.Input((6,))
+    model = Raw(inputs, layers.Dense(1)(inputs))
+    model.compile("sgd")
+    assert_refused(model, x, t, MissingRuleError, "(?s)compute_loss.*Remedies")
+
+
+def test_a_compute_loss_in_keras_ops_is_differentiated():
+    def make(cls):
+        class Mine(cls):
+            def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+                ops = keras.ops
+                return ops.mean(ops.abs(y - y_pred) ** 3) + ops.sum(ops.stack(self.losses))
+
+        inputs = keras.Input((6,))
+        return Mine(inputs, layers.Dense(1, kernel_regularizer="l2", activity_regularizer="l1")(inputs))
+
+    x, _, t = data(n=64)
+    compare_fit(make, x, t[:, None], loss=None)
+
+
+def test_another_backend_is_refused_at_import():
+    program = """
+import os, sys, types
+os.environ["KERAS_BACKEND"] = "tensorflow"
+import keras
+keras.config.backend = lambda: "jax"
+try:
+    import keras_backprop
+except ImportError as error:
+    assert "jax" in str(error) and "KERAS_BACKEND" in str(error), error
+else:
+    sys.exit("no error")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

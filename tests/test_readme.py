@@ -1,0 +1,29 @@
+"""What the README shows is true: its example runs, its quotations are from the source, its links lead somewhere."""
+
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
+
+
+def test_the_example_runs(capsys):
+    namespace = {}
+    exec(BLOCKS[0], namespace)
+    printed = capsys.readouterr().out
+    quoted = re.search(r"```\n(The gradients, as products.+?)```", README, re.DOTALL)[1]
+    assert quoted in printed and "all agree" in printed and "stopped" in printed
+    assert namespace["model"].evaluate(namespace["x"], namespace["t"], verbose=0) <= 0.001
+
+
+def test_the_rule_is_quoted_from_the_source():
+    quoted = next(block for block in BLOCKS if "@backward_rule(layers.Dense" in block)
+    assert quoted in (ROOT / "keras_backprop/rules/layers/core.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", README))
+def test_the_links_lead_somewhere(link):
+    assert (ROOT / link).exists()

@@ -1,0 +1,128 @@
+"""Which rule belongs to what."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_backprop
+from keras_backprop import Contraction, Gradients, backward_rule, check_layer, not_differentiable, registry, rule_for
+from keras_backprop.chain.record import Record
+
+
+@pytest.fixture(autouse=True)
+def _registry_restored():
+    before = dict(registry._rules)
+    yield
+    registry._rules.clear()
+    registry._rules.update(before)
+
+
+def paths(layer, x):
+    """What a call of the layer is recorded as: the names of the rules."""
+    record = Record()
+    record.run(layer, keras.ops.convert_to_tensor(x))
+    return [call.rule.name for call in record.calls]
+
+
+X = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+
+
+def test_three_states():
+    assert rule_for(layers.Dense).state == "rule"
+    not_differentiable(X.__class__.sum)
+    assert rule_for(X.__class__.sum).state == "not differentiable"
+    assert rule_for(layers.Layer) is None
+
+
+def test_a_subclass_that_changes_nothing_keeps_the_rule():
+    class Mine(layers.Dense):
+        def __init__(self, units, note=""):
+            super().__init__(units)
+            self.note = note
+
+        def get_config(self):
+            return {"units": self.units, "note": self.note}
+
+        def helper_of_my_own(self):
+            return self.units
+
+    assert paths(Mine(2), X) == ["dense"]
+    check_layer(Mine(2), X).raise_if_failed()
+
+
+def test_a_subclass_with_another_forward_pass_does_not_inherit_the_rule():
+    class Doubled(layers.Dense):
+        def call(self, inputs):
+            return keras.ops.add(super().call(inputs), super().call(inputs))
+
+    assert rule_for(Doubled(2)) is None
+    check_layer(Doubled(2), X).raise_if_failed()
+
+
+def test_a_subclass_with_another_kernel_does_not_inherit_the_rule():
+    class Squared(layers.Dense):
+        @property
+        def kernel(self):
+            return keras.ops.square(self._kernel)
+
+    assert rule_for(Squared(2)) is None
+
+
+def test_a_layers_own_backward_is_its_rule_and_a_registered_one_wins():
+    class Mine(layers.Layer):
+        def call(self, x):
+            return keras.ops.square(x)
+
+        def backward(self, call, dy):
+            return Gradients(2 * call.input * dy)
+
+    assert rule_for(Mine()).name == "Mine.backward"
+    check_layer(Mine(), X).raise_if_failed()
+
+    @backward_rule(Mine)
+    def registered(call, dy):
+        return Gradients(2 * call.input * dy)
+
+    assert rule_for(Mine()).name == "registered"
+
+
+def test_the_activation_of_a_layer_with_its_own_rule_can_be_a_link_of_its_own():
+    layer = keras_backprop.layers.BackpropDense(2, activation="tanh")
+    assert paths(layer, X) == ["BackpropDense.backward", "tanh"]
+
+
+def test_instances_that_a_rule_does_not_apply_to_expand():
+    layer = layers.Dense(2)
+    layer.build((None, 3))
+    assert rule_for(layer).name == "dense"
+    layer.enable_lora(2)
+    assert rule_for(layer) is None
+
+
+def test_backprop_dense_is_interchangeable_with_dense(tmp_path):
+    stock = keras.Sequential([keras.Input((3,)), layers.Dense(2, "sigmoid")])
+    ours = keras.Sequential([keras.Input((3,)), keras_backprop.layers.BackpropDense(2, "sigmoid")])
+    for one, other in ((stock, ours), (ours, stock)):
+        one.layers[0].kernel.assign(np.random.default_rng(1).normal(size=(3, 2)))
+        one.save_weights(tmp_path / "w.weights.h5")
+        other.load_weights(tmp_path / "w.weights.h5")
+        np.testing.assert_array_equal(stock.predict(X, verbose=0), ours.predict(X, verbose=0))
+    np.testing.assert_allclose(
+        ours.layers[0].pre_activation(X), X @ ours.layers[0].kernel.numpy() + ours.layers[0].bias.numpy(), rtol=1e-6
+    )
+    config = keras.saving.serialize_keras_object(ours.layers[0])
+    assert type(keras.saving.deserialize_keras_object(config)) is keras_backprop.layers.BackpropDense
+
+
+def test_registering_nonsense_is_refused():
+    with pytest.raises(TypeError, match="A rule is registered for layer classes.*Received: 'relu'"):
+
+        @backward_rule("relu")
+        def relu(call, dy):
+            return Gradients(dy)
+
+
+def test_a_weight_gradient_of_a_wrong_equation_is_refused():
+    with pytest.raises(ValueError, match="Received: equation='i,o->io' and 1 factors"):
+        Contraction("i,o->io", X)

@@ -1,0 +1,97 @@
+"""The products: totals, single examples, norms, weighted sums, for the shapes that rules build them from."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_backprop.weight_gradients import Contraction, Lookup, Total, add
+
+RANDOM = np.random.default_rng(0)
+
+
+def tensor(*shape):
+    return tf.constant(RANDOM.normal(size=shape))
+
+
+PRODUCTS = {
+    "outer": (lambda: Contraction("i,o->io", tensor(4, 3), tensor(4, 2)), (3, 2)),
+    "outer, positions": (lambda: Contraction("i,o->io", tensor(4, 5, 3), tensor(4, 5, 2)), (3, 2)),
+    "outer, many positions": (lambda: Contraction("i,o->io", tensor(4, 3, 5, 2), tensor(4, 3, 5, 2)), (2, 2)),
+    "outer of two axes": (lambda: Contraction("i,ho->iho", tensor(4, 5, 3), tensor(4, 5, 2, 3)), (3, 2, 3)),
+    "sum": (lambda: Contraction("o->o", tensor(4, 2)), (2,)),
+    "sum over positions": (lambda: Contraction("o->o", tensor(4, 5, 6, 2)), (2,)),
+    "sum of two axes": (lambda: Contraction("ho->ho", tensor(4, 5, 3, 2)), (3, 2)),
+    "scale": (lambda: Contraction("o,o->o", tensor(4, 5, 2), tensor(4, 5, 2)), (2,)),
+    "explicit": (lambda: Contraction("nti,nto->io", tensor(4, 5, 3), tensor(4, 5, 2)), (3, 2)),
+    "explicit, batch not first": (lambda: Contraction("tni,tno->oi", tensor(5, 4, 3), tensor(5, 4, 2)), (2, 3)),
+    "explicit sum": (lambda: Contraction("nto->o", tensor(4, 5, 2)), (2,)),
+    "lookup": (lambda: Lookup(tf.constant([[0, 1], [1, 1], [3, 0], [2, 2]]), tensor(4, 2, 3), 5), (5, 3)),
+    "lookup, one place": (lambda: Lookup(tf.constant([0, 1, 1, 4]), tensor(4, 3), 5), (5, 3)),
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_the_four_methods_agree(name, dynamic):
+    make, shape = PRODUCTS[name]
+    product = make()
+    c = tf.constant(RANDOM.uniform(size=4))
+
+    def four():
+        return [
+            tf.convert_to_tensor(product.total()), product.per_example(), product.squared_norms(),
+            tf.convert_to_tensor(product.weighted_total(c)),
+        ]  # fmt: skip
+
+    total, single, norms, weighted = (tf.function(four) if dynamic else four)()
+    assert total.shape == shape and single.shape == (4, *shape)
+    np.testing.assert_allclose(tf.reduce_sum(single, 0), total, rtol=1e-12)
+    np.testing.assert_allclose(norms, np.sum(np.reshape(single, (4, -1)) ** 2, 1), rtol=1e-12)
+    np.testing.assert_allclose(weighted, np.tensordot(c, single, 1), rtol=1e-12)
+
+
+def test_an_unknown_batch_size():
+    @tf.function(input_signature=[tf.TensorSpec((None, None, 3)), tf.TensorSpec((None, None, 2))])
+    def four(x, dy):
+        product = Contraction("i,o->io", x, dy)
+        return product.total(), product.per_example(), product.squared_norms(), product.weighted_total(dy[:, 0, 0])
+
+    x, dy = tf.cast(tensor(4, 5, 3), tf.float32), tf.cast(tensor(4, 5, 2), tf.float32)
+    for ours, expected in zip(
+        four(x, dy),
+        (
+            np.einsum("nti,nto->io", x, dy),
+            np.einsum("nti,nto->nio", x, dy),
+            np.sum(np.einsum("nti,nto->nio", x, dy) ** 2, (1, 2)),
+            np.einsum("n,nti,nto->io", dy[:, 0, 0], x, dy),
+        ),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_norms_of_long_sequences_of_narrow_layers_and_short_of_wide_ones_agree():
+    for positions, width in ((50, 2), (2, 50)):  # the product, and the Gram matrices
+        x, dy = tensor(3, positions, width), tensor(3, positions, width)
+        expected = np.sum(np.einsum("nti,nto->nio", x, dy) ** 2, (1, 2))
+        np.testing.assert_allclose(Contraction("i,o->io", x, dy).squared_norms(), expected, rtol=1e-10)
+
+
+def test_a_total_has_no_single_examples_and_says_why():
+    total = Total(tensor(3), reason="the batch statistics couple the examples")
+    for method in (total.per_example, total.squared_norms, lambda: total.weighted_total(tensor(4))):
+        with pytest.raises(ValueError, match="no gradient per example: the batch statistics couple the examples"):
+            method()
+
+
+def test_a_lookup_stays_sparse_and_sparse_gradients_add_up_sparsely():
+    make, _ = PRODUCTS["lookup"]
+    first, second = make().total(), make().total()
+    assert isinstance(first, tf.IndexedSlices)
+    both = add([first, second])
+    assert isinstance(both, tf.IndexedSlices)
+    np.testing.assert_allclose(
+        tf.convert_to_tensor(both), tf.convert_to_tensor(first) + tf.convert_to_tensor(second), rtol=1e-12
+    )
+    dense = add([first, tf.ones((5, 3), tf.float64)])
+    np.testing.assert_allclose(dense, tf.convert_to_tensor(first) + 1, rtol=1e-12)
