@@ -118,7 +118,7 @@ def test_mixed_precision(kind):
 def test_the_state_of_a_stateful_layer_goes_on_as_in_stock_keras(compiled):
     x = tf.constant(normal(*X), tf.float32)
     stock = layers.LSTM(3, stateful=True)
-    stock(x)
+    stock.build(x.shape)
     ours = layers.LSTM(3, stateful=True)
     ours.build(x.shape)
     ours.set_weights(stock.get_weights())
