@@ -1,0 +1,1 @@
+"""What makes `fit` fast and wide: whole epochs in one compiled call, several devices and machines."""
