@@ -28,15 +28,20 @@ class BackpropTrainer:
     def train_step(self, data):
         """One step: forward pass, error, chain rule, update. Opens no `tf.GradientTape`."""
         x, y, sample_weight = _keras.unpack_x_y_sample_weight(data)
+        _build(self, x)
+        weights = self.trainable_weights
+        x, values = read_before(x, weights)
         record = Record()
         y_pred = record.run(self, x, **({"training": True} if self._call_has_training_arg else {}))
         objective = record_objective(self, record, x, y, y_pred, sample_weight)
         batch_size = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
         self._loss_tracker.update_state(_keras.unscale_loss_for_distribution(objective.loss), sample_weight=batch_size)
-        weights = self.trainable_weights
         if weights:
-            result = sweep(record.calls, scaled(objective.upstream, self.optimizer), weights)
-            self.optimizer.apply_gradients([(result.gradient(v), v) for v in weights])
+            upstream = scaled(objective.upstream, self.optimizer)
+            with _keras.StatelessScope(state_mapping=zip(weights, values, strict=True), initialize_variables=False):
+                result = sweep(record.calls, upstream, weights)
+                gradients = [result.gradient(v) for v in weights]
+            self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
@@ -136,6 +141,35 @@ class _Wrapped(BackpropModel):
     def from_config(cls, config, custom_objects=None):
         model = keras.saving.deserialize_keras_object(config["model"], custom_objects=custom_objects)
         return cls(model, name=config["name"])
+
+
+def _build(model, x):
+    """Create the weights of a model that its first batch builds, so that they can be read before it runs."""
+    if not model.built:
+        _keras.compute_output_spec(model, keras.tree.map_structure(_symbolic, x), training=False)
+
+
+def _symbolic(x):
+    return keras.KerasTensor(x.shape, x.dtype.name) if tf.is_tensor(x) else x
+
+
+def read_before(x, weights):
+    """Read the weights before the forward pass, for the backward pass to use.
+
+    A rule that read a weight anew would race the optimizer: TensorFlow orders the read before the update by a control
+    edge, and its graph optimizer drops that edge when the gradients pass through one `IdentityN`, as Keras's optimizers
+    make them. Here every gradient depends on `x`, and `x` on the reads.
+
+    Args:
+        x: nested tensors, the model's input.
+        weights: list of `keras.Variable`.
+
+    Returns:
+        `x`, and the list of the weights' values.
+    """
+    values = [tf.identity(v.value) for v in weights]
+    with tf.control_dependencies(values):
+        return keras.tree.map_structure(lambda leaf: tf.identity(leaf) if tf.is_tensor(leaf) else leaf, x), values
 
 
 def scaled(upstream, optimizer):

@@ -103,6 +103,29 @@ def compare_fit(make, x, y, loss="mse", epochs=3, optimizer="adam", atol=1e-6, b
     return models[1][0]
 
 
+def test_the_backward_pass_reads_no_weight_that_may_be_updated_already():
+    # A read that nothing of the forward pass waits for may come after the update: see `read_before`.
+    x, y, _ = data(n=32)
+    model = branched(BackpropModel, "float32")
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(x, y, verbose=0)
+    graph = tf.function(lambda x, y: model.train_step((x, y)), autograph=False).get_concrete_function(x, y).graph
+    handles = {id(v.value.handle) for v in model.trainable_weights}
+    weights = {id(inner) for outer, inner in graph.captures if id(outer) in handles}
+    assert len(weights) == len(model.trainable_weights)
+    tracker = next(inner for outer, inner in graph.captures if outer is model._loss_tracker.total.value.handle)
+    pending = [op for op in tracker.consumers() if op.type == "AssignVariableOp"]  # all that the total error needs
+    before = set()
+    while pending:
+        op = pending.pop()
+        if op not in before:
+            before.add(op)
+            pending += [*op.control_inputs, *(tensor.op for tensor in op.inputs)]
+    reads = [op for op in graph.get_operations() if op.type == "ReadVariableOp" and id(op.inputs[0]) in weights]
+    assert len(reads) > len(weights)
+    assert not [op.name for op in reads if op not in before]
+
+
 def test_a_ragged_last_batch():
     def make(cls):
         inputs = keras.Input((6,))
