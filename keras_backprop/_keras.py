@@ -28,10 +28,13 @@ from keras.src.models.functional import Functional
 from keras.src.models.model import functional_init_arguments
 from keras.src.ops import nn as _ops_nn
 from keras.src.ops.node import Node as _Node
+from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter, can_convert_arrays
+from keras.src.trainers.data_adapters.array_slicing import convert_to_sliceable, train_validation_split
 from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 from keras.src.trainers.trainer import Trainer
 
 __all__ = [
+    "ArrayDataAdapter",
     "AutocastScope",
     "ConvLSTM",
     "ConvLSTMCell",
@@ -41,8 +44,10 @@ __all__ = [
     "Trainer",
     "activations",
     "apply_mask",
+    "can_convert_arrays",
     "canonicalize_axis",
     "compute_output_spec",
+    "convert_to_sliceable",
     "current",
     "current_stateless_scope",
     "functional_init_arguments",
@@ -56,6 +61,7 @@ __all__ = [
     "scale_loss_for_distribution",
     "set_keras_mask",
     "squeeze_or_expand_to_same_rank",
+    "train_validation_split",
     "unpack_x_y_sample_weight",
     "unscale_loss_for_distribution",
 ]

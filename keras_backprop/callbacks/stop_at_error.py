@@ -50,6 +50,13 @@ class StopAtError(keras.callbacks.Callback):
         self._warned = False
         self._seen = False
 
+    # `fit` may run many epochs in one compiled call, and hands over after the first one at or below ε.
+    reads_only_logs = True
+
+    @property
+    def epoch_end_bounds(self):
+        return {self.monitor: self.epsilon}
+
     def on_train_begin(self, logs=None):
         self.stopped_epoch = None
         self.error = None

@@ -1,0 +1,76 @@
+"""How TensorFlow runs the operations of a compiled function on a CPU.
+
+Its default executor hands operations to a pool of threads. For operations of a few microseconds the handing over is most of
+the time, and one thread that runs them one after the other takes half of it. For large operations it is the other way round.
+"""
+
+import contextlib
+
+import tensorflow as tf
+
+try:
+    from tensorflow.python.eager.context import function_executor_type  # not exported
+except ImportError:
+    function_executor_type = None
+
+LARGEST_TENSOR = 200_000
+LARGEST_PRODUCT = 20_000_000
+
+_LOOPS = ("While", "StatelessWhile")
+_TRANSPOSED = {"MatMul": "transpose_a", "BatchMatMulV2": "adj_x", "BatchMatMulV3": "adj_x"}
+
+
+def one_thread(wanted=True):
+    """A context: the functions that are traced or called in it run their operations in one thread."""
+    if wanted and function_executor_type is not None:
+        return function_executor_type("SINGLE_THREADED_EXECUTOR")
+    return contextlib.nullcontext()
+
+
+def is_small(operations):
+    """Whether none of these operations takes longer than handing it to a thread.
+
+    That is: no convolution, no tensor of more than `LARGEST_TENSOR` elements, no matrix product of more than
+    `LARGEST_PRODUCT` multiplications. A size that is unknown while tracing counts as a batch of 32.
+
+    Args:
+        operations: list of `tf.Operation`, one training step.
+    """
+    return all(_is_small(operation) for operation in operations)
+
+
+def never_waits(function):
+    """Whether a traced function may run in one thread at all.
+
+    A loop runs its body in the thread it is in. Every other operation that calls a function (`tf.cond`, a nested
+    `tf.function`) hands it to the pool of threads and waits; as one of that pool it can wait for ever.
+
+    Args:
+        function: a `tf.ConcreteFunction`.
+    """
+    definition = function.graph.as_graph_def()
+    nodes = [*definition.node, *(node for inner in definition.library.function for node in inner.node_def)]
+    return not any(node.op not in _LOOPS and any(_is_function(x) for x in node.attr.values()) for node in nodes)
+
+
+def _is_function(attribute):
+    return attribute.HasField("func") or bool(attribute.list.func)
+
+
+def _is_small(operation):
+    if "Conv" in operation.type or any(_size(y) > LARGEST_TENSOR for y in operation.outputs):
+        return False
+    if operation.type in _TRANSPOSED:
+        x = operation.inputs[0].shape
+        summed = x[-2 if operation.get_attr(_TRANSPOSED[operation.type]) else -1] or 32
+        return _size(operation.outputs[0]) * summed <= LARGEST_PRODUCT
+    return True
+
+
+def _size(tensor):
+    if tensor.dtype in (tf.resource, tf.variant) or tensor.shape.rank is None:
+        return 0
+    size = 1
+    for dimension in tensor.shape:
+        size *= 32 if dimension is None else dimension
+    return size

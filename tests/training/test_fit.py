@@ -1,0 +1,411 @@
+"""`fit` that runs whole epochs in one compiled call cannot be told from the loop in Python, except by its speed."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_backprop import BackpropModel, BackpropSequential
+from keras_backprop.callbacks import GradientCheck, StopAtError
+
+
+def data(n=100, features=6, classes=3):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(n, features)).astype("float32")
+    return x, random.integers(0, classes, n)
+
+
+def network(cls=BackpropSequential, optimizer="adam", metrics=("accuracy",), built=True, **compile_arguments):
+    keras.utils.set_random_seed(3)
+    model = cls(
+        [
+            *([keras.Input((6,))] if built else []),
+            layers.Dense(8, activation="tanh"),
+            layers.Dropout(0.25, seed=5),
+            layers.BatchNormalization(),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    optimizer = keras.optimizers.get(optimizer)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=list(metrics), **compile_arguments)
+    return model
+
+
+def fit_both(expect=True, make=network, x=None, y=None, compile_arguments=None, **arguments):
+    """The same `fit` in stock Keras and in ours: equal weights and history. Returns our model."""
+    if x is None:
+        x, y = data()
+    models = []
+    for cls in (keras.Sequential, BackpropSequential):
+        given = {key: value() if callable(value) else value for key, value in arguments.items()}
+        model = make(cls, **(compile_arguments or {}))
+        model.fit(x, y, **{"verbose": 0, "shuffle": False, "epochs": 3, **given})
+        models.append(model)
+    stock, ours = models
+    assert ours.fit_path.compiled is expect, ours.fit_path
+    assert ours.history.epoch == stock.history.epoch
+    assert list(ours.history.history) == list(stock.history.history)
+    for name, values in stock.history.history.items():
+        np.testing.assert_allclose(ours.history.history[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+    for a, b in zip(ours.get_weights(), stock.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+    for a, b in zip(ours.optimizer.variables, stock.optimizer.variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=2e-6)
+    return ours
+
+
+HELD_OUT = data(50)
+
+CASES = {
+    "one-batch": {"batch_size": 100, "epochs": 12},
+    "even-batches": {"batch_size": 25},
+    "ragged-last-batch": {"batch_size": 32},
+    "batch-larger-than-the-data": {"batch_size": 1000},
+    "not-built": {"make": lambda cls: network(cls, built=False)},
+    "from-a-later-epoch": {"initial_epoch": 2, "epochs": 4},
+    "no-epoch": {"epochs": 0, "expect": False},
+    "sample-weights": {"sample_weight": np.linspace(0.1, 2.0, 100)},
+    "class-weights": {"class_weight": {0: 1.0, 1: 3.0, 2: 0.5}},
+    "validation": {"validation_data": HELD_OUT, "batch_size": 32},
+    "validation-now-and-then": {"validation_data": HELD_OUT, "validation_freq": 2, "epochs": 5},
+    "validation-in-some-epochs": {"validation_data": HELD_OUT, "validation_freq": [1, 4], "epochs": 5},
+    "validation-in-its-own-batches": {"validation_data": HELD_OUT, "validation_batch_size": 7},
+    "validation-with-weights": {"validation_data": (*HELD_OUT, np.linspace(0.5, 1.0, 50))},
+    "validation-split": {"validation_split": 0.3},
+    "several-steps-a-call": {"compile_arguments": {"steps_per_execution": 3}},
+    "tensors": {"x": tf.constant(data()[0]), "y": tf.constant(data()[1])},
+    "double-precision-data": {"x": data()[0].astype("float64"), "y": data()[1]},
+    "early-stopping": {
+        "callbacks": lambda: [keras.callbacks.EarlyStopping("loss", patience=1, start_from_epoch=1, min_delta=1.0)],
+        "epochs": 8,
+    },
+    "best-weights": {
+        "callbacks": lambda: [keras.callbacks.EarlyStopping("val_loss", patience=2, restore_best_weights=True)],
+        "validation_data": HELD_OUT,
+        "epochs": 8,
+    },
+    "learning-rate": {
+        "callbacks": lambda: [keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5)],
+        "epochs": 4,
+    },
+    "plateau": {
+        "callbacks": lambda: [keras.callbacks.ReduceLROnPlateau("loss", patience=0, min_delta=1.0)],
+        "epochs": 5,
+    },
+    "swapped-weights": {
+        "make": lambda cls: network(cls, keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.8)),
+        "callbacks": lambda: [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)],
+        "validation_data": HELD_OUT,
+    },
+    "loss-scale": {"make": lambda cls: network(cls, keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)))},
+    "accumulated-gradients": {
+        "make": lambda cls: network(cls, keras.optimizers.SGD(0.1, gradient_accumulation_steps=3))
+    },
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_compiled_epochs_equal_stock_keras(case):
+    fit_both(**case)
+
+
+def test_a_number_of_epochs_may_share_a_call():
+    class Sums(Acts):
+        pass
+
+    x, y = data()
+    callbacks = [Sums(), Sums()]
+    for callback, epochs_per_execution in zip(callbacks, ("auto", 2), strict=True):
+        model = network(epochs_per_execution=epochs_per_execution)
+        model.fit(x, y, epochs=5, shuffle=False, verbose=0, callbacks=[callback])
+        assert model.fit_path.epochs_per_execution == (1 if epochs_per_execution == "auto" else 2)
+    each, pairs = (callback.seen for callback in callbacks)
+    assert [entry for entry in pairs if isinstance(entry, tuple)] == [
+        entry for entry in each if isinstance(entry, tuple)
+    ]
+    sums = [[entry for entry in seen if isinstance(entry, float)] for seen in (each, pairs)]
+    assert len(set(sums[0])) == 5
+    assert set(sums[1]) < set(sums[0])  # some epochs show the model of the one after
+    assert sums[1][-1] == sums[0][-1]
+
+
+@pytest.mark.parametrize("batch_size", [25, 32])
+def test_with_xla(batch_size):
+    fit_both(batch_size=batch_size, validation_data=HELD_OUT, compile_arguments={"jit_compile": True})
+
+
+class Batches(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        pass
+
+
+class OwnStep(BackpropSequential):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+NOT_COMPILED = {
+    "tf.data": ({"x": tf.data.Dataset.from_tensor_slices(data()).batch(32), "shuffle": False}, "of type _BatchDataset"),
+    "steps": ({"steps_per_epoch": 2, "x": data()[0], "y": data()[1]}, "the number of steps is given"),
+    "batch-callback": ({"callbacks": lambda: [Batches()]}, "Batches acts on batches"),
+    "gradient-check": ({"callbacks": lambda: [GradientCheck(100)]}, "GradientCheck acts on batches"),
+    "checkpoint-by-batches": (
+        {"callbacks": lambda: [keras.callbacks.ModelCheckpoint("never.keras", save_freq=10**6)]},
+        "ModelCheckpoint acts on batches",
+    ),
+    "eager": ({"compile_arguments": {"run_eagerly": True}}, "it runs eagerly"),
+    "switched-off": ({"compile_arguments": {"epochs_per_execution": None}}, "epochs_per_execution=None"),
+    "shuffle-in-batches": ({"shuffle": "batch"}, 'shuffle="batch"'),
+}
+
+
+@pytest.mark.parametrize(("arguments", "reason"), NOT_COMPILED.values(), ids=NOT_COMPILED)
+def test_what_does_not_qualify_takes_keras_own_loop(arguments, reason):
+    arguments = {key: value() if callable(value) else value for key, value in arguments.items()}
+    model = network(**arguments.pop("compile_arguments", {}))
+    if "x" not in arguments:
+        arguments["x"], arguments["y"] = data()
+    model.fit(**arguments, epochs=1, verbose=0)
+    assert not model.fit_path.compiled
+    assert reason in model.fit_path.reason
+    assert str(model.fit_path).startswith("batch by batch, in Keras's own loop: ")
+    assert len(model.history.history["loss"]) == 1
+
+
+def test_a_train_step_of_ones_own_takes_keras_own_loop():
+    model = network(OwnStep)
+    model.fit(*data(), verbose=0)
+    assert model.fit_path.reason == "the model has a `train_step` of its own"
+
+
+def test_data_that_are_too_large_stay_outside(monkeypatch):
+    monkeypatch.setattr("keras_backprop.training.examples._memory", lambda: 4000)
+    model = network()
+    model.fit(*data(), verbose=0)
+    assert "more than 25% of the machine's memory" in model.fit_path.reason
+
+
+def test_wrong_data_are_refused_in_keras_words():
+    x, y = data()
+    for cls in (keras.Sequential, BackpropSequential):
+        with pytest.raises(ValueError, match="Data cardinality is ambiguous"):
+            network(cls).fit(x, y[:-1], verbose=0)
+        with pytest.raises(ValueError, match="must be compatible|expected axis -1|incompatible"):
+            network(cls).fit(x[:, :-1], y, verbose=0)
+
+
+class Reads(keras.callbacks.Callback):
+    reads_only_logs = True
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.seen.append(("begin", epoch))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append(("end", epoch, logs["loss"]))
+
+
+class Acts(Reads):
+    reads_only_logs = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        self.seen.append(float(keras.ops.sum(self.model.layers[0].kernel)))
+
+
+def test_a_callback_sees_the_model_at_the_end_of_its_own_epoch():
+    seen = []
+    for cls in (keras.Sequential, BackpropSequential):
+        callback = Acts()
+        model = network(cls)
+        model.fit(*data(), epochs=5, shuffle=False, verbose=0, callbacks=[callback])
+        seen.append(callback.seen)
+    assert model.fit_path.epochs_per_execution == 1
+    assert "Acts may act after every epoch" in str(model.fit_path)
+    for stock, ours in zip(*seen, strict=True):
+        np.testing.assert_allclose(
+            ours if isinstance(ours, float) else ours[1:], stock if isinstance(stock, float) else stock[1:], rtol=1e-5
+        )
+
+
+def test_a_callback_that_reads_only_logs_gets_every_epoch_in_order():
+    callback = Reads()
+    model = network()
+    losses = model.fit(*data(), epochs=40, verbose=0, callbacks=[callback]).history["loss"]
+    assert model.fit_path.epochs_per_execution > 1
+    expected = [entry for epoch, loss in enumerate(losses) for entry in (("begin", epoch), ("end", epoch, loss))]
+    assert callback.seen == expected
+
+
+def test_it_stops_in_the_epoch_that_reaches_the_threshold():
+    x, y = data()
+    losses = network().fit(x, y, epochs=30, shuffle=False, verbose=0).history["loss"]
+    epsilon = losses[11] * (1 + 1e-6)
+    expected = next(i for i, loss in enumerate(losses) if loss <= epsilon) + 1
+    model, callback = network(), StopAtError(epsilon)
+    shorter = model.fit(x, y, epochs=30, shuffle=False, verbose=0, callbacks=[callback]).history["loss"]
+    assert callback.stopped_epoch == len(shorter) == expected
+    once_more = network()
+    once_more.fit(x, y, epochs=expected, shuffle=False, verbose=0)
+    for a, b in zip(model.get_weights(), once_more.get_weights(), strict=True):  # no update came after it
+        np.testing.assert_allclose(a, b, atol=1e-7)
+
+
+def test_shuffling_visits_every_example_once_and_a_seed_repeats_it():
+    x = np.arange(1.0, 41.0, dtype="float32")[:, None]
+
+    class Visited(keras.metrics.Metric):
+        """A number that tells in which order the examples came, and whether each came once."""
+
+        def __init__(self):
+            super().__init__(name="visited")
+            self.total = self.add_weight(shape=(), initializer="zeros")
+            self.place = self.add_weight(shape=(), initializer="zeros")
+
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            self.place.assign_add(1.0)
+            self.total.assign_add(self.place * keras.ops.sum(y_true))
+
+        def result(self):
+            return self.total
+
+    def run(seed):
+        keras.utils.set_random_seed(seed)
+        model = BackpropSequential([keras.Input((1,)), layers.Dense(1)])
+        model.compile("sgd", "mse", metrics=[Visited()])
+        history = model.fit(x, x, batch_size=4, epochs=6, verbose=0)
+        assert model.fit_path.compiled
+        return history.history["visited"], model.get_weights()
+
+    first, weights = run(seed=1)
+    again, weights_again = run(seed=1)
+    other, _ = run(seed=2)
+    assert first == again
+    for a, b in zip(weights, weights_again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert first != other
+    assert len(set(first)) > 1  # another order every epoch
+
+
+def test_every_example_comes_once_an_epoch():
+    x = np.arange(1.0, 41.0, dtype="float32")[:, None]
+    model = BackpropSequential([keras.Input((1,)), layers.Dense(1)])
+
+    def squares(y_true, y_pred):
+        return keras.ops.square(y_true)
+
+    def cubes(y_true, y_pred):
+        return keras.ops.power(y_true, 3)
+
+    model.compile("sgd", "mse", metrics=[squares, cubes])
+    history = model.fit(x, x, batch_size=8, epochs=4, verbose=0).history
+    np.testing.assert_allclose(history["squares"], np.mean(x**2), rtol=1e-6)
+    np.testing.assert_allclose(history["cubes"], np.mean(x**3), rtol=1e-6)
+
+
+def test_a_second_fit_goes_on_and_traces_nothing_anew():
+    x, y = data()
+    model = network()
+    model.fit(x, y, epochs=2, verbose=0)
+    (loop,) = model._compiled_epochs[1].values()
+    model.fit(x + 1, y, epochs=2, verbose=0)
+    assert list(model._compiled_epochs[1].values()) == [loop]
+    assert loop._run_epochs.experimental_get_tracing_count() == 1
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    assert model._compiled_epochs is None
+
+
+def test_long_epochs_run_in_parts(monkeypatch):
+    monkeypatch.setattr("keras_backprop.training.pace.SECONDS", 0.0)  # one step a call
+    shown = []
+    monkeypatch.setattr(
+        keras.callbacks.ProgbarLogger, "on_train_batch_end", lambda self, batch, logs=None: shown.append(batch)
+    )
+    ours = fit_both(batch_size=10, validation_data=HELD_OUT, validation_batch_size=1)
+    assert ours.fit_path.compiled
+    x, y = data()
+    network().fit(x, y, batch_size=10, verbose=1)
+    assert shown == list(range(9))
+
+
+def test_the_progress_bar_tells_what_stock_keras_tells(capsys):
+    lines = []
+    for cls in (keras.Sequential, BackpropSequential):
+        network(cls).fit(*data(), epochs=3, shuffle=False, verbose=2)
+        lines.append(
+            [line.split(" - ")[3:] if " - " in line else line for line in capsys.readouterr().out.splitlines()]
+        )
+    assert lines[0] == lines[1]
+    assert lines[0][0] == "Epoch 1/3"
+
+
+def test_an_interrupted_fit_leaves_a_usable_model():
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    model = network()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*data(), epochs=10, verbose=0, callbacks=[Interrupt()])
+    assert int(model.optimizer.iterations.numpy()) == 3 * 4
+    model.fit(*data(), epochs=1, verbose=0)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "all"])
+def test_nonsense_is_refused(value):
+    with pytest.raises(ValueError, match="`epochs_per_execution` must be"):
+        network(epochs_per_execution=value)
+
+
+def test_the_option_is_saved_with_the_model(tmp_path):
+    model = network(epochs_per_execution=7)
+    model.fit(*data(), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.epochs_per_execution == 7
+    assert loaded.compiled
+    for a, b in zip(loaded.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    loaded.fit(*data(), verbose=0)
+
+
+def test_several_inputs_outputs_and_no_targets():
+    def make(cls):
+        keras.utils.set_random_seed(1)
+        a, b = keras.Input((6,), name="a"), keras.Input((2,), name="b")
+        h = layers.Concatenate()([layers.Dense(5, activation="silu")(a), b])
+        model = cls(
+            {"a": a, "b": b}, {"first": layers.Dense(1, name="first")(h), "second": layers.Dense(2, name="second")(h)}
+        )
+        model.compile("sgd", {"first": "mse", "second": "mae"}, loss_weights={"first": 0.3, "second": 1.0})
+        return model
+
+    random = np.random.default_rng(0)
+    x = {"a": random.normal(size=(40, 6)).astype("float32"), "b": random.normal(size=(40, 2)).astype("float32")}
+    y = {
+        "first": random.normal(size=(40, 1)).astype("float32"),
+        "second": random.normal(size=(40, 2)).astype("float32"),
+    }
+    stock, ours = make(keras.Model), make(BackpropModel)
+    for model in (stock, ours):
+        model.fit(x, y, epochs=3, batch_size=16, shuffle=False, verbose=0)
+    assert ours.fit_path.compiled
+    assert list(ours.history.history) == list(stock.history.history)
+    for a, b in zip(ours.get_weights(), stock.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+    class Penalty(layers.Layer):
+        def call(self, x):
+            self.add_loss(keras.ops.mean(keras.ops.square(x)))
+            return x
+
+    model = BackpropSequential([keras.Input((6,)), layers.Dense(3), Penalty()])
+    model.compile("sgd")
+    losses = model.fit(x["a"], epochs=5, verbose=0).history["loss"]
+    assert model.fit_path.compiled
+    assert losses == sorted(losses, reverse=True)
