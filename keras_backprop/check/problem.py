@@ -3,6 +3,8 @@
 A problem can be evaluated by stock Keras and, through a record, by the rules. Each evaluation starts from the same state.
 """
 
+import copy
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -51,6 +53,20 @@ class Problem:
 
         return keras.tree.map_structure(replaced, self.arguments)
 
+    def beside(self):
+        """The same problem at a point nearby: every weight and input is moved by a thousandth of its tensor's scale."""
+        random, problem = np.random.default_rng(2), copy.copy(self)
+
+        def moved(tensor):
+            width = max(1.0, float(tf.reduce_max(tf.abs(tensor)))) if tf.size(tensor) else 1.0
+            return tensor + 1e-3 * width * random.uniform(-1, 1, size=tensor.shape)
+
+        problem.values = {**self.values, **{id(v): moved(self.values[id(v)]) for v in self.weights}}
+        problem.inputs = [moved(x) for x in self.inputs]
+        problem.arguments = self.with_inputs(problem.inputs)
+        problem._assigned = {}
+        return problem
+
     def error(self, inputs):
         """The error by stock Keras. Call it inside `scope()`."""
         raise NotImplementedError
@@ -64,7 +80,7 @@ class LayerProblem(Problem):
     """⟨r, y⟩ for a layer's outputs y and fixed random r, plus what the layer adds as losses."""
 
     def __init__(self, layer, args, kwargs):
-        super().__init__(f"{type(layer).__name__} '{layer.path}'", layer, (args, kwargs))
+        super().__init__(f"{type(layer).__name__} '{layer.path or layer.name}'", layer, (args, kwargs))
         self._random = np.random.default_rng(20_240_607)  # unlike the seeds of people's inputs
         self._weights_of_outputs: list | None = None
 
