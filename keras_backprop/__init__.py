@@ -4,15 +4,7 @@ Every layer's gradient is a chain rule that one can read, watch, check, change a
 """
 
 from keras_backprop import _quiet  # noqa: F401  isort: skip  (before anything imports TensorFlow)
-
-import keras
-
-if keras.config.backend() != "tensorflow":
-    raise ImportError(
-        "keras_backprop works with Keras on TensorFlow. "
-        f"Received: keras.config.backend()={keras.config.backend()!r}. "
-        'Set the environment variable KERAS_BACKEND="tensorflow" before Keras is imported.'
-    )
+from keras_backprop import _backend  # noqa: F401  isort: skip  (before anything imports Keras)
 
 from keras_backprop import callbacks, layers, losses, rules
 from keras_backprop.check import check_gradients, check_layer

@@ -10,6 +10,7 @@ from keras_backprop.check.differences import compare_directions
 from keras_backprop.check.problem import LayerProblem, ModelProblem
 from keras_backprop.check.report import Culprit, Report, Row
 from keras_backprop.check.tolerances import RELATIVE_TOLERANCE
+from keras_backprop.objective import fit_together, wrong_targets
 from keras_backprop.rule import Conversion
 
 
@@ -44,7 +45,13 @@ def check_gradients(model, x, y, sample_weight=None, finite_differences=True):
             f"The model '{model.name}' is not compiled: it has no loss. Call `model.compile(loss=…)` first."
         )
     batch = keras.tree.map_structure(lambda a: None if a is None else tf.convert_to_tensor(a), (x, y, sample_weight))
-    model._symbolic_build(data_batch=batch)
+    try:
+        model._symbolic_build(data_batch=batch)
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        y_pred = model(batch[0])
+        if fit_together(batch[1], y_pred):
+            raise
+        raise ValueError(wrong_targets(model, batch[1], y_pred, error)) from error
     return _check(ModelProblem(model, x, y, sample_weight), finite_differences)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.chain.record import refuse_quantized
 from keras_backprop.check.float64 import float64_values, in_float64
 from keras_backprop.objective import record_objective
 
@@ -25,6 +26,8 @@ class Problem:
     """
 
     def __init__(self, name, layer, arguments):
+        for one in layer._flatten_layers():
+            refuse_quantized(one)
         self.name = name
         self.layer = layer
         self.weights = [v for v in layer.trainable_variables if tf.as_dtype(v._dtype).is_floating]
@@ -114,10 +117,10 @@ class ModelProblem(Problem):
 
     def __init__(self, model, x, y, sample_weight):
         super().__init__(f"model '{model.name}'", model, x)
-        self.y = keras.tree.map_structure(_as_tensor, y)
-        self.sample_weight = keras.tree.map_structure(_as_tensor, sample_weight)
+        self.y = keras.tree.map_structure(_as_float64, y)
+        self.sample_weight = keras.tree.map_structure(_as_float64, sample_weight)
         compiled = model._compile_loss
-        self.losses = () if compiled is None else (compiled, *(entry.loss for entry in compiled._flat_losses))
+        self.losses = () if compiled is None else (compiled, *(entry.loss for entry in compiled._flat_losses or ()))
 
     def error(self, inputs):
         x, model = self.with_inputs(inputs), self.layer
