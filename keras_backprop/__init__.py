@@ -7,6 +7,7 @@ from keras_backprop import _quiet  # noqa: F401  isort: skip  (before anything i
 from keras_backprop import _backend  # noqa: F401  isort: skip  (before anything imports Keras)
 
 from keras_backprop import callbacks, layers, losses, rules
+from keras_backprop.backward import backward
 from keras_backprop.check import check_gradients, check_layer
 from keras_backprop.convolution_gradient import Convolution, Window
 from keras_backprop.explain import explain
@@ -35,6 +36,7 @@ __all__ = [
     "MissingRuleError",
     "Total",
     "Window",
+    "backward",
     "backward_rule",
     "callbacks",
     "check_gradients",
