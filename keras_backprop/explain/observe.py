@@ -38,7 +38,7 @@ def explain(model, x, y, sample_weight=None):
         MissingRuleError: a layer, loss or penalty has no backward rule and cannot be expanded.
     """
     _check_model(model)
-    x = _as_tensors("x", x, _input_dtype(model))
+    x = _as_inputs(model, _as_tensors("x", x, _input_dtype(model)))
     y = _as_tensors("y", y, None)
     _check_sizes(model, x, y)
     if sample_weight is not None:
@@ -224,6 +224,15 @@ def _as_tensors(name, data, dtype):
         raise TypeError(
             f"`{name}` must be one batch of arrays. Received: {name} of type {type(data).__name__}"
         ) from error
+
+
+def _as_inputs(model, x):
+    """In the dtypes of a graph's inputs, as the graph would cast them, so that the model's inputs are the links' inputs."""
+    wanted, flat = keras.tree.flatten(getattr(model, "inputs", None) or []), keras.tree.flatten(x)
+    if len(wanted) != len(flat) or isinstance(x, dict):
+        return x
+    cast = [None if t is None else keras.ops.cast(t, spec.dtype) for t, spec in zip(flat, wanted, strict=True)]
+    return keras.tree.pack_sequence_as(x, cast)
 
 
 def _input_dtype(model):
