@@ -256,8 +256,10 @@ def _described(optimizer):
     """The optimizer in words."""
     if optimizer is None:
         return "no optimizer"
-    rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-    return f"{type(optimizer).__name__}, learning rate {rate:g}"
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    rate = float(keras.ops.convert_to_numpy(inner.learning_rate))
+    scale = "" if inner is optimizer else f", loss scale {float(optimizer.scale_loss(tf.ones(()))):g}"
+    return f"{type(inner).__name__}, learning rate {rate:g}{scale}"
 
 
 def _numpy(value):
