@@ -142,7 +142,13 @@ def test_inputs_stand_in_the_order_of_the_model():
 
 def test_which_networks_are_drawn_by_their_neurons():
     fits = {name: neurons.fits(explain(*network())) for name, network in NETWORKS.items()}
-    assert [name for name, small in fits.items() if not small] == ["masked", "wide", "residual", "branches", "many kinds"]
+    assert [name for name, small in fits.items() if not small] == [
+        "masked",
+        "wide",
+        "residual",
+        "branches",
+        "many kinds",
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
