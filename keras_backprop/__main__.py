@@ -140,7 +140,7 @@ def _error_curve(errors, epsilon, path):
             axes.set_ylim(0.6 * min(*errors, epsilon), 1.6 * max(*errors, epsilon))
             axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xlim(0, 1.04 * last + 0.5)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("epoch")
         axes.set_ylabel("error $E$ before the epoch's update")
         axes.grid(color=FAINT, alpha=0.25)
