@@ -4,17 +4,10 @@ Every layer's gradient is a chain rule that one can read, watch, check, change a
 """
 
 from keras_backprop import _quiet  # noqa: F401  isort: skip  (before anything imports TensorFlow)
-
-import keras
-
-if keras.config.backend() != "tensorflow":
-    raise ImportError(
-        "keras_backprop works with Keras on TensorFlow. "
-        f"Received: keras.config.backend()={keras.config.backend()!r}. "
-        'Set the environment variable KERAS_BACKEND="tensorflow" before Keras is imported.'
-    )
+from keras_backprop import _backend  # noqa: F401  isort: skip  (before anything imports Keras)
 
 from keras_backprop import callbacks, layers, losses, rules
+from keras_backprop.backward import backward
 from keras_backprop.check import check_gradients, check_layer
 from keras_backprop.convolution_gradient import Convolution, Window
 from keras_backprop.explain import explain
@@ -43,6 +36,7 @@ __all__ = [
     "MissingRuleError",
     "Total",
     "Window",
+    "backward",
     "backward_rule",
     "callbacks",
     "check_gradients",

@@ -23,6 +23,9 @@ from keras_backprop.layers import BackpropDense
 from keras_backprop.losses import HalfMeanSquaredError
 from keras_backprop.model import BackpropSequential
 
+LARGEST = 1_000_000
+"""The largest number that the command line takes: its square, and what follows from it, is still a number."""
+
 
 def main(arguments=None):
     """Run the worked example.
@@ -65,14 +68,20 @@ def _run(options):
     print(f"Training: model.fit(epochs={options.epochs}, callbacks=[StopAtError({options.epsilon:g})])")
     if stop.stopped_epoch is None:
         print(
-            f"  did not reach ε = {options.epsilon:g} in {len(errors)} epochs; the error of the last is {errors[-1]:.9f}"
+            f"  did not reach ε = {options.epsilon:g} in {_epochs(len(errors))}; the error of the last is {errors[-1]:.9f}"
         )
     else:
-        print(f"  stopped after {stop.stopped_epoch} epochs with the error {stop.error:.9f} ≤ ε = {options.epsilon:g}")
+        print(
+            f"  stopped after {_epochs(stop.stopped_epoch)} with the error {stop.error:.9f} ≤ ε = {options.epsilon:g}"
+        )
     print("\nPictures")
     for line in _draw(explanation, errors, options):
         print(f"  {line}")
     return 0 if report.passed else 1
+
+
+def _epochs(count):
+    return "1 epoch" if count == 1 else f"{count} epochs"
 
 
 def build(weights, learning_rate):
@@ -108,27 +117,35 @@ def _draw(explanation, errors, options):
 
 def _error_curve(errors, epsilon, path):
     """The error of every epoch, on a logarithmic scale, with the line it has to reach."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from keras_backprop.explain.canvas import FAINT, GRADIENT, INK
+    from keras_backprop.explain.canvas import FAINT, FONTS, GRADIENT, INK
 
-    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot(range(1, len(errors) + 1), errors, color=INK, linewidth=2)
-    axes.axhline(epsilon, color=GRADIENT, linewidth=1.2, linestyle="--")
-    axes.annotate(
-        f"ε = {epsilon:g}", (0.01, epsilon), xycoords=("axes fraction", "data"), xytext=(0, 5),
-        textcoords="offset points", color=GRADIENT, fontsize=12,
-    )  # fmt: skip
-    axes.plot(len(errors), errors[-1], "o", color=INK)
-    axes.set_title(f"epoch {len(errors)}: E = {errors[-1]:.3g}", loc="right", color=INK, fontsize=12)
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=0.6 * min(*errors, epsilon))
-    axes.set_xlabel("epoch", fontsize=12)
-    axes.set_ylabel("error E", fontsize=12)
-    axes.grid(color=FAINT, alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    last, error = len(errors), errors[-1]
+    with rc_context({**FONTS, "font.size": 14, "text.color": INK, "axes.labelcolor": INK}):
+        figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        axes.axhline(epsilon, color=GRADIENT, linewidth=1.5, linestyle="--")
+        axes.plot(range(1, last + 1), errors, color=INK, linewidth=2.2)
+        axes.plot(last, error, "o", color=INK, markersize=8, zorder=3)
+        axes.annotate(
+            rf"$\varepsilon = {epsilon:g}$", (0.012, epsilon), xycoords=("axes fraction", "data"), xytext=(0, 6),
+            textcoords="offset points", color=GRADIENT,
+        )  # fmt: skip
+        sign = r"\leq" if error <= epsilon else ">"
+        axes.set_title(rf"epoch {last}:  $E = {error:.3g} {sign} \varepsilon$", loc="right", fontsize=15, pad=10)
+        if min(errors) > 0:
+            axes.set_yscale("log")
+            axes.set_ylim(0.6 * min(*errors, epsilon), 1.6 * max(*errors, epsilon))
+            axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_xlim(0, 1.04 * last + 0.5)
+        axes.locator_params(axis="x", integer=True)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("error $E$ before the epoch's update")
+        axes.grid(color=FAINT, alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.savefig(path, dpi=200)
     return path
 
 
@@ -167,8 +184,8 @@ def _number(text):
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be a finite number. Received: {text!r}")
+    if not abs(value) <= LARGEST:
+        raise argparse.ArgumentTypeError(f"must be a number of at most {LARGEST:,} in size. Received: {text!r}")
     return value
 
 

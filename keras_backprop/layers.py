@@ -51,11 +51,21 @@ class BackpropDense(keras.layers.Dense):
             `Gradients` with ∂E/∂x and, not yet summed over the batch, ∂E/∂W and ∂E/∂b.
         """
         x, W = call.input, self.kernel
+        dW = self._low_rank(x, dz) if self.lora_enabled else {"kernel": Contraction("i,o->io", x, dz)}
         return Gradients(
             lambda: tf.einsum("...o,io->...i", dz, W) if len(dz.shape) > 2 else tf.matmul(dz, W, transpose_b=True),
-            kernel=Contraction("i,o->io", x, dz),
             bias=None if self.bias is None else Contraction("o->o", dz),
+            **dW,
         )
+
+    def _low_rank(self, x, dz):
+        """After `enable_lora` W = W₀ + s·A·B, and only A and B are trained: dA = s·xᵀ·dz·Bᵀ, dB = s·(x·A)ᵀ·dz."""
+        A, B = self.lora_kernel_a, self.lora_kernel_b
+        dz = dz * (self.lora_alpha / self.lora_rank)
+        return {
+            "lora_kernel_a": Contraction("i,o->io", x, keras.ops.matmul(dz, keras.ops.transpose(B))),
+            "lora_kernel_b": Contraction("i,o->io", keras.ops.matmul(x, A), dz),
+        }
 
 
 # Keras files weights under the name of a layer's class. Under this one they load into a `keras.layers.Dense` and back.

@@ -41,6 +41,7 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
 
     Raises:
         MissingRuleError: a loss, a penalty or an overridden `compute_loss` cannot be differentiated.
+        ValueError: the targets do not fit the predictions.
     """
     upstream: list = []
     hooks = _Hooks(model, record, upstream)
@@ -49,8 +50,34 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
             loss = _overridden(model, record, x, y, y_pred, sample_weight, training)
             upstream[:] = [(loss, tf.ones_like(loss))]
         else:
-            loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+            try:
+                loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+            except (ValueError, tf.errors.InvalidArgumentError) as error:
+                if fit_together(y, y_pred):
+                    raise
+                raise ValueError(wrong_targets(model, y, y_pred, error)) from error
     return Objective(loss, upstream)
+
+
+def wrong_targets(model, y, y_pred, error=None):
+    """What is said of targets that do not fit the predictions."""
+    reason = f" Keras says: {str(error).strip().splitlines()[0]}" if error is not None else ""
+    return (
+        f"The targets do not fit the predictions of the model '{model.name}'. Received: y of shape {shapes(y)} for "
+        f"predictions of shape {shapes(y_pred)}. Give every prediction its target, or choose another loss.{reason}"
+    )
+
+
+def shapes(structure):
+    """The shapes of the tensors in a structure, in words; of an unknown batch size None."""
+    found = [tuple(t.shape) if hasattr(t, "shape") else t for t in keras.tree.flatten(structure)]
+    return str(found[0]) if len(found) == 1 else ", ".join(map(str, found))
+
+
+def fit_together(y, y_pred):
+    """Whether every prediction has a target of its own shape."""
+    targets, predictions = keras.tree.flatten(y), keras.tree.flatten(y_pred)
+    return [getattr(t, "shape", None) for t in targets] == [p.shape for p in predictions]
 
 
 class _Hooks:
@@ -132,7 +159,7 @@ class RecordedLoss:
         values = recorded[-1]
         gradient = self._coefficients(values, y_pred, sample_weight)
         if self.weight is not None:
-            gradient *= tf.cast(self.weight, gradient.dtype)
+            gradient *= keras.ops.convert_to_tensor(self.weight, gradient.dtype.name)  # tf.cast would round it first
         self.upstream.append((values, gradient))
         return value
 

@@ -56,6 +56,7 @@ def test_another_set_up(tmp_path, capsys):
         "--epsilon nan",
         "--learning-rate 0",
         "--input x",
+        "--target 1e200",
         "--weights 1 2 3",
     ],
 )
@@ -92,6 +93,12 @@ def test_the_default_dtypes_are_put_back(tmp_path):
     before = keras.config.floatx(), keras.config.dtype_policy().name
     main(["--epochs", "1", "--output-dir", str(tmp_path)])
     assert (keras.config.floatx(), keras.config.dtype_policy().name) == before
+
+
+def test_an_error_of_zero_is_drawn_without_a_warning(tmp_path, capsys):
+    arguments = "--input 0 --target 0.5 --weights 0 0 0 0"
+    assert main([*arguments.split(), "--output-dir", str(tmp_path)]) == 0
+    assert "stopped after 1 epoch with the error 0.000000000" in capsys.readouterr().out
 
 
 @pytest.mark.slow

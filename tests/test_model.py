@@ -462,3 +462,28 @@ else:
     sys.exit("no error")
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_a_backend_that_cannot_be_imported_is_refused_in_our_words():
+    program = """
+import os, sys
+os.environ["KERAS_BACKEND"] = "nonsense"
+try:
+    import keras_backprop
+except ImportError as error:
+    assert "works with Keras on TensorFlow" in str(error) and "KERAS_BACKEND" in str(error), error
+else:
+    sys.exit("no error")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("y", [np.ones((4, 5)), np.ones(4), None])
+def test_targets_that_do_not_fit_are_an_error_and_nothing_is_changed(y):
+    model = BackpropSequential([keras.Input((3,)), layers.Dense(2, activation="softmax")])
+    model.compile("sgd", "categorical_crossentropy")
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="The targets do not fit the predictions of the model .* Received: y of shape"):
+        model.fit(np.ones((4, 3)), y, verbose=0)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)

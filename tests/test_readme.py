@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from keras_backprop import registry
+
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
@@ -24,6 +26,25 @@ def test_the_rule_is_quoted_from_the_source():
     assert quoted in (ROOT / "keras_backprop/rules/layers/core.py").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", README))
+@pytest.fixture
+def registry_restored():
+    before = dict(registry._rules)
+    yield
+    registry._rules.clear()
+    registry._rules.update(before)
+
+
+@pytest.mark.usefixtures("registry_restored")
+def test_the_guide_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    guide = (ROOT / "docs/using.md").read_text(encoding="utf-8")
+    namespace = {}
+    for block in re.findall(r"```python\n(.+?)```", guide, re.DOTALL):
+        exec(block, namespace)
+    assert (tmp_path / "network.png").exists()
+    assert not [link for link in re.findall(r"\]\(([^)#]+)\)", guide) if not (ROOT / "docs" / link).exists()]
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", README))
 def test_the_links_lead_somewhere(link):
     assert (ROOT / link).exists()

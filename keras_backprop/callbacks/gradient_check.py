@@ -1,5 +1,6 @@
 """Cross-check the explicit gradients against the tape while `fit` runs."""
 
+import numbers
 import warnings
 
 import keras
@@ -26,23 +27,28 @@ class GradientCheck(keras.callbacks.Callback):
         max_error: float, the largest relative difference seen.
 
     Raises:
-        ValueError: a nonsensical argument; a model in a distribution strategy.
+        ValueError: a nonsensical argument; a model that trains by the tape itself, or in a distribution strategy.
         ArithmeticError: (`action="raise"`) gradients differ. Names the worst weight. Its update has been made already.
     """
 
     def __init__(self, every=100, tolerance=None, action="raise"):
         super().__init__()
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        if isinstance(every, bool) or not isinstance(every, numbers.Integral) or every < 1:
             raise ValueError(f"`every` must be a whole number of steps, 1 or more. Received: every={every!r}")
-        if tolerance is not None and not tolerance > 0:
-            raise ValueError(f"`tolerance` must be positive. Received: tolerance={tolerance!r}")
+        if tolerance is not None and not (isinstance(tolerance, numbers.Real) and float(tolerance) > 0):
+            raise ValueError(f"`tolerance` must be a positive number. Received: tolerance={tolerance!r}")
         if action not in ("raise", "warn"):
             raise ValueError(f'`action` must be "raise" or "warn". Received: action={action!r}')
-        self.every, self.tolerance, self.action = every, tolerance, action
+        self.every, self.tolerance, self.action = int(every), tolerance, action
         self.checked, self.max_error = 0, 0.0
 
     def on_train_begin(self, logs=None):
         model = self.model
+        if type(model).train_step is keras.Model.train_step:
+            raise ValueError(
+                f"The model '{model.name}' ({type(model).__name__}) trains by the tape itself: there is nothing to check. "
+                "Train `keras_backprop.BackpropModel.from_keras(model)`."
+            )
         if model.distribute_strategy.num_replicas_in_sync > 1:
             raise ValueError(
                 "GradientCheck compares the gradients of one replica. Use it without a distribution strategy."
@@ -53,6 +59,8 @@ class GradientCheck(keras.callbacks.Callback):
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._errors = tf.Variable(tf.zeros(len(self._paths), tf.float64), trainable=False)
         self._seen = 0
+        if isinstance(getattr(model.__dict__.get("train_step"), "__self__", None), GradientCheck):
+            del model.__dict__["train_step"]  # of a `fit` that was interrupted
         self._train_step = model.train_step
         model.__dict__["train_step"] = self._checked_step
         model.make_train_function(force=True)
@@ -129,4 +137,8 @@ def _difference(explicit, reference):
     explicit = tf.cast(tf.convert_to_tensor(explicit), tf.float64)
     reference = tf.cast(tf.convert_to_tensor(reference), tf.float64)
     scale = tf.maximum(tf.reduce_max(tf.abs(reference)), 1e-30)
-    return tf.reduce_max(tf.abs(explicit - reference)) / scale
+    overflow = [tf.reduce_any(~tf.math.is_finite(g)) for g in (explicit, reference)]
+    difference = tf.reduce_max(tf.abs(explicit - reference)) / scale
+    # Where both overflow, as a loss scale lets them until it is found, there is nothing to compare.
+    difference = tf.where(overflow[0] | overflow[1], tf.constant(float("inf"), tf.float64), difference)
+    return tf.where(overflow[0] & overflow[1], tf.constant(0.0, tf.float64), difference)

@@ -1,6 +1,7 @@
 """Stop when the error is small enough."""
 
 import math
+import numbers
 import warnings
 
 import keras
@@ -33,16 +34,21 @@ class StopAtError(keras.callbacks.Callback):
 
     def __init__(self, epsilon=0.001, monitor="loss", patience=0, verbose=0):
         super().__init__()
-        number = isinstance(epsilon, (int, float)) and not isinstance(epsilon, bool)
+        number = isinstance(epsilon, numbers.Real) and not isinstance(epsilon, bool)
         if not number or not math.isfinite(epsilon) or epsilon <= 0:
             raise ValueError(f"`epsilon` must be a positive, finite number. Received: epsilon={epsilon!r}")
         if not isinstance(monitor, str) or not monitor:
             raise ValueError(f"`monitor` must be the name of a metric. Received: monitor={monitor!r}")
-        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 0:
+        if monitor.endswith(("acc", "accuracy", "auc")):
+            raise ValueError(
+                f"`monitor` must be an error, which is better when smaller. Received: monitor={monitor!r}. For a metric that is "
+                "better when larger use `keras.callbacks.EarlyStopping(monitor=…, baseline=…)`."
+            )
+        if isinstance(patience, bool) or not isinstance(patience, numbers.Integral) or patience < 0:
             raise ValueError(f"`patience` must be a whole number of epochs, 0 or more. Received: patience={patience!r}")
         self.epsilon = float(epsilon)
         self.monitor = monitor
-        self.patience = patience
+        self.patience = int(patience)
         self.verbose = verbose
         self.stopped_epoch = None
         self.error = None

@@ -75,7 +75,7 @@ class Record:
             self._add(Call(Conversion(), (source,), (converted,), path="conversion"))
 
     def _run_layer(self, layer, args, kwargs):
-        _refuse_quantized(layer)
+        refuse_quantized(layer)
         regularizer = layer.activity_regularizer
         sources = args, kwargs
         penalties = []
@@ -235,7 +235,8 @@ class _Recorded:
         return self._run(self._op, *args, **kwargs)
 
 
-def _refuse_quantized(layer):
+def refuse_quantized(layer):
+    """Raise a `MissingRuleError` if the layer's weights are integers."""
     mode = getattr(layer, "quantization_mode", None)
     if mode is not None:
         raise MissingRuleError(

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras
-from keras_backprop.rule import MissingRuleError, WeightRead
+from keras_backprop.rule import Gradients, MissingRuleError, WeightRead
 from keras_backprop.weight_gradients import Total, WeightGradient, add
 
 
@@ -32,7 +32,14 @@ class Sweep:
         parts = self.parts.get(id(variable))
         if not parts:
             return None
-        return add([_cast(part.total(), tf.as_dtype(variable._dtype)) for part in parts])
+        totals = [_cast(part.total(), tf.as_dtype(variable._dtype)) for part in parts]
+        for total in totals:
+            if not total.shape.is_compatible_with(variable.shape):
+                raise ValueError(
+                    f"A rule returned a gradient of shape {total.shape} for the weight '{variable.path}' of shape "
+                    f"{tuple(variable.shape)}. They must be equal."
+                )
+        return add(totals)
 
     def input_gradient(self, tensor):
         """∂E/∂x for a tensor that was asked for with `inputs=`; None where the error does not depend on it."""
@@ -55,7 +62,7 @@ def sweep(calls, upstream, weights=(), inputs=(), observers=()):
         A `Sweep`.
     """
     wanted_weights = {id(v) for v in weights}
-    needed = _reachable(calls, wanted_weights, {id(x) for x in inputs})
+    needed = reachable(calls, wanted_weights, {id(x) for x in inputs})
     gradients: dict = {}
     parts: dict = {}
     for tensor, gradient in upstream:
@@ -80,11 +87,16 @@ def sweep(calls, upstream, weights=(), inputs=(), observers=()):
     return Sweep(parts, {key: add(value) for key, value in gradients.items() if key in {id(x) for x in inputs}})
 
 
-def _reachable(calls, weights, inputs):
-    """The ids of the tensors through which the error depends on something whose gradient is wanted."""
+def reachable(calls, weights, inputs):
+    """The ids of the tensors through which the error depends on something whose gradient is wanted.
+
+    Args:
+        calls: list of `Call`, in the order they ran.
+        weights, inputs: sets of the ids of the variables and tensors whose gradients are wanted.
+    """
     needed = set(inputs)
     for call in calls:
-        if any(id(x) in needed for x in call.inputs) or any(id(v) in weights for v in _weights_of(call.op)):
+        if any(id(x) in needed for x in call.inputs) or any(id(v) in weights for v in weights_of(call.op)):
             needed.update(id(y) for y in call.outputs if y.dtype.is_floating)
             if any(y.dtype.is_complex for y in call.outputs):
                 raise MissingRuleError(
@@ -103,7 +115,8 @@ def weight_named(op, name):
     return operator.attrgetter(name)(op)
 
 
-def _weights_of(op):
+def weights_of(op):
+    """The trainable weights of an operation, of its sublayers too."""
     if isinstance(op, WeightRead):
         return (op.variable,)
     return op.trainable_variables if isinstance(op, keras.layers.Layer) else ()
@@ -118,6 +131,11 @@ def _apply(call, dys):
         dy = tuple(tf.zeros_like(y) if d is None else d for d, y in zip(dys, call.outputs, strict=True))
     with _autocast(call.op), tf.name_scope(f"backward/{call.path or rule.name}".replace(" ", "_")):
         returned = rule.backward(call, dy)
+    if not isinstance(returned, Gradients):
+        raise TypeError(
+            f"The rule '{rule.name}' of '{call.path}' must return `Gradients(dx, …, weight=dW, …)`. "
+            f"It returned {type(returned).__name__}."
+        )
     if len(returned.inputs) > len(call.inputs) or (len(returned.inputs) < len(call.inputs) and not rule.reads_logits):
         raise ValueError(
             f"The rule '{rule.name}' of '{call.path}' must return one gradient for each of the {len(call.inputs)} input "
@@ -145,7 +163,13 @@ def _weight_gradients(call, returned):
     for name, part in returned.weights.items():
         if part is None:
             continue
-        variable = weight_named(call.op, name)
+        try:
+            variable = weight_named(call.op, name)
+        except (AttributeError, StopIteration) as error:
+            raise ValueError(
+                f"The rule '{call.rule.name}' of '{call.path}' returned a gradient for {name!r}, which is no weight of the "
+                f"layer. Its weights: {[v.path for v in weights_of(call.op)]}."
+            ) from error
         part = part if isinstance(part, WeightGradient) else Total(part)
         part.shape = variable.shape
         named[name] = (variable, part)

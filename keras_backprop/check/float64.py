@@ -74,6 +74,8 @@ def in_float64(layer, values, losses=(), assigned=None):
         for one in layers:
             if tf.as_dtype(one.compute_dtype or "float32").is_floating:
                 set_attribute(one, "_dtype_policy", double)
+            if isinstance(one, keras.layers.InputLayer) and tf.as_dtype(one.dtype).is_floating:
+                set_attribute(one, "_dtype", "float64")  # a Sequential casts what it is given to this
             graph = _keras.graph_of(one)
             for tensor in graph.inputs if graph is not None else ():
                 if tf.as_dtype(tensor.dtype).is_floating:

@@ -4,12 +4,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_backprop.chain.record import COPY, Record
-from keras_backprop.chain.sweep import sweep, weight_named
+from keras_backprop.chain.record import Record
+from keras_backprop.chain.sweep import reachable, sweep, weight_named, weights_of
 from keras_backprop.check.differences import compare_directions
 from keras_backprop.check.problem import LayerProblem, ModelProblem
 from keras_backprop.check.report import Culprit, Report, Row
 from keras_backprop.check.tolerances import RELATIVE_TOLERANCE
+from keras_backprop.objective import fit_together, wrong_targets
+from keras_backprop.rule import Conversion
 
 
 def check_gradients(model, x, y, sample_weight=None, finite_differences=True):
@@ -43,7 +45,13 @@ def check_gradients(model, x, y, sample_weight=None, finite_differences=True):
             f"The model '{model.name}' is not compiled: it has no loss. Call `model.compile(loss=…)` first."
         )
     batch = keras.tree.map_structure(lambda a: None if a is None else tf.convert_to_tensor(a), (x, y, sample_weight))
-    model._symbolic_build(data_batch=batch)
+    try:
+        model._symbolic_build(data_batch=batch)
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        y_pred = model(batch[0])
+        if fit_together(batch[1], y_pred):
+            raise
+        raise ValueError(wrong_targets(model, batch[1], y_pred, error)) from error
     return _check(ModelProblem(model, x, y, sample_weight), finite_differences)
 
 
@@ -85,16 +93,22 @@ def _check(problem, finite_differences):
     scale = max([float(tf.reduce_max(tf.abs(g))) for g in references if g is not None and tf.size(g)] + [1e-30])
     names = [v.path for v in problem.weights] + [f"input {i}" for i in range(len(problem.inputs))]
     differences = compare_directions(problem, explicit, lowest) if finite_differences else [None] * len(names)
+    beside = differences
+    if any(difference is not None and difference.kinks for difference in differences):
+        nearby = problem.beside()  # a kink spoils the differences at one point, a wrong derivative everywhere
+        beside = compare_directions(nearby, explicit_gradients(nearby)[0], lowest)
     report = Report(problem.name, tolerance=tolerance)
     tensors = [problem.values[id(v)] for v in problem.weights] + problem.inputs
-    for name, tensor, ours, theirs, difference in zip(names, tensors, explicit, references, differences, strict=True):
+    for name, tensor, ours, theirs, difference, other in zip(
+        names, tensors, explicit, references, differences, beside, strict=True
+    ):
         absolute, relative = _distance(ours, theirs, tensor, floor=1e-4 * scale)
         verdict = "ok" if relative <= tolerance else "wrong"
         if ours is None and theirs is None:
             verdict = "no gradient"
         kinks = 0 if difference is None else difference.kinks
         if difference is not None and verdict == "ok" and not difference.agrees:
-            verdict = "kink" if kinks else "wrong"
+            verdict = "kink" if kinks and (other.agrees or other.kinks) else "wrong"
         row = Row(name, tuple(tensor.shape), absolute, relative, verdict=verdict, kinks=kinks)
         if difference is not None:
             row.difference_absolute, row.difference_relative = difference.absolute, difference.relative
@@ -146,26 +160,29 @@ def _culprits(problem, tolerance):
         with problem.scope(values):
             upstream = problem.record(record)
 
+    needed = reachable(record.calls, set(values), {id(x) for x in problem.inputs})
+
     def observe(call, dys, dxs, parts):
-        if call.op is COPY:
+        if isinstance(call.op, Conversion):
             return
         pairs = [(y, dy) for y, dy in zip(call.outputs, dys, strict=True) if dy is not None]
         reach = [
             (f"the gradient of input {i}", x, dx)
             for i, (x, dx) in enumerate(zip(call.inputs, dxs, strict=True))
-            if dx is not None
+            if dx is not None or (id(x) in needed and x.dtype.is_floating)
         ]
-        for name, part in parts.items():
-            variable = weight_named(call.op, name)
+        named = {id(weight_named(call.op, name)): part.total() for name, part in parts.items()}
+        for variable in weights_of(call.op):
             if id(variable) in values:
-                reach.append((f"the gradient of '{variable.path}'", values[id(variable)], part.total()))
+                what = f"the gradient of '{variable.path}'"
+                reach.append((what, values[id(variable)], named.get(id(variable))))
         ys, dys = zip(*pairs, strict=True)
         references = tape.gradient(list(ys), [x for _, x, _ in reach], output_gradients=list(dys))
         for (what, x, ours), theirs in zip(reach, references, strict=True):
             theirs = tf.zeros_like(x) if theirs is None else _dense(theirs)
             _, relative = _distance(_dense(ours), theirs, x, floor=1e-12)
             if relative > tolerance:
-                culprits.append(Culprit(call.path, call.rule.name, what, relative))
+                culprits.append(Culprit(call.path, call.rule.name, what, relative, missing=ours is None))
 
     with problem.scope(values):
         sweep(record.calls, upstream, problem.weights, problem.inputs, observers=[observe])

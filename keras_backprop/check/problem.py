@@ -3,11 +3,14 @@
 A problem can be evaluated by stock Keras and, through a record, by the rules. Each evaluation starts from the same state.
 """
 
+import copy
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.chain.record import refuse_quantized
 from keras_backprop.check.float64 import float64_values, in_float64
 from keras_backprop.objective import record_objective
 
@@ -23,6 +26,8 @@ class Problem:
     """
 
     def __init__(self, name, layer, arguments):
+        for one in layer._flatten_layers():
+            refuse_quantized(one)
         self.name = name
         self.layer = layer
         self.weights = [v for v in layer.trainable_variables if tf.as_dtype(v._dtype).is_floating]
@@ -51,6 +56,20 @@ class Problem:
 
         return keras.tree.map_structure(replaced, self.arguments)
 
+    def beside(self):
+        """The same problem at a point nearby: every weight and input is moved by a thousandth of its tensor's scale."""
+        random, problem = np.random.default_rng(2), copy.copy(self)
+
+        def moved(tensor):
+            width = max(1.0, float(tf.reduce_max(tf.abs(tensor)))) if tf.size(tensor) else 1.0
+            return tensor + 1e-3 * width * random.uniform(-1, 1, size=tensor.shape)
+
+        problem.values = {**self.values, **{id(v): moved(self.values[id(v)]) for v in self.weights}}
+        problem.inputs = [moved(x) for x in self.inputs]
+        problem.arguments = self.with_inputs(problem.inputs)
+        problem._assigned = {}
+        return problem
+
     def error(self, inputs):
         """The error by stock Keras. Call it inside `scope()`."""
         raise NotImplementedError
@@ -64,7 +83,7 @@ class LayerProblem(Problem):
     """⟨r, y⟩ for a layer's outputs y and fixed random r, plus what the layer adds as losses."""
 
     def __init__(self, layer, args, kwargs):
-        super().__init__(f"{type(layer).__name__} '{layer.path}'", layer, (args, kwargs))
+        super().__init__(f"{type(layer).__name__} '{layer.path or layer.name}'", layer, (args, kwargs))
         self._random = np.random.default_rng(20_240_607)  # unlike the seeds of people's inputs
         self._weights_of_outputs: list | None = None
 
@@ -98,10 +117,10 @@ class ModelProblem(Problem):
 
     def __init__(self, model, x, y, sample_weight):
         super().__init__(f"model '{model.name}'", model, x)
-        self.y = keras.tree.map_structure(_as_tensor, y)
-        self.sample_weight = keras.tree.map_structure(_as_tensor, sample_weight)
+        self.y = keras.tree.map_structure(_as_float64, y)
+        self.sample_weight = keras.tree.map_structure(_as_float64, sample_weight)
         compiled = model._compile_loss
-        self.losses = () if compiled is None else (compiled, *(entry.loss for entry in compiled._flat_losses))
+        self.losses = () if compiled is None else (compiled, *(entry.loss for entry in compiled._flat_losses or ()))
 
     def error(self, inputs):
         x, model = self.with_inputs(inputs), self.layer

@@ -15,8 +15,8 @@ class Row:
         difference_absolute: float, the difference between the directional derivative and a central difference along
             a random direction; NaN where none was taken.
         difference_relative: float, the same, relative.
-        verdict: "ok", "wrong", "kink" (the tape agrees; the error has a kink here, so that finite differences cannot), or
-            "no gradient" (neither the rules nor the tape have one).
+        verdict: "ok", "wrong", "kink" (the tape agrees, finite differences cannot: the error has a kink here, and they agree
+            beside it), or "no gradient" (neither the rules nor the tape have one).
         kinks: int, the number of kinks found along the direction.
     """
 
@@ -38,13 +38,24 @@ class Culprit:
         path: str, the call's path.
         rule: str, the name of the rule.
         what: str, which of its gradients is wrong.
-        relative: float, the largest difference, relative to the largest entry of the tape's.
+        relative: float, the largest difference, relative to the largest entry of the tape's; infinite for NaN.
+        missing: bool, whether the rule gives no such gradient at all.
     """
 
     path: str
     rule: str
     what: str
     relative: float
+    missing: bool = False
+
+    def __str__(self):
+        if self.missing:
+            wrong = "is missing"
+        elif self.relative == float("inf"):
+            wrong = "is NaN or infinite, and the tape's is not"
+        else:
+            wrong = f"differs from the tape's by {self.relative:.1e} of its largest entry"
+        return f"The rule '{self.rule}' of '{self.path}' is wrong: {self.what} {wrong}."
 
 
 @dataclass
@@ -92,10 +103,7 @@ class Report:
                 f"{_pair(row.difference_absolute, row.difference_relative)}  {row.verdict}"
                 + (f" ({row.kinks} found)" if row.kinks else "")
             )
-        lines += [
-            f"The rule '{c.rule}' of '{c.path}' is wrong: {c.what} differs from the tape's by {c.relative:.1e}."
-            for c in self.culprits
-        ]
+        lines += map(str, self.culprits)
         if not self.passed and not self.culprits:
             lines.append("No single rule is wrong: look at what runs between the layers, and at the forward rules.")
         return "\n".join(lines)

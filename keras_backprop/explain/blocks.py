@@ -71,11 +71,12 @@ def _blocks(explanation):
     for link in links:
         if link.kind == "layer":
             uses[link.path] = uses.get(link.path, 0) + 1
-    for link in links:
-        for symbol, value in zip(link.input_symbols, link.inputs, strict=True):
-            if symbol is not None and symbol.letter == "x" and symbol not in made:
-                made[symbol] = Block(rf"$\mathbf{{{symbol.latex}}}$", f"input  {_shape(value)}", INPUT, INPUT_EDGE)
-                blocks.append(made[symbol])
+    given = {
+        s: v for link in links for s, v in zip(link.input_symbols, link.inputs, strict=True) if s and s.letter == "x"
+    }
+    for symbol in sorted(given, key=lambda s: s.subscript or 0):
+        made[symbol] = Block(rf"$\mathbf{{{symbol.latex}}}$", f"input  {_shape(given[symbol])}", INPUT, INPUT_EDGE)
+        blocks.append(made[symbol])
     error = Block(f"E = {explanation.loss:.4g}", "", ERROR, ERROR_EDGE)
     seen: dict = {}
     for link in links:
@@ -105,7 +106,18 @@ def _blocks(explanation):
         error.detail += " + penalties"
     # A loss that is computed from the logits meets its last layer twice: as predictions and as logits.
     error.sources = list({id(s): (s, g) for s, g in sorted(error.sources, key=lambda e: e[1] is not None)}.values())
-    return [*blocks, error]
+    return _connected([*blocks, error])
+
+
+def _connected(blocks):
+    """The blocks that the error depends on. Others compute masks, for instance."""
+    reached, pending = set(), [blocks[-1]]
+    while pending:
+        block = pending.pop()
+        if id(block) not in reached:
+            reached.add(id(block))
+            pending.extend(source for source, _ in block.sources)
+    return [block for block in blocks if id(block) in reached]
 
 
 def _block(link, use, uses):
@@ -118,7 +130,7 @@ def _block(link, use, uses):
         rf"$\Vert\partial E/\partial {name}\Vert$ = {_number(norm(gradient))}"
         for name, gradient in zip(names, link.weight_gradients.values(), strict=True)
     ]
-    if sum(map(len, names)) < LONG_NAMES:
+    if sum(map(len, names)) < LONG_NAMES and "cdot" not in "".join(lines):
         lines = ["     ".join(lines[i : i + 2]) for i in range(0, len(lines), 2)]
     return Block(title, f"{kind}  {_shape(link.outputs[0])}", *colors, lines)
 

@@ -17,10 +17,11 @@ ERROR, ERROR_EDGE = "#fdf0ec", GRADIENT
 
 MOST_PIXELS = 40_000  # along one side; Matplotlib can do 65 535
 _STYLE = {"svg.hashsalt": "keras_backprop"}
-_LETTERS: dict[str, Any] = {
-    "fontfamily": ["STIXGeneral", "DejaVu Sans"],
-    "math_fontfamily": "stix",
-}  # both come with Matplotlib
+FONTS: dict[str, Any] = {
+    "font.family": ["STIXGeneral", "DejaVu Sans"],
+    "mathtext.fontset": "stix",
+}  # all are Matplotlib's
+_LETTERS: dict[str, Any] = {"fontfamily": FONTS["font.family"], "math_fontfamily": FONTS["mathtext.fontset"]}
 
 
 class Canvas:

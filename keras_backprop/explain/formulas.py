@@ -83,8 +83,12 @@ def uniform_coefficient(link):
 
 
 def _times(coefficient, product, negative):
-    sign = "-" if negative else ""
-    return sign + product if coefficient == 1 else rf"{sign}{latex_number(coefficient)} \cdot {product}"
+    sign, whole = "-" if negative else "", round(1 / coefficient) if coefficient else 0
+    if coefficient == 1:
+        return sign + product
+    if whole > 1 and abs(coefficient * whole - 1) < 1e-6:  # 1/32, of the mean over 32 examples
+        return rf"{sign}\frac{{1}}{{{whole}}} \cdot {product}"
+    return rf"{sign}{latex_number(coefficient)} \cdot {product}"
 
 
 def _key(link):

@@ -102,7 +102,7 @@ def bracketed(formula):
 
 def plain(latex):
     """A formula of this package in Unicode: `\\frac{\\partial E}{\\partial w_2}` is ∂E/∂w₂."""
-    text = re.sub(r"_\{(\d+)\}|_(\d)", lambda m: (m[1] or m[2]).translate(_SUBSCRIPTS), latex)
+    text = re.sub(r"(?<!\\)_(?:\{(\d+)\}|(\d))", lambda m: (m[1] or m[2]).translate(_SUBSCRIPTS), latex)
     for source, target in _PLAIN.items():
         text = text.replace(source, target)
     text = re.sub(r"\\(?:text|mathrm)\{([^{}]*)\}", r"\1", text)

@@ -13,7 +13,7 @@ from keras_backprop.explain.link import Link, Weight
 from keras_backprop.explain.names import Names
 from keras_backprop.explain.unchanged import new_values, unchanged
 from keras_backprop.model import scaled
-from keras_backprop.objective import record_objective
+from keras_backprop.objective import record_objective, shapes, wrong_targets
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import WeightRead
 
@@ -38,7 +38,7 @@ def explain(model, x, y, sample_weight=None):
         MissingRuleError: a layer, loss or penalty has no backward rule and cannot be expanded.
     """
     _check_model(model)
-    x = _as_tensors("x", x, _input_dtype(model))
+    x = _as_inputs(model, _as_tensors("x", x, _input_dtype(model)))
     y = _as_tensors("y", y, None)
     _check_sizes(model, x, y)
     if sample_weight is not None:
@@ -47,12 +47,7 @@ def explain(model, x, y, sample_weight=None):
         record = Record()
         y_pred = record.run(model, x, **({"training": True} if model._call_has_training_arg else {}))
         forward = len(record.calls)
-        try:
-            objective = record_objective(model, record, x, y, y_pred, sample_weight)
-        except (ValueError, tf.errors.InvalidArgumentError) as error:
-            if _fit(y, y_pred):
-                raise
-            raise ValueError(_wrong_targets(model, y, y_pred, error)) from error
+        objective = record_objective(model, record, x, y, y_pred, sample_weight)
         calls = record.calls
         kinds = [_kind(call, position >= forward) for position, call in enumerate(calls)]
         _check_targets(model, calls, kinds, y)
@@ -192,13 +187,13 @@ def _check_sizes(model, x, y):
     examples = next((t.shape[0] for t in keras.tree.flatten(x) if t is not None and t.shape.rank), None)
     if examples is None:
         raise ValueError(
-            f"`x` must be a batch, of shape (n, …). The model '{model.name}' received x of shape {_shapes(x)}."
+            f"`x` must be a batch, of shape (n, …). The model '{model.name}' received x of shape {shapes(x)}."
         )
     for target in keras.tree.flatten(y):
         if target is not None and (not target.shape.rank or target.shape[0] != examples):
             raise ValueError(
                 f"`y` must have one target for each of the {examples} examples in x. The model '{model.name}' received x of "
-                f"shape {_shapes(x)} and y of shape {_shapes(y)}."
+                f"shape {shapes(x)} and y of shape {shapes(y)}."
             )
 
 
@@ -209,26 +204,7 @@ def _check_targets(model, calls, kinds, y):
         if kind == "loss" and rule_for(getattr(call.op, "fn", call.op)) and not name.startswith("sparse"):
             targets, predictions = call.inputs[:2]
             if targets.shape != predictions.shape:
-                raise ValueError(_wrong_targets(model, y, predictions))
-
-
-def _fit(y, y_pred):
-    """Whether the targets' shapes are those of the predictions, or of class numbers."""
-    pairs = zip(keras.tree.flatten(y), keras.tree.flatten(y_pred), strict=False)
-    return all(t is None or tuple(t.shape) in (p.shape, p.shape[:-1], (*p.shape[:-1], 1)) for t, p in pairs)
-
-
-def _wrong_targets(model, y, y_pred, error=None):
-    reason = f" Keras says: {str(error).strip().splitlines()[0]}" if error is not None else ""
-    return (
-        f"The targets do not fit the predictions of the model '{model.name}'. Received: y of shape {_shapes(y)} for "
-        f"predictions of shape {_shapes(y_pred)}. Give every prediction its target, or choose another loss.{reason}"
-    )
-
-
-def _shapes(structure):
-    shapes = [tuple(t.shape) if hasattr(t, "shape") else t for t in keras.tree.flatten(structure)]
-    return str(shapes[0]) if len(shapes) == 1 else ", ".join(map(str, shapes))
+                raise ValueError(wrong_targets(model, y, predictions))
 
 
 def _as_tensors(name, data, dtype):
@@ -248,6 +224,15 @@ def _as_tensors(name, data, dtype):
         raise TypeError(
             f"`{name}` must be one batch of arrays. Received: {name} of type {type(data).__name__}"
         ) from error
+
+
+def _as_inputs(model, x):
+    """In the dtypes of a graph's inputs, as the graph would cast them, so that the model's inputs are the links' inputs."""
+    wanted, flat = keras.tree.flatten(getattr(model, "inputs", None) or []), keras.tree.flatten(x)
+    if len(wanted) != len(flat) or isinstance(x, dict):
+        return x
+    cast = [None if t is None else keras.ops.cast(t, spec.dtype) for t, spec in zip(flat, wanted, strict=True)]
+    return keras.tree.pack_sequence_as(x, cast)
 
 
 def _input_dtype(model):
@@ -271,8 +256,10 @@ def _described(optimizer):
     """The optimizer in words."""
     if optimizer is None:
         return "no optimizer"
-    rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-    return f"{type(optimizer).__name__}, learning rate {rate:g}"
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    rate = float(keras.ops.convert_to_numpy(inner.learning_rate))
+    scale = "" if inner is optimizer else f", loss scale {float(optimizer.scale_loss(tf.ones(()))):g}"
+    return f"{type(inner).__name__}, learning rate {rate:g}{scale}"
 
 
 def _numpy(value):

@@ -31,7 +31,7 @@ def forward_rows(explanation):
         if link.kind == "loss" and len(losses) == 1 and not penalties:
             rows.append(Row(link.path, f"E = {formulas.loss(link)}", explanation.loss))
             return rows
-        for symbol, value in zip(link.output_symbols, link.outputs, strict=True):
+        for symbol, value in _outputs(link):
             rows.append(Row(link.path, f"{symbol.latex} = {_forward(link)}", value))
     rows.append(Row("error", r"E = \text{all errors and penalties, weighted and added}", explanation.loss))
     return rows
@@ -123,8 +123,15 @@ def _downstream(link, symbol, local):
     return rf"\text{{{escaped(link.rule)}}}({_upstream(link)})"
 
 
+def _outputs(link):
+    """(symbol, value) of the outputs that the error depends on; of all, where it depends on none."""
+    outputs = list(zip(link.output_symbols, link.outputs, strict=True))
+    used = [output for output, dy in zip(outputs, link.upstream, strict=True) if dy is not None]
+    return used or outputs
+
+
 def _upstream(link):
-    return ", ".join(gradient_of(symbol) for symbol in link.output_symbols)
+    return ", ".join(gradient_of(symbol) for symbol, _ in _outputs(link))
 
 
 def _equals(uses):

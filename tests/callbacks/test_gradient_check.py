@@ -65,7 +65,41 @@ def test_or_warns():
         make().fit(*data(), batch_size=64, verbose=0, callbacks=[GradientCheck(every=1, action="warn")])
 
 
-@pytest.mark.parametrize("arguments", [{"every": 0}, {"every": 1.5}, {"tolerance": -1.0}, {"action": "ignore"}])
+def test_where_both_overflow_as_a_loss_scale_lets_them_nothing_is_wrong():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    model = BackpropModel(inputs, layers.Dense(3, dtype="mixed_float16")(inputs))
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(), initial_scale=2.0**40), "mse")
+    x, _ = data()
+    check = GradientCheck(every=1)
+    model.fit(x, x[:, :3], batch_size=32, verbose=0, callbacks=[check])
+    assert check.checked == 2 and check.max_error == 0.0
+    assert float(keras.ops.convert_to_numpy(model.optimizer.dynamic_scale)) == 2.0**38  # both steps were skipped
+
+
+def test_a_model_that_trains_by_the_tape_has_nothing_to_check():
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, layers.Dense(3)(inputs))
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="trains by the tape itself.*from_keras"):
+        model.fit(np.ones((4, 5)), np.ones((4, 3)), verbose=0, callbacks=[GradientCheck()])
+
+
+def test_after_an_interrupted_fit_the_next_one_checks_once():
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    model, check = make(), GradientCheck(every=1)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*data(), verbose=0, callbacks=[GradientCheck(every=1), Interrupt()])
+    model.fit(*data(), verbose=0, batch_size=32, callbacks=[check])
+    assert check.checked == 2 and "train_step" not in vars(model)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"every": 0}, {"every": 1.5}, {"tolerance": -1.0}, {"tolerance": "small"}, {"action": "ignore"}]
+)
 def test_nonsense_is_refused(arguments):
     (name, _), *_ = arguments.items()
     with pytest.raises(ValueError, match=f"(?s)`{name}`.*Received: {name}="):

@@ -73,6 +73,7 @@ def test_validation_error():
         {"epsilon": True},
         {"monitor": ""},
         {"monitor": None},
+        {"monitor": "val_accuracy"},
         {"patience": -1},
         {"patience": 1.5},
     ],
@@ -83,9 +84,14 @@ def test_nonsense_is_refused(arguments):
         StopAtError(**arguments)
 
 
+def test_numbers_may_be_numpys():
+    stop = StopAtError(np.float32(0.5), patience=np.int64(2))
+    assert stop.get_config() == {"epsilon": 0.5, "monitor": "loss", "patience": 2, "verbose": 0}
+
+
 def test_a_missing_metric_is_an_error_that_lists_what_there_is():
-    with pytest.raises(ValueError, match=r"monitors `accuracy`.*Available: \['loss'\]"):
-        note_model().fit(X, T, epochs=2, callbacks=[StopAtError(monitor="accuracy")], verbose=0)
+    with pytest.raises(ValueError, match=r"monitors `mae`.*Available: \['loss'\]"):
+        note_model().fit(X, T, epochs=2, callbacks=[StopAtError(monitor="mae")], verbose=0)
 
 
 def test_a_validation_metric_that_never_comes_is_a_warning():

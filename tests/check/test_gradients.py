@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 
 from keras_backprop import (
     BackpropModel,
+    BackpropSequential,
     Contraction,
     Gradients,
     MissingRuleError,
@@ -99,6 +100,106 @@ def test_a_derivative_that_agrees_with_the_tape_at_a_kink_is_no_error():
     assert not check_layer(layers.Activation("relu"), np.array([[-1.0, 0.0, 2.0]])).passed
 
 
+def test_kinks_are_found_where_many_coincide():
+    for layer, x in ((layers.ReLU(), np.zeros((3, 4))), (layers.MaxPooling2D(), np.ones((1, 4, 4, 1)))):
+        report = check_layer(layer, x)
+        assert report.passed and report.rows[0].verdict == "kink", report
+
+
+class Broken(layers.Layer):
+    """A dense layer whose rule lacks something."""
+
+    def __init__(self, change, **kwargs):
+        super().__init__(**kwargs)
+        self.change = change
+
+    def build(self, input_shape):
+        self.w = self.add_weight(shape=(input_shape[-1], 3), name="w")
+        self.b = self.add_weight(shape=(3,), name="b")
+
+    def call(self, x):
+        return keras.ops.matmul(x, self.w) + self.b
+
+    def backward(self, call, dy):
+        gradients = {
+            "x": keras.ops.matmul(dy, keras.ops.transpose(self.w)),
+            "w": Contraction("i,o->io", call.input, dy),
+            "b": Contraction("o->o", dy),
+        }
+        gradients.update(self.change(gradients))
+        return Gradients(gradients.pop("x"), **gradients)
+
+
+@pytest.mark.parametrize("cls", [keras.Sequential, BackpropSequential])
+@pytest.mark.parametrize(
+    ("change", "blame"),
+    [
+        (lambda g: {"b": None}, "the gradient of '.*broken/b' is missing"),
+        (lambda g: {"x": None}, "the gradient of input 0 is missing"),
+        (lambda g: {"x": g["x"] * float("nan")}, "the gradient of input 0 is NaN or infinite"),
+        (lambda g: {"x": g["x"] * 1.0005}, "the gradient of input 0 differs from the tape's by 5.0e-04"),
+    ],
+)
+def test_the_rule_is_named_whatever_is_wrong_with_it(cls, change, blame):
+    model = cls([keras.Input((4,)), layers.Dense(5), Broken(change, name="broken"), layers.Dense(2)])
+    model.compile("sgd", "mse")
+    random = np.random.default_rng(0)
+    report = check_gradients(model, random.normal(size=(6, 4)), random.normal(size=(6, 2)), finite_differences=False)
+    assert report.tolerance == 1e-9 and len(report.culprits) == 1
+    with pytest.raises(ArithmeticError, match=rf"The rule 'Broken.backward' of '.*broken' is wrong: {blame}"):
+        report.raise_if_failed()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda g: {"x": g["x"][:, :-1]}, ValueError, r"of shape \(6, 3\) for an input of shape \(6, 4\)"),
+        (
+            lambda g: {"w": keras.ops.ones((3, 4))},
+            ValueError,
+            r"of shape \(3, 4\) for the weight '.*w' of shape \(4, 3\)",
+        ),
+        (lambda g: {"c": keras.ops.ones(3)}, ValueError, "a gradient for 'c', which is no weight of the layer"),
+    ],
+)
+def test_a_rule_that_returns_nonsense_is_told_so(change, error, message):
+    with pytest.raises(error, match=message):
+        check_layer(Broken(change), np.ones((6, 4)))
+
+
+def test_a_rule_that_returns_no_gradients_at_all_is_told_so():
+    class Text(layers.Dense):
+        def backward(self, call, dy):
+            return "dx"
+
+    with pytest.raises(TypeError, match="The rule '.*Text.backward' of '.*' must return `Gradients"):
+        check_layer(Text(2), np.ones((6, 4)))
+
+
+def test_loss_weights_and_dicts_are_exact():
+    a, b = keras.Input((5,), name="a"), keras.Input((3,), dtype="int32", name="b")
+    h = layers.Concatenate()([layers.Dense(4)(a), layers.Flatten()(layers.Embedding(7, 2)(b))])
+    outputs = {"p": layers.Dense(3, activation="softmax", name="p")(h), "q": layers.Dense(1, name="q")(h)}
+    model = keras.Model({"a": a, "b": b}, outputs)
+    losses = {"p": "sparse_categorical_crossentropy", "q": "mse"}
+    model.compile("sgd", losses, loss_weights={"p": 0.3, "q": 2.0})
+    random = np.random.default_rng(0)
+    x = {"a": random.normal(size=(6, 5)), "b": random.integers(0, 7, (6, 3))}
+    y = {"p": random.integers(0, 3, 6), "q": random.normal(size=(6, 1))}
+    check_gradients(model, x, y, {name: random.uniform(size=6) for name in y}).raise_if_failed()
+
+
+def test_an_overridden_compute_loss_is_checked():
+    class Own(keras.Model):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return keras.ops.mean(keras.ops.square(y - y_pred)) * 2
+
+    inputs = keras.Input((5,))
+    model = Own(inputs, layers.Dense(2)(inputs))
+    model.compile("sgd", "mse")
+    check_gradients(model, np.ones((4, 5), "float32"), np.ones((4, 2), "float32")).raise_if_failed()
+
+
 def test_a_stock_model_can_be_checked_and_is_not_changed():
     inputs = keras.Input((4,))
     h = layers.Dropout(0.5, seed=1)(layers.Dense(6, activation="relu", activity_regularizer="l2")(inputs))
@@ -141,6 +242,12 @@ def test_single_precision_inside_loosens_the_tolerance_and_says_so():
     assert all(np.isnan(row.difference_absolute) for row in report.rows)
 
 
+def compiled(*stack):
+    model = BackpropSequential([keras.Input((4,)), *stack])
+    model.compile("sgd", "mse")
+    return model
+
+
 def test_bad_input_is_refused():
     with pytest.raises(TypeError, match=r"takes a `keras.Model`. Received: 3 \(of type int\)"):
         check_gradients(3, None, None)
@@ -149,6 +256,15 @@ def test_bad_input_is_refused():
         check_gradients(keras.Model(inputs, layers.Dense(1)(inputs)), np.ones((3, 2)), np.ones((3, 1)))
     with pytest.raises(TypeError, match=r"takes a `keras.layers.Layer`. Received: 'dense'"):
         check_layer("dense", np.ones((2, 3)))
+    with pytest.raises(
+        ValueError, match=r"The targets do not fit.*y of shape \(3, 5\) for predictions of shape \(3, 2\)"
+    ):
+        check_gradients(compiled(layers.Dense(2)), np.ones((3, 4)), np.ones((3, 5)))
+    quantized = compiled(layers.Dense(2))
+    quantized.layers[0].quantize("int8")
+    quantized.compile("sgd", "mse")
+    with pytest.raises(MissingRuleError, match="is quantized"):
+        check_gradients(quantized, np.ones((3, 4)), np.ones((3, 2)))
     with pytest.raises(ValueError, match="no floating-point output"):
         check_layer(layers.Lambda(lambda x: keras.ops.argmax(x, -1)), np.ones((2, 3)))
     with pytest.raises(MissingRuleError, match="has no backward rule"):

@@ -69,7 +69,7 @@ def test_the_product_of_matrices_is_the_gradient():
     np.testing.assert_allclose(products["W₂"].gradient, tanh.a.T @ delta2, rtol=1e-5)
     np.testing.assert_allclose(products["W₁"].gradient, hidden.inputs[0].T @ delta1, rtol=1e-5)
     np.testing.assert_allclose(products["b₁"].gradient, delta1.sum(0), rtol=1e-5)
-    formula = "xᵀ ((−0.5 · (T − a₂) ⊙ a₂(1 − a₂)) W₂ᵀ ⊙ (1 − a₁²))"
+    formula = "xᵀ ((−1/2 · (T − a₂) ⊙ a₂(1 − a₂)) W₂ᵀ ⊙ (1 − a₁²))"
     assert plain(products["W₁"].formula) == formula
     assert products["W₁"].numbers.count("pmatrix") == 2 * 5  # x, ∂E/∂a₂, two local derivatives, W₂
 

@@ -56,6 +56,7 @@ def test_plain():
     assert plain(r"-(T - a_2) \odot a_2(1 - a_2)") == "−(T − a₂) ⊙ a₂(1 − a₂)"
     assert plain(r"\text{my\_rule}(\frac{\partial E}{\partial y_1})") == "my_rule(∂E/∂y₁)"
     assert plain(r"\frac{\partial E}{\partial \text{cell/gamma}}") == "∂E/∂cell/gamma"
+    assert plain(Symbol("dense_1/gamma").latex) == "dense_1/gamma"  # its 1 is no subscript
 
 
 def test_brackets_where_a_sum_is_a_factor():

@@ -44,7 +44,18 @@ def many_kinds():
     return model, random.normal(size=(3, 4, 4, 2)), random.normal(size=(3, 2))
 
 
+def masked():
+    """Class numbers in, and an operation that computes a mask and takes no part in the chain."""
+    layers = keras.layers
+    stack = [keras.Input((5,)), layers.Embedding(9, 4, mask_zero=True, name="letters"), layers.LSTM(3, name="memory")]
+    model = keras.Sequential([*stack, layers.Dense(1)], name="masked")
+    model.compile("adam", "mse")
+    random = np.random.default_rng(0)
+    return model, random.integers(0, 9, (4, 5)), random.normal(size=(4, 1))
+
+
 NETWORKS = {
+    "masked": masked,
     "worked example": worked_example,
     "deep single units": lambda: chain(1, 1, 1, 1, 1),
     "small": lambda: chain(2, 3, 1),
@@ -118,9 +129,26 @@ def test_other_networks_show_layers_shapes_and_norms():
     assert sum(r"\partial W_" in text for text in found) == 5
 
 
+def test_what_takes_no_part_in_the_chain_is_not_drawn():
+    found = texts(drawing(masked))
+    assert "input  4 × 5" in found and "letters" in found and "not_equal" not in found
+
+
+def test_inputs_stand_in_the_order_of_the_model():
+    canvas = drawing(branches)
+    places = {text.get_text(): text.get_position()[0] for text in canvas.axes.texts}
+    assert places["input  6 × 5"] < places["input  6 × 3"]
+
+
 def test_which_networks_are_drawn_by_their_neurons():
     fits = {name: neurons.fits(explain(*network())) for name, network in NETWORKS.items()}
-    assert [name for name, small in fits.items() if not small] == ["wide", "residual", "branches", "many kinds"]
+    assert [name for name, small in fits.items() if not small] == [
+        "masked",
+        "wide",
+        "residual",
+        "branches",
+        "many kinds",
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])

@@ -2,6 +2,9 @@
 
 import re
 
+import keras
+import numpy as np
+
 from keras_backprop import explain
 from tests.explain.networks import chain, residual, worked_example
 
@@ -45,7 +48,7 @@ def test_the_worked_example():
 
 def test_a_network_with_branches():
     text = explain(*residual()).to_text()
-    assert "classes   " in text and "−0.0625 · (one hot T − a₄)" in text.replace("₅", "₄")
+    assert "classes   " in text and "−1/16 · (one hot T − a₄)" in text.replace("₅", "₄")
     assert text.count("∂E/∂W₂ +=") == 4  # three uses and the penalty
     assert "E = all errors and penalties, weighted and added" in text
 
@@ -60,3 +63,15 @@ def test_large_tensors_do_not_drown_the_reader():
 def test_columns_are_aligned():
     lines = explain(*worked_example()).to_text().splitlines()[3:8]
     assert len({line.index(" = ") - len(line.split(" = ")[0].split()[-1]) for line in lines}) == 1
+
+
+def test_the_coefficient_of_a_mean_is_a_fraction():
+    assert "∂E/∂z₂ = −1/32 · (T − a₂)" in explain(*chain(5, 4, 1, loss="binary_crossentropy", examples=32)).to_text()
+
+
+def test_outputs_that_nothing_depends_on_are_not_listed():
+    layers = [keras.Input((4, 3)), keras.layers.LSTM(5, name="lstm"), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile("sgd", "mse")
+    text = explain(model, np.ones((2, 4, 3)), np.ones((2, 1))).to_text()
+    assert text.count("= LSTM(x)") == 1 and "= lstm(∂E/∂y₁)" in text

@@ -1,0 +1,122 @@
+"""`backward`: gradients, deltas and single examples, against the tape."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_backprop
+
+X = np.random.default_rng(0).normal(size=(6, 5))
+Y = np.random.default_rng(1).normal(size=(6, 2))
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
+
+
+def network(penalty=None):
+    inputs = keras.Input((5,))
+    shared = layers.Dense(5, "tanh", name="shared", kernel_regularizer=penalty)
+    outputs = layers.Dense(2, name="out")(shared(shared(inputs)))
+    model = keras.Model(inputs, outputs)
+    model.compile(keras.optimizers.SGD(), "mse")
+    return model
+
+
+def tapes(model, x, y):
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = model.compute_loss(y=tf.constant(y), y_pred=model(x, training=True))
+    return loss, tape.gradient(loss, [*(v.value for v in model.trainable_weights), x])
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_gradients_are_the_tapes(compiled):
+    model = network("l2")
+
+    def run(x, y):
+        result = keras_backprop.backward(model, x, y)
+        return result.loss, result.gradients, result.inputs
+
+    loss, gradients, inputs = (tf.function(run) if compiled else run)(tf.constant(X), tf.constant(Y))
+    expected_loss, expected = tapes(model, X, Y)
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-13)
+    for ours, theirs in zip([*gradients, *inputs], expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-15)
+
+
+def test_deltas_are_the_gradients_at_z_one_for_each_use():
+    model = network()
+    result = keras_backprop.backward(model, X, Y)
+    out, (first, second) = result.deltas["out"], result.deltas["shared"]
+    np.testing.assert_allclose(out[0], 2 * (result.y_pred - Y) / Y.size, rtol=1e-12)
+    kernel, bias = model.get_layer("shared").get_weights()
+    a1 = np.tanh(X @ kernel + bias)
+    a2 = np.tanh(a1 @ kernel + bias)
+    np.testing.assert_allclose(second, out[0] @ model.get_layer("out").get_weights()[0].T * (1 - a2**2), rtol=1e-10)
+    np.testing.assert_allclose(first, second @ kernel.T * (1 - a1**2), rtol=1e-10)
+
+
+def test_single_examples_are_those_of_batches_of_one():
+    model = network("l1")
+    result = keras_backprop.backward(model, X, Y)
+    norms = np.zeros(len(X))
+    without = network()
+    without.set_weights(model.get_weights())
+    for variable, plain in zip(model.trainable_weights, without.trainable_weights, strict=True):
+        each = result.per_example(variable.path)
+        for n in range(len(X)):
+            one = keras_backprop.backward(without, X[n : n + 1], Y[n : n + 1]).gradient(plain)
+            np.testing.assert_allclose(each[n], one / len(X), rtol=1e-10, atol=1e-15)
+        norms += np.sum(np.square(each), axis=tuple(range(1, each.ndim)))
+        np.testing.assert_allclose(
+            result.squared_norms(variable), np.sum(np.square(each), axis=tuple(range(1, each.ndim))), rtol=1e-10
+        )
+    np.testing.assert_allclose(result.squared_norms(), norms, rtol=1e-10)
+
+
+def test_weighted_examples_leave_penalties_alone():
+    model = network("l2")
+    result = keras_backprop.backward(model, X, Y)
+    for ours, theirs in zip(result.weighted(np.ones(6)), result.gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-15)
+    c = np.arange(6.0)
+    for ours, theirs in zip(
+        result.weighted(c), keras_backprop.backward(model, X, Y, sample_weight=c).gradients, strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-15)
+
+
+def test_no_weight_moves_and_integers_have_no_gradient():
+    model = keras.Sequential(
+        [keras.Input((4,), dtype="int32"), layers.Embedding(9, 3), layers.Flatten(), layers.Dense(1)]
+    )
+    model.compile("sgd", "mse")
+    before = model.get_weights()
+    result = keras_backprop.backward(model, np.ones((3, 4), "int32"), np.ones((3, 1)))
+    assert result.inputs == [None] and result.gradient(model.layers[0].embeddings).shape == (9, 3)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_refused():
+    with pytest.raises(TypeError, match=r"takes a `keras.Model`. Received: 3 \(of type int\)"):
+        keras_backprop.backward(3, X, Y)
+    with pytest.raises(ValueError, match="is not compiled"):
+        keras_backprop.backward(keras.Sequential([keras.Input((5,)), layers.Dense(2)]), X, Y)
+    result = keras_backprop.backward(network(), X, Y)
+    with pytest.raises(KeyError, match="There is no trainable weight 'kernel'. Available: 'shared/kernel'"):
+        result.gradient("kernel")
+    model = keras.Sequential([keras.Input((5,)), layers.BatchNormalization(), layers.Dense(2)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="no gradient per example"):
+        keras_backprop.backward(model, X, Y).squared_norms()
