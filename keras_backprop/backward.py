@@ -9,6 +9,7 @@ is what a `tf.GradientTape` is used for. It works eagerly and inside `tf.functio
 import keras
 import tensorflow as tf
 
+from keras_backprop.chain.read import read_before
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.objective import record_objective
@@ -42,6 +43,8 @@ def backward(model, x, y=None, sample_weight=None, training=True):
     x, y, sample_weight = keras.tree.map_structure(
         lambda a: None if a is None else tf.convert_to_tensor(a), (x, y, sample_weight)
     )
+    x, same_values = read_before(model, x)
+    weights = model.trainable_weights
     record = Record()
     y_pred = record.run(model, x, **({"training": training} if model._call_has_training_arg else {}))
     objective = record_objective(model, record, x, y, y_pred, sample_weight, training)
@@ -57,8 +60,8 @@ def backward(model, x, y=None, sample_weight=None, training=True):
         if isinstance(call.op, keras.layers.Layer):
             deltas.setdefault(call.path, []).insert(0, dys[0] if len(dys) == 1 else tuple(dys))
 
-    weights = model.trainable_weights
-    result = sweep(record.calls, objective.upstream, weights, [t for t in inputs if t.dtype.is_floating], [observe])
+    with same_values:
+        result = sweep(record.calls, objective.upstream, weights, [t for t in inputs if t.dtype.is_floating], [observe])
     return Backward(objective.loss, y_pred, weights, result, deltas, [result.input_gradient(t) for t in inputs])
 
 

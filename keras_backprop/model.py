@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.chain.read import read_before
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.objective import record_objective
@@ -29,9 +30,8 @@ class BackpropTrainer(CompiledFit):
     def train_step(self, data):
         """One step: forward pass, error, chain rule, update. Opens no `tf.GradientTape`."""
         x, y, sample_weight = _keras.unpack_x_y_sample_weight(data)
-        _build(self, x)
+        x, same_values = read_before(self, x)
         weights = self.trainable_weights
-        x, values = read_before(x, weights)
         record = Record()
         y_pred = record.run(self, x, **({"training": True} if self._call_has_training_arg else {}))
         objective = record_objective(self, record, x, y, y_pred, sample_weight)
@@ -39,7 +39,7 @@ class BackpropTrainer(CompiledFit):
         self._loss_tracker.update_state(_keras.unscale_loss_for_distribution(objective.loss), sample_weight=batch_size)
         if weights:
             upstream = scaled(objective.upstream, self.optimizer)
-            with _keras.StatelessScope(state_mapping=zip(weights, values, strict=True), initialize_variables=False):
+            with same_values:
                 result = sweep(record.calls, upstream, weights)
                 gradients = [result.gradient(v) for v in weights]
             self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
@@ -142,35 +142,6 @@ class _Wrapped(BackpropModel):
     def from_config(cls, config, custom_objects=None):
         model = keras.saving.deserialize_keras_object(config["model"], custom_objects=custom_objects)
         return cls(model, name=config["name"])
-
-
-def _build(model, x):
-    """Create the weights of a model that its first batch builds, so that they can be read before it runs."""
-    if not model.built:
-        _keras.compute_output_spec(model, keras.tree.map_structure(_symbolic, x), training=False)
-
-
-def _symbolic(x):
-    return keras.KerasTensor(x.shape, x.dtype.name) if tf.is_tensor(x) else x
-
-
-def read_before(x, weights):
-    """Read the weights before the forward pass, for the backward pass to use.
-
-    A rule that read a weight anew would race the optimizer: TensorFlow orders the read before the update by a control
-    edge, and its graph optimizer drops that edge when the gradients pass through one `IdentityN`, as Keras's optimizers
-    make them. Here every gradient depends on `x`, and `x` on the reads.
-
-    Args:
-        x: nested tensors, the model's input.
-        weights: list of `keras.Variable`.
-
-    Returns:
-        `x`, and the list of the weights' values.
-    """
-    values = [tf.identity(v.value) for v in weights]
-    with tf.control_dependencies(values):
-        return keras.tree.map_structure(lambda leaf: tf.identity(leaf) if tf.is_tensor(leaf) else leaf, x), values
 
 
 def scaled(upstream, optimizer):

@@ -120,3 +120,11 @@ def test_what_is_refused():
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="no gradient per example"):
         keras_backprop.backward(model, X, Y).squared_norms()
+
+
+def test_a_model_that_the_batch_builds():
+    x, y = keras.random.normal((4, 3)), keras.random.normal((4, 1))
+    model = keras.Sequential([layers.Dense(2), layers.Dense(1)])
+    model.compile(loss="mse")
+    result = keras_backprop.backward(model, x, y)
+    assert [tuple(g.shape) for g in result.gradients] == [(3, 2), (2,), (2, 1), (1,)]
