@@ -36,7 +36,10 @@ class BackpropTrainer:
         weights = self.trainable_weights
         if weights:
             result = sweep(record.calls, scaled(objective.upstream, self.optimizer), weights)
-            self.optimizer.apply_gradients([(result.gradient(v), v) for v in weights])
+            # All gradients before any update: a rule reads weights anew, and TensorFlow's graph optimizer drops the edge
+            # that makes an assignment wait for a read.
+            gradients = tf.tuple([result.gradient(v) for v in weights])
+            self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)

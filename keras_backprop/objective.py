@@ -75,7 +75,8 @@ class _Hooks:
                     "cannot follow. Compute it from the layer's inputs in a layer without a rule of its own, with "
                     "`keras.ops` only, or as an `activity_regularizer`."
                 )
-            self.upstream.append((loss, aggregate(tf.ones_like(loss)) / tf.cast(tf.size(loss), loss.dtype)))
+            ones = tf.ones_like(loss)
+            self.upstream.append((loss, ones * aggregate(ones) / tf.cast(tf.size(loss), loss.dtype)))
             return aggregate(loss)
 
         self._replace(model, _aggregate_additional_loss=aggregate_recorded)
