@@ -99,6 +99,7 @@ def test_a_derivative_that_agrees_with_the_tape_at_a_kink_is_no_error():
     assert not check_layer(layers.Activation("relu"), np.array([[-1.0, 0.0, 2.0]])).passed
 
 
+@pytest.mark.usefixtures("float64_regularizers")
 def test_a_stock_model_can_be_checked_and_is_not_changed():
     inputs = keras.Input((4,))
     h = layers.Dropout(0.5, seed=1)(layers.Dense(6, activation="relu", activity_regularizer="l2")(inputs))
