@@ -100,6 +100,9 @@ class BackpropModel(BackpropTrainer, keras.Model):
 class FunctionalBackpropModel(BackpropModel, _keras.Functional):
     """What `BackpropModel(inputs, outputs)` makes, as `keras.Model(inputs, outputs)` makes a `Functional`."""
 
+    def __reduce__(self):
+        return BackpropModel._unpickle_model, super().__reduce__()[1]  # by a class that pickle finds under its name
+
 
 # To people and to saved files it is a BackpropModel.
 FunctionalBackpropModel.__name__ = FunctionalBackpropModel.__qualname__ = "BackpropModel"

@@ -13,7 +13,8 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras
-from keras_backprop.rule import MissingRuleError
+from keras_backprop.registry import backward_rule, composition
+from keras_backprop.rule import Gradients, MissingRuleError
 
 
 class Objective(NamedTuple):
@@ -95,6 +96,8 @@ class _Hooks:
         aggregate = _keras.current(model, "_aggregate_additional_loss")
 
         def aggregate_recorded(loss):
+            if isinstance(loss, keras.KerasTensor):  # inside a user's own `compute_loss`
+                return aggregate(loss)
             known = any(loss is y for call in record.calls for y in call.outputs)
             if not known:
                 raise MissingRuleError(
@@ -102,7 +105,8 @@ class _Hooks:
                     "cannot follow. Compute it from the layer's inputs in a layer without a rule of its own, with "
                     "`keras.ops` only, or as an `activity_regularizer`."
                 )
-            self.upstream.append((loss, aggregate(tf.ones_like(loss)) / tf.cast(tf.size(loss), loss.dtype)))
+            ones = tf.ones_like(loss)
+            self.upstream.append((loss, ones * aggregate(ones) / tf.cast(tf.size(loss), loss.dtype)))
             return aggregate(loss)
 
         self._replace(model, _aggregate_additional_loss=aggregate_recorded)
@@ -125,19 +129,23 @@ class _Hooks:
         """The compiled loss, with each of its losses recorded."""
 
         def call(y, y_pred, sample_weight=None):
-            if not compiled.built:
-                compiled(y, y_pred, sample_weight)
-            shadow = object.__new__(type(compiled))  # Keras objects refuse `copy.copy`
-            vars(shadow).update(vars(compiled))
-            shadow._flat_losses = [
-                entry._replace(
-                    loss=RecordedLoss(entry.loss, entry.loss_weights, self.record, self.upstream, compiled.dtype)
-                )
-                for entry in compiled._flat_losses
-            ]
-            return shadow(y, y_pred, sample_weight)
+            if any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten(y_pred)):
+                return CompiledLoss(self, compiled, y, sample_weight)(y_pred)
+            return self.run_compiled_loss(compiled, self.upstream, y, y_pred, sample_weight)
 
         return call
+
+    def run_compiled_loss(self, compiled, upstream, y, y_pred, sample_weight):
+        """The value of the compiled loss; where the gradient starts is added to `upstream`."""
+        if not compiled.built:
+            compiled(y, y_pred, sample_weight)
+        shadow = object.__new__(type(compiled))  # Keras objects refuse `copy.copy`
+        vars(shadow).update(vars(compiled))
+        shadow._flat_losses = [
+            entry._replace(loss=RecordedLoss(entry.loss, entry.loss_weights, self.record, upstream, compiled.dtype))
+            for entry in compiled._flat_losses
+        ]
+        return shadow(y, y_pred, sample_weight)
 
 
 class RecordedLoss:
@@ -150,7 +158,7 @@ class RecordedLoss:
         recorded = []
 
         def call(targets, predictions):
-            recorded.append(self._values(targets, y_pred, predictions))
+            recorded.append(tf.convert_to_tensor(self._values(targets, y_pred, predictions)))
             return recorded[-1]
 
         self.original = _keras.current(self.loss, "call")
@@ -206,14 +214,80 @@ def _summed_to(weights, values):
     return tf.reshape(tf.reduce_sum(weights, axes), tf.shape(values))
 
 
+class CompiledLoss(keras.Operation):
+    """The compiled loss as an operation, for a user's `compute_loss` that calls Keras's and adds to it."""
+
+    def __init__(self, hooks, compiled, y, sample_weight):
+        super().__init__(name="compiled_loss")
+        self.hooks, self.compiled, self.y, self.sample_weight = hooks, compiled, y, sample_weight
+
+    def compute_output_spec(self, y_pred):
+        return keras.KerasTensor((), self.compiled.dtype)
+
+
+@composition(CompiledLoss)
+def compiled_loss(record, op, y_pred):
+    """E = Σ c·e over the errors e of the compiled losses, with the coefficients c that Keras gives them"""
+    upstream: list = []
+    value = op.hooks.run_compiled_loss(op.compiled, upstream, op.y, y_pred, op.sample_weight)
+    errors, coefficients = zip(*upstream, strict=True)
+    return record.run_as(op, weighted_total, weighted_total, "compiled_loss", value, coefficients, errors)
+
+
+def weighted_total(value, coefficients, errors):
+    """The value of Σ c·e, computed already."""
+    return value
+
+
+@backward_rule(weighted_total)
+def weighted_total_backward(call, dy):
+    """E = Σ c·e        de = c·dy"""
+    coefficients = call.arguments["coefficients"]
+    return Gradients(None, *[None] * len(coefficients), *[c * tf.cast(dy, c.dtype) for c in coefficients])
+
+
 def _overridden(model, record, x, y, y_pred, sample_weight, training):
-    """A user's own `compute_loss`: expanded into operations, with the predictions and the added losses symbolic."""
+    """A user's own `compute_loss`: expanded into operations.
 
-    def compute_loss(y_pred, losses):
+    Symbolic are the predictions, the added losses and what layers keep of the forward pass in their attributes. Metrics
+    that it updates are updated when its values are there.
+    """
+    produced = {id(tensor) for call in record.calls for tensor in call.outputs}
+    layers = model._flatten_layers()
+    kept = [
+        (vars(layer), name, value)
+        for layer in layers
+        for name, value in vars(layer).items()
+        if tf.is_tensor(value) and id(value) in produced
+    ]
+    metrics = [metric for layer in layers for metric in layer._metrics]
+
+    def compute_loss(predictions, losses, symbols):
+        updates: list = []
+        for value, symbol in zip(keras.tree.flatten(y_pred), keras.tree.flatten(predictions), strict=True):
+            if _keras.get_keras_mask(value) is not None:
+                _keras.set_keras_mask(symbol, _keras.get_keras_mask(value))
         model._losses_override = losses
-        try:
-            return model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
-        finally:
-            model._losses_override = []
+        for (attributes, name, _), symbol in zip(kept, symbols, strict=True):
+            attributes[name] = symbol
+        with contextlib.ExitStack() as stack:
+            for metric in metrics:
+                stack.enter_context(_keras.replaced(metric, update_state=_noted(metric, updates)))
+            try:
+                loss = model._compute_loss(x=x, y=y, y_pred=predictions, sample_weight=sample_weight, training=training)
+            finally:
+                model._losses_override = []
+                for attributes, name, value in kept:
+                    attributes[name] = value
+        return loss, updates
 
-    return record.run_as(compute_loss, compute_loss, compute_loss, f"{model.name}.compute_loss", y_pred, model.losses)
+    values = [value for _, _, value in kept]
+    path = f"{model.name}.compute_loss"
+    loss, updates = record.run_as(model, compute_loss, compute_loss, path, y_pred, model.losses, values)
+    for metric, args, kwargs in updates:
+        metric.update_state(*args, **kwargs)
+    return loss
+
+
+def _noted(metric, updates):
+    return lambda *args, **kwargs: updates.append((metric, args, kwargs))

@@ -2,7 +2,8 @@
 
 Keras can call a layer on symbolic tensors and then knows which operations it consists of. We do that while the layer's own
 weights are symbolic too: an expression of weights alone, `exp(self.b)`, would otherwise be computed on the spot, and
-the weight's gradient would silently disappear. What cannot be followed this way (random numbers, state updates, Python
+the weight's gradient would silently disappear. State that the call assigns (a counter, the seed of random numbers) is kept
+back and assigned when the graph has run. What cannot be followed this way (random numbers of an unknown batch size, Python
 control flow on values, raw TensorFlow) is an error that says so.
 """
 
@@ -25,6 +26,7 @@ class Graph(NamedTuple):
         steps: list of Keras nodes, in the order to run them.
         outputs: what the call returned, with symbolic tensors in it.
         losses: list of (layer, symbolic tensor) that `add_loss` was called with.
+        updates: list of (`keras.Variable`, tensor): the state that the call assigns, seeds of random numbers included.
     """
 
     inputs: list
@@ -32,6 +34,7 @@ class Graph(NamedTuple):
     steps: list
     outputs: Any
     losses: list
+    updates: list
 
 
 def expand(op, call, path, args, kwargs):
@@ -64,6 +67,7 @@ def expand(op, call, path, args, kwargs):
     with (
         _keras.partial_nodes(),
         _keras.grouped_convolutions(),
+        _keras.sums_of_lists(),
         _nodes_removed(layers),
         _symbolic_weights(layers) as weights,
         _losses_collected(layers) as losses,
@@ -78,18 +82,16 @@ def expand(op, call, path, args, kwargs):
                 raise MissingRuleError(
                     _message(op, path, f"calling it on symbolic tensors failed with {type(error).__name__}: {reason}")
                 ) from error
-        if watch.updates:
-            names = ", ".join(sorted(set(watch.updates)))
-            raise MissingRuleError(
-                _message(op, path, f"it draws random numbers or assigns state ({names}) in its call")
-            )
+        learned = sorted(variable.path for variable, _ in watch.updates if variable.trainable)
+        if learned:
+            raise MissingRuleError(_message(op, path, f"it assigns to its weight {', '.join(learned)} in its call"))
         if watch.reads:
             names = ", ".join(sorted(set(watch.reads)))
             raise MissingRuleError(_message(op, path, f"it reads the value of its weight {names} outside `keras.ops`"))
         leaves = [x for x in keras.tree.flatten((outputs, losses)) if isinstance(x, keras.KerasTensor)]
         steps = _keras.graph_steps(leaves)
         used = {id(x) for node in steps for x in node.input_tensors} | {id(x) for x in leaves}
-    return Graph(inputs, [pair for pair in weights if id(pair[0]) in used], steps, outputs, losses)
+    return Graph(inputs, [pair for pair in weights if id(pair[0]) in used], steps, outputs, losses, watch.updates)
 
 
 def tensor_leaves(structure):
@@ -186,7 +188,8 @@ def _losses_collected(layers):
         for layer in layers:
 
             def add_loss(loss, layer=layer):
-                losses.extend((layer, x) for x in keras.tree.flatten(loss))
+                own = layer is layers[0]  # a layer inside adds its loss when it is run
+                losses.extend((layer, x) for x in keras.tree.flatten(loss) if own or isinstance(x, keras.KerasTensor))
 
             stack.enter_context(_keras.replaced(layer, add_loss=add_loss))
         yield losses
@@ -208,16 +211,21 @@ class _Watch(_keras.StatelessScope):
 
     def __init__(self, layers):
         super().__init__(initialize_variables=False)
-        self.updates, self.reads = [], []
+        self.updates, self.reads, self._values = [], [], {}
         self._trainable = {id(v) for layer in layers[:1] for v in layer.trainable_variables}
+        self._outer = _keras.current_stateless_scope()
 
     def add_update(self, update):
-        self.updates.append(update[0].path)
+        variable, value = update
+        self.updates.append((variable, value))
+        self._values[id(variable)] = value
 
     def get_current_value(self, variable):
+        if id(variable) in self._values:
+            return self._values[id(variable)]
         if id(variable) in self._trainable:
             self.reads.append(variable.path)
-        return None
+        return self._outer.get_current_value(variable) if self._outer is not None else None
 
 
 def static_shapes(node, arguments):

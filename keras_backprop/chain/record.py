@@ -176,8 +176,16 @@ class Record:
             outputs = self.run(node.operation, *node_args, **node_kwargs)
             tensors = [y for y in keras.tree.flatten(outputs) if tf.is_tensor(y)]
             values.update(zip(map(id, node.outputs), tensors, strict=True))
+        if graph.updates and self._expansions is not None:
+            raise MissingRuleError(f"'{path}' assigns state or draws random numbers inside a loop over time.")
+        for variable, new in graph.updates:
+            variable.assign(value(new))
         for layer, loss in graph.losses:
             layer.add_loss(value(loss))
+        for layer in op._flatten_layers() if isinstance(op, keras.layers.Layer) else ():
+            for name, kept in vars(layer).items():  # a tensor that the call keeps for later
+                if isinstance(kept, keras.KerasTensor) and id(kept) in values:
+                    vars(layer)[name] = values[id(kept)]
         return keras.tree.map_structure(value, graph.outputs)
 
     def _expanded(self, op, call, path, args, kwargs):

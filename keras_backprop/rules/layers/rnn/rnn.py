@@ -81,8 +81,9 @@ def mask_of_steps(mask, reverse):
 
 
 def converted(record, x, dtype):
-    """x in another dtype, as a link of the chain."""
+    """x in another dtype, as a link of the chain. Of a state that the layer keeps, the value before this step's update."""
+    if isinstance(x, keras.Variable):
+        return tf.cast(tf.identity(x.value), dtype)
     result = keras.ops.convert_to_tensor(x, dtype=dtype)
-    if not isinstance(x, keras.Variable):
-        record.convert(x, result)
+    record.convert(x, result)
     return result

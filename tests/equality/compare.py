@@ -1,0 +1,144 @@
+"""What can be observed of a trained model, and how far two observations are apart."""
+
+import numbers
+import warnings
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_backprop import BackpropModel, BackpropSequential
+
+
+class Classes(NamedTuple):
+    """The two classes a user's program would name."""
+
+    Model: Any
+    Sequential: Any
+
+
+STOCK = Classes(keras.Model, keras.Sequential)
+SUBJECTS = {"backprop": Classes(BackpropModel, BackpropSequential)}
+"""Who is compared with stock Keras. One more line here, and the whole grid runs once more against it."""
+
+
+def observe(model, history=None, **more):
+    """Everything there is to see of a model after training, as nested Python data.
+
+    Args:
+        model: a Keras model.
+        history: the `History` that `fit` returned, or None.
+        **more: further results, nested data and tensors.
+    """
+    seen = {
+        "weights": [(v.shape, v.dtype, _array(v)) for v in model.variables],
+        "trainable": [v.name for v in model.trainable_variables],
+        "metrics": [(m.name, _plain(m.result())) for m in model.metrics] if model.compiled else None,
+        **{name: _plain(value) for name, value in more.items()},
+    }
+    optimizer = model.optimizer if model.compiled else None
+    if optimizer is not None:
+        seen["optimizer"] = [(v.shape, v.dtype, _array(v)) for v in optimizer.variables]
+        seen["iterations"] = int(optimizer.iterations)
+        seen["stop_training"] = model.stop_training
+    if history is not None:
+        seen["history"] = _plain(list(history.history.items()))
+        seen["epochs"] = history.epoch
+        seen["params"] = history.params
+    return seen
+
+
+def run(program, classes, *args):
+    """What a program lets one see: its observations, warnings and, if it fails, its error.
+
+    Names, seeds and Keras's global settings start afresh, so that two runs differ in `classes` alone.
+    """
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(7)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            seen = program(classes, *args)
+        except Exception as error:
+            seen = {"error": error_text(error)}
+        finally:
+            keras.config.set_floatx(floatx)
+            keras.config.set_dtype_policy(policy)
+    texts = {f"{w.category.__name__}: {w.message}" for w in caught if not _about_numpy(w)}
+    return {**seen, "warnings": sorted(_without_class_names(text) for text in texts)}
+
+
+def error_text(error):
+    """Type and first line of an error, without the stack of layers that Keras appends."""
+    return f"{type(error).__name__}: {_without_class_names(str(error).strip().splitlines()[0])}"
+
+
+def differences(ours, stock, tolerance, path=""):
+    """The places where two observations differ, as text.
+
+    Floating point numbers may differ by `tolerance`, relative to the largest number of their array, or absolutely where that
+    is below 1. Everything else (keys and their order, types, dtypes, shapes, integers, names, texts) must be equal.
+    """
+    if type(ours) is not type(stock):
+        return [f"{path}: {type(ours).__name__} for {type(stock).__name__} ({ours!r} for {stock!r})"]
+    if isinstance(ours, dict):
+        if list(ours) != list(stock):
+            return [f"{path}: keys {list(ours)} for {list(stock)}"]
+        return [d for key in stock for d in differences(ours[key], stock[key], tolerance, f"{path}/{key}")]
+    if isinstance(ours, (list, tuple)):
+        if len(ours) != len(stock):
+            return [f"{path}: {ours!r} for {stock!r}"]
+        pairs = enumerate(zip(ours, stock, strict=True))
+        return [d for i, (a, b) in pairs for d in differences(a, b, tolerance, f"{path}/{i}")]
+    if isinstance(ours, (np.ndarray, np.generic, float)):
+        return _number_differences(np.asarray(ours), np.asarray(stock), tolerance, path)
+    return [] if ours == stock else [f"{path}: {ours!r} for {stock!r}"]
+
+
+def _number_differences(ours, stock, tolerance, path):
+    if ours.shape != stock.shape or ours.dtype != stock.dtype:
+        return [f"{path}: {ours.dtype}{ours.shape} for {stock.dtype}{stock.shape}"]
+    if not np.issubdtype(ours.dtype, np.floating):
+        return [] if np.array_equal(ours, stock) else [f"{path}: {ours!r} for {stock!r}"]
+    if not np.array_equal(np.isfinite(ours), np.isfinite(stock)):
+        return [f"{path}: {ours!r} for {stock!r}"]
+    finite = np.isfinite(stock)
+    error = np.max(np.abs(ours[finite] - stock[finite]), initial=0.0)
+    size = max(1.0, np.max(np.abs(stock[finite]), initial=0.0))
+    return [] if error <= tolerance * size else [f"{path}: off by {error:.1e}, of {size:.1e}"]
+
+
+def _plain(value):
+    """Nested data with tensors as arrays; what else there is stays."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (keras.Variable, tf.Tensor)):
+        return _array(value)
+    if isinstance(value, numbers.Number) or value is None or isinstance(value, (str, np.ndarray)):
+        return value
+    return str(value)
+
+
+def _array(value):
+    array = keras.ops.convert_to_numpy(value)
+    return array.astype("float32") if array.dtype.name == "bfloat16" else array
+
+
+def _about_numpy(warning):
+    return "__array__ implementation doesn't accept a copy keyword" in str(warning.message)
+
+
+def _without_class_names(text):
+    """Texts name the model's class, which is what the two runs differ in by intent."""
+    for ours, stock in (
+        ("BackpropSequential", "Sequential"),
+        ("BackpropModel", "Functional"),
+        ("backprop_sequential", "sequential"),
+        ("backprop_model", "functional"),
+    ):
+        text = text.replace(ours, stock)
+    return text

@@ -1,0 +1,72 @@
+"""docs/equality.md: every option that the equality suite covers, from its tables.
+
+python -m tests.equality.report
+"""
+
+import pathlib
+
+import keras
+
+from tests.equality import grid, options, scenarios
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "equality.md"
+
+TITLES = {
+    "problem": "Models",
+    "data": "How the data is given",
+    "weights": "Sample and class weights",
+    "fit": "Arguments of `fit`",
+    "optimizer": "Optimizers",
+    "compile": "Arguments of `compile`",
+    "precision": "Dtype policies",
+    "callbacks": "Callbacks",
+    "trainable": "Trainable flags",
+    "saving": "Saving, loading, copying: stock to ours, ours to stock, ours to ours",
+    "training": "Other ways to train",
+}
+
+
+DIFFERENCES = """
+## Where one can tell the two apart
+* `clone_model` of a `BackpropSequential` is a `keras.Sequential`, as of any subclass of `Sequential`. `BackpropModel.from_keras(clone)`
+  is the way back; so it is for a stock model that was loaded from a file. The way to stock is `keras.Model(model.inputs, model.outputs)`.
+* `TensorBoard(write_graph=True)` writes the model's JSON for the classes `Functional` and `Sequential` themselves only.
+* A layer or `compute_loss` that cannot be followed raises `MissingRuleError` before the first update: raw TensorFlow, Python
+  control flow on values, random numbers of an unknown batch size.
+* Keras's own tests that fail on our classes, with reasons: `tests/keras_own/differences.txt`.
+"""
+
+
+def is_current():
+    """Whether this is the Keras that the page is about: the tables depend on what it has."""
+    return keras.__version__.rsplit(".", 1)[0] == "3.15"
+
+
+def page():
+    """The text of docs/equality.md."""
+    alone, pairs = grid.alone(), grid.pairs()
+    lines = [
+        "# What is compared with stock Keras",
+        "",
+        "Made by `python -m tests.equality.report` from the tables in `tests/equality/`; do not edit.",
+        "",
+        "A case trains the same model twice from the same seed, once as `keras.Model` and once as `BackpropModel`, for 50",
+        "steps where the option allows it. Then all weights and states, the optimizer's variables, the history, the metrics,",
+        "`evaluate`, `predict`, `train_on_batch`, `test_on_batch` and the warnings must be equal: texts, types, dtypes,",
+        "shapes and the order of keys exactly, numbers within",
+        ", ".join(f"{tolerance:g} ({name})" for name, tolerance in options.PRECISION.items())
+        + f", {grid.XLA:g} (float32 under XLA),",
+        "relative to the largest number of their array or to 1. LoRA is held to the tolerance of float32 in float64 too,",
+        "because Keras keeps its weights in float32.",
+        "",
+        f"{len(alone)} cases have one option, in float32 and in float64. {len(pairs)} cases have an option of every table, so that",
+        "every pair of options of different tables that stock Keras accepts occurs (except each optimizer with each model).",
+        f"{sum(map(len, scenarios.SCENARIOS.values()))} scenarios are longer programs. A part runs with the tests, all of it with `-m slow`.",
+    ]
+    for axis, table in {**grid.TABLES, **scenarios.SCENARIOS}.items():
+        lines += ["", f"## {TITLES[axis]}", *(f"* {name}" for name in table if name not in ("nothing", "none"))]
+    return "\n".join(lines) + "\n" + DIFFERENCES
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

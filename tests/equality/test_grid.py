@@ -1,0 +1,87 @@
+"""After 50 steps weights, optimizer variables, history and metrics equal stock Keras's, whatever `fit` and `compile` are given.
+
+A part runs by default; `-m slow` runs the whole. `python -m tests.equality.grid PATTERN` runs cases by name.
+"""
+
+import os
+
+import keras
+import numpy as np
+import pytest
+
+from tests.equality import compare, grid, report, scenarios
+
+EVERY = int(os.environ.get("EQUALITY_EVERY", "9"))
+
+
+def thinned(cases, every, name):
+    """All cases as parameters; but for every so many they are slow."""
+    return [
+        pytest.param(case, id=name(case), marks=() if i % every == 0 else pytest.mark.slow)
+        for i, case in enumerate(cases)
+    ]
+
+
+def assert_equal(ours, stock, tolerance):
+    found = compare.differences(ours, stock, tolerance)
+    assert not found, "\n".join(found[:10])
+    if "error" in stock and not report.is_current():
+        pytest.skip(f"stock Keras {keras.__version__} cannot: {stock['error']}")
+    assert "error" not in stock, stock["error"]
+
+
+@pytest.mark.parametrize("subject", compare.SUBJECTS)
+@pytest.mark.parametrize("case", thinned(grid.alone(), EVERY, lambda case: case.name))
+def test_an_option_by_itself(case, subject):
+    stock = compare.run(grid.program, compare.STOCK, case)
+    assert_equal(compare.run(grid.program, compare.SUBJECTS[subject], case), stock, case.tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subject", compare.SUBJECTS)
+@pytest.mark.parametrize("case", grid.pairs(), ids=lambda case: case.name)
+def test_a_pair_of_options(case, subject):
+    found = grid.disagreements(case, subject)
+    assert not found, "\n".join(found[:10])
+
+
+ALL = [(group, name) for group, table in scenarios.SCENARIOS.items() for name in table]
+
+
+@pytest.mark.parametrize("subject", compare.SUBJECTS)
+@pytest.mark.parametrize("which", thinned(ALL, EVERY, lambda which: ": ".join(which)))
+def test_a_scenario(which, subject, tmp_path):
+    scenario, ours = scenarios.SCENARIOS[which[0]][which[1]], compare.SUBJECTS[subject]
+    pairs = {"stock": (compare.STOCK, compare.STOCK), "ours": (ours, ours)}
+    if which[0] == "saving":
+        pairs.update({"ours to stock": (ours, compare.STOCK), "stock to ours": (compare.STOCK, ours)})
+    seen = {}
+    for name, classes in pairs.items():
+        (tmp_path / name).mkdir()
+        seen[name] = compare.run(scenario, *classes, tmp_path / name)
+    for name in list(pairs)[1:]:
+        assert_equal(seen[name], seen["stock"], 1e-6)
+
+
+def test_the_page_is_not_stale():
+    if not report.is_current():
+        pytest.skip("the tables depend on what this Keras has; the page is about 3.15")
+    assert report.PAGE.read_text() == report.page(), "run `python -m tests.equality.report`"
+
+
+def test_every_option_occurs_in_the_grid():
+    cases = grid.alone()
+    for axis, table in grid.TABLES.items():
+        assert {getattr(case, axis) for case in cases} == set(table)
+
+
+def test_a_small_difference_is_noticed():
+    stock = {"weights": [np.ones(3, "float32")], "history": [["loss", [0.5]]], "epoch": 1}
+    assert compare.differences(stock, stock, 1e-6) == []
+    assert compare.differences({**stock, "weights": [np.full(3, 1.00001, "float32")]}, stock, 1e-6)
+    assert compare.differences({**stock, "weights": [np.ones(3)]}, stock, 1e-6)
+    assert compare.differences({**stock, "history": [["loss", [np.float32(0.5)]]]}, stock, 1e-6)
+    assert compare.differences({**stock, "history": [["los", [0.5]]]}, stock, 1e-6)
+    assert compare.differences({**stock, "epoch": 2}, stock, 1e-6)
+    assert compare.differences({**stock, "weights": [np.full(3, np.nan, "float32")]}, stock, 1e-6)
+    assert compare.differences(dict(reversed(stock.items())), stock, 1e-6)

@@ -1,0 +1,39 @@
+"""Run Keras's own tests of trainers, models, callbacks and optimizers on our classes.
+
+python -m tests.keras_own.run                                       all of them
+python -m tests.keras_own.run trainers/trainer_test.py -k fit       some; further arguments are pytest's
+python -m tests.keras_own.run --stock                               on the stock classes, to compare
+"""
+
+import os
+import pathlib
+import sys
+
+import pytest
+
+FOLDERS = ("trainers", "models", "callbacks", "optimizers")
+
+
+def main(arguments):
+    """The exit status of pytest."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    source = pathlib.Path(keras.__file__).parent / "src"
+    chosen = [a for a in arguments if a.split("::")[0].endswith(".py")]
+    options = [a for a in arguments if a not in chosen]
+    os.chdir(source)
+    own = [
+        *("-p", "tests.keras_own.substitute", "-p", "no:cacheprovider"),
+        *("-c", os.devnull, f"--rootdir={source}", "--import-mode=importlib", "-o", "python_files=*_test.py"),
+    ]
+    return pytest.main([*own, *options, *(chosen or _all(source))])
+
+
+def _all(source):
+    return [str(path.relative_to(source)) for folder in FOLDERS for path in sorted((source / folder).glob("*_test.py"))]
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+    sys.exit(main(sys.argv[1:]))
