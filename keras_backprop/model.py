@@ -10,9 +10,10 @@ from keras_backprop import _keras
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.objective import record_objective
+from keras_backprop.training.distribution import DistributedTrainer
 
 
-class BackpropTrainer:
+class BackpropTrainer(DistributedTrainer):
     """`train_step` by explicit backpropagation. A mixin: put it before a Keras model class.
 
     Everything else of `fit` stays Keras's: data, metrics, callbacks, the optimizer.

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.replicas import divisor_over_replicas
 from keras_backprop.rule import MissingRuleError
 
 
@@ -50,7 +51,8 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
             upstream[:] = [(loss, tf.ones_like(loss))]
         else:
             loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
-    return Objective(loss, upstream)
+    # Replicas wait for each other in some of these. Before, they would have mixed up what their layers `add_loss`.
+    return Objective(loss, [(tensor, gradient() if callable(gradient) else gradient) for tensor, gradient in upstream])
 
 
 class _Hooks:
@@ -130,11 +132,12 @@ class RecordedLoss:
         with _keras.replaced(self.loss, call=call):
             value = self.loss(y_true, y_pred, sample_weight)
         values = recorded[-1]
-        gradient = self._coefficients(values, y_pred, sample_weight)
-        if self.weight is not None:
-            gradient *= tf.cast(self.weight, gradient.dtype)
-        self.upstream.append((values, gradient))
+        self.upstream.append((values, lambda: self._gradient(values, y_pred, sample_weight)))
         return value
+
+    def _gradient(self, values, y_pred, sample_weight):
+        gradient = self._coefficients(values, y_pred, sample_weight)
+        return gradient if self.weight is None else gradient * tf.cast(self.weight, gradient.dtype)
 
     def _values(self, targets, source, predictions):
         """The per-example errors, recorded."""
@@ -166,8 +169,8 @@ class RecordedLoss:
         if loss.reduction not in (None, "none", "sum") and len(values.shape):
             divisor = tf.cast(tf.size(weights), dtype)
             if loss.reduction == "mean_with_sample_weight" and sample_weight is not None:
-                divisor = tf.reduce_sum(sample_weight)
-            weights = _keras.scale_loss_for_distribution(tf.math.divide_no_nan(weights, divisor))
+                divisor, mask = tf.reduce_sum(sample_weight), None
+            weights = tf.math.divide_no_nan(weights, divisor_over_replicas(divisor, mask))
         return _summed_to(weights, values)
 
 
