@@ -30,7 +30,9 @@ def bytes_sent():
             name = os.readlink(f"/proc/self/fd/{entry}")
             if name.startswith("socket:"):
                 with socket.socket(fileno=os.dup(int(entry))) as one:
-                    sent[name] = struct.unpack_from("Q", one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192), 120)[0]
+                    sent[name] = struct.unpack_from("Q", one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192), 120)[
+                        0
+                    ]
         except (OSError, struct.error):
             continue  # closed meanwhile, or no TCP socket
     return sent
@@ -79,7 +81,9 @@ def main():
 
     from keras_backprop.training.launch import launch
 
-    print(f"{'workers':>7} {'gradients':>12} {'sent a step and worker':>23} {'ring':>12} {'measured/ring':>13} {'a step':>9}")
+    print(
+        f"{'workers':>7} {'gradients':>12} {'sent a step and worker':>23} {'ring':>12} {'measured/ring':>13} {'a step':>9}"
+    )
     for count in args.workers:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, __file__, str(args.width), str(args.steps), folder]
@@ -88,7 +92,10 @@ def main():
         gradients, sent = reports[0]["gradients"], sum(r["sent"] for r in reports) / count
         ring, seconds = 2 * (count - 1) / count * gradients, max(r["seconds"] for r in reports)
         ratio = f"{sent / ring:>13.3f}" if ring else f"{'–':>13}"
-        print(f"{count:>7} {gradients:>10,} B {sent:>21,.0f} B {ring:>10,.0f} B {ratio} {seconds * 1e3:>6.1f} ms", flush=True)
+        print(
+            f"{count:>7} {gradients:>10,} B {sent:>21,.0f} B {ring:>10,.0f} B {ratio} {seconds * 1e3:>6.1f} ms",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -114,7 +114,9 @@ class Record:
 
     def _run_graph(self, graph, call, args, kwargs):
         """Follow a Functional graph node by node (a Sequential holds one)."""
-        run_through_graph, standardize = (_keras.current(graph, n) for n in ("_run_through_graph", "_standardize_inputs"))
+        run_through_graph, standardize = (
+            _keras.current(graph, n) for n in ("_run_through_graph", "_standardize_inputs")
+        )
 
         def record_nodes(inputs, operation_fn=lambda op: op, call_fn=None):
             return run_through_graph(inputs, operation_fn=lambda op: operation_fn(_Recorded(op, self.run)))

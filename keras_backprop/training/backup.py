@@ -28,10 +28,9 @@ def kept(callbacks, chief):
         for callback in keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)):
             if isinstance(callback, keras.callbacks.BackupAndRestore):
                 backup = _Backup(callback, chief)
-                stand_ins = {"_save_model": backup.save, "_load_model": backup.load}
-                if not chief:
-                    stand_ins["on_train_end"] = lambda logs=None: None  # the chief deletes the backup
-                stack.enter_context(_keras.replaced(callback, **stand_ins))
+                stack.enter_context(_keras.replaced(callback, _save_model=backup.save, _load_model=backup.load))
+                if not chief:  # the chief deletes the backup
+                    stack.enter_context(_keras.replaced(callback, on_train_end=lambda logs=None: None))
         yield
 
 

@@ -11,6 +11,7 @@ import inspect
 import itertools
 import pathlib
 import tempfile
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -21,7 +22,10 @@ SUPPORTED = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredSt
 """Strategies whose replicas hold all weights and take every step together."""
 
 
-class DistributedTrainer:
+_Trainer: Any = object  # what it is mixed into: of Keras, without types
+
+
+class DistributedTrainer(_Trainer):
     """What a trainer does under a distribution strategy. A mixin: put it before a Keras model class."""
 
     @property
@@ -32,13 +36,13 @@ class DistributedTrainer:
             NotImplementedError: a strategy that is not one of `SUPPORTED`.
         """
         strategy = super().distribute_strategy
-        if self._distribute_strategy is not None or tf.distribute.has_strategy():
-            if not isinstance(strategy, SUPPORTED):
-                raise NotImplementedError(
-                    f"Training under {type(strategy).__name__} is not supported (model '{self.name}'): its replicas do not take "
-                    "every step together. Use `tf.distribute.MirroredStrategy` for the devices of one machine, "
-                    "`tf.distribute.MultiWorkerMirroredStrategy` for several machines."
-                )
+        none = self._distribute_strategy is None and not tf.distribute.has_strategy()
+        if not none and not isinstance(strategy, SUPPORTED):
+            raise NotImplementedError(
+                f"Training under {type(strategy).__name__} is not supported (model '{self.name}'): its replicas do not take "
+                "every step together. Use `tf.distribute.MirroredStrategy` for the devices of one machine, "
+                "`tf.distribute.MultiWorkerMirroredStrategy` for several machines."
+            )
         return strategy
 
     def fit(self, *args, **kwargs):
@@ -92,7 +96,9 @@ class DistributedTrainer:
                 f"XLA cannot compile a training step of several replicas: compile the model '{self.name}' with "
                 "`jit_compile=False`."
             )
-        function = super()._make_function(_with_first_axes(step_function) if across_workers(strategy) else step_function)
+        function = super()._make_function(
+            _with_first_axes(step_function) if across_workers(strategy) else step_function
+        )
         if self.steps_per_execution == 1:
             return function
 
