@@ -15,6 +15,7 @@ from keras_backprop import BackpropSequential
 random = np.random.default_rng(0)
 X = random.normal(size=(37, 5)).astype("float32")  # 37 = 4·8 + 5: the last batch is uneven
 Y = random.integers(0, 3, 37)
+TOKENS, TAGS = random.integers(0, 7, (37, 5)), random.integers(0, 3, (37, 5))  # 0 is masked
 
 
 def model(options=(), cls=BackpropSequential, **compile_options):
@@ -30,8 +31,12 @@ def model(options=(), cls=BackpropSequential, **compile_options):
         stack.insert(2, keras.layers.BatchNormalization(synchronized="norm" in options))
     if "dropout" in options:
         stack.insert(2, keras.layers.Dropout(0.5))
+    if "masked" in options:
+        recurrent = [keras.layers.Embedding(7, 4, mask_zero=True), keras.layers.GRU(4, return_sequences=True)]
+        stack = [keras.Input((5,)), *recurrent, keras.layers.Dense(3, "softmax")]
     built = cls(stack)
-    loss = keras.losses.SparseCategoricalCrossentropy(reduction="sum" if "sum" in options else "sum_over_batch_size")
+    reduction = next((name for name in ("sum", "mean_with_sample_weight") if name in options), "sum_over_batch_size")
+    loss = keras.losses.SparseCategoricalCrossentropy(reduction=reduction)
     built.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"], **compile_options)
     return built
 
@@ -40,21 +45,22 @@ def train(strategy, options=(), rows=37, epochs=3, callbacks=(), cls=BackpropSeq
     """Train, evaluate and predict under a strategy. Returns a dict of lists."""
     with strategy.scope():
         one = model(options, cls, **compile_options)
-    x, y = X[:rows], Y[:rows]
+    x, y = (TOKENS, TAGS) if "masked" in options else (X, Y)
     history = one.fit(
-        x,
-        y,
+        x[:rows],
+        y[:rows],
         batch_size=8,
+        sample_weight=np.arange(rows) if "mean_with_sample_weight" in options else None,
         epochs=epochs,
         verbose=0,
         shuffle=False,
-        validation_data=(X[:11], Y[:11]),
+        validation_data=(x[:11], y[:11]),
         callbacks=list(callbacks),
     )
     return {
         "history": history.history,
-        "evaluated": one.evaluate(X[:13], Y[:13], batch_size=8, verbose=0),
-        "predicted": one.predict(X[:13], batch_size=8, verbose=0).tolist(),
+        "evaluated": one.evaluate(x[:13], y[:13], batch_size=8, verbose=0),
+        "predicted": one.predict(x[:13], batch_size=8, verbose=0).tolist(),
         "weights": [keras.ops.convert_to_numpy(w).tolist() for w in one.weights],
         "optimizer": [keras.ops.convert_to_numpy(w).tolist() for w in one.optimizer.variables],
     }

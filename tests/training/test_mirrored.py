@@ -88,6 +88,14 @@ def test_two_devices_train_as_stock_keras(train, options):
     problem.assert_equal(train("ours", "two", *options, rows=32), train("stock", "two", *options, rows=32))
 
 
+@SLOW
+@pytest.mark.parametrize("options", [("masked",), ("sum",), ("mean_with_sample_weight",)])
+def test_the_divisor_of_a_mean_is_that_of_the_whole_batch(train, options):
+    """The weights; the loss that Keras reports is the mean of what the replicas report."""
+    two, one = (train("ours", strategy, *options) for strategy in ("two", "one"))
+    problem.assert_equal(*({"weights": result["weights"], "history": {}} for result in (two, one)))
+
+
 def test_xla_is_refused(train):
     assert "NotImplementedError: XLA cannot compile" in train("ours", "two", jit_compile=True)
 
@@ -96,3 +104,9 @@ def test_other_strategies_are_refused_before_the_first_update(train):
     for epochs in (3, 0):
         refusal = train("ours", "central", epochs=epochs)
         assert "NotImplementedError: Training under CentralStorageStrategy is not supported" in refusal
+
+
+@SLOW
+def test_penalties_of_several_replicas_are_not_mixed_up(train):
+    """Synchronized batch norm lets the forward passes of replicas take turns; Keras keeps their losses in one list."""
+    assert "MissingRuleError" in train("ours", "two", "norm", "activity")
