@@ -8,6 +8,8 @@ beside the old one and renames it, and training goes on with the first batch tha
 
 import contextlib
 import json
+import math
+import os
 
 import keras
 import numpy as np
@@ -26,7 +28,7 @@ def kept(callbacks, chief):
     """
     with contextlib.ExitStack() as stack:
         for callback in keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)):
-            if isinstance(callback, keras.callbacks.BackupAndRestore):
+            if getattr(type(callback), "_save_model", None) is keras.callbacks.BackupAndRestore._save_model:
                 backup = _Backup(callback, chief)
                 stack.enter_context(_keras.replaced(callback, _save_model=backup.save, _load_model=backup.load))
                 if not chief:  # the chief deletes the backup
@@ -45,9 +47,11 @@ class _Backup:
     def save(self):
         """Write weights, epoch, batches done and the state of the metrics; then let them take the place of the old."""
         callback, model = self.callback, self.callback.model
-        batches_done = 0 if callback.save_freq == "epoch" else callback._last_batch_seen + 1
         if self.batches_to_skip:
             return  # the backup that we resumed from knows more
+        batches_done = 0
+        if callback.save_freq != "epoch":  # the last of several steps an execution may lie behind the end of the epoch
+            batches_done = min(callback._last_batch_seen + 1, callback.params.get("steps") or math.inf)
         state = {
             "epoch": callback._current_epoch,
             "batch": callback._last_batch_seen,
@@ -55,7 +59,7 @@ class _Backup:
             "seeds": _values(_seeds(model)),
             "metrics": _values(model.metrics_variables) if batches_done else [],
         }
-        weights = callback._weights_path.replace("latest", "new")
+        weights = os.path.join(callback.backup_dir, "new.weights.h5")
         if self.chief:
             tf.io.gfile.makedirs(callback.backup_dir)
         model.save_weights(weights, overwrite=True)  # reading weights is for all workers, writing them for the chief
@@ -79,8 +83,10 @@ class _Backup:
         with tf.io.gfile.GFile(callback._training_metadata_path) as file:
             state = json.loads(file.read())
         callback._current_epoch = state["epoch"]
-        _assign(_seeds(callback.model), state.get("seeds", []))
-        self.batches_to_skip = state.get("batches_done", 0)
+        if "seeds" not in state:
+            return  # written by Keras alone
+        _assign(_seeds(callback.model), state["seeds"])
+        self.batches_to_skip = state["batches_done"]
         if self.batches_to_skip:
             self._skip(state["metrics"])
 
