@@ -139,11 +139,8 @@ class _PartialNode(_Node):
 @contextlib.contextmanager
 def partial_nodes():
     """For the duration of the block, layers that return something besides tensors can be called symbolically."""
-    _layer_module.Node = _PartialNode
-    try:
+    with replaced(_layer_module, Node=_PartialNode):
         yield
-    finally:
-        _layer_module.Node = _Node
 
 
 @contextlib.contextmanager

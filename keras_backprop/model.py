@@ -11,10 +11,11 @@ from keras_backprop.chain.read import read_before
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.objective import record_objective
+from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.fit import CompiledFit
 
 
-class BackpropTrainer(CompiledFit):
+class BackpropTrainer(CompiledFit, DistributedTrainer):
     """`train_step` by explicit backpropagation. A mixin: put it before a Keras model class.
 
     Everything else of `fit` stays Keras's: data, metrics, callbacks, the optimizer.

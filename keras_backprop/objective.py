@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras
 from keras_backprop.registry import backward_rule, composition
+from keras_backprop.replicas import divisor_over_replicas
 from keras_backprop.rule import Gradients, MissingRuleError
 
 
@@ -57,7 +58,12 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
                 if fit_together(y, y_pred):
                     raise
                 raise ValueError(wrong_targets(model, y, y_pred, error)) from error
-    return Objective(loss, upstream)
+    # Replicas wait for each other in some of these. Before, they would have mixed up what their layers `add_loss`.
+    return Objective(loss, _computed(upstream))
+
+
+def _computed(upstream):
+    return [(tensor, gradient() if callable(gradient) else gradient) for tensor, gradient in upstream]
 
 
 def wrong_targets(model, y, y_pred, error=None):
@@ -165,11 +171,14 @@ class RecordedLoss:
         with _keras.replaced(self.loss, call=call):
             value = self.loss(y_true, y_pred, sample_weight)
         values = recorded[-1]
-        gradient = self._coefficients(values, y_pred, sample_weight)
-        if self.weight is not None:
-            gradient *= keras.ops.convert_to_tensor(self.weight, gradient.dtype.name)  # tf.cast would round it first
-        self.upstream.append((values, gradient))
+        self.upstream.append((values, lambda: self._gradient(values, y_pred, sample_weight)))
         return value
+
+    def _gradient(self, values, y_pred, sample_weight):
+        gradient = self._coefficients(values, y_pred, sample_weight)
+        if self.weight is None:
+            return gradient
+        return gradient * keras.ops.convert_to_tensor(self.weight, gradient.dtype.name)  # tf.cast would round it first
 
     def _values(self, targets, source, predictions):
         """The per-example errors, recorded."""
@@ -201,8 +210,8 @@ class RecordedLoss:
         if loss.reduction not in (None, "none", "sum") and len(values.shape):
             divisor = tf.cast(tf.size(weights), dtype)
             if loss.reduction == "mean_with_sample_weight" and sample_weight is not None:
-                divisor = tf.reduce_sum(sample_weight)
-            weights = _keras.scale_loss_for_distribution(tf.math.divide_no_nan(weights, divisor))
+                divisor, mask = tf.reduce_sum(sample_weight), None
+            weights = tf.math.divide_no_nan(weights, divisor_over_replicas(divisor, mask))
         return _summed_to(weights, values)
 
 
@@ -230,7 +239,7 @@ def compiled_loss(record, op, y_pred):
     """E = Σ c·e over the errors e of the compiled losses, with the coefficients c that Keras gives them"""
     upstream: list = []
     value = op.hooks.run_compiled_loss(op.compiled, upstream, op.y, y_pred, op.sample_weight)
-    errors, coefficients = zip(*upstream, strict=True)
+    errors, coefficients = zip(*_computed(upstream), strict=True)
     return record.run_as(op, weighted_total, weighted_total, "compiled_loss", value, coefficients, errors)
 
 

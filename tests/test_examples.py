@@ -44,3 +44,9 @@ def test_custom_layer(capsys):
 def test_no_rule_needed(capsys):
     namespace, printed = run("no_rule_needed", capsys)
     assert "all agree" in printed and namespace["moved"] > 0.01
+
+
+@pytest.mark.slow
+def test_several_machines(capsys):
+    namespace, printed = run("several_machines", capsys)
+    assert namespace["restarts"] == 1 and "a model after 180 steps" in printed

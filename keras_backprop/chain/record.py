@@ -76,7 +76,7 @@ class Record:
 
     def _run_layer(self, layer, args, kwargs):
         refuse_quantized(layer)
-        regularizer = layer.activity_regularizer
+        regularizer = _keras.current(layer, "activity_regularizer")
         sources = args, kwargs
         penalties = []
 
@@ -114,7 +114,9 @@ class Record:
 
     def _run_graph(self, graph, call, args, kwargs):
         """Follow a Functional graph node by node (a Sequential holds one)."""
-        run_through_graph, standardize = graph._run_through_graph, graph._standardize_inputs
+        run_through_graph, standardize = (
+            _keras.current(graph, n) for n in ("_run_through_graph", "_standardize_inputs")
+        )
 
         def record_nodes(inputs, operation_fn=lambda op: op, call_fn=None):
             return run_through_graph(inputs, operation_fn=lambda op: operation_fn(_Recorded(op, self.run)))

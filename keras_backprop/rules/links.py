@@ -3,10 +3,13 @@
 import tensorflow as tf
 
 from keras_backprop.registry import backward_rule, linear
+from keras_backprop.replicas import batch_size_per_replica
 from keras_backprop.rule import BatchMean, Conversion, Gradients, WeightRead
 
 linear(Conversion, lambda call, dy: tf.cast(_reshaped(dy, call.input), call.input.dtype))
-linear(BatchMean, lambda call, dy: tf.math.divide_no_nan(dy, tf.cast(call.saved["n"], dy.dtype)))
+linear(
+    BatchMean, lambda call, dy: tf.math.divide_no_nan(dy, tf.cast(batch_size_per_replica(call.saved["n"]), dy.dtype))
+)
 
 
 @backward_rule(WeightRead)

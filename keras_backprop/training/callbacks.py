@@ -61,7 +61,6 @@ def _has(callback, name):
 
 def _saves_by_epoch(callback, name):
     """A checkpoint's method for batches does nothing if it saves at the end of epochs."""
-    for saver in (keras_callbacks.ModelCheckpoint, keras_callbacks.BackupAndRestore):
-        if isinstance(callback, saver) and getattr(type(callback), name) is getattr(saver, name):
-            return callback.save_freq == "epoch"
-    return False
+    saver = keras_callbacks.ModelCheckpoint
+    is_savers = isinstance(callback, saver) and getattr(type(callback), name) is getattr(saver, name)
+    return is_savers and callback.save_freq == "epoch"

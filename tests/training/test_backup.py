@@ -1,0 +1,37 @@
+"""A training that is interrupted and resumed in one process; killed processes are in `test_several_workers.py`."""
+
+import pathlib
+
+import keras
+import pytest
+import tensorflow as tf
+
+from tests.training import problem
+
+
+class Interrupt(keras.callbacks.Callback):
+    """An error after a number of batches."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches -= 1
+        if self.batches == 0:
+            raise InterruptedError
+
+
+@pytest.mark.parametrize("save_freq", ["epoch", 3])
+def test_a_resumed_training_ends_as_if_never_interrupted(tmp_path, save_freq):
+    """Weights, optimizer state, metrics and dropout; the folder's name is none of our business."""
+    strategy, folder = tf.distribute.get_strategy(), tmp_path / "latest"
+    backup = [keras.callbacks.BackupAndRestore(folder, save_freq=save_freq) for _ in range(2)]
+    with pytest.raises(InterruptedError):
+        problem.train(strategy, ["dropout"], callbacks=[backup[0], Interrupt(9)])
+    assert {path.name for path in pathlib.Path(folder).iterdir()} == {"latest.weights.h5", "training_metadata.json"}
+    resumed = problem.train(strategy, ["dropout"], callbacks=[backup[1]])
+    expected = problem.train(strategy, ["dropout"])
+    expected["history"] = {name: values[1:] for name, values in expected["history"].items()}
+    problem.assert_equal(resumed, expected, tolerance=0)
+    assert not folder.exists()
