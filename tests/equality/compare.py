@@ -34,7 +34,9 @@ def observe(model, history=None, **more):
     seen = {
         "weights": [(v.shape, v.dtype, _array(v)) for v in model.variables],
         "trainable": [v.name for v in model.trainable_variables],
-        "metrics": [(m.name, _plain(m.result())) for m in model.metrics] if model.compiled else None,
+        "metrics": [(m.name, _plain(m.result())) for m in model.metrics if getattr(m, "built", True)]
+        if model.compiled
+        else None,
         **{name: _plain(value) for name, value in more.items()},
     }
     optimizer = model.optimizer if model.compiled else None
@@ -116,9 +118,9 @@ def _plain(value):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if isinstance(value, (keras.Variable, tf.Tensor)):
+    if isinstance(value, (keras.Variable, tf.Tensor, np.ndarray)):
         return _array(value)
-    if isinstance(value, numbers.Number) or value is None or isinstance(value, (str, np.ndarray)):
+    if isinstance(value, numbers.Number) or value is None or isinstance(value, str):
         return value
     return str(value)
 

@@ -168,7 +168,7 @@ def check(program):
 QUIET = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck), "database": None}
 
 
-@settings(max_examples=6, **QUIET)
+@settings(max_examples=4, **QUIET)
 @given(programs())
 def test_a_random_program(program):
     check(program)
