@@ -41,6 +41,7 @@ __all__ = [
     "Trainer",
     "activations",
     "apply_mask",
+    "batch_slices",
     "canonicalize_axis",
     "compute_output_spec",
     "current",
@@ -50,6 +51,7 @@ __all__ = [
     "graph_of",
     "graph_steps",
     "grouped_convolutions",
+    "is_overwritten",
     "ops",
     "partial_nodes",
     "replaced",
@@ -122,6 +124,17 @@ def grouped_convolutions():
         yield
 
 
+@contextlib.contextmanager
+def batch_slices():
+    """For the duration of the block, symbolic tensors have slices `x[:2]`, which Keras knows as `x[:2,]` only."""
+    getitem = keras.KerasTensor.__getitem__
+    keras.KerasTensor.__getitem__ = lambda x, key: getitem(x, key if isinstance(key, (int, list, tuple)) else (key,))
+    try:
+        yield
+    finally:
+        keras.KerasTensor.__getitem__ = getitem
+
+
 def graph_steps(outputs):
     """The nodes that compute `outputs` (KerasTensors), each after the nodes it needs.
 
@@ -173,6 +186,12 @@ def current(owner, name):
     """The attribute, whether or not some thread has replaced it for the moment."""
     value = getattr(owner, name, None)
     return value.original if isinstance(value, _Switch) else value
+
+
+def is_overwritten(owner, name):
+    """Whether somebody has given this one object a method of its own, other than by `replaced`."""
+    value = vars(owner).get(name)
+    return value.own if isinstance(value, _Switch) else value is not None
 
 
 @contextlib.contextmanager

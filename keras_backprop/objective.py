@@ -120,6 +120,8 @@ class RecordedLoss:
         self.loss, self.weight, self.record, self.upstream, self.dtype = loss, weight, record, upstream, dtype
 
     def __call__(self, y_true, y_pred, sample_weight=None):
+        if type(self.loss).__call__ is not keras.losses.Loss.__call__:
+            return self._whole(y_true, y_pred, sample_weight)
         recorded = []
 
         def call(targets, predictions):
@@ -134,6 +136,14 @@ class RecordedLoss:
         if self.weight is not None:
             gradient *= tf.cast(self.weight, gradient.dtype)
         self.upstream.append((values, gradient))
+        return value
+
+    def _whole(self, y_true, y_pred, sample_weight):
+        """A loss with a `__call__` of its own, which weights and reduces in its own way."""
+        loss = self.loss
+        value = self.record.run_as(loss, loss.__call__, loss, loss.name, y_true, y_pred, sample_weight)
+        factor = 1.0 if self.weight is None else self.weight
+        self.upstream.append((value, tf.ones_like(value) * tf.cast(factor, value.dtype)))
         return value
 
     def _values(self, targets, source, predictions):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import keras
 
+from keras_backprop import _keras
 from keras_backprop.rule import Gradients, MissingRuleError
 
 
@@ -214,6 +215,8 @@ def rule_for(op):
         A `Rule`, or None.
     """
     kind = op if isinstance(op, type) else type(op)
+    if isinstance(op, keras.Operation) and _keras.is_overwritten(op, "call"):
+        return None
     if not isinstance(op, type) and _hashable(op) and op in _rules:
         rule = _rules[op]
         rule.forward = _forward_rules.get(op)

@@ -15,8 +15,9 @@ class Row:
         difference_absolute: float, the difference between the directional derivative and a central difference along
             a random direction; NaN where none was taken.
         difference_relative: float, the same, relative.
-        verdict: "ok", "wrong", "kink" (the tape agrees; the error has a kink here, so that finite differences cannot), or
-            "no gradient" (neither the rules nor the tape have one).
+        verdict: "ok", "wrong", "kink" (the tape agrees; the error has a kink here, so that finite differences cannot), "held"
+            (the tape agrees; finite differences do not, because the layer holds something constant in its backward pass, by
+            `stop_gradient` for instance), or "no gradient" (neither the rules nor the tape have one).
         kinks: int, the number of kinks found along the direction.
     """
 
