@@ -126,13 +126,22 @@ def grouped_convolutions():
 
 @contextlib.contextmanager
 def batch_slices():
-    """For the duration of the block, symbolic tensors have slices `x[:2]`, which Keras knows as `x[:2,]` only."""
-    getitem = keras.KerasTensor.__getitem__
+    """For the duration of the block, symbolic tensors have slices `x[:2]`, which Keras knows as `x[:2,]` only.
+
+    And things can be taken from them at indices that are a tensor of a graph, which Keras makes an array of.
+    """
+    getitem, take_spec = keras.KerasTensor.__getitem__, ops.Take.compute_output_spec
+
+    def take(self, x, indices):
+        known = hasattr(indices, "shape") and hasattr(indices, "dtype") and not isinstance(indices, keras.KerasTensor)
+        return take_spec(self, x, keras.KerasTensor(indices.shape, "int32") if known else indices)
+
     keras.KerasTensor.__getitem__ = lambda x, key: getitem(x, key if isinstance(key, (int, list, tuple)) else (key,))
+    ops.Take.compute_output_spec = take
     try:
         yield
     finally:
-        keras.KerasTensor.__getitem__ = getitem
+        keras.KerasTensor.__getitem__, ops.Take.compute_output_spec = getitem, take_spec
 
 
 def graph_steps(outputs):

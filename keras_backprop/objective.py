@@ -173,7 +173,7 @@ class RecordedLoss:
             sample_weight = _keras.apply_mask(sample_weight, mask, dtype=dtype.name, reduction=loss.reduction)
             aligned, sample_weight = _keras.squeeze_or_expand_to_same_rank(values, tf.cast(sample_weight, dtype))
             weights = tf.ones_like(aligned) * sample_weight
-        if loss.reduction not in (None, "none", "sum") and len(values.shape):
+        if loss.reduction not in (None, "none", "sum") and len(weights.shape):
             divisor = tf.cast(tf.size(weights), dtype)
             if loss.reduction == "mean_with_sample_weight" and sample_weight is not None:
                 divisor = tf.reduce_sum(sample_weight)

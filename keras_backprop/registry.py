@@ -171,6 +171,11 @@ def not_differentiable(*keys, because=None):
                 f"'{call.path}' ({type(call.op).__name__}) is declared not differentiable. {because}"
             )
 
+        if getattr(call.op, "trainable_variables", None):
+            raise MissingRuleError(
+                f"'{call.path}' ({type(call.op).__name__}) is declared not differentiable, and has trainable weights. Freeze it "
+                "with `layer.trainable = False`."
+            )
         return Gradients(*[refuse if because else None] * len(call.inputs))
 
     _check_keys(keys)
