@@ -116,6 +116,7 @@ def explicit_gradients(problem):
         result = sweep(record.calls, upstream, problem.weights, problem.inputs)
         gradients = [_dense(result.gradient(v)) for v in problem.weights]
         gradients += [_dense(result.input_gradient(x)) for x in problem.inputs]
+    problem.links = [call.op for call in record.calls]
     problem.holds_something_constant = any(_holds_something_constant(call) for call in record.calls)
     dtypes = {y.dtype.name for call in record.calls for y in call.outputs if y.dtype.name in RELATIVE_TOLERANCE}
     if any(getattr(call.op, "interpolation", "nearest") != "nearest" for call in record.calls):

@@ -37,6 +37,7 @@ class Problem:
 
     losses: tuple = ()
     holds_something_constant = False
+    links: list | tuple = ()  # the operations of the last record
 
     def scope(self, values=None):
         values = {**self.values, **(values or {})}
