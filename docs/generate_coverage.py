@@ -19,6 +19,7 @@ FOLDER = pathlib.Path(__file__).parent
 EXPANDED = {
     "Wrapper": "abstract; what a subclass's `call` consists of",
     "Lambda": "what its function consists of",
+    "STFTSpectrogram": "convolutions",
 }
 """Layers without a rule: they are expanded into the operations and layers that their `call` consists of."""
 
@@ -97,23 +98,53 @@ def state(name, key):
     return "refused" if name in REFUSED or name in NO_RULE else "unknown"
 
 
+def fused(key):
+    """Whether the rule's code calls one of TensorFlow's kernels in `kernels.py` (or those of a convolution)."""
+    rule = rule_for(key)
+    return rule is not None and any(_calls_kernels(f, 4) for f in (rule.backward, rule.forward) if f is not None)
+
+
+def _calls_kernels(function, depth):
+    code = getattr(function, "__code__", None)
+    if code is None or depth == 0:
+        return False
+    codes = [code, *(inner for inner in code.co_consts if inspect.iscode(inner))]
+    names = {name for one in codes for name in one.co_names}
+    if names & {"kernels", "raw_ops", "Convolution", "Window"}:
+        return True
+    near = [function.__globals__.get(name) for name in names]
+    near += [cell.cell_contents for cell in function.__closure__ or ()]
+    return any(_calls_kernels(f, depth - 1) for f in near if inspect.isfunction(f))
+
+
+def figures(name, grid):
+    """The number of cases of the grid in which it took part, and the largest error."""
+    seen = grid.get(name)
+    return f"{seen['cases']} | {seen['error']:.0e}" if seen else " | "
+
+
 def layer_table(layers, grid):
     lines = [
-        "| layer | state | gradients of single examples | cases in the grid | largest error |",
-        "|---|---|---|--:|--:|",
+        "| layer | state | gradients of single examples | fused kernel | cases in the grid | largest error |",
+        "|---|---|---|---|--:|--:|",
     ]
     for name, cls in layers.items():
-        seen = grid.get(cls.__name__, {})
         single = "" if cls.__name__ not in WEIGHT_OWNERS else COUPLED.get(cls.__name__, "yes")
-        error = f"{seen['error']:.0e}" if seen else ""
-        lines.append(f"| {name} | {state(name, cls)} | {single} | {seen.get('cases', '')} | {error} |")
+        kernel = "yes" if fused(cls) else ""
+        lines.append(f"| {name} | {state(name, cls)} | {single} | {kernel} | {figures(cls.__name__, grid)} |")
     return lines
 
 
-def name_table(kind, entries, columns=3):
-    lines = [f"| {kind} | state " * columns + "|", "|---|---" * columns + "|"]
-    cells = [f"| {name} | {state(name, key)} " for name, key in entries.items()]
-    cells += ["| | "] * (-len(cells) % columns)
+def name_table(kind, entries, grid, prefix="", columns=2):
+    lines = [
+        f"| {kind} | state | fused kernel | cases | largest error " * columns + "|",
+        "|---|---|---|--:|--:" * columns + "|",
+    ]
+    cells = [
+        f"| {name} | {state(name, key)} | {'yes' if fused(key) else ''} | {figures(prefix + name, grid)} "
+        for name, key in entries.items()
+    ]
+    cells += ["| | | | | "] * (-len(cells) % columns)
     return lines + ["".join(cells[i : i + columns]) + "|" for i in range(0, len(cells), columns)]
 
 
@@ -128,7 +159,7 @@ def page():
         for n, v in sorted(vars(keras.regularizers).items())
         if isinstance(v, type) and n != "Regularizer" and n[0].isupper()
     }
-    cases = sum(entry["cases"] for entry in grid.values())
+    cases = grid.pop("")["cases"]
     version = keras.__version__.rsplit(".", 1)[0]
     sections = [
         "# Coverage",
@@ -137,20 +168,21 @@ def page():
 * **rule**: a written-out backward rule. **expanded**: made of operations that have rules. **not differentiable**: declared so;
   nothing flows back, as on the tape. **refused**: a clear error.
 * The table's figures come from {cases:,} cases of the gradient grid (`python -m tests.grid.run`
-  runs all); *largest error* is the largest difference from the tape in float64, relative to the largest entry of the
-  tensor's gradient.""",
+  runs all), counted wherever the rule takes part, in a layer made of others too; *largest error* is the largest difference
+  from the tape in float64 in such a case, relative to the largest entry of the tensor's gradient.
+* **fused kernel**: the rule calls one of TensorFlow's kernels that compute a backward pass in one go.""",
         f"## Layers ({len(layers)})",
         "\n".join(layer_table(layers, grid)),
         "## What is expanded or refused, and why",
         "\n".join(f"* `{name}`: {why}." for name, why in {**EXPANDED, **REFUSED}.items()),
         f"## Preprocessing layers ({len(preprocessing)})",
-        "\n".join(name_table("layer", preprocessing)),
+        "\n".join(name_table("layer", preprocessing, grid)),
         "## Activation functions",
-        "\n".join(name_table("function", public_functions(keras.activations))),
+        "\n".join(name_table("function", public_functions(keras.activations), grid)),
         "## Losses",
-        "\n".join(name_table("function", public_functions(keras.losses))),
+        "\n".join(name_table("function", public_functions(keras.losses), grid)),
         "## Regularisers",
-        "\n".join(name_table("class", regularizers)),
+        "\n".join(name_table("class", regularizers, grid)),
         "## Operations that are refused, and why",
         "\n".join(
             f"* `{name}`: {why}."
@@ -158,7 +190,7 @@ def page():
             if rule_for(getattr(_keras.ops, name)) is None
         ),
         "## Operations",
-        "\n".join(name_table("operation", public_operations())),
+        "\n".join(name_table("operation", public_operations(), grid, prefix="ops.")),
     ]
     return "\n\n".join(sections) + "\n"
 

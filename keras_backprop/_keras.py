@@ -44,6 +44,7 @@ __all__ = [
     "Trainer",
     "activations",
     "apply_mask",
+    "batch_slices",
     "can_convert_arrays",
     "canonicalize_axis",
     "compute_output_spec",
@@ -55,6 +56,7 @@ __all__ = [
     "graph_of",
     "graph_steps",
     "grouped_convolutions",
+    "is_overwritten",
     "layers",
     "ops",
     "partial_nodes",
@@ -168,6 +170,26 @@ def sums_of_lists():
             operation.symbolic_call = symbolic_call
 
 
+@contextlib.contextmanager
+def batch_slices():
+    """For the duration of the block, symbolic tensors have slices `x[:2]`, which Keras knows as `x[:2,]` only.
+
+    And things can be taken from them at indices that are a tensor of a graph, which Keras makes an array of.
+    """
+    getitem, take_spec = keras.KerasTensor.__getitem__, ops.Take.compute_output_spec
+
+    def take(self, x, indices):
+        known = hasattr(indices, "shape") and hasattr(indices, "dtype") and not isinstance(indices, keras.KerasTensor)
+        return take_spec(self, x, keras.KerasTensor(indices.shape, "int32") if known else indices)
+
+    keras.KerasTensor.__getitem__ = lambda x, key: getitem(x, key if isinstance(key, (int, list, tuple)) else (key,))
+    ops.Take.compute_output_spec = take
+    try:
+        yield
+    finally:
+        keras.KerasTensor.__getitem__, ops.Take.compute_output_spec = getitem, take_spec
+
+
 def graph_steps(outputs):
     """The nodes that compute `outputs` (KerasTensors), each after the nodes it needs.
 
@@ -219,6 +241,12 @@ def current(owner, name):
     """The attribute, whether or not some thread has replaced it for the moment."""
     value = getattr(owner, name, None)
     return value.original if isinstance(value, _Switch) else value
+
+
+def is_overwritten(owner, name):
+    """Whether somebody has given this one object a method of its own, other than by `replaced`."""
+    value = vars(owner).get(name)
+    return value.own if isinstance(value, _Switch) else value is not None
 
 
 @contextlib.contextmanager

@@ -161,6 +161,8 @@ class RecordedLoss:
         self.loss, self.weight, self.record, self.upstream, self.dtype = loss, weight, record, upstream, dtype
 
     def __call__(self, y_true, y_pred, sample_weight=None):
+        if type(self.loss).__call__ is not keras.losses.Loss.__call__:
+            return self._whole(y_true, y_pred, sample_weight)
         recorded = []
 
         def call(targets, predictions):
@@ -179,6 +181,14 @@ class RecordedLoss:
         if self.weight is None:
             return gradient
         return gradient * keras.ops.convert_to_tensor(self.weight, gradient.dtype.name)  # tf.cast would round it first
+
+    def _whole(self, y_true, y_pred, sample_weight):
+        """A loss with a `__call__` of its own, which weights and reduces in its own way."""
+        loss = self.loss
+        value = self.record.run_as(loss, loss.__call__, loss, loss.name, y_true, y_pred, sample_weight)
+        factor = 1.0 if self.weight is None else self.weight
+        self.upstream.append((value, tf.ones_like(value) * tf.cast(factor, value.dtype)))
+        return value
 
     def _values(self, targets, source, predictions):
         """The per-example errors, recorded."""
@@ -207,7 +217,7 @@ class RecordedLoss:
             sample_weight = _keras.apply_mask(sample_weight, mask, dtype=dtype.name, reduction=loss.reduction)
             aligned, sample_weight = _keras.squeeze_or_expand_to_same_rank(values, tf.cast(sample_weight, dtype))
             weights = tf.ones_like(aligned) * sample_weight
-        if loss.reduction not in (None, "none", "sum") and len(values.shape):
+        if loss.reduction not in (None, "none", "sum") and len(weights.shape):
             divisor = tf.cast(tf.size(weights), dtype)
             if loss.reduction == "mean_with_sample_weight" and sample_weight is not None:
                 divisor, mask = tf.reduce_sum(sample_weight), None

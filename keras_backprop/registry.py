@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import keras
 
+from keras_backprop import _keras
 from keras_backprop.rule import Gradients, MissingRuleError
 
 
@@ -170,6 +171,11 @@ def not_differentiable(*keys, because=None):
                 f"'{call.path}' ({type(call.op).__name__}) is declared not differentiable. {because}"
             )
 
+        if getattr(call.op, "trainable_variables", None):
+            raise MissingRuleError(
+                f"'{call.path}' ({type(call.op).__name__}) is declared not differentiable, and has trainable weights. Freeze it "
+                "with `layer.trainable = False`."
+            )
         return Gradients(*[refuse if because else None] * len(call.inputs))
 
     _check_keys(keys)
@@ -214,6 +220,8 @@ def rule_for(op):
         A `Rule`, or None.
     """
     kind = op if isinstance(op, type) else type(op)
+    if isinstance(op, keras.Operation) and _keras.is_overwritten(op, "call"):
+        return None
     if not isinstance(op, type) and _hashable(op) and op in _rules:
         rule = _rules[op]
         rule.forward = _forward_rules.get(op)

@@ -16,6 +16,11 @@ DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
 @pytest.fixture(scope="module")
 def coverage():
+    return load_coverage()
+
+
+def load_coverage():
+    """The module docs/generate_coverage.py."""
     spec = importlib.util.spec_from_file_location("generate_coverage", DOCS / "generate_coverage.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

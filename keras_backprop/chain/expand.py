@@ -54,11 +54,14 @@ def expand(op, call, path, args, kwargs):
     """
     if isinstance(op, keras.Operation) and not isinstance(op, keras.layers.Layer):
         raise MissingRuleError(_message(op, path, "it is a single operation, there is nothing to expand it into"))
-    inputs = []
+    inputs: list = []
+    inner: list = []  # the sublayers whose symbolic call is under way
 
     def symbolic(x):
         if tf.is_tensor(x) and not isinstance(x, keras.Variable):
-            inputs.append(keras.KerasTensor(x.shape, x.dtype.name))
+            inputs.append(keras.KerasTensor(x.shape, x.dtype.name, sparse=isinstance(x, tf.SparseTensor)))
+            if not layers:  # a loss reads the mask of its predictions; a layer is given it as an argument
+                _keras.set_keras_mask(inputs[-1], _keras.get_keras_mask(x))
             return inputs[-1]
         return x
 
@@ -68,20 +71,18 @@ def expand(op, call, path, args, kwargs):
         _keras.partial_nodes(),
         _keras.grouped_convolutions(),
         _keras.sums_of_lists(),
+        _keras.batch_slices(),
         _nodes_removed(layers),
-        _symbolic_weights(layers) as weights,
-        _losses_collected(layers) as losses,
+        _symbolic_weights(layers, inner) as weights,
+        _losses_collected(layers, inner) as losses,
     ):
-        with _Watch(layers) as watch:
+        with _Watch() as watch:
             try:
                 outputs = call(*args, **kwargs)
             except MissingRuleError:
                 raise
             except Exception as error:
-                reason = str(error).strip().split("\n")[0]
-                raise MissingRuleError(
-                    _message(op, path, f"calling it on symbolic tensors failed with {type(error).__name__}: {reason}")
-                ) from error
+                raise MissingRuleError(_message(op, path, _why(error))) from error
         learned = sorted(variable.path for variable, _ in watch.updates if variable.trainable)
         if learned:
             raise MissingRuleError(_message(op, path, f"it assigns to its weight {', '.join(learned)} in its call"))
@@ -94,9 +95,43 @@ def expand(op, call, path, args, kwargs):
     return Graph(inputs, [pair for pair in weights if id(pair[0]) in used], steps, outputs, losses, watch.updates)
 
 
+def is_weight(x):
+    """Whether x is a variable that training moves."""
+    return isinstance(x, keras.Variable) and x.trainable and tf.as_dtype(x._dtype).is_floating
+
+
+class _SymbolicWeight(keras.KerasTensor):
+    """Stands for a weight in a symbolic call, for those who ask a variable for its value too."""
+
+    def __init__(self, variable):
+        super().__init__(variable.shape, variable.dtype, name=variable.name)
+        self.path, self.trainable = variable.path, True
+
+    @property
+    def value(self):
+        return self
+
+
 def tensor_leaves(structure):
     """The tensors among nested arguments, in the order in which `expand` makes them symbolic."""
     return [x for x in keras.tree.flatten(structure) if tf.is_tensor(x) and not isinstance(x, keras.Variable)]
+
+
+_REASONS = {
+    "cannot be used as input to a TensorFlow function": "it calls TensorFlow directly, not through `keras.ops`",
+    "cannot be used as a boolean": "which way it goes depends on the values of tensors",
+    "doesn't have any actual numerical value": "it takes the values of tensors out of the computation, as NumPy does",
+}
+"""What Keras's own errors about symbolic tensors mean for us."""
+
+
+def _why(error):
+    text = str(error).strip()
+    for sign, reason in _REASONS.items():
+        if sign in text:
+            return reason
+    first = text.split("\n")[0].rstrip(".")
+    return f"calling it on symbolic tensors failed with {type(error).__name__}: {first}"
 
 
 def _message(op, path, reason):
@@ -109,20 +144,19 @@ def _message(op, path, reason):
 
 
 @contextlib.contextmanager
-def _symbolic_weights(layers):
+def _symbolic_weights(layers, inner):
     """Put a symbolic tensor in the place of every trainable weight that is an attribute of the layers.
 
     A sublayer that is called inside becomes one node, and finds out its output's shape with its real weights.
     """
     symbols: dict = {}
     swaps: list = []
-    inner: list = []  # the sublayers whose symbolic call is under way
 
     def symbol(x):
-        if not (isinstance(x, keras.Variable) and x.trainable and tf.as_dtype(x.dtype).is_floating):
+        if not is_weight(x):
             return x
         if id(x) not in symbols:
-            symbols[id(x)] = (keras.KerasTensor(x.shape, x.dtype, name=x.name), x)
+            symbols[id(x)] = (_SymbolicWeight(x), x)
         return symbols[id(x)][0]
 
     for layer in layers:
@@ -181,15 +215,18 @@ def _map_leaves(function, value):
 
 
 @contextlib.contextmanager
-def _losses_collected(layers):
-    """Keep what `add_loss` is called with, instead of adding symbolic tensors to the layers' losses."""
+def _losses_collected(layers, inner):
+    """Keep what `add_loss` is called with, instead of adding symbolic tensors to the layers' losses.
+
+    A sublayer adds its losses when its own node runs.
+    """
     losses: list = []
     with contextlib.ExitStack() as stack:
         for layer in layers:
 
             def add_loss(loss, layer=layer):
-                own = layer is layers[0]  # a layer inside adds its loss when it is run
-                losses.extend((layer, x) for x in keras.tree.flatten(loss) if own or isinstance(x, keras.KerasTensor))
+                if not inner:
+                    losses.extend((layer, x) for x in keras.tree.flatten(loss))
 
             stack.enter_context(_keras.replaced(layer, add_loss=add_loss))
         yield losses
@@ -209,10 +246,9 @@ def _nodes_removed(layers):
 class _Watch(_keras.StatelessScope):
     """Notices what the symbolic call does behind its back: state that is assigned, weights whose value is read."""
 
-    def __init__(self, layers):
+    def __init__(self):
         super().__init__(initialize_variables=False)
         self.updates, self.reads, self._values = [], [], {}
-        self._trainable = {id(v) for layer in layers[:1] for v in layer.trainable_variables}
         self._outer = _keras.current_stateless_scope()
 
     def add_update(self, update):
@@ -223,9 +259,39 @@ class _Watch(_keras.StatelessScope):
     def get_current_value(self, variable):
         if id(variable) in self._values:
             return self._values[id(variable)]
-        if id(variable) in self._trainable:
+        if is_weight(variable):
             self.reads.append(variable.path)
         return self._outer.get_current_value(variable) if self._outer is not None else None
+
+
+class _Weightless(_keras.StatelessScope):
+    """Notices weights that a real call reads; what it assigns is kept for afterwards."""
+
+    def __init__(self):
+        self.outer = _keras.current_stateless_scope()
+        super().__init__()
+        self.updates, self.reads = [], []
+
+    def add_update(self, update):
+        self.updates.append(update)
+        super().add_update(update)
+
+    def get_current_value(self, variable):
+        if is_weight(variable):
+            self.reads.append(variable.path)
+        value = super().get_current_value(variable)
+        return self.outer.get_current_value(variable) if value is None and self.outer is not None else value
+
+
+def run_without_weights(call, error, args, kwargs):
+    """Run `call(*args, **kwargs)`; raise `error` if it uses a trainable weight."""
+    with _Weightless() as scope:
+        outputs = call(*args, **kwargs)
+    if scope.reads:
+        raise error
+    for variable, value in scope.updates:
+        variable.assign(value)
+    return outputs
 
 
 def static_shapes(node, arguments):

@@ -17,8 +17,8 @@ import tensorflow as tf
 from keras_backprop import _keras
 from keras_backprop.chain import expand
 from keras_backprop.chain.step import Step
-from keras_backprop.registry import rule_for
-from keras_backprop.rule import BatchMean, Call, Conversion, MissingRuleError, WeightRead
+from keras_backprop.registry import Rule, rule_for
+from keras_backprop.rule import BatchMean, Call, Conversion, Gradients, MissingRuleError, WeightRead
 
 COPY = Conversion("copy")
 """What an isolating record puts before the inputs of every call."""
@@ -42,6 +42,7 @@ class Record:
 
     def run(self, op, *args, **kwargs):
         """Run a layer, model, operation or function on tensors and record it. Returns what it returns."""
+        args, kwargs = keras.tree.map_structure(self._read, (args, kwargs))
         if isinstance(op, keras.layers.Layer):
             return self._run_layer(op, args, kwargs)
         path = getattr(op, "name", None) or getattr(op, "__name__", type(op).__name__)
@@ -68,6 +69,9 @@ class Record:
         value = tf.identity(variable.value)  # an identity of its own: the same weight may be read several times
         self._add(Call(WeightRead(variable), (), (value,), path=variable.path))
         return value
+
+    def _read(self, x):
+        return self.read(x) if expand.is_weight(x) else x
 
     def convert(self, source, converted):
         """Note that Keras turned `source` into `converted`: another dtype or an axis of size 1 more or less."""
@@ -98,7 +102,8 @@ class Record:
             original_add_loss(loss)
 
         original_add_loss = _keras.current(layer, "add_loss")
-        stand_ins = {"call": forward}
+        # The record keeps what the rules need: to compute it again would hide it from us.
+        stand_ins = {"call": forward, "rematerialized_call": lambda call, *args, **kwargs: call}
         if regularizer is not None:
             stand_ins.update(activity_regularizer=penalise, add_loss=add_loss)
         with _keras.replaced(layer, **stand_ins):
@@ -110,7 +115,7 @@ class Record:
         graph = None if rule_for(layer) else _keras.graph_of(layer)
         if graph is not None:
             return self._run_graph(graph, call, args, kwargs)
-        return self._run_call(layer, call, layer, layer.path, args, kwargs)
+        return self._run_call(layer, call, layer, layer.path or layer.name, args, kwargs)
 
     def _run_graph(self, graph, call, args, kwargs):
         """Follow a Functional graph node by node (a Sequential holds one)."""
@@ -164,14 +169,15 @@ class Record:
         return self._add(link, outputs)
 
     def _run_expanded(self, op, call, path, args, kwargs):
-        graph = self._expanded(op, call, path, args, kwargs)
+        try:
+            graph = self._expanded(op, call, path, args, kwargs)
+        except MissingRuleError as error:
+            return self._run_opaque(op, call, path, error, args, kwargs)
         values = dict(zip(map(id, graph.inputs), expand.tensor_leaves((args, kwargs)), strict=True))
         values.update({id(symbol): self.read(variable) for symbol, variable in graph.weights})
 
         def value(x):
-            if isinstance(x, keras.KerasTensor):
-                return values[id(x)]
-            return self.read(x) if isinstance(x, keras.Variable) and x.trainable else x
+            return values[id(x)] if isinstance(x, keras.KerasTensor) else x
 
         for node in graph.steps:
             node_args, node_kwargs = expand.static_shapes(node, node.arguments.convert(value))
@@ -189,6 +195,19 @@ class Record:
                 if isinstance(kept, keras.KerasTensor) and id(kept) in values:
                     vars(layer)[name] = values[id(kept)]
         return keras.tree.map_structure(value, graph.outputs)
+
+    def _run_opaque(self, op, call, path, error, args, kwargs):
+        """What cannot be followed may still stand where no gradient is needed: below the lowest trainable weight."""
+        if isinstance(op, keras.layers.Layer) and op.trainable_variables:
+            raise error
+        outputs = expand.run_without_weights(call, error, args, kwargs)
+
+        def refuse():
+            raise error
+
+        inputs = _tensors(_bind(call, args, kwargs))
+        rule = Rule("unknown", lambda call, dy: Gradients(*[refuse] * len(call.inputs)), state="refused")
+        return self._add(Call(op, inputs, (), path=path, rule=rule), outputs)
 
     def _expanded(self, op, call, path, args, kwargs):
         if self._expansions is None or not tf.executing_eagerly():
@@ -271,7 +290,9 @@ def _bind(call, args, kwargs):
 
 
 def _tensors(arguments):
-    return [x for x in keras.tree.flatten(list(arguments.values())) if tf.is_tensor(x)]
+    """The tensors among the arguments; rules see a sparse one as the dense one that it stands for."""
+    tensors = [x for x in keras.tree.flatten(list(arguments.values())) if tf.is_tensor(x)]
+    return [tf.sparse.to_dense(tf.sparse.reorder(x)) if isinstance(x, tf.SparseTensor) else x for x in tensors]
 
 
 def _copied(x, copy=tf.identity):
@@ -286,4 +307,4 @@ def _copied(x, copy=tf.identity):
 
 
 def _is_float(x):
-    return tf.is_tensor(x) and x.dtype.is_floating
+    return tf.is_tensor(x) and x.dtype.is_floating and not isinstance(x, tf.SparseTensor)

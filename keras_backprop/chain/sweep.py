@@ -98,6 +98,11 @@ def reachable(calls, weights, inputs):
     for call in calls:
         if any(id(x) in needed for x in call.inputs) or any(id(v) in weights for v in weights_of(call.op)):
             needed.update(id(y) for y in call.outputs if y.dtype.is_floating)
+            if any(isinstance(y, (tf.SparseTensor, tf.RaggedTensor)) for y in call.outputs):
+                raise MissingRuleError(
+                    f"'{call.path}' returns a sparse or ragged tensor that depends on trainable weights, and gradients are "
+                    "dense here. Make its inputs dense first (`keras.ops.convert_to_tensor(x, sparse=False)`)."
+                )
             if any(y.dtype.is_complex for y in call.outputs):
                 raise MissingRuleError(
                     f"'{call.path}' returns complex numbers, and a chain of complex numbers is not supported. "

@@ -58,6 +58,8 @@ def compare_directions(problem, gradients, dtype):
 
 def _compare(error, base, slope, size, width, tolerance):
     """Try step widths until one agrees; a step too wide sees curvature and kinks, one too narrow sees rounding."""
+    if not np.isfinite(base):
+        return Difference(True, float("nan"), float("nan"), 0)  # nothing to tell beside the tape's NaN
     best = (float("inf"), float("inf"))
     for step in STEPS:
         h = step * width

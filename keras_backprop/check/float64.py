@@ -19,12 +19,13 @@ def is_float(variable):
     return tf.as_dtype(variable._dtype).is_floating
 
 
-def float64_values(variables):
-    """The values of float variables as float64 tensors: a dict `id(variable)` -> tensor."""
-    return {id(v): tf.cast(tf.convert_to_tensor(v.value), tf.float64) for v in variables if is_float(v)}
+def values_of(variables, double=True):
+    """The values of float variables as tensors, in float64 if `double`: a dict `id(variable)` -> tensor."""
+    values = {id(v): tf.convert_to_tensor(v.value) for v in variables if is_float(v)}
+    return {key: tf.cast(value, tf.float64) for key, value in values.items()} if double else values
 
 
-class _Scope(_keras.StatelessScope):
+class StateForgotten(_keras.StatelessScope):
     """Forgets what is assigned. A trainable weight that the call itself assigns is differentiated from there on.
 
     `SpectralNormalization` divides its kernel and then uses it: the optimizer will move the quotient, so the gradient is that
@@ -76,6 +77,8 @@ def in_float64(layer, values, losses=(), assigned=None):
                 set_attribute(one, "_dtype_policy", double)
             if isinstance(one, keras.layers.InputLayer) and tf.as_dtype(one.dtype).is_floating:
                 set_attribute(one, "_dtype", "float64")  # a Sequential casts what it is given to this
+            if vars(one).get("_remat_mode") is not None:  # recomputing would not see the values of our scope
+                set_attribute(one, "_remat_mode", None)
             graph = _keras.graph_of(one)
             for tensor in graph.inputs if graph is not None else ():
                 if tf.as_dtype(tensor.dtype).is_floating:
@@ -87,7 +90,7 @@ def in_float64(layer, values, losses=(), assigned=None):
                     set_attribute(variable, "_value", values[id(variable)])
         for loss in losses:
             set_attribute(loss, "_dtype", "float64")
-        with pooling_of_everything(), _Scope(values, {} if assigned is None else assigned) as scope:
+        with pooling_of_everything(), StateForgotten(values, {} if assigned is None else assigned) as scope:
             yield scope
     finally:
         keras.config.set_floatx(floatx)

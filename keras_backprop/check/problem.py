@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras
 from keras_backprop.chain.record import refuse_quantized
-from keras_backprop.check.float64 import float64_values, in_float64
+from keras_backprop.check.float64 import StateForgotten, in_float64, values_of
 from keras_backprop.objective import record_objective
 
 
@@ -23,30 +23,36 @@ class Problem:
         weights: list of the trainable `keras.Variable`s.
         values: dict `id(variable)` -> float64 tensor.
         inputs: list of the float64 input tensors.
+        double: bool; where it is False, all of this is in the dtype that the layer and its inputs have.
     """
 
-    def __init__(self, name, layer, arguments):
-        for one in layer._flatten_layers():
-            refuse_quantized(one)
-        self.name = name
+    def __init__(self, name, layer, arguments, double=True):
+        self.name, self.double = name, double
         self.layer = layer
+        for one in layer._flatten_layers():
+            refuse_quantized(one)  # now: in float64 a layer does not know that it is
         self.weights = [v for v in layer.trainable_variables if tf.as_dtype(v._dtype).is_floating]
-        self.values = float64_values(layer.variables)
+        self.values = values_of(layer.variables, double)
         self._assigned: dict = {}
-        self.arguments = keras.tree.map_structure(_as_float64, arguments)
-        self.inputs = [x for x in keras.tree.flatten(self.arguments) if tf.is_tensor(x) and x.dtype.is_floating]
+        self.arguments = keras.tree.map_structure(_as_float64 if double else _as_tensor, arguments)
+        self.inputs = [x for x in keras.tree.flatten(self.arguments) if _is_float(x)]
 
     losses: tuple = ()
+    holds_something_constant = False
+    links: list | tuple = ()  # the operations of the last record
 
     def scope(self, values=None):
-        return in_float64(self.layer, {**self.values, **(values or {})}, self.losses, self._assigned)
+        values = {**self.values, **(values or {})}
+        if not self.double:
+            return StateForgotten(values, self._assigned)
+        return in_float64(self.layer, values, self.losses, self._assigned)
 
     def with_inputs(self, inputs):
         """The arguments with other values for the inputs."""
         replacements = iter(inputs)
 
         def replaced(x):
-            if not (tf.is_tensor(x) and x.dtype.is_floating):
+            if not _is_float(x):
                 return x
             new = next(replacements)
             mask = _keras.get_keras_mask(x)
@@ -82,8 +88,8 @@ class Problem:
 class LayerProblem(Problem):
     """⟨r, y⟩ for a layer's outputs y and fixed random r, plus what the layer adds as losses."""
 
-    def __init__(self, layer, args, kwargs):
-        super().__init__(f"{type(layer).__name__} '{layer.path or layer.name}'", layer, (args, kwargs))
+    def __init__(self, layer, args, kwargs, double=True):
+        super().__init__(f"{type(layer).__name__} '{layer.path or layer.name}'", layer, (args, kwargs), double)
         self._random = np.random.default_rng(20_240_607)  # unlike the seeds of people's inputs
         self._weights_of_outputs: list | None = None
 
@@ -91,7 +97,7 @@ class LayerProblem(Problem):
         args, kwargs = self.with_inputs(inputs)
         scope = _keras.current_stateless_scope()
         outputs = self.layer(*args, **kwargs)
-        total = tf.add_n([tf.reduce_sum(r * y) for y, r in self._paired(outputs)])
+        total = tf.add_n([tf.cast(tf.reduce_sum(r * y), tf.float64) for y, r in self._paired(outputs)])
         for loss in scope.losses:
             total += tf.reduce_sum(tf.cast(loss, total.dtype))
         return total
@@ -104,7 +110,7 @@ class LayerProblem(Problem):
 
     def _paired(self, outputs):
         """(y, r) for every floating-point output; r is drawn once."""
-        outputs = [y for y in keras.tree.flatten(outputs) if tf.is_tensor(y) and y.dtype.is_floating]
+        outputs = [y for y in map(_as_tensor, keras.tree.flatten(outputs)) if _is_float(y)]
         if not outputs:
             raise ValueError(f"{self.name} has no floating-point output: there is nothing to differentiate.")
         if self._weights_of_outputs is None:
@@ -138,12 +144,19 @@ class ModelProblem(Problem):
 
 
 def _as_tensor(x):
-    return tf.convert_to_tensor(x) if isinstance(x, (np.ndarray, np.generic)) else x
+    return tf.convert_to_tensor(x) if isinstance(x, (np.ndarray, np.generic, keras.Variable)) else x
+
+
+def _is_float(x):
+    """Whether x is a dense tensor of floating-point numbers: what has a gradient."""
+    return tf.is_tensor(x) and x.dtype.is_floating and not isinstance(x, (tf.SparseTensor, tf.RaggedTensor))
 
 
 def _as_float64(x):
     x = _as_tensor(x)
-    if isinstance(x, tf.Variable) or (tf.is_tensor(x) and x.dtype.is_floating):
+    if isinstance(x, tf.SparseTensor):
+        return tf.cast(x, tf.float64) if x.dtype.is_floating else x
+    if isinstance(x, tf.Variable) or _is_float(x):
         mask = _keras.get_keras_mask(x)
         x = tf.cast(tf.convert_to_tensor(x), tf.float64)
         if mask is not None:

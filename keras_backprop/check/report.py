@@ -16,7 +16,8 @@ class Row:
             a random direction; NaN where none was taken.
         difference_relative: float, the same, relative.
         verdict: "ok", "wrong", "kink" (the tape agrees, finite differences cannot: the error has a kink here, and they agree
-            beside it), or "no gradient" (neither the rules nor the tape have one).
+            beside it), "held" (the tape agrees; finite differences do not, because the layer holds something constant in its
+            backward pass, by `stop_gradient` for instance), or "no gradient" (neither the rules nor the tape have one).
         kinks: int, the number of kinks found along the direction.
     """
 

@@ -56,6 +56,8 @@ class Link:
         weights: dict, the layer's weights before the update, by attribute name (`"kernel"`).
         weight_gradients: dict, this link's contribution to ∂E/∂weight, by attribute name.
         updates: dict, the new values that the compiled optimizer would give the weights, by attribute name.
+        deltas: tuple, of a recurrent layer: the errors at every time step, in the order of the steps, each of shape
+            `(T, n, …)`. Of SimpleRNN and LSTM ∂E/∂z, the error of what goes into the activations; of GRU that and ∂E/∂h.
     """
 
     path: str
@@ -73,6 +75,7 @@ class Link:
     weight_gradients: dict = field(default_factory=dict)
     updates: dict = field(default_factory=dict)
     weight_symbols: dict = field(default_factory=dict)
+    deltas: tuple = ()
 
     @property
     def z(self):

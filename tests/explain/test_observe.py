@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
 import keras_backprop
 from keras_backprop import MissingRuleError, explain
@@ -200,3 +201,15 @@ class TestErrors:
             explain(model, np.ones((2, 1)), np.ones((2, 1)))
         for one, other in zip(before, model.get_weights(), strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("layer", [layers.SimpleRNN, layers.LSTM])
+def test_the_errors_of_a_recurrent_layer_are_there_step_by_step(layer):
+    model = keras.Sequential([keras.Input((5, 3)), layer(2), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(4, 5, 3)).astype("float32")
+    link = keras_backprop.explain(model, x, np.ones((4, 1))).links[0]
+    (delta,) = link.deltas
+    assert delta.shape == (5, 4, 2 if layer is layers.SimpleRNN else 8)
+    products = np.einsum("nti,tno->tio", x, delta)  # the share of each time step
+    np.testing.assert_allclose(products.sum(0), link.weight_gradients["cell.kernel"], rtol=1e-4, atol=1e-6)

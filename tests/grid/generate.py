@@ -18,11 +18,13 @@ class GridCase:
     """One layer with one choice of every option.
 
     Attributes:
-        kind: str, the class of the layer, as in `docs/coverage.md`.
+        kind: str, the class of the layer, as in `docs/coverage.md`; empty for what is no layer.
         name: str, unique.
         make: function without arguments that returns the layer.
         inputs: nested arrays or shapes.
         call: dict, arguments of the call.
+        smooth: bool, whether a central difference is compared.
+        problem: function that returns the `Problem` itself, instead of a layer and its inputs; or None.
     """
 
     kind: str
@@ -30,6 +32,8 @@ class GridCase:
     make: Callable
     inputs: tuple
     call: dict = field(default_factory=dict)
+    smooth: bool = True
+    problem: Callable | None = None
 
 
 def grid(layer, *inputs, valid=lambda **options: True, kind=None, **options):

@@ -1,6 +1,7 @@
 """Run grid cases: explicit gradients against the tape and against one central difference in a random direction, in float64."""
 
 import argparse
+import concurrent.futures
 import json
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "grid.json"
 TOLERANCE = 1e-10
+RELATIVE_TOLERANCE = {"float16": 5e-2, "bfloat16": 2e-1}
 DIFFERENCE_TOLERANCE = 1e-5
 
 
@@ -23,16 +25,21 @@ class Outcome:
         difference: float, the difference from the central difference, relative; 0 where the case sits on a kink.
         problem: str, an exception, if there was one.
         seconds: float.
+        dtype: str, in which it was computed.
+        links: the names of the operations, functions and layers whose rules took part.
     """
 
     error: float
     difference: float
     problem: str = ""
     seconds: float = 0.0
+    dtype: str = "float64"
+    links: tuple = ()
 
     @property
     def passed(self):
-        return not self.problem and self.error <= TOLERANCE and self.difference <= DIFFERENCE_TOLERANCE
+        tolerance = TOLERANCE if self.dtype == "float64" else RELATIVE_TOLERANCE[self.dtype]
+        return not self.problem and self.error <= tolerance and self.difference <= DIFFERENCE_TOLERANCE
 
 
 def run(case):
@@ -48,23 +55,15 @@ def run(case):
 
 def _errors(case):
     import keras
-    import numpy as np
     import tensorflow as tf
 
     from keras_backprop.check.gradients import explicit_gradients, tape_gradients
-    from keras_backprop.check.problem import LayerProblem
-    from tests.checking import arrays, randomize
 
     keras.utils.set_random_seed(1)
-    layer = case.make()
-    inputs = arrays(case.inputs)
-    call = keras.tree.map_structure(lambda v: tf.convert_to_tensor(v) if isinstance(v, np.ndarray) else v, case.call)
-    if not all(one.built for one in layer._flatten_layers()):
-        layer(*inputs, **call)
-    randomize(layer)
-    problem = LayerProblem(layer, inputs, call)
+    problem = case.problem() if case.problem is not None else _layer_problem(case)
     ours, _ = explicit_gradients(problem)
     theirs = tape_gradients(problem)
+    dtype = "float64" if problem.double else problem.layer.compute_dtype
     scale = max([float(tf.reduce_max(tf.abs(g))) for g in theirs if g is not None and tf.size(g)] + [1e-30])
     error = 0.0
     for a, b in zip(ours, theirs, strict=True):
@@ -74,8 +73,44 @@ def _errors(case):
         a, b = tf.cast(a, tf.float64), tf.cast(b, tf.float64)
         if tf.size(a) and tf.size(b):
             largest = float(tf.reduce_max(tf.abs(b)))
-            error = max(error, float(tf.reduce_max(tf.abs(a - b))) / max(largest, 1e-6 * scale))
-    return error if error == error else float("inf"), _central_difference(problem, ours)
+            floor = 1e-6 if problem.double else 1e-1  # of a gradient that is zero but for rounding
+            error = max(error, float(tf.reduce_max(tf.abs(a - b))) / max(largest, floor * scale))
+    smooth = case.smooth and problem.double and not problem.holds_something_constant
+    difference = _central_difference(problem, ours) if smooth else 0.0
+    return (
+        error if error == error else float("inf"),
+        difference,
+        "",
+        0.0,
+        dtype,
+        tuple(sorted(set(map(_name, problem.links)))),
+    )
+
+
+def _name(op):
+    """As in `docs/coverage.md`: a layer by its class, an operation as `ops.Name`, a function or loss by its function."""
+    import keras
+
+    if isinstance(op, keras.Operation) and not isinstance(op, keras.layers.Layer):
+        return f"ops.{type(op).__name__}"
+    return getattr(getattr(op, "fn", op), "__name__", type(op).__name__)
+
+
+def _layer_problem(case):
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from keras_backprop.check.problem import LayerProblem
+    from tests.checking import arrays, randomize
+
+    layer = case.make()
+    inputs = arrays(case.inputs)
+    call = keras.tree.map_structure(lambda v: tf.convert_to_tensor(v) if isinstance(v, np.ndarray) else v, case.call)
+    if not all(one.built for one in layer._flatten_layers()):
+        layer(*inputs, **call)
+    randomize(layer)
+    return LayerProblem(layer, inputs, call, double=layer.compute_dtype not in ("float16", "bfloat16"))
 
 
 def _central_difference(problem, gradients):
@@ -130,6 +165,18 @@ def _worker(arguments):
     return results
 
 
+def summarize(results):
+    """For every layer, operation and function, and under "" for all: the number of cases, and the largest error in float64."""
+    summary: dict = {}
+    for kind, _, outcome in results:
+        for name in {"", kind, *outcome.links}:
+            entry = summary.setdefault(name, {"cases": 0, "error": 0.0})
+            entry["cases"] += 1
+            if outcome.dtype == "float64":
+                entry["error"] = max(entry["error"], float(f"{outcome.error:.0e}"))
+    return summary
+
+
 def main():
     parser = argparse.ArgumentParser(description="Run the gradient grid and write docs/grid.json.")
     parser.add_argument("pattern", nargs="?", default="", help="only cases whose name contains this; writes nothing")
@@ -139,17 +186,13 @@ def main():
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     start = time.time()
     jobs = [(part, options.processes, options.pattern) for part in range(options.processes)]
-    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(options.processes, spawn) as pool:  # notices a process that dies
         results = [result for part in pool.map(_worker, jobs) for result in part]
     failed = [name for _, name, outcome in results if not outcome.passed]
     print(f"{len(results) - len(failed)} passed, {len(failed)} failed, in {time.time() - start:.0f} s")
     if not options.pattern and not failed:
-        summary: dict = {}
-        for kind, _, outcome in results:
-            entry = summary.setdefault(kind, {"cases": 0, "error": 0.0})
-            entry["cases"] += 1
-            entry["error"] = max(entry["error"], float(f"{outcome.error:.0e}"))
-        RESULTS.write_text(json.dumps(dict(sorted(summary.items())), indent=1) + "\n")
+        RESULTS.write_text(json.dumps(dict(sorted(summarize(results).items())), indent=1) + "\n")
     sys.exit(bool(failed))
 
 

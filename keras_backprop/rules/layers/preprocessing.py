@@ -1,4 +1,4 @@
-"""Preprocessing: two layers compute with their input, the others look it up, cut it or draw random numbers.
+"""Preprocessing: some layers compute with their input, the others look it up, cut it or draw random numbers.
 
 The latter run as they are where no gradient is needed: at the input of a model.
 """
@@ -42,11 +42,14 @@ def pipeline(record, layer, inputs, training=True, mask=None):
     return inputs
 
 
+COMPUTED = (layers.Rescaling, layers.Normalization, layers.Pipeline, layers.STFTSpectrogram)
+"""What computes with its input: by rules, or (the spectrogram) by the operations it expands into."""
+
 DISCRETE = (
-    layers.CategoryEncoding, layers.Discretization, layers.HashedCrossing, layers.Hashing, layers.IntegerLookup,
-    layers.MaxNumBoundingBoxes, layers.StringLookup, layers.TextVectorization,
+    layers.Discretization, layers.HashedCrossing, layers.Hashing, layers.IntegerLookup, layers.StringLookup,
+    layers.TextVectorization,
 )  # fmt: skip
-"""What looks its input up, counts it or sorts it into bins."""
+"""What looks its input up or sorts it into bins: a derivative of zero."""
 
 not_differentiable(*DISCRETE)
 not_differentiable(
@@ -56,7 +59,7 @@ not_differentiable(
         if isinstance(value, type)
         and issubclass(value, layers.Layer)
         and ".preprocessing." in value.__module__
-        and value not in (layers.Rescaling, layers.Normalization, layers.Pipeline, *DISCRETE)
+        and value not in (*COMPUTED, *DISCRETE)
     ),
     because="It prepares data and is meant to stand before all trainable layers. To train what comes before it, write it in "
     "`keras.ops` (in a `Lambda`, for instance).",

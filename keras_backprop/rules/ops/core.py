@@ -19,4 +19,7 @@ def saturate_cast_back(call, dy):
 
 
 linear(ops.SaturateCast, saturate_cast_back)
-not_differentiable(ops.StopGradient, ops.View)
+not_differentiable(ops.StopGradient)
+not_differentiable(
+    ops.View, because="It reads the bits of numbers as other numbers. Use `keras.ops.cast` to convert them."
+)

@@ -9,8 +9,9 @@ from keras_backprop.rule import Gradients
 from keras_backprop.rules.layers.reshaping import reshape_back
 
 not_differentiable(
-    ops.Argsort, ops.Argpartition, ops.Nonzero, ops.OneHot, ops.MultiHot, ops.InTopK, ops.UnravelIndex, ops.Unique
+    ops.Argsort, ops.Argpartition, ops.Nonzero, ops.OneHot, ops.MultiHot, ops.InTopK, ops.UnravelIndex
 )  # fmt: skip
+not_differentiable(ops.Unique, because="Take the values by index instead (`keras.ops.take`).")
 
 
 def nothing_for_the_rest(call):

@@ -55,9 +55,10 @@ def count(call):
 linear(ops.Sum, spread)
 linear(ops.Mean, lambda call, dy: spread(call, dy / count(call)))
 not_differentiable(
-    ops.All, ops.Any, ops.Argmax, ops.Argmin, ops.Nanargmax, ops.Nanargmin, ops.CountNonzero, ops.Bincount, ops.Histogram,
-    ops.Size, ops.Ndim,
+    ops.All, ops.Any, ops.Argmax, ops.Argmin, ops.Nanargmax, ops.Nanargmin, ops.CountNonzero, ops.Histogram, ops.Size,
+    ops.Ndim,
 )  # fmt: skip
+not_differentiable(ops.Bincount, because="For sums of weights that have a gradient use `keras.ops.segment_sum`.")
 
 
 @backward_rule(ops.Max, ops.Min, ops.Amax, ops.Amin)
