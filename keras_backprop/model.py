@@ -10,6 +10,7 @@ from keras_backprop import _keras
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.objective import record_objective
+from keras_backprop.training.update import fused_update
 
 
 class BackpropTrainer:
@@ -36,7 +37,8 @@ class BackpropTrainer:
         weights = self.trainable_weights
         if weights:
             result = sweep(record.calls, scaled(objective.upstream, self.optimizer), weights)
-            self.optimizer.apply_gradients([(result.gradient(v), v) for v in weights])
+            with fused_update(self.optimizer):
+                self.optimizer.apply_gradients([(result.gradient(v), v) for v in weights])
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
