@@ -2,6 +2,8 @@
 
 import gc
 import math
+import statistics
+import time
 
 import keras
 import tensorflow as tf
@@ -43,7 +45,7 @@ def compare(workload, mode="graph", repeats=30, traces=3):
         for side, step in steps.items():
             compiled[side] = tf.function(step, autograph=False, jit_compile=mode == "xla")
             gc.collect()
-            trace[side].append(timed(compiled[side].get_concrete_function))
+            trace[side].append(timed(compiled[side].get_concrete_function, time.process_time))
             first[side].append(timed(compiled[side]))
     times = alternate(compiled, repeats, seconds=0.1)
     return {
@@ -52,9 +54,5 @@ def compare(workload, mode="graph", repeats=30, traces=3):
     }  # fmt: skip
 
 
-def modes_of(workload):
-    return ["graph"] + ["xla"] * workload.xla + ["eager"] * workload.eager
-
-
 def geometric_mean(values):
-    return math.exp(sum(map(math.log, values)) / len(values))
+    return math.exp(statistics.fmean(map(math.log, values)))

@@ -15,9 +15,17 @@ class Times(list):
         """The ratio to another function's times: the median of the ratios of neighbours in time."""
         return statistics.median(a / b for a, b in zip(self, other, strict=True))
 
+    def median_text(self):
+        """The median with its unit."""
+        unit, factor = self._unit()
+        return f"{self.median * factor:.3g} {unit}"
+
     def __str__(self):
-        unit, factor = ("s", 1) if self.median >= 1 else ("ms", 1e3) if self.median >= 1e-3 else ("µs", 1e6)
-        return f"{self.median * factor:.3g} {unit} ({min(self) * factor:.3g}–{max(self) * factor:.3g})"
+        _, factor = self._unit()
+        return f"{self.median_text()} ({min(self) * factor:.3g}–{max(self) * factor:.3g})"
+
+    def _unit(self):
+        return ("s", 1) if self.median >= 1 else ("ms", 1e3) if self.median >= 1e-3 else ("µs", 1e6)
 
 
 def alternate(functions, repeats=30, seconds=0.05):
@@ -57,8 +65,8 @@ def once_each(functions, repeats):
     return times
 
 
-def timed(function):
+def timed(function, clock=time.perf_counter):
     """The seconds that one call takes."""
-    start = time.perf_counter()
+    start = clock()
     function()
-    return time.perf_counter() - start
+    return clock() - start

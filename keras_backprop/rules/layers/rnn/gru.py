@@ -5,10 +5,10 @@ from keras import layers
 
 from keras_backprop.rules.layers.rnn.through_time import (
     Recurrence,
-    derivative,
     product,
     recurrence,
     times,
+    times_derivative,
     times_transposed,
 )
 from keras_backprop.weight_gradients import Contraction, Joined
@@ -71,12 +71,11 @@ class GRU(Recurrence):
     def derivatives(self, xW, kept, before, after):
         σ, φ, h = self.cell.recurrent_activation, self.cell.activation, before[0]
         (zu, zr, zg), (u, r, g), _ = self.gated(xW, kept[0], h, *kept[1:])
-        of_u, of_g = (h - g) * derivative(σ, zu, u), (1 - u) * derivative(φ, zg, g)
-        of_r = derivative(σ, zr, r)
+        of_u, of_g = times_derivative(σ, zu, u, h - g), times_derivative(φ, zg, g, 1 - u)
         if self.cell.reset_after:
             hg = kept[0][..., 2 * self.cell.units :]
-            return tf.concat([of_u, of_g * hg * of_r, of_g * r], -1), u, of_g
-        return of_u, of_g, h * of_r, u, r
+            return tf.concat([of_u, times_derivative(σ, zr, r, of_g * hg), of_g * r], -1), u, of_g
+        return of_u, of_g, times_derivative(σ, zr, r, h), u, r
 
     def back(self, derivatives, d):
         dh = d[0]

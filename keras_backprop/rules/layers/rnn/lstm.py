@@ -3,7 +3,13 @@
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop.rules.layers.rnn.through_time import Recurrence, derivative, recurrence, times, times_transposed
+from keras_backprop.rules.layers.rnn.through_time import (
+    Recurrence,
+    recurrence,
+    times,
+    times_derivative,
+    times_transposed,
+)
 
 
 @recurrence(layers.LSTMCell)
@@ -48,12 +54,12 @@ class LSTM(Recurrence):
         c = f * before[1] + i * g
         a = φ(c)
         of_z = [
-            g * derivative(σ, zi, i),
-            before[1] * derivative(σ, zf, f),
-            i * derivative(φ, zg, g),
-            a * derivative(σ, zo, o),
+            times_derivative(σ, zi, i, g),
+            times_derivative(σ, zf, f, before[1]),
+            times_derivative(φ, zg, g, i),
+            times_derivative(σ, zo, o, a),
         ]
-        return tf.concat(of_z, self.axis), o * derivative(φ, c, a), f
+        return tf.concat(of_z, self.axis), times_derivative(φ, c, a, o), f
 
     def back(self, derivatives, d):
         of_z, of_c, f = derivatives

@@ -14,6 +14,7 @@ Backward, for t = T … 1:
 """
 
 import dataclasses
+import functools
 import inspect
 from typing import Any
 
@@ -269,12 +270,22 @@ def is_elementwise(function):
 
 def derivative(function, z, y):
     """The local derivative dy/dz of y = function(z), from the function's own rule."""
-    options = {}
-    if not isinstance(function, keras.Operation):
-        options = {
-            name: p.default for name, p in inspect.signature(function).parameters.items() if p.default is not p.empty
-        }
-    return rule_for(function).derivative(Call(function, (z,), (y,), options))
+    return rule_for(function).derivative(_call(function, z, y))
+
+
+def times_derivative(function, z, y, dy):
+    """dy·(dy/dz), by the fused kernel of the function where it has one."""
+    return rule_for(function).backward(_call(function, z, y), dy).inputs[0]
+
+
+def _call(function, z, y):
+    return Call(function, (z,), (y,), {} if isinstance(function, keras.Operation) else _defaults(function))
+
+
+@functools.cache
+def _defaults(function):
+    parameters = inspect.signature(function).parameters
+    return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
 
 
 # A product whose left factor dropout may thin out differently for each gate: x·W, or [(x∘m₁)·W₁, (x∘m₂)·W₂, …].
