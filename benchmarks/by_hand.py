@@ -4,6 +4,8 @@ A chain of dense layers, its backward pass written for just this chain: z = a·W
 sigmoid with their cross-entropies, (a − t)·a·(1 − a)/n for sigmoid with half the mean squared error.
 """
 
+import itertools
+
 import numpy as np
 import tensorflow as tf
 
@@ -103,7 +105,7 @@ def initial(sizes):
     """Glorot's weights and zeros, as Keras would draw them."""
     random = np.random.default_rng(0)
     weights = []
-    for i, o in zip(sizes, sizes[1:], strict=False):
+    for i, o in itertools.pairwise(sizes):
         limit = (6 / (i + o)) ** 0.5
         weights += [random.uniform(-limit, limit, (i, o)), np.zeros(o)]
     return weights

@@ -19,9 +19,9 @@ def workload(depth=4, width=64, batch=32):
 
 
 AXES = {
-    "layers": [dict(depth=d) for d in (2, 4, 8, 16, 32, 64)],
-    "width": [dict(width=w) for w in (16, 64, 256, 1024)],
-    "batch": [dict(batch=b) for b in (8, 32, 128, 512, 2048)],
+    "layers": [{"depth": d} for d in (2, 4, 8, 16, 32, 64)],
+    "width": [{"width": w} for w in (16, 64, 256, 1024)],
+    "batch": [{"batch": b} for b in (8, 32, 128, 512, 2048)],
 }
 EXAMPLES = (32, 320, 3200, 32000)
 

@@ -10,7 +10,6 @@ from keras import layers
 
 from benchmarks.steps import geometric_mean
 from benchmarks.timing import alternate
-
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 
@@ -109,5 +108,5 @@ def lines(repeats=15, names=()):
 
 if __name__ == "__main__":
     for line in lines(names=sys.argv[1:]):
-        pass
-    print(line)
+        last = line
+    print(last)

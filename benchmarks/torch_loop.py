@@ -3,6 +3,7 @@
 It is the loop that PyTorch's own tutorials show, on the same data.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -14,7 +15,7 @@ from torch import nn
 
 def chain(sizes, hidden, output):
     parts = []
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (a, b) in enumerate(itertools.pairwise(sizes)):
         parts.append(nn.Linear(a, b))
         if i < len(sizes) - 2:
             parts.append(nn.ReLU() if hidden == "relu" else nn.Sigmoid())
