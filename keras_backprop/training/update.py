@@ -7,6 +7,7 @@ setting that is not named here.
 """
 
 import contextlib
+import functools
 
 import keras
 import tensorflow as tf
@@ -29,9 +30,10 @@ def fused_update(optimizer):
     compose = _keras.current(optimizer, "_backend_update_step")
 
     def update(gradients, variables, learning_rate):
-        fused, composed = kernel(optimizer), []
+        rates = functools.cache(lambda dtype: tf.cast(learning_rate, dtype))  # read once, not for each weight
+        fused, composed = kernel(optimizer, rates), []
         for gradient, variable in zip(gradients, variables, strict=True):
-            if isinstance(gradient, tf.IndexedSlices) or not fused(gradient, variable, learning_rate):
+            if isinstance(gradient, tf.IndexedSlices) or not fused(gradient, variable):
                 composed.append((gradient, variable))
         if composed:
             compose(*zip(*composed, strict=True), learning_rate)
@@ -40,12 +42,12 @@ def fused_update(optimizer):
         yield
 
 
-def sgd(optimizer):
+def sgd(optimizer, rates):
     """w ← w − η·g; with momentum μ: m ← μ·m − η·g, w ← w + m, or with Nesterov's w ← w + μ·m − η·g"""
 
-    def update(gradient, variable, learning_rate):
+    def update(gradient, variable):
         w = variable.value
-        g, η = tf.cast(gradient, w.dtype), tf.cast(learning_rate, w.dtype)
+        g, η = tf.cast(gradient, w.dtype), rates(w.dtype)
         if optimizer.momentum == 0:
             tf.raw_ops.ResourceApplyGradientDescent(var=w.handle, alpha=η, delta=g)
         else:
@@ -63,38 +65,35 @@ SMALL, LARGE = 256, 2**15
 """Between these numbers of entries the kernel of Adam shares its work out to threads, at a cost that exceeds the gain."""
 
 
-def adam(optimizer):
+def adam(optimizer, rates):
     """m ← m + (g − m)·(1 − β₁)    v ← v + (g² − v)·(1 − β₂)    w ← w − η·√(1 − β₂ᵗ)/(1 − β₁ᵗ)·m/(√v + ε)
 
     In single precision the kernel's 1 − β₂ is off by 10⁻⁵ relative, Keras's is not. The kernel's v is v·k² to rounding, where
     k² = (1 − β₂′ᵗ)/(1 − β₂ᵗ), β₂′ being β₂ in single precision: k·η in the place of η undoes that for w.
     """
-    scalars: dict = {}
 
-    def scalars_of(dtype):
-        if dtype not in scalars:
-            t, wide = optimizer.iterations + 1, tf.float64
-            powers = [  # as Keras rounds them
-                keras.ops.power(keras.ops.cast(β, dtype.name), keras.ops.cast(t, dtype.name))
-                for β in (optimizer.beta_1, optimizer.beta_2)
-            ]
-            β1, β2 = (tf.constant(β, dtype) for β in (optimizer.beta_1, optimizer.beta_2))
-            t = tf.cast(t, wide)
-            k = tf.sqrt((1 - tf.cast(β2, wide) ** t) / (1 - tf.constant(optimizer.beta_2, wide) ** t))
-            scalars[dtype] = β1, β2, *powers, k
-        return scalars[dtype]
+    @functools.cache
+    def scalars(dtype):
+        t, wide = optimizer.iterations + 1, tf.float64
+        powers = [  # as Keras rounds them
+            keras.ops.power(keras.ops.cast(β, dtype.name), keras.ops.cast(t, dtype.name))
+            for β in (optimizer.beta_1, optimizer.beta_2)
+        ]
+        β1, β2 = (tf.constant(β, dtype) for β in (optimizer.beta_1, optimizer.beta_2))
+        t = tf.cast(t, wide)
+        k = tf.sqrt((1 - tf.cast(β2, wide) ** t) / (1 - tf.constant(optimizer.beta_2, wide) ** t))
+        η = tf.cast(tf.cast(rates(dtype), wide) * k, dtype)
+        return η, β1, β2, *powers, tf.constant(optimizer.epsilon, dtype)
 
-    def update(gradient, variable, learning_rate):
+    def update(gradient, variable):
         w, index = variable.value, optimizer._get_variable_index(variable)
-        if optimizer.amsgrad or (SMALL < w.shape.num_elements() < LARGE and not tf.executing_eagerly()):
+        between = SMALL < w.shape.num_elements() < LARGE and not tf.executing_eagerly()
+        if optimizer.amsgrad or between or w.dtype.size < 4:  # half precision has no β₂ of 0.999
             return False
-        β1, β2, β1_power, β2_power, k = scalars_of(w.dtype)
-        η = tf.cast(tf.cast(learning_rate, tf.float64) * k, w.dtype)
+        η, β1, β2, β1_power, β2_power, ε = scalars(w.dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=w.handle, m=optimizer._momentums[index].value.handle, v=optimizer._velocities[index].value.handle,
-            beta1_power=β1_power, beta2_power=β2_power, lr=η, beta1=β1, beta2=β2,
-            epsilon=tf.constant(optimizer.epsilon, w.dtype),
-            grad=tf.cast(gradient, w.dtype),
+            beta1_power=β1_power, beta2_power=β2_power, lr=η, beta1=β1, beta2=β2, epsilon=ε, grad=tf.cast(gradient, w.dtype),
         )  # fmt: skip
         return True
 

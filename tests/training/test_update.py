@@ -93,8 +93,8 @@ def test_the_kernels_are_used(monkeypatch):
     """So that the tests above compare two things."""
     asked = []
 
-    def spy(optimizer):
-        original = update.adam(optimizer)
+    def spy(optimizer, rates):
+        original = update.adam(optimizer, rates)
         return lambda *args: asked.append(original(*args)) or asked[-1]
 
     monkeypatch.setitem(update.KERNELS, keras.optimizers.Adam, spy)
