@@ -87,5 +87,7 @@ def test_a_section_replaces_itself_only(monkeypatch, tmp_path):
 
 
 def test_growth_is_drawn(tmp_path):
-    growth.plot({"a": ([1, 2], {"stock": [0.1, 0.2], "ours": [0.1, 0.1]}), "b": ([1], {"ours": [1.0]})}, tmp_path / "g.png")
+    growth.plot(
+        {"a": ([1, 2], {"stock": [0.1, 0.2], "ours": [0.1, 0.1]}), "b": ([1], {"ours": [1.0]})}, tmp_path / "g.png"
+    )
     assert (tmp_path / "g.png").stat().st_size > 1000

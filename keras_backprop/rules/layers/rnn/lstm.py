@@ -5,6 +5,7 @@ from keras import layers
 
 from keras_backprop.rules.layers.rnn.through_time import (
     Recurrence,
+    needs_only_output,
     recurrence,
     times,
     times_derivative,
@@ -27,12 +28,22 @@ class LSTM(Recurrence):
 
     gates = 4
     axis = -1
+    joint = True  # [x h₋]·[W; U] is one product, in the loop
+
+    def __init__(self, cell, x_mask=None, h_mask=None):
+        super().__init__(cell, x_mask, h_mask)
+        self.joint = self.joint and x_mask is None and h_mask is None
+        self.functions = cell.recurrent_activation, cell.activation
+        self.WU = tf.concat([self.W, self.U], 0) if self.joint else None
+
+    def project(self, x):
+        return x if self.joint else super().project(x)
 
     def activated(self, z):
-        """[i f g o] of one step or of all."""
-        σ, φ = self.cell.recurrent_activation, self.cell.activation
+        """i, f, g, o"""
+        σ, φ = self.functions
         zi, zf, zg, zo = tf.split(z, 4, self.axis)
-        return (zi, zf, zg, zo), (σ(zi), σ(zf), φ(zg), σ(zo))
+        return σ(zi), σ(zf), φ(zg), σ(zo)
 
     def recur(self, h):
         return times(h, self.U, self.h_mask)
@@ -42,17 +53,21 @@ class LSTM(Recurrence):
 
     def step(self, xW, states):
         h, c = states
-        z = xW + self.recur(h)
-        _, (i, f, g, o) = self.activated(z)
+        if self.joint:
+            z = tf.matmul(tf.concat([xW, h], -1), self.WU)
+            z = z if self.b is None else tf.nn.bias_add(z, self.b)
+        else:
+            z = xW + self.recur(h)
+        i, f, g, o = gates = self.activated(z)
         c = f * c + i * g
-        h = o * self.cell.activation(c)
-        return h, (h, c), (z,)
+        a = self.cell.activation(c)
+        h = o * a
+        return h, (h, c), (*gates, a, *(() if needs_only_output(*self.functions) else (z, c)))
 
     def derivatives(self, xW, kept, before, after):
-        σ, φ = self.cell.recurrent_activation, self.cell.activation
-        (zi, zf, zg, zo), (i, f, g, o) = self.activated(kept[0])
-        c = f * before[1] + i * g
-        a = φ(c)
+        σ, φ = self.functions
+        i, f, g, o, a, *z_c = kept
+        zi, zf, zg, zo, c = (*tf.split(z_c[0], 4, self.axis), z_c[1]) if z_c else [None] * 5
         of_z = [
             times_derivative(σ, zi, i, g),
             times_derivative(σ, zf, f, before[1]),

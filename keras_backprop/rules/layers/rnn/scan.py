@@ -50,7 +50,9 @@ def _looped(step, carry, sequences, length, reverse):
         return t - 1 if reverse else t + 1, tuple(new_carry), outs
 
     outs = tuple(_array(y.dtype, length, y.shape) for y in written)  # the probe is never run
-    _, carry, outs = tf.while_loop(lambda t, *_: tf.not_equal(t, after), body, (tf.convert_to_tensor(first), carry, outs))
+    _, carry, outs = tf.while_loop(
+        lambda t, *_: tf.not_equal(t, after), body, (tf.convert_to_tensor(first), carry, outs)
+    )
     return carry, tuple(out.stack() for out in outs)
 
 

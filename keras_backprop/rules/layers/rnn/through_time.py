@@ -278,6 +278,14 @@ def times_derivative(function, z, y, dy):
     return rule_for(function).backward(_call(function, z, y), dy).inputs[0]
 
 
+def needs_only_output(*functions):
+    """Whether `times_derivative` of the functions asks for y only: z need not be kept then."""
+    return all(function in _FROM_OUTPUT for function in functions)
+
+
+_FROM_OUTPUT = [keras.activations.sigmoid, keras.activations.tanh, keras.activations.relu, keras.activations.linear]
+
+
 def _call(function, z, y):
     return Call(function, (z,), (y,), {} if isinstance(function, keras.Operation) else _defaults(function))
 
