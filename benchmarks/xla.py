@@ -105,7 +105,7 @@ def lines():
         for name in ("step", "loop"):
             graph, xla = times[name, False], times[name, True]
             cells += [graph.median_text(), xla.median_text(), f"{xla.over(graph):.2f}"]
-        rule = "XLA" if worth_compiling(workload.make()) else "–"
+        rule = "XLA" if worth_compiling(workload.make(), len(workload.batch()[0])) else "–"
         yield f"| {workload.name} | {' | '.join(cells)} | {compiling['loop', True]:.1f} s | {rule} |"
 
 

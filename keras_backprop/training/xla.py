@@ -4,7 +4,7 @@ import math
 
 from keras import layers
 
-_PRODUCTS = (layers.Dense, layers.SimpleRNN, layers.LSTM, layers.GRU)
+_RECURRENT = (layers.SimpleRNN, layers.LSTM, layers.GRU)
 _CELLS = (layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell)
 _AROUND = (
     layers.InputLayer, layers.Identity, layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Softmax,
@@ -14,15 +14,18 @@ _AROUND = (
     layers.ActivityRegularization, layers.Masking, layers.Bidirectional, layers.TimeDistributed,
 )  # fmt: skip
 
-LARGEST_KERNEL = 2**14
-"""A kernel of so many entries, 128 × 128, is the largest for which XLA was the faster one."""
+LARGEST_PRODUCT = 2**20
+"""With so many multiplications (batch · entries of a kernel) at most, XLA was faster than TensorFlow's kernel."""
+
+LARGEST_RECURRENT_PRODUCT = 2**18
+"""The same in a loop over time."""
 
 DEEPEST = 16
 """So many layers with kernels are the most: XLA's compilation takes time for each of them."""
 
 
-def worth_compiling(model):
-    """Whether XLA makes training of the model faster on a CPU by more than its compilation takes.
+def worth_compiling(model, batch_size=32):
+    """Whether XLA makes a compiled loop of training steps faster on a CPU.
 
     So it is for chains of small dense and recurrent layers: nothing is computed, only the layers' types and the sizes of their
     kernels are looked at. Any other layer that computes, a convolution, attention, a table, a layer of the user's own, makes the
@@ -30,24 +33,23 @@ def worth_compiling(model):
 
     Args:
         model: a built Keras model.
+        batch_size: int, the number of examples of a step.
 
     Returns:
         bool. False for a model that is not built.
     """
     parts = [layer for layer in model._flatten_layers() if layer is not model and not _is_model(layer)]
-    products = [layer for layer in parts if type(layer) in _PRODUCTS]
+    recurrent = any(type(layer) in _RECURRENT for layer in parts)
+    products = sum(type(layer) in (layers.Dense, *_RECURRENT) for layer in parts)
+    largest = LARGEST_RECURRENT_PRODUCT if recurrent else LARGEST_PRODUCT
     return (
         model.built
-        and 0 < len(products) <= DEEPEST
-        and all(type(layer) in _PRODUCTS + _CELLS + _AROUND for layer in parts)
-        and all(_size(weight) <= LARGEST_KERNEL for weight in model.trainable_weights)
+        and 0 < products <= DEEPEST
+        and all(type(layer) in (layers.Dense, *_RECURRENT, *_CELLS, *_AROUND) for layer in parts)
+        and all(batch_size * math.prod(weight.shape) <= largest for weight in model.trainable_weights)
     )
 
 
 def _is_model(layer):
     """Whether a layer is only a graph of others."""
     return type(layer).__name__ in ("Functional", "Sequential") and type(layer).__module__.startswith("keras.")
-
-
-def _size(weight):
-    return math.prod(weight.shape)

@@ -47,3 +47,9 @@ def test_chains_of_small_layers(name):
 @pytest.mark.parametrize("name", NOT_WORTH)
 def test_everything_else(name):
     assert not worth_compiling(NOT_WORTH[name]())
+
+
+def test_the_batch_counts():
+    model = WORTH["digits"]()
+    assert worth_compiling(model, batch_size=128)
+    assert not worth_compiling(model, batch_size=1024)
