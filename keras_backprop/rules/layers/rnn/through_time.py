@@ -2,7 +2,7 @@
 
 Forward, for t = 1 … T (all sequences are time first inside):
 
-    X·W + b      for all steps in one product, before the loop; an LSTM takes [x h₋]·[W; U] + b in it
+    X·W + b      for all steps in one product, before the loop; LSTM and GRU take their product in it
     sₜ = f(xₜ·W + b, sₜ₋₁)        the states; the first of them, hₜ, is the output
     where masked: sₜ = sₜ₋₁, and the output is the one before (or 0)
 
