@@ -39,12 +39,6 @@ class LSTM(Recurrence):
     def project(self, x):
         return x if self.joint else super().project(x)
 
-    def activated(self, z):
-        """i, f, g, o"""
-        σ, φ = self.functions
-        zi, zf, zg, zo = tf.split(z, 4, self.axis)
-        return σ(zi), σ(zf), φ(zg), σ(zo)
-
     def recur(self, h):
         return times(h, self.U, self.h_mask)
 
@@ -58,15 +52,18 @@ class LSTM(Recurrence):
             z = z if self.b is None else tf.nn.bias_add(z, self.b)
         else:
             z = xW + self.recur(h)
-        i, f, g, o = gates = self.activated(z)
+        σ, φ = self.functions
+        gates, g = σ(z), φ(tf.split(z, 4, self.axis)[2])  # σ of all four: one tensor to keep, not three
+        i, f, _, o = tf.split(gates, 4, self.axis)
         c = f * c + i * g
-        a = self.cell.activation(c)
+        a = φ(c)
         h = o * a
-        return h, (h, c), (*gates, a, *(() if needs_only_output(*self.functions) else (z, c)))
+        return h, (h, c), (gates, g, a, *(() if needs_only_output(σ, φ) else (z, c)))
 
     def derivatives(self, xW, kept, before, after):
         σ, φ = self.functions
-        i, f, g, o, a, *z_c = kept
+        gates, g, a, *z_c = kept
+        i, f, _, o = tf.split(gates, 4, self.axis)
         zi, zf, zg, zo, c = (*tf.split(z_c[0], 4, self.axis), z_c[1]) if z_c else [None] * 5
         of_z = [
             times_derivative(σ, zi, i, g),
