@@ -1,22 +1,15 @@
 """One layer of each of the 29 classes that own weights: forward and backward in one compiled function, explicit rules
-against the tape: `python benchmarks/layers.py [--repeats N] [NAME …]`.
+against the tape. Some only: `python -m benchmarks.layers [NAME …]`."""
 
-Both functions run in one process, alternating. Quoted are the medians and their ratio, ours to the tape's.
-"""
-
-import argparse
-import math
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+import sys
 
 import keras
 import numpy as np
 import tensorflow as tf
-from alternate import medians
 from keras import layers
 
+from benchmarks.steps import geometric_mean
+from benchmarks.timing import alternate
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 
@@ -98,20 +91,22 @@ def steps(make, shapes):
     return tape, explicit
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="only these layers")
-    parser.add_argument("--repeats", type=int, default=30)
-    options = parser.parse_args()
-    print(f"| {'layer':<22} | tape, ms | rules, ms | ratio |\n|{'-' * 24}|---------:|----------:|------:|")
-    ratios = []
-    for name in options.names or LAYERS:
-        tape, explicit = medians(list(steps(*LAYERS[name])), options.repeats)
-        ratios.append(explicit / tape)
-        print(f"| {name:<22} | {tape * 1e3:>8.3f} | {explicit * 1e3:>9.3f} | {ratios[-1]:>5.2f} |", flush=True)
-    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-    print(f"\ngeometric mean {mean:.2f}, largest {max(ratios):.2f}")
+def lines(repeats=15, names=()):
+    """The table, line by line."""
+    yield "\n| layer | tape | rules | ratio |\n|---|---|---|---|"
+    ratios = {}
+    for name in names or LAYERS:
+        tape, explicit = steps(*LAYERS[name])
+        times = alternate({"tape": tape, "rules": explicit}, repeats)
+        ratios[name] = times["rules"].over(times["tape"])
+        line = f"| {name} | {times['tape']} | {times['rules']} | {ratios[name]:.2f} |"
+        print(line, flush=True)
+        yield line
+    largest = max(ratios, key=ratios.get)
+    yield f"\nGeometric mean {geometric_mean(ratios.values()):.2f}, largest {ratios[largest]:.2f} ({largest})."
 
 
 if __name__ == "__main__":
-    main()
+    for line in lines(names=sys.argv[1:]):
+        last = line
+    print(last)

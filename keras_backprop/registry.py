@@ -12,6 +12,7 @@ expanded into the operations it is made of (`chain/expand.py`).
 """
 
 import inspect
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,6 +53,9 @@ class Rule:
 
 _rules: dict = {}
 _forward_rules: dict = {}
+_keys: weakref.WeakKeyDictionary = (
+    weakref.WeakKeyDictionary()
+)  # class -> the class whose rule holds for it, as far as asked
 
 # What a subclass may redefine without changing the mathematics of its forward pass.
 _HARMLESS = {
@@ -219,25 +223,32 @@ def rule_for(op):
     Returns:
         A `Rule`, or None.
     """
-    kind = op if isinstance(op, type) else type(op)
     if isinstance(op, keras.Operation) and _keras.is_overwritten(op, "call"):
         return None
     if not isinstance(op, type) and _hashable(op) and op in _rules:
-        rule = _rules[op]
-        rule.forward = _forward_rules.get(op)
-        return rule
-    for position, base in enumerate(kind.__mro__):
-        rule = _rules.get(base)
-        if rule is None and "backward" in vars(base) and issubclass(base, keras.Operation):
-            rule = _rules[base] = _own_rule(base)
-        if rule is not None:
-            if _changed_since(kind.__mro__[:position], base):
-                return None
-            if rule.applies is not None and not isinstance(op, type) and not rule.applies(op):
-                return None
-            rule.forward = _forward_rules.get(base)
-            return rule
-    return None
+        key = op
+    else:
+        key = _key_of(op if isinstance(op, type) else type(op))
+    rule = _rules.get(key)
+    if rule is None:
+        return None
+    if rule.applies is not None and key is not op and not isinstance(op, type) and not rule.applies(op):
+        return None
+    rule.forward = _forward_rules.get(key)
+    return rule
+
+
+def _key_of(kind):
+    """The class up the method resolution order of `kind` whose rule holds for it, or None."""
+    if kind not in _keys:
+        _keys[kind] = None
+        for position, base in enumerate(kind.__mro__):
+            if base not in _rules and "backward" in vars(base) and issubclass(base, keras.Operation):
+                _rules[base] = _own_rule(base)
+            if base in _rules:
+                _keys[kind] = None if _changed_since(kind.__mro__[:position], base) else base
+                break
+    return _keys[kind]
 
 
 def registered():
@@ -274,6 +285,7 @@ def _with_options(function, positional):
 
 
 def _check_keys(keys):
+    _keys.clear()  # what is registered now may hold for classes that were asked for before
     for key in keys:
         if not callable(key):
             raise TypeError(

@@ -9,7 +9,9 @@ training flag stay Keras's. Only `layer.call` is stood in for, while it runs: to
 let a forward rule save what it needs, or to follow a graph of layers node by node.
 """
 
+import functools
 import inspect
+import types
 
 import keras
 import tensorflow as tf
@@ -182,7 +184,7 @@ class Record:
         for node in graph.steps:
             node_args, node_kwargs = expand.static_shapes(node, node.arguments.convert(value))
             outputs = self.run(node.operation, *node_args, **node_kwargs)
-            tensors = [y for y in keras.tree.flatten(outputs) if tf.is_tensor(y)]
+            tensors = [y for y in keras.tree.flatten(outputs) if _is_tensor(y)]
             values.update(zip(map(id, node.outputs), tensors, strict=True))
         if graph.updates and self._expansions is not None:
             raise MissingRuleError(f"'{path}' assigns state or draws random numbers inside a loop over time.")
@@ -223,7 +225,7 @@ class Record:
         if outputs is not None:
             known = {id(x) for x in call.inputs}
             outputs = keras.tree.map_structure(lambda y: _copied(y) if id(y) in known else y, outputs)
-            call.outputs = tuple(y for y in keras.tree.flatten(outputs) if tf.is_tensor(y))
+            call.outputs = tuple(y for y in keras.tree.flatten(outputs) if _is_tensor(y))
         call.rule = call.rule or rule_for(call.op)
         self.calls.append(call)
         return outputs
@@ -247,7 +249,7 @@ class Record:
             strict=False,
         )
         for source, converted in pairs:
-            if tf.is_tensor(source) and tf.is_tensor(converted):
+            if _is_tensor(source) and _is_tensor(converted):
                 self.convert(source, converted)
 
 
@@ -277,7 +279,7 @@ def refuse_quantized(layer):
 
 def _bind(call, args, kwargs):
     """All arguments of a call by name, defaults included."""
-    signature = inspect.signature(call)
+    signature = _signature(call)
     bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
     arguments = {}
@@ -289,9 +291,20 @@ def _bind(call, args, kwargs):
     return arguments
 
 
+def _signature(call):
+    """`inspect.signature(call)`, looked up once for each method of a class."""
+    function = getattr(call, "__func__", None)
+    return inspect.signature(call) if function is None else _signature_of_method(function)
+
+
+@functools.lru_cache(maxsize=1024)
+def _signature_of_method(function):
+    return inspect.signature(types.MethodType(function, object()))
+
+
 def _tensors(arguments):
     """The tensors among the arguments; rules see a sparse one as the dense one that it stands for."""
-    tensors = [x for x in keras.tree.flatten(list(arguments.values())) if tf.is_tensor(x)]
+    tensors = [x for x in keras.tree.flatten(list(arguments.values())) if _is_tensor(x)]
     return [tf.sparse.to_dense(tf.sparse.reorder(x)) if isinstance(x, tf.SparseTensor) else x for x in tensors]
 
 
@@ -307,4 +320,12 @@ def _copied(x, copy=tf.identity):
 
 
 def _is_float(x):
-    return tf.is_tensor(x) and x.dtype.is_floating and not isinstance(x, tf.SparseTensor)
+    return _is_tensor(x) and x.dtype.is_floating and not isinstance(x, tf.SparseTensor)
+
+
+def _is_tensor(x):
+    """`tf.is_tensor(x)`, which takes its time where x is none."""
+    return isinstance(x, tf.Tensor) or (not isinstance(x, _NO_TENSORS) and tf.is_tensor(x))
+
+
+_NO_TENSORS = (type(None), bool, int, float, str)

@@ -134,7 +134,7 @@ def _apply(call, dys):
         dy = dys[0]
     else:
         dy = tuple(tf.zeros_like(y) if d is None else d for d, y in zip(dys, call.outputs, strict=True))
-    with _autocast(call.op), tf.name_scope(f"backward/{call.path or rule.name}".replace(" ", "_")):
+    with _autocast(call.op), _name_scope(call):
         returned = rule.backward(call, dy)
     if not isinstance(returned, Gradients):
         raise TypeError(
@@ -211,6 +211,12 @@ def _autocast(op):
     if isinstance(op, keras.layers.Layer) and op.autocast and op.compute_dtype != op.variable_dtype:
         return _keras.AutocastScope(op.compute_dtype)
     return contextlib.nullcontext()
+
+
+def _name_scope(call):
+    if tf.executing_eagerly():
+        return contextlib.nullcontext()
+    return tf.name_scope(f"backward/{call.path or call.rule.name}".replace(" ", "_"))
 
 
 def _cast(x, dtype):

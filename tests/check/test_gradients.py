@@ -26,6 +26,7 @@ def registry_restored():
     yield
     registry._rules.clear()
     registry._rules.update(before)
+    registry._keys.clear()
 
 
 def digits_mlp(cls=BackpropModel):

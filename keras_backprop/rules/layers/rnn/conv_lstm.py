@@ -22,6 +22,8 @@ class ConvLSTM(LSTM):
     over all steps:  dx = Wᵀ ∗ δ    dW[k] = Σₚ x[p + k]ᵀ·δ[p]    dU[k] = Σₚ h₋[p + k]ᵀ·δ[p]    db = Σ δ
     """
 
+    joint = False
+
     def __init__(self, cell, x_mask=None, h_mask=None):
         super().__init__(cell, x_mask, h_mask)
         self.axis = -1 - cell.rank if cell.data_format == "channels_first" else -1

@@ -5,10 +5,11 @@ from keras import layers
 
 from keras_backprop.rules.layers.rnn.through_time import (
     Recurrence,
-    derivative,
+    needs_only_output,
     product,
     recurrence,
     times,
+    times_derivative,
     times_transposed,
 )
 from keras_backprop.weight_gradients import Contraction, Joined
@@ -35,6 +36,7 @@ class GRU(Recurrence):
 
     def __init__(self, cell, x_mask=None, h_mask=None):
         super().__init__(cell, x_mask, h_mask)
+        self.functions = cell.recurrent_activation, cell.activation
         self.recurrent_bias = None
         if cell.reset_after and self.b is not None:
             self.b, self.recurrent_bias = tf.unstack(self.b)
@@ -43,40 +45,37 @@ class GRU(Recurrence):
         masks = self.h_mask
         self.mask12, self.mask3 = (masks[:2], masks[2]) if isinstance(masks, list) else (masks, masks)
 
+    def project(self, x):  # in the loop, where XLA is faster at it
+        return x if self.x_mask is None else super().project(x)
+
     def step(self, xW, states):
-        h = states[0]
+        h, (σ, φ) = states[0], self.functions
+        xW = super().project(xW) if self.x_mask is None else xW
+        xz, xr, xg = tf.split(xW, 3, -1)
         if self.cell.reset_after:
             hU = times(h, self.U, self.h_mask)
-            hU = hU if self.recurrent_bias is None else hU + self.recurrent_bias
+            hz, hr, hg = tf.split(hU if self.recurrent_bias is None else hU + self.recurrent_bias, 3, -1)
         else:
-            hU = times(h, self.U12, self.mask12)
-        (_, _, _), (u, r, g), extra = self.gated(xW, hU, h)
-        h = u * h + (1 - u) * g
-        return h, (h,), (hU, *extra)
-
-    def gated(self, xW, hU, h, candidate=None):
-        """((zᵤ, z_r, z_g), (u, r, g), what to keep beside hU) of one step or of all."""
-        σ, φ = self.cell.recurrent_activation, self.cell.activation
-        xz, xr, xg = tf.split(xW, 3, -1)
-        hz, hr, *hg = tf.split(hU, hU.shape[-1] // self.cell.units, -1)
+            hz, hr = tf.split(times(h, self.U12, self.mask12), 2, -1)
         zu, zr = xz + hz, xr + hr
         u, r = σ(zu), σ(zr)
-        if hg:
-            zg, extra = xg + r * hg[0], ()
+        if self.cell.reset_after:
+            zg = xg + r * hg
         else:
-            hg = times(r * h, self.U3, self.mask3) if candidate is None else candidate
-            zg, extra = xg + hg, (hg,)
-        return (zu, zr, zg), (u, r, φ(zg)), extra
+            hg = times(r * h, self.U3, self.mask3)
+            zg = xg + hg
+        g = φ(zg)
+        h = u * h + (1 - u) * g
+        return h, (h,), (u, r, g, hg, *(() if needs_only_output(σ, φ) else (zu, zr, zg)))
 
     def derivatives(self, xW, kept, before, after):
-        σ, φ, h = self.cell.recurrent_activation, self.cell.activation, before[0]
-        (zu, zr, zg), (u, r, g), _ = self.gated(xW, kept[0], h, *kept[1:])
-        of_u, of_g = (h - g) * derivative(σ, zu, u), (1 - u) * derivative(φ, zg, g)
-        of_r = derivative(σ, zr, r)
+        (σ, φ), h = self.functions, before[0]
+        u, r, g, hg, *z = kept
+        zu, zr, zg = z or [None] * 3
+        of_u, of_g = times_derivative(σ, zu, u, h - g), times_derivative(φ, zg, g, 1 - u)
         if self.cell.reset_after:
-            hg = kept[0][..., 2 * self.cell.units :]
-            return tf.concat([of_u, of_g * hg * of_r, of_g * r], -1), u, of_g
-        return of_u, of_g, h * of_r, u, r
+            return tf.concat([of_u, times_derivative(σ, zr, r, of_g * hg), of_g * r], -1), u, of_g
+        return of_u, of_g, times_derivative(σ, zr, r, h), u, r
 
     def back(self, derivatives, d):
         dh = d[0]

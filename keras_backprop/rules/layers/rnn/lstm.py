@@ -3,7 +3,14 @@
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop.rules.layers.rnn.through_time import Recurrence, derivative, recurrence, times, times_transposed
+from keras_backprop.rules.layers.rnn.through_time import (
+    Recurrence,
+    needs_only_output,
+    recurrence,
+    times,
+    times_derivative,
+    times_transposed,
+)
 
 
 @recurrence(layers.LSTMCell)
@@ -21,12 +28,16 @@ class LSTM(Recurrence):
 
     gates = 4
     axis = -1
+    joint = True  # [x h₋]·[W; U] is one product, in the loop
 
-    def activated(self, z):
-        """[i f g o] of one step or of all."""
-        σ, φ = self.cell.recurrent_activation, self.cell.activation
-        zi, zf, zg, zo = tf.split(z, 4, self.axis)
-        return (zi, zf, zg, zo), (σ(zi), σ(zf), φ(zg), σ(zo))
+    def __init__(self, cell, x_mask=None, h_mask=None):
+        super().__init__(cell, x_mask, h_mask)
+        self.joint = self.joint and x_mask is None and h_mask is None
+        self.functions = cell.recurrent_activation, cell.activation
+        self.WU = tf.concat([self.W, self.U], 0) if self.joint else None
+
+    def project(self, x):
+        return x if self.joint else super().project(x)
 
     def recur(self, h):
         return times(h, self.U, self.h_mask)
@@ -36,24 +47,31 @@ class LSTM(Recurrence):
 
     def step(self, xW, states):
         h, c = states
-        z = xW + self.recur(h)
-        _, (i, f, g, o) = self.activated(z)
+        if self.joint:
+            z = tf.matmul(tf.concat([xW, h], -1), self.WU)
+            z = z if self.b is None else tf.nn.bias_add(z, self.b)
+        else:
+            z = xW + self.recur(h)
+        σ, φ = self.functions
+        gates, g = σ(z), φ(tf.split(z, 4, self.axis)[2])  # σ of all four: one tensor to keep, not three
+        i, f, _, o = tf.split(gates, 4, self.axis)
         c = f * c + i * g
-        h = o * self.cell.activation(c)
-        return h, (h, c), (z,)
+        a = φ(c)
+        h = o * a
+        return h, (h, c), (gates, g, a, *(() if needs_only_output(σ, φ) else (z, c)))
 
     def derivatives(self, xW, kept, before, after):
-        σ, φ = self.cell.recurrent_activation, self.cell.activation
-        (zi, zf, zg, zo), (i, f, g, o) = self.activated(kept[0])
-        c = f * before[1] + i * g
-        a = φ(c)
+        σ, φ = self.functions
+        gates, g, a, *z_c = kept
+        i, f, _, o = tf.split(gates, 4, self.axis)
+        zi, zf, zg, zo, c = (*tf.split(z_c[0], 4, self.axis), z_c[1]) if z_c else [None] * 5
         of_z = [
-            g * derivative(σ, zi, i),
-            before[1] * derivative(σ, zf, f),
-            i * derivative(φ, zg, g),
-            a * derivative(σ, zo, o),
+            times_derivative(σ, zi, i, g),
+            times_derivative(σ, zf, f, before[1]),
+            times_derivative(φ, zg, g, i),
+            times_derivative(σ, zo, o, a),
         ]
-        return tf.concat(of_z, self.axis), o * derivative(φ, c, a), f
+        return tf.concat(of_z, self.axis), times_derivative(φ, c, a, o), f
 
     def back(self, derivatives, d):
         of_z, of_c, f = derivatives

@@ -37,19 +37,21 @@ def _looped(step, carry, sequences, length, reverse):
     arrays = [None if x is None else _array(x.dtype, length, x.shape[1:]).unstack(x) for x in sequences]
     carry = tuple(carry)
 
-    def run(t, carry):
-        now = length - 1 - t if reverse else t
-        return now, *step(carry, *(None if a is None else a.read(now) for a in arrays))
+    first, after = (length - 1, -1) if reverse else (0, length)
 
-    written = tf.function(lambda: run(tf.constant(0), carry)[2]).get_concrete_function().structured_outputs
+    def run(t, carry):
+        return step(carry, *(None if a is None else a.read(t) for a in arrays))
+
+    written = tf.function(lambda: run(tf.constant(0), carry)[1]).get_concrete_function().structured_outputs
 
     def body(t, carry, outs):
-        now, new_carry, values = run(t, carry)
-        return t + 1, tuple(new_carry), tuple(out.write(now, y) for out, y in zip(outs, values, strict=True))
+        new_carry, values = run(t, carry)
+        outs = tuple(out.write(t, y) for out, y in zip(outs, values, strict=True))
+        return t - 1 if reverse else t + 1, tuple(new_carry), outs
 
     outs = tuple(_array(y.dtype, length, y.shape) for y in written)  # the probe is never run
     _, carry, outs = tf.while_loop(
-        lambda t, *_: t < length, body, (tf.constant(0), carry, outs), maximum_iterations=length
+        lambda t, *_: tf.not_equal(t, after), body, (tf.convert_to_tensor(first), carry, outs)
     )
     return carry, tuple(out.stack() for out in outs)
 

@@ -2,7 +2,7 @@
 
 Forward, for t = 1 … T (all sequences are time first inside):
 
-    X·W + b      for all steps in one product, before the loop
+    X·W + b      for all steps in one product, before the loop; LSTM and GRU take their product in it
     sₜ = f(xₜ·W + b, sₜ₋₁)        the states; the first of them, hₜ, is the output
     where masked: sₜ = sₜ₋₁, and the output is the one before (or 0)
 
@@ -14,6 +14,7 @@ Backward, for t = T … 1:
 """
 
 import dataclasses
+import functools
 import inspect
 from typing import Any
 
@@ -269,12 +270,30 @@ def is_elementwise(function):
 
 def derivative(function, z, y):
     """The local derivative dy/dz of y = function(z), from the function's own rule."""
-    options = {}
-    if not isinstance(function, keras.Operation):
-        options = {
-            name: p.default for name, p in inspect.signature(function).parameters.items() if p.default is not p.empty
-        }
-    return rule_for(function).derivative(Call(function, (z,), (y,), options))
+    return rule_for(function).derivative(_call(function, z, y))
+
+
+def times_derivative(function, z, y, dy):
+    """dy·(dy/dz), by the fused kernel of the function where it has one."""
+    return rule_for(function).backward(_call(function, z, y), dy).inputs[0]
+
+
+def needs_only_output(*functions):
+    """Whether `times_derivative` of the functions asks for y only: z need not be kept then."""
+    return all(function in _FROM_OUTPUT for function in functions)
+
+
+_FROM_OUTPUT = [keras.activations.sigmoid, keras.activations.tanh, keras.activations.relu, keras.activations.linear]
+
+
+def _call(function, z, y):
+    return Call(function, (z,), (y,), {} if isinstance(function, keras.Operation) else _defaults(function))
+
+
+@functools.cache
+def _defaults(function):
+    parameters = inspect.signature(function).parameters
+    return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
 
 
 # A product whose left factor dropout may thin out differently for each gate: x·W, or [(x∘m₁)·W₁, (x∘m₂)·W₂, …].

@@ -1,0 +1,1 @@
+"""What training costs, against stock Keras and against what a user would pick instead: `python -m benchmarks`."""

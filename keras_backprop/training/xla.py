@@ -1,0 +1,55 @@
+"""Whether XLA is worth its compilation on a CPU. What was measured is in docs/speed.md."""
+
+import math
+
+from keras import layers
+
+_RECURRENT = (layers.SimpleRNN, layers.LSTM, layers.GRU)
+_CELLS = (layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell)
+_AROUND = (
+    layers.InputLayer, layers.Identity, layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Softmax,
+    layers.Dropout, layers.GaussianNoise, layers.GaussianDropout, layers.Flatten, layers.Reshape, layers.Permute,
+    layers.RepeatVector, layers.Concatenate, layers.Add, layers.Subtract, layers.Multiply, layers.Average,
+    layers.Rescaling, layers.Normalization, layers.BatchNormalization, layers.LayerNormalization,
+    layers.ActivityRegularization, layers.Masking, layers.Bidirectional, layers.TimeDistributed,
+)  # fmt: skip
+
+LARGEST_PRODUCT = 2**20
+"""With so many multiplications (batch · entries of a kernel) at most, XLA was faster than TensorFlow's kernel."""
+
+LARGEST_RECURRENT_PRODUCT = 2**18
+"""The same in a loop over time."""
+
+DEEPEST = 16
+"""So many layers with kernels are the most: XLA's compilation takes time for each of them."""
+
+
+def worth_compiling(model, batch_size=32):
+    """Whether XLA makes a compiled loop of training steps faster on a CPU.
+
+    So it is for chains of small dense and recurrent layers: nothing is computed, only the layers' types and the sizes of their
+    kernels are looked at. Any other layer that computes, a convolution, attention, a table, a layer of the user's own, makes the
+    answer no. On a GPU the question does not arise: there Keras uses XLA anyway.
+
+    Args:
+        model: a built Keras model.
+        batch_size: int, the number of examples of a step.
+
+    Returns:
+        bool. False for a model that is not built.
+    """
+    parts = [layer for layer in model._flatten_layers() if layer is not model and not _is_model(layer)]
+    recurrent = any(type(layer) in _RECURRENT for layer in parts)
+    products = sum(type(layer) in (layers.Dense, *_RECURRENT) for layer in parts)
+    largest = LARGEST_RECURRENT_PRODUCT if recurrent else LARGEST_PRODUCT
+    return (
+        model.built
+        and 0 < products <= DEEPEST
+        and all(type(layer) in (layers.Dense, *_RECURRENT, *_CELLS, *_AROUND) for layer in parts)
+        and all(batch_size * math.prod(weight.shape) <= largest for weight in model.trainable_weights)
+    )
+
+
+def _is_model(layer):
+    """Whether a layer is only a graph of others."""
+    return type(layer).__name__ in ("Functional", "Sequential") and type(layer).__module__.startswith("keras.")
