@@ -34,8 +34,10 @@ class CompiledEpochs:
         self.validation: Any = None if validation is None else Batches(validation, fixed_sizes=jit_compile)
         if validation is not None:
             self.names += [f"val_{name}" for name in self.names]
-        # Half precision as Keras's loop has it: there, kernels are fused that round once instead of twice.
-        self._in_one_thread = not jit_compile and not any(map(_is_half, model._flatten_layers()))
+        # One thread has no fused kernels, which round once instead of twice: in half precision one would see it, and double
+        # precision is for those who want the last digits.
+        others = ("float16", "bfloat16", "float64")
+        self._in_one_thread = not jit_compile and all(x.compute_dtype not in others for x in model._flatten_layers())
         self._small = True
         self._run_epochs = tf.function(self._epochs, autograph=False, jit_compile=jit_compile)
         self._run_validation = tf.function(self._validation, autograph=False, jit_compile=jit_compile)
@@ -133,7 +135,3 @@ class CompiledEpochs:
 def _if(wanted, function, otherwise):
     """`function()` or a tensor, as a loop of at most one turn: unlike `tf.cond` it runs in one thread (see `executor.py`)."""
     return tf.while_loop(lambda due, _: due, lambda *_: (tf.constant(False), function()), (wanted, otherwise))[1]
-
-
-def _is_half(layer):
-    return layer.compute_dtype in ("float16", "bfloat16")

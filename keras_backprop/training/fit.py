@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_backprop import _keras
 from keras_backprop.rule import MissingRuleError
 from keras_backprop.training import callbacks as needs
+from keras_backprop.training import xla
 from keras_backprop.training.epochs import CAPACITY, CompiledEpochs
 from keras_backprop.training.examples import Examples, NotInMemoryError
 from keras_backprop.training.pace import GROWTH, Pace
@@ -57,6 +58,7 @@ class CompiledFit:
 
     epochs_per_execution: Any = "auto"
     fit_path: Any = None
+    _jit_compile_auto = False
     _compiled_epochs: Any = None
 
     def compile(self, *args, epochs_per_execution="auto", **kwargs):
@@ -78,6 +80,8 @@ class CompiledFit:
             )
         super().compile(*args, **kwargs)  # type: ignore[misc]
         self.epochs_per_execution = epochs_per_execution
+        bound = inspect.signature(keras.Model.compile).bind(self, *args, **kwargs)
+        self._jit_compile_auto = bound.arguments.get("jit_compile", "auto") == "auto"
         self._compiled_epochs = None
 
     def get_compile_config(self):
@@ -175,8 +179,7 @@ class _Run:
             reason += f", epochs_per_execution={self.model.epochs_per_execution}"
         elif acting:
             self.limit, reason = 1, f"{reason}, and {', '.join(acting)} may act after every epoch"
-        self.bounds = needs.bounds(flat)
-        self.path = FitPath(True, reason, self.limit, bool(self.model.jit_compile))
+        self.bounds, self.reason = needs.bounds(flat), reason
 
     def _draw_seed(self):
         """Two integers from TensorFlow's global generator, as Keras's shuffling draws from it."""
@@ -190,17 +193,25 @@ class _Run:
             model._compiled_epochs = model.train_function, {}
         loops = model._compiled_epochs[1]
         sizes = [None if one is None else (one.n, one.batch_size) for one in (train, validation)]
-        key = (*sizes, self.shuffle, self.path.jit_compile)
         try:
             model._symbolic_build(data_batch=keras.tree.map_structure(_specification(train.batch_size), train.tensors))
-            loop = loops.get(key) or CompiledEpochs(model, train, validation, self.shuffle, self.path.jit_compile)
+            jit_compile = self._uses_xla()
+            key = (*sizes, self.shuffle, jit_compile)
+            loop = loops.get(key) or CompiledEpochs(model, train, validation, self.shuffle, jit_compile)
             loop.trace(train, validation, self.seed, (0, 0), (0, 0), [], {})
         except MissingRuleError:
             raise
         except Exception as error:
             raise _NotCompiledError(f"it cannot be traced as a loop: {type(error).__name__}: {error}") from error
         loops[key] = loop
+        self.path = FitPath(True, self.reason, self.limit, jit_compile)
         return loop
+
+    def _uses_xla(self):
+        model, steps = self.model, (self.epochs - self.initial_epoch) * self.train.steps
+        if model.jit_compile or not model._jit_compile_auto:
+            return bool(model.jit_compile)
+        return xla.pays(model, self.train.batch_size, steps)
 
     def __call__(self):
         model, callbacks = self.model, self.given

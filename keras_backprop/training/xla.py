@@ -4,14 +4,17 @@ import math
 
 from keras import layers
 
+from keras_backprop.layers import BackpropDense
+
+_DENSE = (layers.Dense, BackpropDense)
 _RECURRENT = (layers.SimpleRNN, layers.LSTM, layers.GRU)
 _CELLS = (layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell)
 _AROUND = (
     layers.InputLayer, layers.Identity, layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Softmax,
-    layers.Dropout, layers.GaussianNoise, layers.GaussianDropout, layers.Flatten, layers.Reshape, layers.Permute,
-    layers.RepeatVector, layers.Concatenate, layers.Add, layers.Subtract, layers.Multiply, layers.Average,
-    layers.Rescaling, layers.Normalization, layers.BatchNormalization, layers.LayerNormalization,
-    layers.ActivityRegularization, layers.Masking, layers.Bidirectional, layers.TimeDistributed,
+    layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector, layers.Concatenate, layers.Add,
+    layers.Subtract, layers.Multiply, layers.Average, layers.Rescaling, layers.Normalization, layers.BatchNormalization,
+    layers.LayerNormalization, layers.ActivityRegularization, layers.Masking, layers.Bidirectional,
+    layers.TimeDistributed,
 )  # fmt: skip
 
 LARGEST_PRODUCT = 2**20
@@ -23,13 +26,23 @@ LARGEST_RECURRENT_PRODUCT = 2**18
 DEEPEST = 16
 """So many layers with kernels are the most: XLA's compilation takes time for each of them."""
 
+STEPS, RECURRENT_STEPS = 20_000, 5_000
+"""After so many steps the compilation, of one to ten seconds, has been gained back."""
+
+
+def pays(model, batch_size, steps):
+    """Whether a training of so many steps, in a compiled loop, is over sooner with XLA. See `worth_compiling`."""
+    recurrent = any(type(layer) in _RECURRENT for layer in model._flatten_layers())
+    return steps >= (RECURRENT_STEPS if recurrent else STEPS) and worth_compiling(model, batch_size)
+
 
 def worth_compiling(model, batch_size=32):
     """Whether XLA makes a compiled loop of training steps faster on a CPU.
 
     So it is for chains of small dense and recurrent layers: nothing is computed, only the layers' types and the sizes of their
     kernels are looked at. Any other layer that computes, a convolution, attention, a table, a layer of the user's own, makes the
-    answer no. On a GPU the question does not arise: there Keras uses XLA anyway.
+    answer no; so does one that draws random numbers, because XLA draws others than stock Keras would. On a GPU the question does
+    not arise: there Keras uses XLA anyway.
 
     Args:
         model: a built Keras model.
@@ -40,12 +53,13 @@ def worth_compiling(model, batch_size=32):
     """
     parts = [layer for layer in model._flatten_layers() if layer is not model and not _is_model(layer)]
     recurrent = any(type(layer) in _RECURRENT for layer in parts)
-    products = sum(type(layer) in (layers.Dense, *_RECURRENT) for layer in parts)
+    products = sum(type(layer) in (*_DENSE, *_RECURRENT) for layer in parts)
     largest = LARGEST_RECURRENT_PRODUCT if recurrent else LARGEST_PRODUCT
     return (
         model.built
         and 0 < products <= DEEPEST
-        and all(type(layer) in (layers.Dense, *_RECURRENT, *_CELLS, *_AROUND) for layer in parts)
+        and all(type(layer) in (*_DENSE, *_RECURRENT, *_CELLS, *_AROUND) for layer in parts)
+        and not any(getattr(layer, "dropout", 0) or getattr(layer, "recurrent_dropout", 0) for layer in parts)
         and all(batch_size * math.prod(weight.shape) <= largest for weight in model.trainable_weights)
     )
 

@@ -281,8 +281,6 @@ PROGRAMS = {
     "31 an expression of weights alone": expression_of_weights,
     "32 einsum with an ellipsis": einsum_with_ellipsis,
     "33 the biased batch variance": batch_variance,
-    "wrong number of targets": lambda k: trained(dense(k), y=[Y, Y]),
-    "targets of a wrong shape": lambda k: trained(dense(k, 2), y=np.zeros((12, 3))),
     "features of a wrong shape": lambda k: trained(dense(k), X[:, :4]),
     "an unknown loss": lambda k: trained(dense(k), loss="no such loss"),
     "fit before compile": lambda k: {"history": dense(k).fit(X, Y).history},
@@ -295,6 +293,20 @@ PROGRAMS = {
 def test_trap(name):
     stock, ours = (compare.run(PROGRAMS[name], k) for k in (compare.STOCK, OURS))
     assert not compare.differences(ours, stock, 1e-12), compare.differences(ours, stock, 1e-12)
+
+
+WRONG_TARGETS = {
+    "number": lambda k: trained(dense(k), y=[Y, Y]),
+    "shape": lambda k: trained(dense(k, 2), y=np.zeros((12, 3))),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TARGETS)
+def test_of_wrong_targets_more_is_said(name):
+    stock, ours = (compare.run(WRONG_TARGETS[name], k)["error"] for k in (compare.STOCK, OURS))
+    assert "do not fit the predictions" not in stock
+    assert ours.startswith("ValueError: The targets do not fit the predictions of the model")
+    assert "Keras says: " in ours
 
 
 def test_trap_24_a_compile_with_more_arguments(tmp_path):

@@ -1,10 +1,13 @@
 """What the rule says of models; that it says what was measured is in docs/speed.md."""
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
 from keras_backprop import BackpropModel, BackpropSequential
+from keras_backprop.layers import BackpropDense
+from keras_backprop.training import xla
 from keras_backprop.training.xla import worth_compiling
 
 
@@ -22,8 +25,8 @@ def branches():
 
 
 WORTH = {
-    "the note's network": lambda: BackpropSequential([keras.Input((1,)), layers.Dense(1), layers.Dense(1)]),
-    "digits": lambda: chain((64,), layers.Dense(128, "relu"), layers.Dropout(0.5), layers.Dense(10, "softmax")),
+    "the note's network": lambda: BackpropSequential([keras.Input((1,)), BackpropDense(1), BackpropDense(1)]),
+    "digits": lambda: chain((64,), layers.Dense(128, "relu"), layers.BatchNormalization(), layers.Dense(10, "softmax")),
     "flattened": lambda: chain((4, 4), layers.Flatten(), layers.Dense(3)),
     "branches": branches,
     "recurrent": lambda: chain((20, 8), layers.LSTM(16), layers.Dense(1)),
@@ -34,6 +37,8 @@ NOT_WORTH = {
     "a convolution": lambda: chain((8, 8, 1), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(1)),
     "a table": lambda: chain((3,), layers.Embedding(10, 4), layers.Flatten(), layers.Dense(1)),
     "the user's own": lambda: chain((4,), Own(3)),
+    "random numbers": lambda: chain((4,), layers.Dropout(0.5), layers.Dense(1)),
+    "random numbers in a loop": lambda: chain((20, 8), layers.GRU(8, dropout=0.1), layers.Dense(1)),
     "nothing to multiply": lambda: chain((4,), layers.ReLU()),
     "not built": lambda: keras.Sequential([layers.Dense(3)]),
 }
@@ -53,3 +58,25 @@ def test_the_batch_counts():
     model = WORTH["digits"]()
     assert worth_compiling(model, batch_size=128)
     assert not worth_compiling(model, batch_size=1024)
+
+
+def test_short_trainings_do_without():
+    model = WORTH["digits"]()
+    assert xla.pays(model, 32, xla.STEPS) and not xla.pays(model, 32, xla.STEPS - 1)
+    recurrent = WORTH["recurrent"]()
+    assert xla.pays(recurrent, 32, xla.RECURRENT_STEPS) and not xla.pays(recurrent, 32, xla.RECURRENT_STEPS - 1)
+    assert not xla.pays(NOT_WORTH["a convolution"](), 32, 10**9)
+
+
+@pytest.mark.parametrize(("jit_compile", "expected"), [("auto", True), (False, False), (True, True)])
+def test_fit_asks(monkeypatch, jit_compile, expected):
+    monkeypatch.setattr(xla, "STEPS", 4)
+    x = np.linspace(-1.0, 1.0, 8, dtype="float32")[:, None]
+    losses = []
+    for cls, options in ((keras.Sequential, {}), (BackpropSequential, {"jit_compile": jit_compile})):
+        keras.utils.set_random_seed(0)
+        model = cls([keras.Input((1,)), layers.Dense(4, "tanh"), layers.Dense(1)])
+        model.compile("sgd", "mse", **options)
+        losses.append(model.fit(x, x**2, batch_size=4, epochs=2, shuffle=False, verbose=0).history["loss"])
+    assert model.fit_path.jit_compile is expected
+    np.testing.assert_allclose(*losses, rtol=1e-6)
