@@ -19,7 +19,14 @@ from keras_backprop.training.pace import GROWTH, Pace
 
 # What the compiled loop takes the place of, or relies on. A model that redefines one of them gets the loop in Python.
 _STEPS = ("train_step", "test_step", "make_train_function", "make_test_function")
-_KERAS = ("compute_metrics", "get_metrics_result", "reset_metrics", "evaluate", "_get_metrics_result_or_logs")
+_KERAS = (
+    "metrics",
+    "compute_metrics",
+    "get_metrics_result",
+    "reset_metrics",
+    "evaluate",
+    "_get_metrics_result_or_logs",
+)
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,13 @@ class CompiledFit:
         return run()
 
 
+class _Loops:
+    """The compiled loops of a model, by the sizes of the data. An object, lest TensorFlow save them with the model."""
+
+    def __init__(self, train_function):
+        self.train_function, self.by_sizes = train_function, {}
+
+
 class _NotCompiledError(Exception):
     """The compiled loop does not serve this `fit`. The message says why."""
 
@@ -189,9 +203,9 @@ class _Run:
         """The compiled loop, traced: a new one, or that of an earlier `fit` of the same shapes."""
         model, train, validation = self.model, self.train, self.validation
         model.make_train_function()  # Keras drops it when the model is compiled anew; ours goes with it
-        if model._compiled_epochs is None or model._compiled_epochs[0] is not model.train_function:
-            model._compiled_epochs = model.train_function, {}
-        loops = model._compiled_epochs[1]
+        if model._compiled_epochs is None or model._compiled_epochs.train_function is not model.train_function:
+            model._compiled_epochs = _Loops(model.train_function)
+        loops = model._compiled_epochs.by_sizes
         sizes = [None if one is None else (one.n, one.batch_size) for one in (train, validation)]
         try:
             model._symbolic_build(data_batch=keras.tree.map_structure(_specification(train.batch_size), train.tensors))
@@ -308,14 +322,13 @@ def _require_stock_behaviour(model):
     if model._distribute_strategy is not None or tf.distribute.has_strategy():
         raise _NotCompiledError("it runs in a distribution strategy")
     for name in _STEPS + _KERAS:
-        if name in vars(model) or not _is_stock(getattr(type(model), name)):
+        if name in vars(model) or not _is_stock(inspect.getattr_static(type(model), name)):
             raise _NotCompiledError(f"the model has a `{name}` of its own")
-    if not _is_stock(type(model).metrics.fget):
-        raise _NotCompiledError("the model has `metrics` of its own")
     if keras.config.max_epochs() or keras.config.max_steps_per_epoch():
         raise _NotCompiledError("Keras limits the epochs or steps of every `fit` (`keras.config`)")
 
 
 def _is_stock(method):
-    """Whether a method is Keras's or this package's."""
-    return method.__module__.split(".")[0] in ("keras", "keras_backprop")
+    """Whether a method or property is Keras's or this package's."""
+    module = getattr(getattr(method, "fget", method), "__module__", None) or ""
+    return module.split(".")[0] in ("keras", "keras_backprop")

@@ -115,6 +115,8 @@ def program(classes, case):
     x, y = (_cast(data, case.precision) for data in (problem.x, problem.y))
     weights = {**WEIGHTED[case.weights](problem)}
     fit = FIT[case.fit](problem)
+    if fit.get("shuffle") and classes is not compare.STOCK:
+        model.epochs_per_execution = None  # the compiled loop draws an order of its own
     batch = fit.pop("batch_size", BATCH)
     given = DATA[case.data](x, y, weights.pop("sample_weight", None), batch)
     options = {"epochs": 10, "verbose": 0, "shuffle": False, **given, **weights, **fit}

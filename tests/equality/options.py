@@ -122,8 +122,8 @@ def scheduled(schedule, *args, **options):
     return lambda: {"optimizer": optimizers.SGD(schedule(*args, **options), momentum=0.5)}
 
 
-def _multi():
-    mapping = optimizers.OptimizerMap(optimizers.SGD(0.05), {".*kernel": optimizers.Adam(0.01)})
+def _multi():  # with a larger ε, for Adam makes a step of what rounding leaves of a gradient that is 0
+    mapping = optimizers.OptimizerMap(optimizers.SGD(0.05), {".*kernel": optimizers.Adam(0.01, epsilon=1e-4)})
     return {"optimizer": optimizers.MultiOptimizer(mapping)}
 
 

@@ -311,9 +311,9 @@ def test_a_second_fit_goes_on_and_traces_nothing_anew():
     x, y = data()
     model = network()
     model.fit(x, y, epochs=2, verbose=0)
-    (loop,) = model._compiled_epochs[1].values()
+    (loop,) = model._compiled_epochs.by_sizes.values()
     model.fit(x + 1, y, epochs=2, verbose=0)
-    assert list(model._compiled_epochs[1].values()) == [loop]
+    assert list(model._compiled_epochs.by_sizes.values()) == [loop]
     assert loop._run_epochs.experimental_get_tracing_count() == 1
     model.compile("sgd", "sparse_categorical_crossentropy")
     assert model._compiled_epochs is None
@@ -372,6 +372,14 @@ def test_the_option_is_saved_with_the_model(tmp_path):
     for a, b in zip(loaded.optimizer.variables, model.optimizer.variables, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     loaded.fit(*data(), verbose=0)
+
+
+def test_a_trained_model_can_be_exported(tmp_path):
+    model = network()
+    model.fit(*data(), verbose=0)
+    model.export(tmp_path / "exported", verbose=False)
+    exported = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_allclose(exported.serve(data()[0]), model.predict(data()[0], verbose=0), atol=1e-6)
 
 
 def test_several_inputs_outputs_and_no_targets():
