@@ -65,6 +65,7 @@ __all__ = [
     "set_keras_mask",
     "squeeze_or_expand_to_same_rank",
     "sums_of_lists",
+    "symbolic",
     "train_validation_split",
     "unpack_x_y_sample_weight",
     "unscale_loss_for_distribution",
@@ -119,6 +120,13 @@ activations = _operation_classes(_activations_package)
 def current_stateless_scope():
     """The `keras.StatelessScope` we are in, or None."""
     return get_stateless_scope()
+
+
+def symbolic(x):
+    """A symbolic tensor like `x` with any number of examples; what is no tensor stays."""
+    return (
+        keras.KerasTensor((None, *x.shape[1:]), keras.backend.standardize_dtype(x.dtype)) if hasattr(x, "shape") else x
+    )
 
 
 def graph_of(layer):

@@ -143,8 +143,8 @@ class _Hooks:
 
     def run_compiled_loss(self, compiled, upstream, y, y_pred, sample_weight):
         """The value of the compiled loss; where the gradient starts is added to `upstream`."""
-        if not compiled.built:
-            compiled(y, y_pred, sample_weight)
+        if not compiled.built:  # to call it would update the metrics that it holds
+            _keras.compute_output_spec(compiled, *keras.tree.map_structure(_keras.symbolic, (y, y_pred, sample_weight)))
         shadow = object.__new__(type(compiled))  # Keras objects refuse `copy.copy`
         vars(shadow).update(vars(compiled))
         shadow._flat_losses = [

@@ -26,13 +26,9 @@ def read_before(model, x):
         `x`, and a context in which the weights have the values read here.
     """
     if not model.built:
-        _keras.compute_output_spec(model, keras.tree.map_structure(_symbolic, x), training=False)
+        _keras.compute_output_spec(model, keras.tree.map_structure(_keras.symbolic, x), training=False)
     weights = model.trainable_weights
     values = [tf.identity(v.value) for v in weights]
     with tf.control_dependencies(values):
         x = keras.tree.map_structure(lambda leaf: tf.identity(leaf) if tf.is_tensor(leaf) else leaf, x)
     return x, _keras.StatelessScope(state_mapping=zip(weights, values, strict=True), initialize_variables=False)
-
-
-def _symbolic(x):
-    return keras.KerasTensor((None, *x.shape[1:]), x.dtype.name) if tf.is_tensor(x) else x

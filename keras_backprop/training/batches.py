@@ -10,8 +10,8 @@ class Batches:
     Args:
         examples: `Examples`, for their sizes.
         shuffle: bool, whether the order of the examples changes. One batch of all examples stays as it is.
-        fixed_sizes: bool, give every batch a size that is known when the function is compiled. The smaller last batch then
-            is a step of its own, compiled for itself.
+        fixed_sizes: bool, give every batch a size that XLA knows. The smaller last batch then is a step of its own. While
+            tracing the sizes are unknown all the same, as in Keras's loop, which some metrics take notice of.
     """
 
     def __init__(self, examples, shuffle=False, fixed_sizes=False):
@@ -60,4 +60,9 @@ class Batches:
                 return tf.gather(x, indices)
             return tf.slice(x, [start] + [0] * (len(x.shape) - 1), [size, *x.shape[1:]])
 
-        return keras.tree.map_structure(take, tensors)
+        batch = keras.tree.map_structure(take, tensors)
+        return keras.tree.map_structure(_of_unknown_size, batch) if self.rest_apart else batch
+
+
+def _of_unknown_size(x):
+    return None if x is None else tf.compat.v1.placeholder_with_default(x, [None, *x.shape[1:]])

@@ -360,6 +360,21 @@ def sorted_and_selected(self, x):
     return values + ops.take_along_axis(x, indices, axis=-1) + ops.sort(x, axis=-1)[:, :2]
 
 
+@custom(V)
+def random_numbers(self, x):
+    return x * self.w + keras.random.normal((4, 3))
+
+
+def _count(self):
+    self.count = self.add_weight(shape=(), trainable=False, name="count")
+
+
+@custom(V, build=_count)
+def assigned_state(self, x):
+    self.count.assign_add(1.0)
+    return x * self.w * self.count
+
+
 LAYERS = [value for value in list(vars().values()) if hasattr(value, "inputs") and isinstance(value, type)]
 _KNOWN = set(LAYERS)
 
@@ -393,21 +408,6 @@ def values_decide(self, x):
 @custom(V)
 def weights_decide(self, x):
     return x * self.w if float(self.w[0]) > 0 else x
-
-
-@custom(V)
-def random_numbers(self, x):
-    return x * self.w + keras.random.normal((4, 3))
-
-
-def _count(self):
-    self.count = self.add_weight(shape=(), trainable=False, name="count")
-
-
-@custom(V, build=_count)
-def assigned_state(self, x):
-    self.count.assign_add(1.0)
-    return x * self.w * self.count
 
 
 @custom(V)

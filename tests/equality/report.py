@@ -36,7 +36,6 @@ DIFFERENCES = """
 * `shuffle=True` draws another order than stock Keras does where whole epochs run compiled (`docs/fit.md`); every example still comes once
   an epoch, and a seed repeats the run. `epochs_per_execution=None` draws stock's order.
 * Targets that do not fit the predictions raise a `ValueError` that says so, whatever stock Keras raises.
-* After single-precision steps of `Adam` and `AdamW`, their second moments differ by 1.3e-5 of themselves, the weights do not: see `training/update.py`.
 * Keras's own tests that fail on our classes, with reasons: `tests/keras_own/differences.txt`.
 """
 

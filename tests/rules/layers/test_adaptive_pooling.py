@@ -25,8 +25,11 @@ CASES = [
 ] + [
     # TensorFlow has no kernel for a window wider than the line, which Keras asks for here.
     Case(f"{kind.__name__}-{size}", lambda kind=kind, size=size: kind(size), LINE)
-    for kind in (layers.AdaptiveMaxPooling1D, layers.AdaptiveAveragePooling1D)
-    for size in (1, 11)
+    for kind, size in [
+        (layers.AdaptiveMaxPooling1D, 11),  # a size of 1 ends stock Keras's process: a division by zero in TensorFlow
+        (layers.AdaptiveAveragePooling1D, 1),
+        (layers.AdaptiveAveragePooling1D, 11),
+    ]
 ]
 
 
