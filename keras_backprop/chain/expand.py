@@ -76,7 +76,7 @@ def expand(op, call, path, args, kwargs):
         _symbolic_weights(layers, inner) as weights,
         _losses_collected(layers, inner) as losses,
     ):
-        with _Watch() as watch:
+        with _Watch(inner) as watch:
             try:
                 outputs = call(*args, **kwargs)
             except MissingRuleError:
@@ -91,8 +91,18 @@ def expand(op, call, path, args, kwargs):
             raise MissingRuleError(_message(op, path, f"it reads the value of its weight {names} outside `keras.ops`"))
         leaves = [x for x in keras.tree.flatten((outputs, losses)) if isinstance(x, keras.KerasTensor)]
         steps = _keras.graph_steps(leaves)
+        _refuse_state_of_this_call(op, path, steps, watch.updates)
         used = {id(x) for node in steps for x in node.input_tensors} | {id(x) for x in leaves}
     return Graph(inputs, [pair for pair in weights if id(pair[0]) in used], steps, outputs, losses, watch.updates)
+
+
+def _refuse_state_of_this_call(op, path, steps, updates):
+    """The graph has the variable itself among its arguments, which does not tell whether it was used before or after."""
+    assigned = {id(variable) for variable, _ in updates}
+    for node in steps:
+        for x in keras.tree.flatten((node.arguments.args, node.arguments.kwargs)):
+            if isinstance(x, keras.Variable) and id(x) in assigned:
+                raise MissingRuleError(_message(op, path, f"it assigns its state {x.path} and computes with it"))
 
 
 def is_weight(x):
@@ -246,14 +256,15 @@ def _nodes_removed(layers):
 class _Watch(_keras.StatelessScope):
     """Notices what the symbolic call does behind its back: state that is assigned, weights whose value is read."""
 
-    def __init__(self):
+    def __init__(self, inner):
         super().__init__(initialize_variables=False)
-        self.updates, self.reads, self._values = [], [], {}
+        self.updates, self.reads, self._values, self._inner = [], [], {}, inner
         self._outer = _keras.current_stateless_scope()
 
     def add_update(self, update):
         variable, value = update
-        self.updates.append((variable, value))
+        if not self._inner:  # a layer inside assigns when it is run
+            self.updates.append((variable, value))
         self._values[id(variable)] = value
 
     def get_current_value(self, variable):

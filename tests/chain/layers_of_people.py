@@ -370,9 +370,9 @@ def _count(self):
 
 
 @custom(V, build=_count)
-def assigned_state(self, x):
+def counted_calls(self, x):
     self.count.assign_add(1.0)
-    return x * self.w * self.count
+    return x * self.w
 
 
 LAYERS = [value for value in list(vars().values()) if hasattr(value, "inputs") and isinstance(value, type)]
@@ -408,6 +408,12 @@ def values_decide(self, x):
 @custom(V)
 def weights_decide(self, x):
     return x * self.w if float(self.w[0]) > 0 else x
+
+
+@custom(V, build=_count)
+def assigned_state_in_the_result(self, x):
+    self.count.assign_add(1.0)
+    return x * self.w * self.count
 
 
 @custom(V)

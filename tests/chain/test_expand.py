@@ -18,7 +18,7 @@ def _name(make):
 
 
 def test_there_are_many_and_none_is_forgotten():
-    assert len(LAYERS) > 45 and len(REFUSED) > 18
+    assert len(LAYERS) > 45 and len(REFUSED) >= 20
     assert not set(LAYERS) & set(REFUSED)
 
 
@@ -140,7 +140,9 @@ def test_a_weight_that_a_loss_uses_is_not_overlooked():
         built = network(layers.Dense(2, name="d"))
         model = cls(built.input, built.output)
         kernel = model.get_layer("d").kernel
-        model.compile("sgd", lambda t, y, kernel=kernel: ops.einsum("no,io->n", t - y, kernel))
+        # Stock Keras eagerly: compiled, its second read of the kernel may come after the update (see `chain/read.py`).
+        eager = cls is keras.Model
+        model.compile("sgd", lambda t, y, kernel=kernel: ops.einsum("no,io->n", t - y, kernel), run_eagerly=eager)
         model.train_on_batch(X, Y)
         ends.append(model.get_weights())
     for a, b in zip(*ends, strict=True):
