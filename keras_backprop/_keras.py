@@ -169,13 +169,14 @@ def sums_of_lists():
     def stacked(self, x, *args, **kwargs):
         return symbolic_call(self, keras.ops.stack(x) if isinstance(x, (list, tuple)) else x, *args, **kwargs)
 
-    for operation in (ops.Sum, ops.Mean):
-        operation.symbolic_call = stacked
-    try:
-        yield
-    finally:
+    with _lock:  # replicas are threads
         for operation in (ops.Sum, ops.Mean):
-            operation.symbolic_call = symbolic_call
+            operation.symbolic_call = stacked
+        try:
+            yield
+        finally:
+            for operation in (ops.Sum, ops.Mean):
+                del operation.symbolic_call
 
 
 @contextlib.contextmanager
@@ -184,18 +185,22 @@ def batch_slices():
 
     And things can be taken from them at indices that are a tensor of a graph, which Keras makes an array of.
     """
-    getitem, take_spec = keras.KerasTensor.__getitem__, ops.Take.compute_output_spec
+    with _lock:
+        getitem, take_spec = keras.KerasTensor.__getitem__, ops.Take.compute_output_spec
 
     def take(self, x, indices):
         known = hasattr(indices, "shape") and hasattr(indices, "dtype") and not isinstance(indices, keras.KerasTensor)
         return take_spec(self, x, keras.KerasTensor(indices.shape, "int32") if known else indices)
 
-    keras.KerasTensor.__getitem__ = lambda x, key: getitem(x, key if isinstance(key, (int, list, tuple)) else (key,))
-    ops.Take.compute_output_spec = take
-    try:
-        yield
-    finally:
-        keras.KerasTensor.__getitem__, ops.Take.compute_output_spec = getitem, take_spec
+    with _lock:
+        keras.KerasTensor.__getitem__ = lambda x, key: getitem(
+            x, key if isinstance(key, (int, list, tuple)) else (key,)
+        )
+        ops.Take.compute_output_spec = take
+        try:
+            yield
+        finally:
+            keras.KerasTensor.__getitem__, ops.Take.compute_output_spec = getitem, take_spec
 
 
 def graph_steps(outputs):

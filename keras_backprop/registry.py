@@ -241,13 +241,14 @@ def rule_for(op):
 def _key_of(kind):
     """The class up the method resolution order of `kind` whose rule holds for it, or None."""
     if kind not in _keys:
-        _keys[kind] = None
+        key = None
         for position, base in enumerate(kind.__mro__):
             if base not in _rules and "backward" in vars(base) and issubclass(base, keras.Operation):
                 _rules[base] = _own_rule(base)
             if base in _rules:
-                _keys[kind] = None if _changed_since(kind.__mro__[:position], base) else base
+                key = None if _changed_since(kind.__mro__[:position], base) else base
                 break
+        _keys[kind] = key  # at once: replicas are threads
     return _keys[kind]
 
 

@@ -36,8 +36,9 @@ def acts_on_batches(callback, validation):
 
 def acts_on_epochs(callback):
     """Whether it must be called after every epoch, before the next one starts."""
-    reads_only_logs = type(callback) in _READ_ONLY_LOGS or getattr(callback, "reads_only_logs", False)
-    return not reads_only_logs and any(_has(callback, name) for name in _EPOCH_METHODS)
+    if type(callback) in _READ_ONLY_LOGS:
+        return False
+    return any(_has(callback, name) and not _is_said_to_read_only_logs(callback, name) for name in _EPOCH_METHODS)
 
 
 def acts_on_validation(callback):
@@ -52,6 +53,17 @@ def bounds(callbacks):
         for name, bound in getattr(callback, "epoch_end_bounds", {}).items():
             largest[name] = max(bound, largest.get(name, bound))
     return largest
+
+
+def _is_said_to_read_only_logs(callback, name):
+    """Whether `reads_only_logs` was said of this method, and not of one that a subclass has overridden."""
+    if name in vars(callback) or "reads_only_logs" in vars(callback):
+        return bool(callback.reads_only_logs) if "reads_only_logs" in vars(callback) else False
+    kinds = type(callback).__mro__
+    said, defined = (
+        next((i for i, kind in enumerate(kinds) if x in vars(kind)), None) for x in ("reads_only_logs", name)
+    )
+    return said is not None and said <= defined and callback.reads_only_logs
 
 
 def _has(callback, name):

@@ -30,6 +30,7 @@ class CompiledEpochs:
     def __init__(self, model, train, validation, shuffle, jit_compile):
         self.model = model
         self.names = list(model.get_metrics_result())
+        self._train_names = len(self.names)
         self.train = Batches(train, shuffle, fixed_sizes=jit_compile)
         self.validation: Any = None if validation is None else Batches(validation, fixed_sizes=jit_compile)
         if validation is not None:
@@ -39,14 +40,22 @@ class CompiledEpochs:
         others = ("float16", "bfloat16", "float64")
         self._in_one_thread = not jit_compile and all(x.compute_dtype not in others for x in model._flatten_layers())
         self._small = True
-        self._run_epochs = tf.function(self._epochs, autograph=False, jit_compile=jit_compile)
-        self._run_validation = tf.function(self._validation, autograph=False, jit_compile=jit_compile)
+        self._jit_compile = jit_compile
+        self._compile()
+
+    def _compile(self):
+        self._run_epochs = tf.function(self._epochs, autograph=False, jit_compile=self._jit_compile)
+        self._run_validation = tf.function(self._validation, autograph=False, jit_compile=self._jit_compile)
 
     def trace(self, *arguments):
         """Trace what a call with these arguments would run, and run nothing."""
         with one_thread(self._in_one_thread):
             function = self._run_epochs.get_concrete_function(*self._tensors(*arguments))
-        self._in_one_thread = self._in_one_thread and self._small and never_waits(function)
+        if self._in_one_thread and not never_waits(function):  # what it calls has been traced for one thread, too
+            self._in_one_thread = False
+            self._compile()
+            self._run_epochs.get_concrete_function(*self._tensors(*arguments))
+        self._in_one_thread = self._in_one_thread and self._small
 
     def __call__(self, *arguments):
         """Run epochs, or some steps of one epoch.
@@ -66,8 +75,9 @@ class CompiledEpochs:
         with one_thread(self._in_one_thread):
             rows, count = self._run_epochs(*self._tensors(*arguments))
         validated, rows = arguments[5], rows.numpy()[: int(count)].tolist()
+        names = self.names[: self._train_names]
         return [
-            {name: x for name, x in zip(self.names, row, strict=True) if val or not name.startswith("val_")}
+            dict(zip(self.names if val else names, row, strict=False))
             for row, val in zip(rows, validated, strict=False)
         ]
 
@@ -112,14 +122,21 @@ class CompiledEpochs:
 
     def _validation(self, validation, first, last):
         self._reset(tf.equal(first, 0))
-        self.validation.run(self.model.test_step, validation, None, first, last)
+        self.validation.run(self._test_step, validation, None, first, last)
         return self._logs()
 
     def _train_step(self, batch):
+        self._measured(self.model.train_step, batch, self.train.size)
+
+    def _test_step(self, batch):
+        self._measured(self.model.test_step, batch, self.validation.size)
+
+    def _measured(self, step, batch, size):
+        """Run a step, and note whether its operations are small."""
         graph = tf.compat.v1.get_default_graph()
         before = len(graph.get_operations())
-        self.model.train_step(batch)
-        self._small = self._small and is_small(graph.get_operations()[before:])
+        step(batch)
+        self._small = self._small and is_small(graph.get_operations()[before:], size)
 
     def _reset(self, wanted):
         def reset():

@@ -21,10 +21,12 @@ class Examples:
 
     Args:
         x, y, sample_weight, batch_size, class_weight: as `keras.Model.fit` takes them.
+        beside: other `Examples` that are kept at the same time, or None.
 
     Attributes:
         tensors: nested `(x,)`, `(x, y)` or `(x, y, sample_weight)` of tensors, in Keras's dtypes, with the same first axis n.
         n: int, the number of examples.
+        bytes: int, what they take in memory, with those beside them.
         batch_size: int.
         steps: int, the number of batches; the last one may be smaller.
 
@@ -33,13 +35,14 @@ class Examples:
         ValueError: what Keras says of data that do not fit together.
     """
 
-    def __init__(self, x, y=None, sample_weight=None, batch_size=None, class_weight=None):
+    def __init__(self, x, y=None, sample_weight=None, batch_size=None, class_weight=None, beside=None):
         if keras.tree.flatten(x) == [] or not _keras.can_convert_arrays((x, y, sample_weight)):
             raise NotInMemoryError(f"the data are no arrays but of type {type(x).__name__}")
         adapter = _keras.ArrayDataAdapter(x, y, sample_weight, batch_size=batch_size, class_weight=class_weight)
         arrays = keras.tree.lists_to_tuples(_keras.convert_to_sliceable(adapter._inputs, target_backend="tensorflow"))
         keras.tree.map_structure(_refuse_what_is_no_array, arrays)
         size = sum(_bytes(array) for array in keras.tree.flatten(arrays) if array is not None)
+        self.bytes = size = size + (beside.bytes if beside is not None else 0)
         if size > MEMORY_SHARE * _memory():
             raise NotInMemoryError(
                 f"the data take {size / 2**20:,.0f} MiB, more than {MEMORY_SHARE:.0%} of the machine's memory"

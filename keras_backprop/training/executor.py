@@ -27,16 +27,17 @@ def one_thread(wanted=True):
     return contextlib.nullcontext()
 
 
-def is_small(operations):
+def is_small(operations, batch_size=32):
     """Whether none of these operations takes longer than handing it to a thread.
 
     That is: no convolution, no tensor of more than `LARGEST_TENSOR` elements, no matrix product of more than
-    `LARGEST_PRODUCT` multiplications. A size that is unknown while tracing counts as a batch of 32.
+    `LARGEST_PRODUCT` multiplications. A size that is unknown while tracing counts as the size of a batch.
 
     Args:
-        operations: list of `tf.Operation`, one training step.
+        operations: list of `tf.Operation`, one step.
+        batch_size: int.
     """
-    return all(_is_small(operation) for operation in operations)
+    return all(_is_small(operation, batch_size) for operation in operations)
 
 
 def never_waits(function):
@@ -57,20 +58,20 @@ def _is_function(attribute):
     return attribute.HasField("func") or bool(attribute.list.func)
 
 
-def _is_small(operation):
-    if "Conv" in operation.type or any(_size(y) > LARGEST_TENSOR for y in operation.outputs):
+def _is_small(operation, batch_size):
+    if "Conv" in operation.type or any(_size(y, batch_size) > LARGEST_TENSOR for y in operation.outputs):
         return False
     if operation.type in _TRANSPOSED:
         x = operation.inputs[0].shape
-        summed = x[-2 if operation.get_attr(_TRANSPOSED[operation.type]) else -1] or 32
-        return _size(operation.outputs[0]) * summed <= LARGEST_PRODUCT
+        summed = x[-2 if operation.get_attr(_TRANSPOSED[operation.type]) else -1] or batch_size
+        return _size(operation.outputs[0], batch_size) * summed <= LARGEST_PRODUCT
     return True
 
 
-def _size(tensor):
+def _size(tensor, unknown):
     if tensor.dtype in (tf.resource, tf.variant) or tensor.shape.rank is None:
         return 0
     size = 1
     for dimension in tensor.shape:
-        size *= 32 if dimension is None else dimension
+        size *= unknown if dimension is None else dimension
     return size

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import pathlib
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from keras_backprop.training import xla
 from keras_backprop.training.epochs import CAPACITY, CompiledEpochs
 from keras_backprop.training.examples import Examples, NotInMemoryError
 from keras_backprop.training.pace import GROWTH, Pace
+
+LOOPS = 8
+"""So many compiled loops, for data of different sizes, are kept for the next `fit`."""
 
 # What the compiled loop takes the place of, or relies on. A model that redefines one of them gets the loop in Python.
 _STEPS = ("train_step", "test_step", "make_train_function", "make_test_function")
@@ -36,7 +40,7 @@ class FitPath:
     Attributes:
         compiled: bool, whole epochs ran in compiled calls; else Keras's own loop ran, batch by batch.
         reason: str.
-        epochs_per_execution: int, the largest number of epochs that shared a call; 0 for Keras's loop.
+        epochs_per_execution: int, the largest number of epochs that may share a call; 0 for Keras's loop.
         jit_compile: bool, the calls were compiled with XLA.
     """
 
@@ -72,10 +76,10 @@ class CompiledFit:
         """As `keras.Model.compile`, and one argument more.
 
         Args:
-            epochs_per_execution: "auto", an int ≥ 1 or None. How many epochs of `fit` may share one compiled call, if the data
-                lie in memory. "auto" decides by the callbacks: each sees the model as it is at the end of its own epoch. With
-                a number, callbacks are called after so many epochs, for each of them in order, and see the model as it
-                is after the last. None: Keras's own loop, batch by batch.
+            epochs_per_execution: "auto", an int ≥ 1 or None. How many epochs of `fit` at most share one compiled call, if the
+                data lie in memory; a call takes about 0.2 s. "auto" decides by the callbacks: each sees the model as it is at
+                the end of its own epoch. With a number, callbacks are called after a call, for each of its epochs in
+                order, and see the model as it is after the last. None: Keras's own loop, batch by batch.
 
         Raises:
             ValueError: another `epochs_per_execution`.
@@ -111,6 +115,7 @@ class CompiledFit:
         bound.apply_defaults()
         arguments = dict(bound.arguments)
         del arguments["self"]
+        self.fit_path = None
         try:
             run = _Run(self, **arguments)
         except _NotCompiledError as reason:
@@ -145,7 +150,8 @@ class _Run:
         if not model.compiled:
             raise _NotCompiledError("the model is not compiled")
         _require_stock_behaviour(model)
-        if steps_per_epoch is not None or (validation_data is not None and validation_steps is not None):
+        validates = validation_data is not None or bool(validation_split)
+        if steps_per_epoch is not None or (validates and validation_steps is not None):
             raise _NotCompiledError("the number of steps is given, so an epoch is not one pass over the data")
         if epochs <= initial_epoch:
             raise _NotCompiledError("there is no epoch to run")
@@ -162,16 +168,17 @@ class _Run:
             self.validation: Any = None
             if validation_data is not None:
                 x, y, sample_weight = _keras.unpack_x_y_sample_weight(validation_data)
-                self.validation = Examples(x, y, sample_weight, validation_batch_size or batch_size)
+                self.validation = Examples(x, y, sample_weight, validation_batch_size or batch_size, beside=self.train)
                 model._should_eval(0, validation_freq)
         except NotInMemoryError as reason:
             raise _NotCompiledError(str(reason)) from None
         except Exception as error:  # whatever is wrong with the data: Keras's own loop says so
             raise _NotCompiledError(f"Keras refuses the data: {error}") from error
         self._look_at(callbacks)
-        self.shuffle = bool(shuffle)
-        self.seed = self._draw_seed() if self.shuffle else [0, 0]
+        self.shuffle, self.seed = bool(shuffle), [0, 0]
         self.loop = self._loop()
+        if self.shuffle:  # two integers from TensorFlow's global generator, as Keras's shuffling draws from it
+            self.seed = tf.random.uniform([2], 0, 2**31 - 1, tf.int32).numpy().tolist()
 
     def _look_at(self, callbacks):
         """What the callbacks allow."""
@@ -185,7 +192,7 @@ class _Run:
         for callback in flat:
             if needs.acts_on_batches(callback, self.validation is not None):
                 raise _NotCompiledError(f"the callback {type(callback).__name__} acts on batches")
-        self.validates_apart = any(map(needs.acts_on_validation, flat))
+        self.validates_apart = self.validation is not None and any(map(needs.acts_on_validation, flat))
         acting = [type(callback).__name__ for callback in flat if needs.acts_on_epochs(callback)]
         self.limit, reason = CAPACITY, "the data lie in memory"
         if self.model.epochs_per_execution != "auto":
@@ -193,11 +200,9 @@ class _Run:
             reason += f", epochs_per_execution={self.model.epochs_per_execution}"
         elif acting:
             self.limit, reason = 1, f"{reason}, and {', '.join(acting)} may act after every epoch"
+        if self.validates_apart and self.limit > 1:
+            self.limit, reason = 1, f"{reason}, and a callback acts around validation"
         self.bounds, self.reason = needs.bounds(flat), reason
-
-    def _draw_seed(self):
-        """Two integers from TensorFlow's global generator, as Keras's shuffling draws from it."""
-        return tf.random.uniform([2], 0, 2**31 - 1, tf.int32).numpy().tolist()
 
     def _loop(self):
         """The compiled loop, traced: a new one, or that of an earlier `fit` of the same shapes."""
@@ -212,11 +217,20 @@ class _Run:
             jit_compile = self._uses_xla()
             key = (*sizes, self.shuffle, jit_compile)
             loop = loops.get(key) or CompiledEpochs(model, train, validation, self.shuffle, jit_compile)
-            loop.trace(train, validation, self.seed, (0, 0), (0, 0), [], {})
+            nothing = (train, validation, self.seed, (0, 0), (0, 0), [], {})
+            loop.trace(*nothing)
+            if jit_compile and not model.jit_compile:  # XLA was our idea: it must not be a reason to fail
+                try:
+                    loop(*nothing)
+                except tf.errors.OpError:
+                    jit_compile, loop = False, CompiledEpochs(model, train, validation, self.shuffle, False)
+                    loop.trace(*nothing)
         except MissingRuleError:
             raise
         except Exception as error:
             raise _NotCompiledError(f"it cannot be traced as a loop: {type(error).__name__}: {error}") from error
+        while len(loops) >= LOOPS:
+            loops.pop(next(iter(loops)))
         loops[key] = loop
         self.path = FitPath(True, self.reason, self.limit, jit_compile)
         return loop
@@ -243,7 +257,7 @@ class _Run:
             for number, logs in enumerate(self._some_epochs(epoch)):
                 if number:
                     callbacks.on_epoch_begin(epoch)
-                if self._validates(epoch) and not any(name.startswith("val_") for name in logs):
+                if self._validates(epoch) and not self.validated_inside:
                     logs.update({f"val_{name}": value for name, value in self._validate().items()})
                 callbacks.on_epoch_end(epoch, logs)
                 epoch += 1
@@ -273,11 +287,14 @@ class _Run:
             first = last
 
     def _call(self, epochs, steps, finished=True):
-        inside = finished and self._validates_inside()
-        validated = [inside and self._validates(epoch) for epoch in range(*epochs)]
+        self.validated_inside = finished and self._validates_inside()
+        validated = [self.validated_inside and self._validates(epoch) for epoch in range(*epochs)]
         start = time.perf_counter()
         logs = self.loop(self.train, self.validation, self.seed, epochs, steps, validated, self.bounds)
-        self.pace.took(len(logs) * (steps[1] - steps[0]), time.perf_counter() - start)
+        work = len(logs) * (steps[1] - steps[0])
+        if any(validated):
+            work += sum(validated[: len(logs)]) * self.validation.steps
+        self.pace.took(work, time.perf_counter() - start)
         return logs
 
     def _validates(self, epoch):
@@ -329,6 +346,9 @@ def _require_stock_behaviour(model):
 
 
 def _is_stock(method):
-    """Whether a method or property is Keras's or this package's."""
-    module = getattr(getattr(method, "fget", method), "__module__", None) or ""
-    return module.split(".")[0] in ("keras", "keras_backprop")
+    """Whether a method or property is Keras's or this package's: not by its name, which a decorator may copy."""
+    code = getattr(getattr(method, "fget", method), "__code__", None)
+    return code is not None and any(pathlib.Path(code.co_filename).is_relative_to(folder) for folder in _FOLDERS)
+
+
+_FOLDERS = pathlib.Path(keras.__file__).parent, pathlib.Path(__file__).parents[1]

@@ -2,8 +2,10 @@
 
 import math
 
+import keras
 from keras import layers
 
+from keras_backprop import _keras
 from keras_backprop.layers import BackpropDense
 
 _DENSE = (layers.Dense, BackpropDense)
@@ -51,12 +53,14 @@ def worth_compiling(model, batch_size=32):
     Returns:
         bool. False for a model that is not built.
     """
-    parts = [layer for layer in model._flatten_layers() if layer is not model and not _is_model(layer)]
+    models = [layer for layer in model._flatten_layers() if isinstance(layer, keras.Model)]
+    parts = [layer for layer in model._flatten_layers() if not isinstance(layer, keras.Model)]
     recurrent = any(type(layer) in _RECURRENT for layer in parts)
     products = sum(type(layer) in (*_DENSE, *_RECURRENT) for layer in parts)
     largest = LARGEST_RECURRENT_PRODUCT if recurrent else LARGEST_PRODUCT
     return (
         model.built
+        and all(map(_is_graph_of_layers, models))
         and 0 < products <= DEEPEST
         and all(type(layer) in (*_DENSE, *_RECURRENT, *_CELLS, *_AROUND) for layer in parts)
         and not any(getattr(layer, "dropout", 0) or getattr(layer, "recurrent_dropout", 0) for layer in parts)
@@ -64,6 +68,7 @@ def worth_compiling(model, batch_size=32):
     )
 
 
-def _is_model(layer):
-    """Whether a layer is only a graph of others."""
-    return type(layer).__name__ in ("Functional", "Sequential") and type(layer).__module__.startswith("keras.")
+def _is_graph_of_layers(model):
+    """Whether a model has no `call` of its own, and no operations between its layers."""
+    graph = _keras.graph_of(model)
+    return graph is not None and all(isinstance(operation, layers.Layer) for operation in graph.operations)

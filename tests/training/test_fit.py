@@ -417,3 +417,85 @@ def test_several_inputs_outputs_and_no_targets():
     losses = model.fit(x["a"], epochs=5, verbose=0).history["loss"]
     assert model.fit_path.compiled
     assert losses == sorted(losses, reverse=True)
+
+
+class AroundValidation(keras.callbacks.Callback):
+    """Sees validation begin and end, and the weights as they are then."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_test_begin(self, logs=None):
+        self.seen.append(float(keras.ops.sum(self.model.layers[0].kernel)))
+
+    def on_test_end(self, logs=None):
+        self.seen.append(logs["loss"])
+
+
+@pytest.mark.parametrize("options", [{}, {"epochs_per_execution": 3}])
+def test_a_callback_around_validation_sees_its_own_epoch(options):
+    seen = []
+    for cls in (keras.Sequential, BackpropSequential):
+        callback = AroundValidation()
+        model = network(cls, **(options if cls is BackpropSequential else {}))
+        model.fit(*data(), epochs=4, shuffle=False, verbose=0, callbacks=[callback], validation_data=HELD_OUT)
+        seen.append((callback.seen, model.history.history["val_loss"]))
+    assert model.fit_path.compiled and len(seen[0][0]) == 8
+    for ours, stock in zip(seen[1], seen[0], strict=True):
+        np.testing.assert_allclose(ours, stock, rtol=1e-5)
+
+
+def test_a_metric_whose_name_begins_like_validation():
+    for cls in (keras.Sequential, BackpropSequential):
+        keras.utils.set_random_seed(0)
+        model = cls([keras.Input((6,)), layers.Dense(1)])
+        model.compile("sgd", "mse", metrics=[keras.metrics.MeanSquaredError(name="val_idity")])
+        history = model.fit(*data(), epochs=3, shuffle=False, verbose=0, validation_data=HELD_OUT, validation_freq=2)
+        if cls is keras.Sequential:
+            expected = history.history
+    assert list(history.history) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(history.history[name], values, rtol=1e-5)
+
+
+class Inherits(Reads):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch == 1
+
+
+def test_an_overridden_method_is_not_taken_to_read_only_logs():
+    model = network()
+    assert len(model.fit(*data(), epochs=5, verbose=0, callbacks=[Inherits()]).history["loss"]) == 2
+    assert model.fit_path.epochs_per_execution == 1
+
+
+def test_what_cannot_be_traced_shuffles_as_keras_does(monkeypatch):
+    def fail(*args):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr("keras_backprop.training.epochs.CompiledEpochs.trace", fail)
+    losses = []
+    for cls in (keras.Sequential, BackpropSequential):
+        model = network(cls)
+        losses.append(model.fit(*data(), epochs=3, verbose=0).history["loss"])
+    assert model.fit_path.reason == "it cannot be traced as a loop: RuntimeError: no"
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_xla_that_fails_is_not_used(monkeypatch):
+    monkeypatch.setattr("keras_backprop.training.xla.STEPS", 1)
+
+    def unique(y_true, y_pred):  # XLA does not know how many there will be
+        return keras.ops.cast(tf.size(tf.unique(tf.reshape(y_true, [-1]))[0]), "float32")
+
+    keras.utils.set_random_seed(0)
+    model = BackpropSequential([keras.Input((6,)), layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=[unique])
+    model.fit(*data(), verbose=0)
+    assert model.fit_path.compiled and not model.fit_path.jit_compile
+
+
+def test_validation_steps_with_a_split():
+    model = fit_both(expect=False, validation_split=0.4, validation_steps=1, batch_size=10)
+    assert "the number of steps is given" in model.fit_path.reason

@@ -15,6 +15,21 @@ class Own(layers.Dense):
     pass
 
 
+class OwnCall(BackpropModel):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(2)
+        self(np.ones((1, 3), "float32"))
+
+    def call(self, x):
+        return keras.ops.tanh(self.dense(x))
+
+
+def operations():
+    inputs = keras.Input((4,))
+    return inputs, keras.ops.sort(layers.Dense(4)(inputs))
+
+
 def chain(shape, *parts):
     return keras.Sequential([keras.Input(shape), *parts])
 
@@ -40,6 +55,8 @@ NOT_WORTH = {
     "random numbers": lambda: chain((4,), layers.Dropout(0.5), layers.Dense(1)),
     "random numbers in a loop": lambda: chain((20, 8), layers.GRU(8, dropout=0.1), layers.Dense(1)),
     "nothing to multiply": lambda: chain((4,), layers.ReLU()),
+    "operations between layers": lambda: keras.Model(*operations()),
+    "a call of its own": lambda: OwnCall(),
     "not built": lambda: keras.Sequential([layers.Dense(3)]),
 }
 
