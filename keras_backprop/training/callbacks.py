@@ -57,13 +57,12 @@ def bounds(callbacks):
 
 def _is_said_to_read_only_logs(callback, name):
     """Whether `reads_only_logs` was said of this method, and not of one that a subclass has overridden."""
-    if name in vars(callback) or "reads_only_logs" in vars(callback):
-        return bool(callback.reads_only_logs) if "reads_only_logs" in vars(callback) else False
-    kinds = type(callback).__mro__
-    said, defined = (
-        next((i for i, kind in enumerate(kinds) if x in vars(kind)), None) for x in ("reads_only_logs", name)
-    )
-    return said is not None and said <= defined and callback.reads_only_logs
+    for owner in (callback, *type(callback).__mro__):
+        if "reads_only_logs" in vars(owner):
+            return bool(vars(owner)["reads_only_logs"])
+        if name in vars(owner):
+            return False
+    return False
 
 
 def _has(callback, name):
