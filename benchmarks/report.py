@@ -13,7 +13,7 @@ RESULTS = pathlib.Path(__file__).with_name("results.md")
 
 HEAD = """# Benchmarks
 
-Measured by `python -m benchmarks` on a 2-core CPU machine that other work shared: TensorFlow 2.21, Keras 3.15.1. Ours and stock
+Measured by `python -m benchmarks` on a 2-core CPU machine: TensorFlow 2.21, Keras 3.15.1. Ours and stock
 Keras alternate in one process. A time is the median (smallest–largest); a ratio is the median of the ratios of neighbours in
 time, ours to stock's, so that below 1 we are faster. Tracing is in CPU time.
 """
