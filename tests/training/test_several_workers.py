@@ -86,5 +86,5 @@ def test_launch_ends_the_others_when_one_is_killed(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(program)
     command = [sys.executable, str(ROOT / "keras_backprop/training/launch.py"), "--restarts", "0", str(script)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1 and "Worker 1 ended with status -9" in ended.stderr
