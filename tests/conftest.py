@@ -9,7 +9,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from keras_backprop import _keras
+from keras_backprop import _keras, registry
 
 
 @pytest.fixture(autouse=True)
@@ -18,10 +18,35 @@ def _seeded():
 
 
 @pytest.fixture
+def double_precision():
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture
+def registry_restored():
+    before = dict(registry._rules)
+    yield
+    registry._rules.clear()
+    registry._rules.update(before)
+    registry._keys.clear()
+
+
+@pytest.fixture
 def float64_regularizers():
     """Keras 3.12 keeps the λ of L1 as a float32 tensor and cannot itself multiply it by a weight in float64."""
-    if tf.is_tensor(keras.regularizers.L1(0.1).l1):
+    floatx = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    try:
+        keras.regularizers.L1(0.1)(tf.ones(1, "float64"))
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError):
         pytest.skip(f"Keras {keras.__version__} has no L1 in float64")
+    finally:
+        keras.config.set_floatx(floatx)
 
 
 def _too_new(name):

@@ -10,6 +10,8 @@ from keras_backprop import BackpropModel
 from keras_backprop.check.gradients import explicit_gradients, tape_gradients
 from keras_backprop.check.problem import ModelProblem
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 SIZES = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 BATCH = 4  # with fewer numbers in a batch statistic, the gradients of a random deep net explode
 QUICK = ["ResNet50", "MobileNetV3Small", "EfficientNetB0", "ConvNeXtTiny", "DenseNet121"]
@@ -33,16 +35,6 @@ def make(name, cls):
 
 def params(quick):
     return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in ALL]
-
-
-@pytest.fixture(autouse=True)
-def _float64():
-    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx(floatx)
-    keras.config.set_dtype_policy(policy)
 
 
 @pytest.mark.parametrize("name", params(QUICK))

@@ -8,18 +8,10 @@ from keras import layers
 
 import keras_backprop
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 X = np.random.default_rng(0).normal(size=(6, 5))
 Y = np.random.default_rng(1).normal(size=(6, 2))
-
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx(floatx)
-    keras.config.set_dtype_policy(policy)
 
 
 def network(penalty=None):

@@ -5,8 +5,6 @@ import re
 
 import pytest
 
-from keras_backprop import registry
-
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
@@ -24,14 +22,6 @@ def test_the_example_runs(capsys):
 def test_the_rule_is_quoted_from_the_source():
     quoted = next(block for block in BLOCKS if "@backward_rule(layers.Dense" in block)
     assert quoted in (ROOT / "keras_backprop/rules/layers/core.py").read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def registry_restored():
-    before = dict(registry._rules)
-    yield
-    registry._rules.clear()
-    registry._rules.update(before)
 
 
 @pytest.mark.usefixtures("registry_restored")

@@ -6,16 +6,10 @@ import pytest
 from keras import layers
 
 import keras_backprop
-from keras_backprop import Contraction, Gradients, backward_rule, check_layer, not_differentiable, registry, rule_for
+from keras_backprop import Contraction, Gradients, backward_rule, check_layer, not_differentiable, rule_for
 from keras_backprop.chain.record import Record
 
-
-@pytest.fixture(autouse=True)
-def _registry_restored():
-    before = dict(registry._rules)
-    yield
-    registry._rules.clear()
-    registry._rules.update(before)
+pytestmark = pytest.mark.usefixtures("registry_restored")
 
 
 def paths(layer, x):

@@ -25,6 +25,9 @@ class CompiledEpochs:
         train, validation: `Examples`; validation may be None.
         shuffle: bool, visit the training examples in a new order every epoch.
         jit_compile: bool, compile with XLA.
+
+    Attributes:
+        jit_compile: bool.
     """
 
     def __init__(self, model, train, validation, shuffle, jit_compile):
@@ -40,12 +43,12 @@ class CompiledEpochs:
         others = ("float16", "bfloat16", "float64")
         self._in_one_thread = not jit_compile and all(x.compute_dtype not in others for x in model._flatten_layers())
         self._small = True
-        self._jit_compile = jit_compile
+        self.jit_compile = jit_compile
         self._compile()
 
     def _compile(self):
-        self._run_epochs = tf.function(self._epochs, autograph=False, jit_compile=self._jit_compile)
-        self._run_validation = tf.function(self._validation, autograph=False, jit_compile=self._jit_compile)
+        self._run_epochs = tf.function(self._epochs, autograph=False, jit_compile=self.jit_compile)
+        self._run_validation = tf.function(self._validation, autograph=False, jit_compile=self.jit_compile)
 
     def trace(self, *arguments):
         """Trace what a call with these arguments would run, and run nothing."""

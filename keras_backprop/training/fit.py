@@ -216,23 +216,23 @@ class _Run:
             model._symbolic_build(data_batch=keras.tree.map_structure(_specification(train.batch_size), train.tensors))
             jit_compile = self._uses_xla()
             key = (*sizes, self.shuffle, jit_compile)
-            loop = loops.get(key) or CompiledEpochs(model, train, validation, self.shuffle, jit_compile)
+            loop = loops.pop(key, None) or CompiledEpochs(model, train, validation, self.shuffle, jit_compile)
             nothing = (train, validation, self.seed, (0, 0), (0, 0), [], {})
             loop.trace(*nothing)
-            if jit_compile and not model.jit_compile:  # XLA was our idea: it must not be a reason to fail
+            if loop.jit_compile and not model.jit_compile:  # XLA was our idea: it must not be a reason to fail
                 try:
                     loop(*nothing)
                 except tf.errors.OpError:
-                    jit_compile, loop = False, CompiledEpochs(model, train, validation, self.shuffle, False)
+                    loop = CompiledEpochs(model, train, validation, self.shuffle, jit_compile=False)
                     loop.trace(*nothing)
         except MissingRuleError:
             raise
         except Exception as error:
             raise _NotCompiledError(f"it cannot be traced as a loop: {type(error).__name__}: {error}") from error
-        while len(loops) >= LOOPS:
-            loops.pop(next(iter(loops)))
+        if len(loops) == LOOPS:
+            loops.pop(next(iter(loops)))  # the one that was used the longest ago
         loops[key] = loop
-        self.path = FitPath(True, self.reason, self.limit, jit_compile)
+        self.path = FitPath(True, self.reason, self.limit, loop.jit_compile)
         return loop
 
     def _uses_xla(self):

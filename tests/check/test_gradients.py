@@ -16,17 +16,7 @@ from keras_backprop import (
     check_gradients,
     check_layer,
     elementwise,
-    registry,
 )
-
-
-@pytest.fixture
-def registry_restored():
-    before = dict(registry._rules)
-    yield
-    registry._rules.clear()
-    registry._rules.update(before)
-    registry._keys.clear()
 
 
 def digits_mlp(cls=BackpropModel):
