@@ -13,7 +13,7 @@ from keras_backprop.chain.sweep import sweep
 from keras_backprop.objective import record_objective
 from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.fit import CompiledFit
-from keras_backprop.training.update import lean_update
+from keras_backprop.training.update import after, lean_update
 
 
 class BackpropTrainer(CompiledFit, DistributedTrainer):
@@ -44,7 +44,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             with same_values:
                 result = sweep(record.calls, upstream, weights)
                 gradients = [result.gradient(v) for v in weights]
-            with lean_update(self.optimizer):
+            with lean_update(self.optimizer), after(gradients, self.optimizer):
                 self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)

@@ -341,6 +341,9 @@ def _require_stock_behaviour(model):
     for name in _STEPS + _KERAS:
         if name in vars(model) or not _is_stock(inspect.getattr_static(type(model), name)):
             raise _NotCompiledError(f"the model has a `{name}` of its own")
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if type(optimizer).__name__ == "ScheduleFreeAdamW":
+        raise _NotCompiledError("ScheduleFreeAdamW sets its momentum while it is built, which Keras's loop does in its step")
     if keras.config.max_epochs() or keras.config.max_steps_per_epoch():
         raise _NotCompiledError("Keras limits the epochs or steps of every `fit` (`keras.config`)")
 

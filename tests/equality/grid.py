@@ -90,6 +90,8 @@ def possible(case):
         return False
     if case.precision not in ("float32", "float64") and not case.optimizer.startswith(("SGD", "LossScale")):
         return False  # the others divide by the size of a gradient: what rounding leaves of a small one becomes a full step
+    if "16" in case.precision and "sum" in case.compile:
+        return False  # steps so large that rounding decides where they lead
     if case.data != "NumPy arrays":
         if "batch" in fit and "validation" not in fit:
             return False
@@ -110,6 +112,10 @@ def program(classes, case):
         compiled = {"optimizer": keras.optimizers.LossScaleOptimizer(OPTIMIZERS[case.optimizer]()["optimizer"], 64.0)}
     else:
         compiled = OPTIMIZERS[case.optimizer]()
+    if case.precision == "float32" and hasattr(compiled["optimizer"], "epsilon"):
+        # With ε = 1e-7, Adam and its like make a step of what rounding leaves of a small gradient: one unit in the last place
+        # of a tanh then is 7e-6 of a weight. The cases in float64 keep Keras's ε.
+        compiled["optimizer"].epsilon = 1e-3
     compiled = {**problem.compile(), **compiled, **TABLES["compile"][case.compile]()}
     model.compile(**compiled)
     x, y = (_cast(data, case.precision) for data in (problem.x, problem.y))
