@@ -17,6 +17,7 @@ from keras.src.backend.common.stateless_scope import StatelessScope, get_statele
 from keras.src.backend.common.variables import AutocastScope
 from keras.src.layers import layer as _layer_module
 from keras.src.layers.rnn.conv_lstm import ConvLSTM, ConvLSTMCell
+from keras.src.losses import loss as _loss_module
 from keras.src.losses.loss import (
     apply_mask,
     scale_loss_for_distribution,
@@ -58,6 +59,7 @@ __all__ = [
     "grouped_convolutions",
     "is_overwritten",
     "layers",
+    "means_over_any_batch",
     "ops",
     "partial_nodes",
     "replaced",
@@ -177,6 +179,26 @@ def sums_of_lists():
         finally:
             for operation in (ops.Sum, ops.Mean):
                 del operation.symbolic_call
+
+
+@contextlib.contextmanager
+def means_over_any_batch():
+    """For the duration of the block, a loss of symbolic predictions is a mean over a batch of any size.
+
+    Keras divides by the product of the shape, which has None in it.
+    """
+    reduce_values = current(_loss_module, "reduce_values")
+
+    def reduce(values, sample_weight=None, reduction="sum_over_batch_size"):
+        weighted = reduction == "mean_with_sample_weight" and sample_weight is not None
+        unknown = isinstance(values, keras.KerasTensor) and None in values.shape
+        if weighted or not unknown or reduction in (None, "none", "sum"):
+            return reduce_values(values, sample_weight, reduction)
+        size = keras.ops.sum(keras.ops.ones_like(values))
+        return scale_loss_for_distribution(keras.ops.divide_no_nan(keras.ops.sum(values), size))
+
+    with replaced(_loss_module, reduce_values=reduce):
+        yield
 
 
 @contextlib.contextmanager

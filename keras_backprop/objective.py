@@ -10,6 +10,7 @@ import contextlib
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
@@ -271,6 +272,7 @@ def _overridden(model, record, x, y, y_pred, sample_weight, training):
     Symbolic are the predictions, the added losses and what layers keep of the forward pass in their attributes. Metrics
     that it updates are updated when its values are there.
     """
+    x, y, sample_weight = keras.tree.map_structure(_as_tensor, (x, y, sample_weight))
     produced = {id(tensor) for call in record.calls for tensor in call.outputs}
     layers = model._flatten_layers()
     kept = [
@@ -306,6 +308,13 @@ def _overridden(model, record, x, y, y_pred, sample_weight, training):
     for metric, args, kwargs in updates:
         metric.update_state(*args, **kwargs)
     return loss
+
+
+def _as_tensor(x):
+    """`train_on_batch` hands NumPy arrays through in eager mode; they do not compute with symbolic predictions."""
+    if not isinstance(x, np.ndarray):
+        return x
+    return tf.convert_to_tensor(x, keras.config.floatx() if x.dtype == "float64" else None)
 
 
 def _noted(metric, updates):

@@ -71,6 +71,7 @@ def expand(op, call, path, args, kwargs):
         _keras.partial_nodes(),
         _keras.grouped_convolutions(),
         _keras.sums_of_lists(),
+        _keras.means_over_any_batch(),
         _keras.batch_slices(),
         _nodes_removed(layers),
         _symbolic_weights(layers, inner) as weights,

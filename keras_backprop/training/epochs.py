@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_backprop import _keras
 from keras_backprop.training.batches import Batches
 from keras_backprop.training.executor import is_small, never_waits, one_thread
 
@@ -138,15 +139,16 @@ class CompiledEpochs:
         """Run a step, and note whether its operations are small."""
         graph = tf.compat.v1.get_default_graph()
         before = len(graph.get_operations())
-        step(batch)
+        with _keras.replaced(self.model, get_metrics_result=dict):  # of every step; asked for at the end of the epoch
+            step(batch)
         self._small = self._small and is_small(graph.get_operations()[before:], size)
 
     def _reset(self, wanted):
-        def reset():
-            self.model.reset_metrics()
-            return 0
-
-        _if(wanted, reset, tf.constant(0))
+        variables = [v for metric in self.model.metrics for v in metric.variables]
+        before = [tf.identity(v.value) for v in variables]
+        self.model.reset_metrics()
+        for variable, old in zip(variables, before, strict=True):
+            variable.assign(tf.where(wanted, variable.value, old))
 
     def _logs(self):
         return tf.stack([tf.cast(x, tf.float64) for x in self.model.get_metrics_result().values()])

@@ -93,14 +93,19 @@ def adam(optimizer, rates):
         )
         return rates(dtype) * tf.sqrt(1 - power_2) / (1 - power_1)
 
+    @functools.cache
+    def constants(dtype):
+        return [tf.constant(c, dtype) for c in (1 - optimizer.beta_1, 1 - optimizer.beta_2, optimizer.epsilon)]
+
     def update(gradient, variable):
         w, index = variable.value, optimizer._get_variable_index(variable)
         if optimizer.amsgrad:
             return False
         g, m, v = tf.cast(gradient, w.dtype), optimizer._momentums[index].value, optimizer._velocities[index].value
-        m.assign_add((g - m) * (1 - optimizer.beta_1))
-        v.assign_add((tf.square(g) - v) * (1 - optimizer.beta_2))
-        w.assign_sub(m * step_size(w.dtype) / (tf.sqrt(v) + optimizer.epsilon))
+        c_1, c_2, ε = constants(w.dtype)
+        m.assign_add((g - m) * c_1)
+        v.assign_add((tf.square(g) - v) * c_2)
+        w.assign_sub(m * step_size(w.dtype) / (tf.sqrt(v) + ε))
         return True
 
     return update
