@@ -341,9 +341,13 @@ def _require_stock_behaviour(model):
     for name in _STEPS + _KERAS:
         if name in vars(model) or not _is_stock(inspect.getattr_static(type(model), name)):
             raise _NotCompiledError(f"the model has a `{name}` of its own")
+    if model.built and not model.trainable_variables:
+        raise _NotCompiledError("there is nothing to train")
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if type(optimizer).__name__ == "ScheduleFreeAdamW":
-        raise _NotCompiledError("ScheduleFreeAdamW sets its momentum while it is built, which Keras's loop does in its step")
+        raise _NotCompiledError(
+            "ScheduleFreeAdamW sets its momentum while it is built, which Keras's loop does in its step"
+        )
     if keras.config.max_epochs() or keras.config.max_steps_per_epoch():
         raise _NotCompiledError("Keras limits the epochs or steps of every `fit` (`keras.config`)")
 

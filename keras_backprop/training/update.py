@@ -56,7 +56,9 @@ def after(gradients, optimizer):
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not getattr(optimizer, "gradient_accumulation_steps", None):
         return contextlib.nullcontext()
-    return tf.control_dependencies([g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients if g is not None])
+    return tf.control_dependencies(
+        [g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients if g is not None]
+    )
 
 
 def sgd(optimizer, rates):

@@ -90,8 +90,13 @@ def possible(case):
         return False
     if case.precision not in ("float32", "float64") and not case.optimizer.startswith(("SGD", "LossScale")):
         return False  # the others divide by the size of a gradient: what rounding leaves of a small one becomes a full step
-    if "16" in case.precision and "sum" in case.compile:
-        return False  # steps so large that rounding decides where they lead
+    if "16" in case.precision and ("sum" in case.compile or case.compile.startswith("metrics as")):
+        return False  # steps so large that rounding decides where they lead; an accuracy, which jumps
+    if "float16" in case.precision and case.problem in (
+        "overridden compute_loss",
+        "overridden compute_loss, tensors kept in call",
+    ):
+        return False  # stock Keras does not subtract float16 from the float32 of a dataset; ours does
     if case.data != "NumPy arrays":
         if "batch" in fit and "validation" not in fit:
             return False

@@ -64,7 +64,9 @@ def dense(k):
 
 
 def sequential(k):
-    return k.Sequential([layers.Dense(5, "leaky_relu"), layers.Dense(1)])  # built by the first batch
+    return k.Sequential(
+        [layers.Dense(5, "tanh"), layers.Dense(1)]
+    )  # built by the first batch; smooth, for half precision
 
 
 def convolutional(k):
