@@ -42,6 +42,8 @@ class _Backup:
     def __init__(self, callback, chief):
         self.callback, self.chief = callback, chief
         self.load_weights_and_epoch = callback._load_model
+        self.new_weights = os.path.join(callback.backup_dir, "new.weights.h5")
+        self.new_state = callback._training_metadata_path + ".new"
         self.batches_to_skip = 0
 
     def save(self):
@@ -59,30 +61,32 @@ class _Backup:
             "seeds": _values(_seeds(model)),
             "metrics": _values(model.metrics_variables) if batches_done else [],
         }
-        weights = os.path.join(callback.backup_dir, "new.weights.h5")
         if self.chief:
             tf.io.gfile.makedirs(callback.backup_dir)
-        model.save_weights(weights, overwrite=True)  # reading weights is for all workers, writing them for the chief
+        model.save_weights(self.new_weights, overwrite=True)  # reading them is for all workers, writing for the chief
         if not self.chief:
             return
-        with tf.io.gfile.GFile(callback._training_metadata_path + ".new", "w") as file:
+        with tf.io.gfile.GFile(self.new_state, "w") as file:
             file.write(json.dumps(state))
         if callback.double_checkpoint:
             for path in (callback._weights_path, callback._training_metadata_path):
                 if tf.io.gfile.exists(path):
                     tf.io.gfile.copy(path, path + ".bkp", overwrite=True)
-        tf.io.gfile.rename(weights, callback._weights_path, overwrite=True)
-        tf.io.gfile.rename(callback._training_metadata_path + ".new", callback._training_metadata_path, overwrite=True)
+        tf.io.gfile.rename(self.new_weights, callback._weights_path, overwrite=True)
+        tf.io.gfile.rename(self.new_state, callback._training_metadata_path, overwrite=True)
 
     def load(self):
         """Restore weights and epoch, and have the first batches of the epoch skipped if the backup has seen them."""
         callback = self.callback
         self.load_weights_and_epoch()
-        if not tf.io.gfile.exists(callback._training_metadata_path):
+        path = callback._training_metadata_path
+        if tf.io.gfile.exists(self.new_state) and not tf.io.gfile.exists(self.new_weights):
+            path = self.new_state  # killed between the two renames: the weights are the new ones already
+        if not tf.io.gfile.exists(path):
             return
-        with tf.io.gfile.GFile(callback._training_metadata_path) as file:
+        with tf.io.gfile.GFile(path) as file:
             state = json.loads(file.read())
-        callback._current_epoch = state["epoch"]
+        callback._current_epoch = callback.model._initial_epoch = state["epoch"]
         if "seeds" not in state:
             return  # written by Keras alone
         _assign(_seeds(callback.model), state["seeds"])

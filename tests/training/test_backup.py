@@ -36,3 +36,24 @@ def test_a_resumed_training_ends_as_if_never_interrupted(tmp_path, save_freq):
     expected["history"] = {name: values[1:] for name, values in expected["history"].items()}
     problem.assert_equal(resumed, expected, tolerance=0)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(("renames", "epochs"), [(0, 0), (1, 1), (2, 1), (3, 2)])
+def test_a_backup_that_ends_between_its_files_is_whole(tmp_path, monkeypatch, renames, epochs):
+    """Killed before the renaming of the first or second backup's weights, or between that and the renaming of its epoch."""
+    strategy, rename, left = tf.distribute.get_strategy(), tf.io.gfile.rename, [None] * renames
+
+    def rename_or_die(*args, **kwargs):
+        if not left:
+            raise InterruptedError
+        left.pop()
+        rename(*args, **kwargs)
+
+    monkeypatch.setattr(tf.io.gfile, "rename", rename_or_die)
+    with pytest.raises(InterruptedError):
+        problem.train(strategy, ["dropout"], callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")])
+    monkeypatch.undo()
+    resumed = problem.train(strategy, ["dropout"], callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")])
+    expected = problem.train(strategy, ["dropout"], callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "never")])
+    expected["history"] = {name: values[epochs:] for name, values in expected["history"].items()}
+    problem.assert_equal(resumed, expected, tolerance=0)
