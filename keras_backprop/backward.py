@@ -9,7 +9,7 @@ is what a `tf.GradientTape` is used for. It works eagerly and inside `tf.functio
 import keras
 import tensorflow as tf
 
-from keras_backprop.chain.read import read_before
+from keras_backprop.chain.read import Reads, build
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.objective import record_objective
@@ -43,9 +43,9 @@ def backward(model, x, y=None, sample_weight=None, training=True):
     x, y, sample_weight = keras.tree.map_structure(
         lambda a: None if a is None else tf.convert_to_tensor(a), (x, y, sample_weight)
     )
-    x, same_values = read_before(model, x)
+    build(model, x)
     weights = model.trainable_weights
-    record = Record()
+    record, reads = Record(), Reads()
     y_pred = record.run(model, x, **({"training": training} if model._call_has_training_arg else {}))
     objective = record_objective(model, record, x, y, y_pred, sample_weight, training)
     inputs = [tensor for tensor in keras.tree.flatten(x) if tensor is not None]
@@ -60,8 +60,9 @@ def backward(model, x, y=None, sample_weight=None, training=True):
         if isinstance(call.op, keras.layers.Layer):
             deltas.setdefault(call.path, []).insert(0, dys[0] if len(dys) == 1 else tuple(dys))
 
+    upstream, same_values = reads.before(objective.upstream, weights)
     with same_values:
-        result = sweep(record.calls, objective.upstream, weights, [t for t in inputs if t.dtype.is_floating], [observe])
+        result = sweep(record.calls, upstream, weights, [t for t in inputs if t.dtype.is_floating], [observe])
     return Backward(objective.loss, y_pred, weights, result, deltas, [result.input_gradient(t) for t in inputs])
 
 
@@ -84,7 +85,11 @@ class Backward:
         self._parts = [result.parts.get(id(v), []) for v in weights]
 
     def gradient(self, weight):
-        """∂E/∂W of one weight, given as a variable or by its path."""
+        """∂E/∂W of one weight, given as a variable or by its path.
+
+        Raises:
+            KeyError: no trainable weight of the model.
+        """
         return self.gradients[self._index(weight)]
 
     def per_example(self, weight):
@@ -95,7 +100,11 @@ class Backward:
         Args:
             weight: a variable or its path.
 
+        Returns:
+            A tensor; None where E does not depend on the weight.
+
         Raises:
+            KeyError: no trainable weight of the model.
             ValueError: the gradient exists as a sum over the batch only, and why.
         """
         parts = [part.per_example() for part in self._of_examples(self._index(weight))]
@@ -104,7 +113,11 @@ class Backward:
     def squared_norms(self, weight=None):
         """The squared norm of each example's gradient, shape `(n,)`: of one weight, or of all together.
 
+        Returns:
+            A tensor; None where E does not depend on the weight, or on none of all.
+
         Raises:
+            KeyError: no trainable weight of the model.
             ValueError: a gradient exists as a sum over the batch only, and why.
         """
         indices = range(len(self.weights)) if weight is None else [self._index(weight)]
@@ -116,7 +129,7 @@ class Backward:
             elif parts:  # a weight that is used several times: the norm of a sum
                 gradient = add([part.per_example() for part in parts])
                 norms.append(tf.reduce_sum(tf.square(gradient), axis=list(range(1, len(gradient.shape)))))
-        return tf.add_n(norms)
+        return tf.add_n(norms) if norms else None
 
     def weighted(self, c):
         """The gradients with the contribution of example n times cₙ, for `c` of shape `(n,)`; penalties as they are."""

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras
-from keras_backprop.chain.read import read_before
+from keras_backprop.chain.read import Reads, build
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.objective import record_objective
@@ -32,15 +32,15 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     def train_step(self, data):
         """One step: forward pass, error, chain rule, update. Opens no `tf.GradientTape`."""
         x, y, sample_weight = _keras.unpack_x_y_sample_weight(data)
-        x, same_values = read_before(self, x)
+        build(self, x)
         weights = self.trainable_weights
-        record = Record()
+        record, reads = Record(), Reads()
         y_pred = record.run(self, x, **({"training": True} if self._call_has_training_arg else {}))
         objective = record_objective(self, record, x, y, y_pred, sample_weight)
         batch_size = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
         self._loss_tracker.update_state(_keras.unscale_loss_for_distribution(objective.loss), sample_weight=batch_size)
         if weights:
-            upstream = scaled(objective.upstream, self.optimizer)
+            upstream, same_values = reads.before(scaled(objective.upstream, self.optimizer), weights)
             with same_values:
                 result = sweep(record.calls, upstream, weights)
                 gradients = [result.gradient(v) for v in weights]

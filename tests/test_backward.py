@@ -120,3 +120,15 @@ def test_a_model_that_the_batch_builds():
     model.compile(loss="mse")
     result = keras_backprop.backward(model, x, y)
     assert [tuple(g.shape) for g in result.gradients] == [(3, 2), (2,), (2, 1), (1,)]
+
+
+def test_a_weight_that_the_error_does_not_depend_on():
+    inputs = keras.Input((5,))
+    used, unused = (layers.Dense(2, name=name) for name in ("used", "unused"))
+    model = keras.Model(inputs, {"used": used(inputs), "unused": unused(inputs)})
+    model.compile(keras.optimizers.SGD(), {"used": "mse"})
+    result = keras_backprop.backward(model, X, {"used": Y})
+    assert result.gradient("unused/kernel") is None
+    assert result.per_example("unused/kernel") is None and result.squared_norms("unused/kernel") is None
+    alone = result.squared_norms("used/kernel") + result.squared_norms("used/bias")
+    np.testing.assert_allclose(result.squared_norms(), alone, rtol=1e-12)

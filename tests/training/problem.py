@@ -93,7 +93,8 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--options", nargs="*", default=[])
-    parser.add_argument("--kill", type=int, help="kill worker 1 after so many batches, once")
+    parser.add_argument("--kill", type=int, help="kill a worker after so many batches, once")
+    parser.add_argument("--killed", type=int, default=1, help="which worker; 0 is the chief")
     parser.add_argument("--save-freq", type=lambda text: text if text == "epoch" else int(text), default="epoch")
     args = parser.parse_args()
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -102,7 +103,7 @@ def main():
         keras.callbacks.BackupAndRestore(args.folder / "backup", save_freq=args.save_freq),
         keras.callbacks.ModelCheckpoint(args.folder / "epoch{epoch}.keras"),
     ]
-    if args.kill and task == 1:
+    if args.kill and task == args.killed:
         callbacks.append(Kill(args.kill, args.folder / "killed"))
     result = train(strategy, args.options, callbacks=callbacks)
     (args.folder / f"{task}.json").write_text(json.dumps(result))

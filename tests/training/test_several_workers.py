@@ -47,9 +47,10 @@ def test_two_workers_reach_what_one_process_reaches(tmp_path):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
-def test_a_killed_worker_changes_nothing(tmp_path):
+@pytest.mark.parametrize("killed", ["0", "1"], ids=["the chief", "another"])
+def test_a_killed_worker_changes_nothing(tmp_path, killed):
     """SIGKILL in the middle of epoch 1; what follows is what would have followed."""
-    workers, restarts = two_workers(tmp_path, "--kill", "8")
+    workers, restarts = two_workers(tmp_path, "--kill", "8", "--killed", killed)
     assert restarts == 1 and (tmp_path / "killed").exists()
     for worker in workers:
         problem.assert_equal(worker, from_epoch(1, one_process()))
