@@ -147,5 +147,8 @@ def _without_class_names(text):
         ("backprop_model", "functional"),
     ):
         text = text.replace(ours, stock)
+    text = re.sub(
+        r"softmax over axis -1 of a tensor of shape \([^)]*\)", "softmax of a tensor", text
+    )  # for each shape traced
     text = re.sub(r"The targets do not fit .* Keras says: ", "", text)
     return re.sub(r"'[\w/]+:0'", "a tensor", text)

@@ -95,7 +95,7 @@ class Program:
             run_eagerly=self.eager,
         )
         given = DATA[self.data](x, [y] * self.outputs if self.outputs > 1 else y, w, self.batch_size)
-        if self.data == "NumPy arrays":
+        if self.data != "tf.data.Dataset":
             given["shuffle"] = False
         if self.validation:
             given["validation_data"] = (x[:5], [y[:5]] * self.outputs if self.outputs > 1 else y[:5])

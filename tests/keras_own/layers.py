@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from keras_backprop import BackpropModel, check_layer
 from keras_backprop.rule import MissingRuleError
+from tests.keras_own.substitute import importable
 
 PACKAGE = pathlib.Path(keras.__file__).parent / "src"
 
@@ -54,7 +55,9 @@ def modules():
 def collect(module):
     """Run the tests of one of Keras's modules; returns the `Outcome`s of all configurations met."""
     outcomes: list = []
-    tests = unittest.defaultTestLoader.loadTestsFromModule(importlib.import_module(module))
+    with importable():
+        imported = importlib.import_module(module)
+    tests = unittest.defaultTestLoader.loadTestsFromModule(imported)
     with _instrumented(outcomes):
         for test in _flat(tests):
             _current.test = ".".join(test.id().split(".")[-2:])

@@ -121,6 +121,11 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    add_markers(config)
+
+
+def add_markers(config):
+    """Let Keras's tests have the markers that they have at home."""
     for marker in ("requires_trainable_backend", "multi_device"):
         config.addinivalue_line("markers", f"{marker}: Keras's")
 
