@@ -339,7 +339,8 @@ def _require_stock_behaviour(model):
     if model._distribute_strategy is not None or tf.distribute.has_strategy():
         raise _NotCompiledError("it runs in a distribution strategy")
     for name in _STEPS + _KERAS:
-        if name in vars(model) or not _is_stock(inspect.getattr_static(type(model), name)):
+        owner = next(cls for cls in type(model).__mro__ if name in vars(cls))
+        if name in vars(model) or not (_is_stock_class(owner) and _is_stock(vars(owner)[name])):
             raise _NotCompiledError(f"the model has a `{name}` of its own")
     if model.built and not model.trainable_variables:
         raise _NotCompiledError("there is nothing to train")
@@ -352,10 +353,15 @@ def _require_stock_behaviour(model):
         raise _NotCompiledError("Keras limits the epochs or steps of every `fit` (`keras.config`)")
 
 
+def _is_stock_class(cls):
+    return cls in _CLASSES or cls.__module__.split(".")[0] == __name__.split(".")[0]
+
+
 def _is_stock(method):
     """Whether a method or property is Keras's or this package's: not by its name, which a decorator may copy."""
     code = getattr(getattr(method, "fget", method), "__code__", None)
     return code is not None and any(pathlib.Path(code.co_filename).is_relative_to(folder) for folder in _FOLDERS)
 
 
+_CLASSES = {*keras.Model.__mro__, *keras.Sequential.__mro__, *_keras.Functional.__mro__}
 _FOLDERS = pathlib.Path(keras.__file__).parent, pathlib.Path(__file__).parents[1]

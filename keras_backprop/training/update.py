@@ -34,7 +34,7 @@ def lean_update(optimizer):
         rates = functools.cache(lambda dtype: tf.cast(learning_rate, dtype))  # read once, not for each weight
         lean, composed = leaner(optimizer, rates), []
         for gradient, variable in zip(gradients, variables, strict=True):
-            if isinstance(gradient, tf.IndexedSlices) or not lean(gradient, variable):
+            if not lean(gradient, variable):
                 composed.append((gradient, variable))
         if composed:
             compose(*zip(*composed, strict=True), learning_rate)
@@ -66,6 +66,8 @@ def sgd(optimizer, rates):
 
     def update(gradient, variable):
         w = variable.value
+        if isinstance(gradient, tf.IndexedSlices):
+            return False
         g, η = tf.cast(gradient, w.dtype), rates(w.dtype)
         if optimizer.momentum == 0:
             tf.raw_ops.ResourceApplyGradientDescent(var=w.handle, alpha=η, delta=g)
@@ -83,8 +85,8 @@ def sgd(optimizer, rates):
 def adam(optimizer, rates):
     """m ← m + (g − m)·(1 − β₁)    v ← v + (g² − v)·(1 − β₂)    w ← w − α·m/(√v + ε)    α = η·√(1 − β₂ᵗ)/(1 − β₁ᵗ)
 
-    As Keras composes it, to the last bit, but for α, which is computed once and not for each weight. Not by TensorFlow's
-    kernel: in single precision its 1 − β₂ is off by 1.3e-5.
+    As Keras composes it, to the last bit, but for α, which is computed once and not for each weight, and for gradients of
+    some rows only, which Keras fills up with zeros. Not by TensorFlow's kernel: in single precision its 1 − β₂ is off by 1.3e-5.
     """
 
     @functools.cache
@@ -103,14 +105,25 @@ def adam(optimizer, rates):
         w, index = variable.value, optimizer._get_variable_index(variable)
         if optimizer.amsgrad:
             return False
-        g, m, v = tf.cast(gradient, w.dtype), optimizer._momentums[index].value, optimizer._velocities[index].value
+        m, v = optimizer._momentums[index].value, optimizer._velocities[index].value
         c_1, c_2, ε = constants(w.dtype)
-        m.assign_add((g - m) * c_1)
-        v.assign_add((tf.square(g) - v) * c_2)
+        if isinstance(gradient, tf.IndexedSlices):
+            g, rows = tf.cast(gradient.values, w.dtype), gradient.indices
+            m.assign_add(change_of_rows(g, rows, m, c_1))
+            v.assign_add(change_of_rows(tf.square(g), rows, v, c_2))
+        else:
+            g = tf.cast(gradient, w.dtype)
+            m.assign_add((g - m) * c_1)
+            v.assign_add((tf.square(g) - v) * c_2)
         w.assign_sub(m * step_size(w.dtype) / (tf.sqrt(v) + ε))
         return True
 
     return update
+
+
+def change_of_rows(g, rows, m, c):
+    """(g − m)·c for a g that is 0 but in some rows; a row that is given several times counts as their sum."""
+    return tf.tensor_scatter_nd_add(m * -c, rows[:, None], g * c)
 
 
 UPDATES = {keras.optimizers.SGD: sgd, keras.optimizers.Adam: adam, keras.optimizers.AdamW: adam}

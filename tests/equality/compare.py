@@ -70,7 +70,7 @@ def run(program, classes, *args):
             keras.config.set_floatx(floatx)
             keras.config.set_dtype_policy(policy)
     texts = {f"{w.category.__name__}: {w.message}" for w in caught if not _about_numpy(w)}
-    return {**seen, "warnings": sorted(_without_class_names(text) for text in texts)}
+    return {**seen, "warnings": sorted({_without_class_names(text) for text in texts})}
 
 
 def error_text(error):

@@ -67,9 +67,10 @@ def test_single_precision(name, compiled):
     compare(OPTIMIZERS[name], "float32", 2e-7, compiled=compiled, steps=50)
 
 
-@pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
-def test_gradients_of_a_few_rows(name):
-    compare(OPTIMIZERS[name], "float64", 1e-12, slices=True)
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw", "amsgrad", "clipped", "accumulated", "scaled"])
+def test_gradients_of_a_few_rows(name, compiled):
+    compare(OPTIMIZERS[name], "float64", 1e-12, slices=True, compiled=compiled)
 
 
 def test_a_subclass_keeps_its_own_update():
