@@ -29,6 +29,7 @@ class LSTM(Recurrence):
     gates = 4
     axis = -1
     joint = True  # [x h₋]·[W; U] is one product, in the loop
+    restores_output = True
 
     def __init__(self, cell, x_mask=None, h_mask=None):
         super().__init__(cell, x_mask, h_mask)
@@ -56,15 +57,19 @@ class LSTM(Recurrence):
         gates, g = σ(z), φ(tf.split(z, 4, self.axis)[2])  # σ of all four: one tensor to keep, not three
         i, f, _, o = tf.split(gates, 4, self.axis)
         c = f * c + i * g
-        a = φ(c)
-        h = o * a
-        return h, (h, c), (gates, g, a, *(() if needs_only_output(σ, φ) else (z, c)))
+        h = o * φ(c)
+        return h, (h, c), (gates, g, *(() if needs_only_output(σ, φ) else (z,)))
+
+    def restored(self, kept, others):
+        return tf.split(kept[0], 4, self.axis)[3] * self.functions[1](others[0])
 
     def derivatives(self, xW, kept, before, after):
         σ, φ = self.functions
-        gates, g, a, *z_c = kept
+        gates, g, *z = kept
         i, f, _, o = tf.split(gates, 4, self.axis)
-        zi, zf, zg, zo, c = (*tf.split(z_c[0], 4, self.axis), z_c[1]) if z_c else [None] * 5
+        zi, zf, zg, zo = tf.split(z[0], 4, self.axis) if z else [None] * 4
+        c = after[1]  # where masked, another c than that of the step, but nothing is made of it
+        a = φ(c)
         of_z = [
             times_derivative(σ, zi, i, g),
             times_derivative(σ, zf, f, before[1]),

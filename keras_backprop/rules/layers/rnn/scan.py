@@ -51,7 +51,10 @@ def _looped(step, carry, sequences, length, reverse):
 
     outs = tuple(_array(y.dtype, length, y.shape) for y in written)  # the probe is never run
     _, carry, outs = tf.while_loop(
-        lambda t, *_: tf.not_equal(t, after), body, (tf.convert_to_tensor(first), carry, outs)
+        lambda t, *_: tf.not_equal(t, after),
+        body,
+        (tf.convert_to_tensor(first), carry, outs),
+        parallel_iterations=32,  # as Keras's own loop has it
     )
     return carry, tuple(out.stack() for out in outs)
 

@@ -37,6 +37,7 @@ class Recurrence:
     """
 
     output_is_state = True
+    restores_output = False  # the loop need not write h down: `restored` computes it for all steps at once
 
     def __init__(self, cell, x_mask=None, h_mask=None):
         self.cell, self.x_mask, self.h_mask = cell, x_mask, h_mask
@@ -74,6 +75,10 @@ class Recurrence:
     def zero_totals(self):
         """Where `back` adds up weight gradients that are no products: it takes and returns them as further values."""
         return ()
+
+    def restored(self, kept, others):
+        """h of all steps, `(T, n, …)`, from what `step` kept and the states but the first."""
+        raise NotImplementedError
 
     def derivatives(self, xW, kept, before, after):
         """The local derivatives of all steps, a tuple of tensors `(T, n, …)`.
@@ -166,21 +171,25 @@ def run_forward(loop, sequences, initial_state, mask):
     masks = loop.recurrence.masks(loop.cell, loop.training, x[0], initial_state[0])
     f = loop.recurrence(loop.cell, *masks)
     xW = f.project(x)
+    restores = f.restores_output and mask is None
 
     def step(carry, xW, m):
         y, before = carry
         output, after, kept = f.step(xW, before)
         if m is None:
-            return (y, after), (*kept, *after, *(() if f.output_is_state else (output,)))
+            written = after[1:] if restores else after
+            return (y, after), (*kept, *written, *(() if f.output_is_state else (output,)))
         y = where(m, output, tf.zeros_like(output) if loop.zero_output_for_mask or y is None else y)
         after = tuple(where(m, a, b) for a, b in zip(after, before, strict=True))
         return (y, after), (*kept, *after, y)
 
     zero = None if loop.unroll else f.zero_output(xW, initial_state)
     (_, last), out = scan(step, (() if mask is None else zero, initial_state), (xW, mask), unroll=loop.unroll)
-    states = len(initial_state)
+    states = len(initial_state) - restores
     end = len(out) if mask is None and f.output_is_state else -1
     after, kept = out[:end][-states:], out[:end][:-states]
+    if restores:
+        after = f.restored(kept, after), *after
     ys = after[0] if end != -1 else out[-1]
     y = batch_first(ys) if loop.return_sequences else ys[-1]
     return (y, *last), {"x": x, "xW": xW, "initial": initial_state, "states": after, "kept": kept, "masks": masks}
