@@ -111,8 +111,7 @@ def adam(optimizer, rates):
         c_1, c_2, ε = constants(w.dtype)
         if isinstance(gradient, tf.IndexedSlices):
             g, rows = tf.cast(gradient.values, w.dtype), gradient.indices
-            m.assign_add(change_of_rows(g, rows, m, c_1))
-            v.assign_add(change_of_rows(tf.square(g), rows, v, c_2))
+            add_to_rows(v, tf.square(g), rows, c_2, after=add_to_rows(m, g, rows, c_1))
         else:
             g = tf.cast(gradient, w.dtype)
             tf.raw_ops.ResourceApplyGradientDescent(var=m.handle, alpha=-c_1, delta=g - m)
@@ -125,9 +124,14 @@ def adam(optimizer, rates):
     return update
 
 
-def change_of_rows(g, rows, m, c):
-    """(g − m)·c for a g that is 0 but in some rows; a row that is given several times counts as their sum."""
-    return tf.tensor_scatter_nd_add(m * -c, rows[:, None], g * c)
+def add_to_rows(m, g, rows, c, after=None):
+    """m ← m + (g − m)·c for a g that is 0 but in some rows; a row that is given several times counts as their sum.
+
+    The change is as large as m, a table of many rows perhaps: with `after`, it waits for another such operation. Returns its own.
+    """
+    with tf.control_dependencies([] if after is None else [after]):
+        change = tf.tensor_scatter_nd_add(m * -c, rows[:, None], g * c)
+        return tf.raw_ops.AssignAddVariableOp(resource=m.handle, value=change)
 
 
 UPDATES = {keras.optimizers.SGD: sgd, keras.optimizers.Adam: adam, keras.optimizers.AdamW: adam}
