@@ -68,7 +68,8 @@ class Contraction(WeightGradient):
         self.explicit = any("n" in letters for letters in self.letters)
 
     def total(self):
-        if isinstance(self.factors[0], tf.SparseTensor) and self.result == "".join(self.letters):
+        sparse = isinstance(self.factors[0], tf.SparseTensor) and len(self.factors[0].shape) == 2
+        if sparse and self.result == "".join(self.letters):
             # (n, i) and (n, o): the rows of dW that x touches. To Keras an empty example touches the first.
             x, dy = tf.sparse.fill_empty_rows(self.factors[0], tf.zeros((), self.factors[0].dtype))[0], self.factors[1]
             rows = x.values[:, None] * tf.gather(dy, x.indices[:, 0])
