@@ -41,7 +41,7 @@ def backward(model, x, y=None, sample_weight=None, training=True):
             f"The model '{model.name}' is not compiled: it has no loss. Call `model.compile(loss=…)` first."
         )
     x, y, sample_weight = keras.tree.map_structure(
-        lambda a: None if a is None else tf.convert_to_tensor(a), (x, y, sample_weight)
+        lambda a: a if a is None or tf.is_tensor(a) else tf.convert_to_tensor(a), (x, y, sample_weight)
     )
     build(model, x)
     weights = model.trainable_weights

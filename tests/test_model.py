@@ -116,7 +116,11 @@ def test_the_backward_pass_reads_no_weight_that_may_be_updated_already():
     weights = {id(inner) for outer, inner in graph.captures if id(outer) in handles}
     assert len(weights) == len(model.trainable_weights)
     reads = {op for op in graph.get_operations() if op.type == "ReadVariableOp" and id(op.inputs[0]) in weights}
-    updates = [op for op in graph.get_operations() if "Assign" in op.type and id(op.inputs[0]) in weights]
+    updates = [
+        op
+        for op in graph.get_operations()
+        if op.type.startswith(("Assign", "ResourceApply")) and id(op.inputs[0]) in weights
+    ]
     assert len(updates) == len(weights)
     for update in updates:
         pending, before = (
@@ -451,6 +455,50 @@ def test_a_compute_loss_in_keras_ops_is_differentiated():
 
     x, _, t = data(n=64)
     compare_fit(make, x, t[:, None], loss=None)
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean_with_sample_weight", "sum"])
+def test_a_compute_loss_may_call_a_loss_object(reduction):
+    """On batches of any size: 64 = 7·9 + 1, and the last step has a batch of 1."""
+
+    def make(cls):
+        class Mine(cls):
+            def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+                return keras.losses.MeanSquaredError(reduction)(y, y_pred, sample_weight)
+
+        inputs = keras.Input((6,))
+        return Mine(inputs, layers.Dense(1)(layers.Dense(3, "tanh")(inputs)))
+
+    x, _, t = data(n=64)
+    weights = np.random.default_rng(0).uniform(0, 0.1, 64)
+    compare_fit(make, x, t[:, None], loss=None, batch_size=9, sample_weight=weights)
+
+
+def test_train_on_batch_with_arrays_in_eager_mode():
+    class Mine(BackpropModel):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return keras.ops.mean((y - y_pred) ** 2)
+
+    x, _, t = data(n=8)
+    inputs = keras.Input((6,))
+    model = Mine(inputs, layers.Dense(1)(inputs))
+    model.compile("sgd", run_eagerly=True)
+    first, second = (model.train_on_batch(x, t[:, None].astype("float64")) for _ in range(2))
+    assert second < first
+
+
+def test_sparse_inputs_of_a_dense_layer():
+    """Its gradient has the rows that they touch."""
+    x = np.zeros((8, 6), "float32")
+    x[::2, 1] = 1.5
+    x[1::2, 4] = -0.5
+    model = keras.Sequential([keras.Input((6,), sparse=True), layers.Dense(3, use_bias=False)])
+    model.compile("sgd", "mse")
+    y = np.ones((8, 3), "float32")
+    (gradient,) = keras_backprop.backward(model, tf.sparse.from_dense(x), y).gradients
+    (dense,) = keras_backprop.backward(model, x, y).gradients
+    assert isinstance(gradient, tf.IndexedSlices) and set(gradient.indices.numpy()) == {1, 4}
+    np.testing.assert_allclose(tf.convert_to_tensor(gradient), dense, rtol=1e-6)
 
 
 def test_another_backend_is_refused_at_import():

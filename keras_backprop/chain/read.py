@@ -45,15 +45,20 @@ class Reads:
         """
         if self.graph is None:
             return upstream, contextlib.nullcontext()
-        reads = [one for one in self.graph.get_operations()[self.first :] if one.type == "ReadVariableOp"]
-        read = {id(one.inputs[0]): one.outputs[0] for one in reads}
-        values = [self._value(v, read) for v in weights]
+        handles = [self._handle(v) for v in weights]
+        wanted = {id(handle) for handle in handles if handle is not None}
+        operations = self.graph.get_operations()[self.first :]
+        reads = [one for one in operations if any(id(x) in wanted for x in one.inputs)]  # in loops and calls, too
+        read = {id(one.inputs[0]): one.outputs[0] for one in reads if one.type == "ReadVariableOp"}
+        values = [read.get(id(h)) for h in handles]
+        values = [tf.convert_to_tensor(v.value) if x is None else x for v, x in zip(weights, values, strict=True)]
         with tf.control_dependencies([*reads, *values]):
             upstream = [(tensor, tf.identity(gradient)) for tensor, gradient in upstream]
         return upstream, _keras.StatelessScope(zip(weights, values, strict=True), initialize_variables=False)
 
-    def _value(self, variable, read):
+    def _handle(self, variable):
+        """What stands for the variable in the graph, in this replica; None where that is not known."""
+        if tf.distribute.in_cross_replica_context():
+            return None
         handle = getattr(variable._value, "handle", None)
-        inside = self.graph.capture(handle) if hasattr(self.graph, "capture") and handle is not None else handle
-        value = read.get(id(inside))
-        return tf.convert_to_tensor(variable.value) if value is None else value
+        return self.graph.capture(handle) if handle is not None and hasattr(self.graph, "capture") else handle

@@ -45,6 +45,7 @@ class _Backup:
         self.new_weights = os.path.join(callback.backup_dir, "new.weights.h5")
         self.new_state = callback._training_metadata_path + ".new"
         self.batches_to_skip = 0
+        self.weights_were_readable = True
 
     def save(self):
         """Write weights, epoch, batches done and the state of the metrics; then let them take the place of the old."""
@@ -63,6 +64,8 @@ class _Backup:
         }
         if self.chief:
             tf.io.gfile.makedirs(callback.backup_dir)
+            if self._ended_between_renames():
+                tf.io.gfile.rename(self.new_state, callback._training_metadata_path, overwrite=True)
         model.save_weights(self.new_weights, overwrite=True)  # reading them is for all workers, writing for the chief
         if not self.chief:
             return
@@ -78,10 +81,14 @@ class _Backup:
     def load(self):
         """Restore weights and epoch, and have the first batches of the epoch skipped if the backup has seen them."""
         callback = self.callback
-        self.load_weights_and_epoch()
+        try:
+            self.load_weights_and_epoch()
+        except OSError:  # Keras calls once more, after putting the backup of the backup in its place
+            self.weights_were_readable = False
+            raise
         path = callback._training_metadata_path
-        if tf.io.gfile.exists(self.new_state) and not tf.io.gfile.exists(self.new_weights):
-            path = self.new_state  # killed between the two renames: the weights are the new ones already
+        if self.weights_were_readable and self._ended_between_renames():
+            path = self.new_state
         if not tf.io.gfile.exists(path):
             return
         with tf.io.gfile.GFile(path) as file:
@@ -93,6 +100,10 @@ class _Backup:
         self.batches_to_skip = state["batches_done"]
         if self.batches_to_skip:
             self._skip(state["metrics"])
+
+    def _ended_between_renames(self):
+        """Whether the weights in place are newer than the epoch beside them."""
+        return tf.io.gfile.exists(self.new_state) and not tf.io.gfile.exists(self.new_weights)
 
     def _skip(self, metrics):
         """Have `fit` pass over batches: for as long, another function stands in for the model's train function."""

@@ -144,6 +144,13 @@ class CompiledEpochs:
         self._small = self._small and is_small(graph.get_operations()[before:], size)
 
     def _reset(self, wanted):
+        if not all(
+            type(metric).reset_state.__module__.startswith("keras.") for metric in _with_inner(self.model.metrics)
+        ):
+            _if(
+                wanted, lambda: self.model.reset_metrics() or 0, tf.constant(0)
+            )  # it may have state that Keras knows nothing of
+            return
         variables = [v for metric in self.model.metrics for v in metric.variables]
         before = [tf.identity(v.value) for v in variables]
         self.model.reset_metrics()
@@ -152,6 +159,12 @@ class CompiledEpochs:
 
     def _logs(self):
         return tf.stack([tf.cast(x, tf.float64) for x in self.model.get_metrics_result().values()])
+
+
+def _with_inner(metrics):
+    for metric in metrics:
+        yield metric
+        yield from _with_inner(getattr(metric, "metrics", ()))
 
 
 def _if(wanted, function, otherwise):

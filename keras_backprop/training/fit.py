@@ -214,6 +214,8 @@ class _Run:
         sizes = [None if one is None else (one.n, one.batch_size) for one in (train, validation)]
         try:
             model._symbolic_build(data_batch=keras.tree.map_structure(_specification(train.batch_size), train.tensors))
+            if not model.trainable_variables:
+                raise _NotCompiledError("there is nothing to train")
             jit_compile = self._uses_xla()
             key = (*sizes, self.shuffle, jit_compile)
             loop = loops.pop(key, None) or CompiledEpochs(model, train, validation, self.shuffle, jit_compile)
@@ -225,7 +227,7 @@ class _Run:
                 except tf.errors.OpError:
                     loop = CompiledEpochs(model, train, validation, self.shuffle, jit_compile=False)
                     loop.trace(*nothing)
-        except MissingRuleError:
+        except (MissingRuleError, _NotCompiledError):
             raise
         except Exception as error:
             raise _NotCompiledError(f"it cannot be traced as a loop: {type(error).__name__}: {error}") from error
@@ -342,8 +344,6 @@ def _require_stock_behaviour(model):
         owner = next(cls for cls in type(model).__mro__ if name in vars(cls))
         if name in vars(model) or not (_is_stock_class(owner) and _is_stock(vars(owner)[name])):
             raise _NotCompiledError(f"the model has a `{name}` of its own")
-    if model.built and not model.trainable_variables:
-        raise _NotCompiledError("there is nothing to train")
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if type(optimizer).__name__ == "ScheduleFreeAdamW":
         raise _NotCompiledError(

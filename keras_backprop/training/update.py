@@ -47,7 +47,8 @@ def after(gradients, optimizer):
     """A context in which what the optimizer does waits for all gradients, if it accumulates them.
 
     Keras empties the accumulators by an operation that no gradient goes into. At the end of a dataset of unknown length, where
-    a step starts and finds no batch, it would run nevertheless.
+    a step starts and finds no batch, it would run nevertheless. (So does what counts the iterations where nothing is accumulated,
+    in stock Keras too, and that is left as it is.)
 
     Args:
         gradients: list of tensors, `IndexedSlices` and None.

@@ -57,3 +57,31 @@ def test_a_backup_that_ends_between_its_files_is_whole(tmp_path, monkeypatch, re
     expected = problem.train(strategy, ["dropout"], callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "never")])
     expected["history"] = {name: values[epochs:] for name, values in expected["history"].items()}
     problem.assert_equal(resumed, expected, tolerance=0)
+
+
+def test_a_backup_is_whole_after_a_second_kill(tmp_path, monkeypatch):
+    """First between the two renames of a backup, then, resumed, before the first rename of the next."""
+    rename = tf.io.gfile.rename
+    for allowed in (3, 1):  # two backups but for the last rename; that rename, made good
+        left = [None] * allowed
+
+        def rename_or_die(*args, left=left, **kwargs):
+            if not left:
+                raise InterruptedError
+            left.pop()
+            rename(*args, **kwargs)
+
+        monkeypatch.setattr(tf.io.gfile, "rename", rename_or_die)
+        with pytest.raises(InterruptedError):
+            problem.train(
+                tf.distribute.get_strategy(), callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")]
+            )
+    monkeypatch.undo()
+    resumed = problem.train(
+        tf.distribute.get_strategy(), callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")]
+    )
+    expected = problem.train(
+        tf.distribute.get_strategy(), callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "never")]
+    )
+    expected["history"] = {name: values[2:] for name, values in expected["history"].items()}
+    problem.assert_equal(resumed, expected, tolerance=0)

@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from keras_backprop.training.executor import is_small, never_waits, one_thread
+from keras_backprop.training.executor import context, is_small, never_waits, one_thread
 
 
 def traced(function, *shapes):
@@ -55,3 +55,18 @@ def test_a_loop_in_one_thread_gives_the_same():
 )
 def test_small_is_what_takes_no_longer_than_handing_it_over(function, shapes, expected):
     assert is_small(traced(function, *shapes).graph.get_operations()) is expected
+
+
+def test_the_options_are_those_of_before_again():
+    """Inside, without the graph optimizer."""
+
+    def optimizer_is_off():
+        config = tf.compat.v1.ConfigProto.FromString(context().function_call_options.config_proto_serialized)
+        return config.graph_options.rewrite_options.disable_meta_optimizer
+
+    assert not optimizer_is_off()
+    with one_thread():
+        assert optimizer_is_off()
+        with one_thread():
+            assert optimizer_is_off()
+    assert not optimizer_is_off()

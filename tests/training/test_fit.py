@@ -179,6 +179,47 @@ def test_a_train_step_of_ones_own_takes_keras_own_loop():
     assert model.fit_path.reason == "the model has a `train_step` of its own"
 
 
+@pytest.mark.parametrize("built", [True, False])
+def test_nothing_to_train_is_left_to_keras(built):
+    model = network(built=built, metrics=())
+    for layer in model.layers:
+        layer.trainable = False
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.warns(UserWarning, match="does not have any trainable weights"):
+        model.fit(*data(), verbose=0)
+    assert model.fit_path.reason == "there is nothing to train"
+
+
+@pytest.mark.skipif(not hasattr(keras.optimizers, "ScheduleFreeAdamW"), reason="this Keras has none")
+def test_an_optimizer_that_sets_itself_up_in_the_step_is_left_to_keras():
+    model = fit_both(False, lambda cls: network(cls, keras.optimizers.ScheduleFreeAdamW(0.01)), epochs=5)
+    assert model.fit_path.reason.startswith("ScheduleFreeAdamW")
+
+
+def test_a_metric_with_state_that_keras_knows_nothing_of(monkeypatch):
+    """It is reset at the beginning of an epoch, and not at the later parts of one."""
+
+    class Batches(keras.metrics.Metric):
+        def __init__(self):
+            super().__init__(name="batches")
+            self.seen = tf.Variable(0.0)
+
+        def update_state(self, *args, **kwargs):
+            self.seen.assign_add(1.0)
+
+        def result(self):
+            return self.seen.value()
+
+        def reset_state(self):
+            self.seen.assign(0.0)
+
+    monkeypatch.setattr("keras_backprop.training.pace.SECONDS", 1e-4)
+    model = network(metrics=())
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=[Batches()])
+    history = model.fit(*data(), batch_size=2, epochs=3, verbose=0).history
+    assert model.fit_path.compiled and history["batches"] == [50, 50, 50]
+
+
 def test_data_that_are_too_large_stay_outside(monkeypatch):
     monkeypatch.setattr("keras_backprop.training.examples._memory", lambda: 4000)
     model = network()
