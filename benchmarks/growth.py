@@ -60,15 +60,18 @@ def plot(results, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, panels = plt.subplots(1, len(results), figsize=(3.6 * len(results), 3.4), layout="constrained")
-    for panel, (title, (values, lines)) in zip(panels, results.items(), strict=True):
+    figure, panels = plt.subplots(2, 3, figsize=(11, 6.5), layout="constrained")
+    panels = panels.ravel()
+    for panel in panels[len(results) :]:
+        panel.axis("off")
+    for panel, (title, (values, lines)) in zip(panels, results.items(), strict=False):
         for name, seconds in lines.items():
             panel.loglog(values, seconds, marker="o", label=name.removesuffix(", tracing"))
-        panel.set_title(title, fontsize=9)
-        panel.set_xticks(values, [f"{value:,}" for value in values], fontsize=7)
+        panel.set_title(title, fontsize=11)
+        panel.set_xticks(values, [f"{value:,}" for value in values])
         panel.minorticks_off()
-        panel.set_ylabel("seconds", fontsize=8)
+        panel.set_ylabel("seconds")
         panel.grid(alpha=0.3)
-    panels[0].legend(fontsize=8)
+    panels[0].legend()
     figure.savefig(pathlib.Path(path), dpi=130)
     plt.close(figure)

@@ -58,7 +58,6 @@ __all__ = [
     "graph_steps",
     "grouped_convolutions",
     "is_overwritten",
-    "layers",
     "means_over_any_batch",
     "ops",
     "partial_nodes",
@@ -74,27 +73,7 @@ __all__ = [
 ]
 
 
-# Came after 3.12, the oldest Keras that is supported.
-NEWER_OPERATIONS = frozenset(
-    """
-    AdaptiveAveragePool AdaptiveMaxPool AllClose ArraySplit CDist DepthToSpace Dsplit Dstack EmptyLike Erfc Fabs Fliplr Flipud
-    Fmax Fmin Fmod Fold Geomspace Hsplit I0 Ldexp MatrixRank Nanargmax Nanargmin Nancumprod Nancumsum Nanmax Nanmean Nanmedian
-    Nanmin Nanpercentile Nanprod Nanquantile Nanstd Nansum Nanvar Nextafter Percentile Pinv Ptp Rad2deg SSIM SegmentMin
-    SegmentProd Sinc SobelEdges SpaceToDepth Unique Vander Vsplit
-    """.split()  # noqa: SIM905
-)
-NEWER_LAYERS = frozenset(f"Adaptive{kind}Pooling{n}D" for kind in ("Average", "Max") for n in (1, 2, 3))
-
-
-class _Classes(types.SimpleNamespace):
-    """Classes by name. In the place of one that this Keras is too old for stands a class without instances."""
-
-    def __init__(self, base, newer, **classes):
-        absent = {name: type(name, (base,), {}) for name in newer if name not in classes}
-        super().__init__(**{**absent, **classes})
-
-
-def _operation_classes(package, newer=frozenset()):
+def _operation_classes(package):
     """The `Operation` classes that the modules of a private Keras package define, by name."""
     classes = {}
     for module in vars(package).values():
@@ -106,14 +85,11 @@ def _operation_classes(package, newer=frozenset()):
                     and issubclass(value, keras.Operation)
                 ):
                     classes[name] = value
-    return _Classes(keras.Operation, newer, **classes)
+    return types.SimpleNamespace(**classes)
 
 
-ops = _operation_classes(_ops_package, NEWER_OPERATIONS)
+ops = _operation_classes(_ops_package)
 """Every operation class of `keras.ops`: `ops.Matmul` is what `keras.ops.matmul` adds to a Functional graph."""
-
-layers = _Classes(keras.layers.Layer, NEWER_LAYERS, **vars(keras.layers))
-"""`keras.layers`, for those that came after Keras 3.12."""
 
 activations = _operation_classes(_activations_package)
 """The operation classes behind activation functions that are no `keras.ops`: `ReLU` and `Mish`."""
@@ -158,8 +134,7 @@ def partial_nodes():
 @contextlib.contextmanager
 def grouped_convolutions():
     """For the duration of the block, `keras.ops.conv` with groups can be called symbolically, which Keras refuses."""
-    checks = {"check_conv_input_channels"} & set(vars(_ops_nn))  # there is none before Keras 3.13
-    with replaced(_ops_nn, **dict.fromkeys(checks, lambda inputs, kernel, data_format: None)):
+    with replaced(_ops_nn, check_conv_input_channels=lambda inputs, kernel, data_format: None):
         yield
 
 

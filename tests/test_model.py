@@ -48,9 +48,7 @@ def floatx():
 @pytest.mark.usefixtures("floatx")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_fifty_steps_of_fit_equal_stock_keras(optimizer, dtype, request):
-    if dtype == "float64":
-        request.getfixturevalue("float64_regularizers")
+def test_fifty_steps_of_fit_equal_stock_keras(optimizer, dtype):
     keras.config.set_floatx(dtype)
     x, y, sample_weight = data(dtype=dtype)
     models, histories = [], []

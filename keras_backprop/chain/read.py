@@ -1,6 +1,7 @@
 """The values that the weights have in a step: what the forward pass read, the backward pass reads no more."""
 
 import contextlib
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -30,7 +31,7 @@ class Reads:
     """
 
     def __init__(self):
-        self.graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        self.graph: Any = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         self.first = len(self.graph.get_operations()) if self.graph is not None else 0
 
     def before(self, upstream, weights):

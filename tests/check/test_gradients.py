@@ -191,7 +191,6 @@ def test_an_overridden_compute_loss_is_checked():
     check_gradients(model, np.ones((4, 5), "float32"), np.ones((4, 2), "float32")).raise_if_failed()
 
 
-@pytest.mark.usefixtures("float64_regularizers")
 def test_a_stock_model_can_be_checked_and_is_not_changed():
     inputs = keras.Input((4,))
     h = layers.Dropout(0.5, seed=1)(layers.Dense(6, activation="relu", activity_regularizer="l2")(inputs))

@@ -167,9 +167,6 @@ OPTIMIZERS = {
     "PolynomialDecay": scheduled(schedules.PolynomialDecay, 0.1, 30, power=2.0),
 }
 """The `optimizer` of `compile`."""
-for _name in ("Muon", "ScheduleFreeAdamW", "MultiOptimizer"):
-    if not hasattr(optimizers, _name):  # in a Keras older than it
-        del OPTIMIZERS[_name]
 
 
 def cubic(y_true, y_pred):

@@ -190,7 +190,6 @@ def test_nothing_to_train_is_left_to_keras(built):
     assert model.fit_path.reason == "there is nothing to train"
 
 
-@pytest.mark.skipif(not hasattr(keras.optimizers, "ScheduleFreeAdamW"), reason="this Keras has none")
 def test_an_optimizer_that_sets_itself_up_in_the_step_is_left_to_keras():
     model = fit_both(False, lambda cls: network(cls, keras.optimizers.ScheduleFreeAdamW(0.01)), epochs=5)
     assert model.fit_path.reason.startswith("ScheduleFreeAdamW")

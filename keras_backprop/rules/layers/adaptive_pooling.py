@@ -5,8 +5,8 @@ Keras pools one axis after the other, which decides what happens to ties: each a
 
 import keras
 import tensorflow as tf
+from keras import layers
 
-from keras_backprop._keras import layers
 from keras_backprop.convolution_gradient import each
 from keras_backprop.registry import backward_rule, forward_rule
 from keras_backprop.rule import Gradients
