@@ -68,17 +68,13 @@ class Contraction(WeightGradient):
         self.explicit = any("n" in letters for letters in self.letters)
 
     def total(self):
-        sparse = isinstance(self.factors[0], tf.SparseTensor) and len(self.factors[0].shape) == 2
-        if sparse and self.result == "".join(self.letters):
+        sparse = getattr(self.factors[0], "_sparse", None)
+        if sparse is not None and len(sparse.shape) == 2 and self.result == "".join(self.letters):
             # (n, i) and (n, o): the rows of dW that x touches. To Keras an empty example touches the first.
-            x, dy = tf.sparse.fill_empty_rows(self.factors[0], tf.zeros((), self.factors[0].dtype))[0], self.factors[1]
+            x, dy = tf.sparse.fill_empty_rows(sparse, tf.zeros((), sparse.dtype))[0], self.factors[1]
             rows = x.values[:, None] * tf.gather(dy, x.indices[:, 0])
             return tf.IndexedSlices(rows, x.indices[:, 1], tf.cast(self._result_shape(), tf.int64))
-        return self._total(*self._dense())
-
-    def _dense(self):
-        """The factors, of which the first may be given as a `tf.SparseTensor`."""
-        return tuple(tf.sparse.to_dense(f) if isinstance(f, tf.SparseTensor) else f for f in self.factors)
+        return self._total(*self.factors)
 
     def _total(self, *factors):
         if self.explicit:
@@ -97,8 +93,8 @@ class Contraction(WeightGradient):
 
     def per_example(self):
         if self.explicit:
-            return tf.einsum(f"{','.join(self.letters)}->n{self.result}", *self._dense())
-        factors = [self._by_example(f, k) for f, k in zip(self._dense(), self.letters, strict=True)]
+            return tf.einsum(f"{','.join(self.letters)}->n{self.result}", *self.factors)
+        factors = [self._by_example(f, k) for f, k in zip(self.factors, self.letters, strict=True)]
         if len(factors) == 1:
             return tf.reduce_sum(factors[0], axis=1)
         x, dy = self.letters
@@ -107,9 +103,7 @@ class Contraction(WeightGradient):
     def squared_norms(self):
         if self.explicit or len(self.factors) == 1 or self.result != "".join(self.letters):
             return super().squared_norms()
-        x, dy = (
-            tf.reshape(f, _join(tf.shape(f)[:2], [-1])) for f in map(self._by_example, self._dense(), self.letters)
-        )
+        x, dy = (tf.reshape(f, _join(tf.shape(f)[:2], [-1])) for f in map(self._by_example, self.factors, self.letters))
         positions, width_x, width_dy = dy.shape[1], x.shape[2], dy.shape[2]
         if positions == 1:  # ‖x·dyᵀ‖² = ‖x‖²·‖dy‖²
             return tf.reduce_sum(tf.square(x), axis=[1, 2]) * tf.reduce_sum(tf.square(dy), axis=[1, 2])
@@ -127,7 +121,7 @@ class Contraction(WeightGradient):
             return super().weighted_total(c)
         shape = [1] * len(dy.shape)
         shape[n] = -1
-        return self._total(*self._dense()[:-1], dy * tf.reshape(tf.cast(c, dy.dtype), shape))
+        return self._total(*self.factors[:-1], dy * tf.reshape(tf.cast(c, dy.dtype), shape))
 
     def _merged(self, factor, letters):
         """(n, t…, i…) -> (n·t…, i…)"""

@@ -305,7 +305,15 @@ def _signature_of_method(function):
 def _tensors(arguments):
     """The tensors among the arguments; rules see a sparse one as the dense one that it stands for."""
     tensors = [x for x in keras.tree.flatten(list(arguments.values())) if _is_tensor(x)]
-    return [tf.sparse.to_dense(tf.sparse.reorder(x)) if isinstance(x, tf.SparseTensor) else x for x in tensors]
+    return [_densified(x) if isinstance(x, tf.SparseTensor) else x for x in tensors]
+
+
+def _densified(x):
+    """The sparse one goes along, for products that can make use of it (`Contraction`)."""
+    x = tf.sparse.reorder(x)
+    dense = tf.sparse.to_dense(x)
+    dense._sparse = x
+    return dense
 
 
 def _copied(x, copy=tf.identity):

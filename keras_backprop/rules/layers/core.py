@@ -16,8 +16,6 @@ from keras_backprop.weight_gradients import Contraction
 def dense(call, dy):
     """y = x·W + b        dx = dy·Wᵀ        dW = xᵀ·dy        db = Σ dy"""
     x, W = call.input, call.op.kernel
-    if isinstance(call["inputs"], tf.SparseTensor):  # then dW has the rows that x touches
-        x = tf.sparse.reorder(call["inputs"])
     return Gradients(
         lambda: times_transposed(dy, W),
         kernel=Contraction("i,o->io", x, dy),
