@@ -93,10 +93,6 @@ CASES = [
 ]
 
 
-if tf.__version__.startswith("2.18."):  # its transpose aborts the process for a negative axis, whoever calls it
-    CASES = [case for case in CASES if case.name != "transpose-negative"]
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_rule(case):
     check_rule(case)
