@@ -17,12 +17,17 @@ class Batches:
     def __init__(self, examples, shuffle=False, fixed_sizes=False):
         self.n, self.size, self.steps = examples.n, examples.batch_size, examples.steps
         self.shuffle = bool(shuffle) and self.steps > 1
+        self.for_xla = fixed_sizes
         self.fixed = fixed_sizes or not examples.ragged
         self.rest_apart = fixed_sizes and examples.ragged
 
     def order(self, seed):
         """A permutation of the examples for an integer tensor `seed` of shape (2,); None for the order they are in."""
-        return tf.random.experimental.stateless_shuffle(tf.range(self.n), seed) if self.shuffle else None
+        if not self.shuffle:
+            return None
+        if self.for_xla:  # which has no shuffle
+            return tf.argsort(tf.random.stateless_uniform([self.n], seed), stable=True)
+        return tf.random.experimental.stateless_shuffle(tf.range(self.n), seed)
 
     def run(self, step, tensors, order, first, last):
         """Run `step(batch)` on the batches first, …, last − 1."""

@@ -221,10 +221,13 @@ class _Run:
             loop = loops.pop(key, None) or CompiledEpochs(model, train, validation, self.shuffle, jit_compile)
             nothing = (train, validation, self.seed, (0, 0), (0, 0), [], {})
             loop.trace(*nothing)
-            if loop.jit_compile and not model.jit_compile:  # XLA was our idea: it must not be a reason to fail
+            if loop.jit_compile:
                 try:
                     loop(*nothing)
-                except tf.errors.OpError:
+                except tf.errors.OpError as error:
+                    if model.jit_compile:
+                        raise _NotCompiledError(f"XLA cannot compile it as a loop: {error.message}") from error
+                    # XLA was our idea: it must not be a reason to fail.
                     loop = CompiledEpochs(model, train, validation, self.shuffle, jit_compile=False)
                     loop.trace(*nothing)
         except (MissingRuleError, _NotCompiledError):

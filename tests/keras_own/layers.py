@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from keras_backprop import BackpropModel, check_layer
 from keras_backprop.rule import MissingRuleError
-from tests.keras_own.substitute import importable
+from tests.keras_own.importable import importable
 
 PACKAGE = pathlib.Path(keras.__file__).parent / "src"
 

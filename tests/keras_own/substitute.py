@@ -6,7 +6,6 @@ What is expected to fail is in `differences.txt`; it must fail.
 """
 
 import contextlib
-import importlib
 import pathlib
 import sys
 import types
@@ -16,8 +15,10 @@ import pytest
 from keras.src import models, testing  # noqa: F401, TID251 - loaded before names are exchanged
 from keras.src.backend.tensorflow import trainer  # noqa: TID251
 
+import keras_backprop.model
 from keras_backprop import BackpropModel, BackpropSequential
 from keras_backprop.model import BackpropTrainer, FunctionalBackpropModel
+from tests.keras_own.importable import add_markers, importable
 
 DIFFERENCES = pathlib.Path(__file__).with_name("differences.txt")
 STOCK = "--stock" in sys.argv
@@ -25,15 +26,15 @@ OPTIONAL = ("grain", "jax", "torch", "orbax", "tensorboard", "requests")
 
 
 trained: list = []
-_train_step = BackpropTrainer.train_step
+_sweep = keras_backprop.model.sweep
 
 
-def counted(self, data):
+def counted(*args, **kwargs):
     trained.append(None)
-    return _train_step(self, data)
+    return _sweep(*args, **kwargs)
 
 
-BackpropTrainer.train_step = counted
+keras_backprop.model.sweep = counted
 
 
 class Trainer(BackpropTrainer, trainer.TensorFlowTrainer):
@@ -60,21 +61,6 @@ def exchanged():
     finally:
         for place, name, value in held:
             setattr(place, name, value)
-
-
-@contextlib.contextmanager
-def importable():
-    """For the duration of the block, what a test module imports at its top and few of its tests need can be imported."""
-    conftest = types.ModuleType("conftest")
-    conftest.skip_if_backend = lambda backend, reason: pytest.mark.skipif(backend == "tensorflow", reason=reason)
-    added = {"conftest": conftest, "jax": types.ModuleType("jax")}
-    added = {name: module for name, module in added.items() if name not in sys.modules and not _installed(name)}
-    sys.modules.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            del sys.modules[name]
 
 
 class Module(pytest.Module):
@@ -105,11 +91,6 @@ def _ours(value):
     return OURS.get(value) if isinstance(value, type) else None
 
 
-def _installed(name):
-    with contextlib.suppress(ImportError):
-        return importlib.util.find_spec(name) is not None
-
-
 def differences():
     """dict: test -> why it fails."""
     lines = DIFFERENCES.read_text().splitlines()
@@ -122,12 +103,6 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     add_markers(config)
-
-
-def add_markers(config):
-    """Let Keras's tests have the markers that they have at home."""
-    for marker in ("requires_trainable_backend", "multi_device"):
-        config.addinivalue_line("markers", f"{marker}: Keras's")
 
 
 def pytest_pycollect_makemodule(module_path, parent):

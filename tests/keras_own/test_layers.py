@@ -5,7 +5,7 @@ import pytest
 
 from keras_backprop import registry
 from keras_backprop.rule import Gradients
-from tests.keras_own import layers, substitute
+from tests.keras_own import importable, layers
 
 ALL = layers.modules()
 
@@ -21,7 +21,7 @@ EXCEPTIONS = {
 
 @pytest.fixture(autouse=True)
 def _as_keras_tests_itself(monkeypatch, pytestconfig):
-    substitute.add_markers(pytestconfig)
+    importable.add_markers(pytestconfig)
     monkeypatch.setattr("warnings.warn", lambda *arguments, **options: None)  # theirs, about what they do on purpose
 
 

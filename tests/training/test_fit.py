@@ -8,6 +8,8 @@ from keras import layers
 
 from keras_backprop import BackpropModel, BackpropSequential
 from keras_backprop.callbacks import GradientCheck, StopAtError
+from keras_backprop.training import batches
+from keras_backprop.training.examples import Examples
 
 
 def data(n=100, features=6, classes=3):
@@ -526,12 +528,12 @@ def test_what_cannot_be_traced_shuffles_as_keras_does(monkeypatch):
 def test_xla_that_fails_is_not_used(monkeypatch):
     monkeypatch.setattr("keras_backprop.training.xla.STEPS", 1)
 
-    def unique(y_true, y_pred):  # XLA does not know how many there will be
-        return keras.ops.cast(tf.size(tf.unique(tf.reshape(y_true, [-1]))[0]), "float32")
+    def shuffled(y_true, y_pred):  # XLA has no such operation
+        return tf.reduce_mean(tf.random.experimental.stateless_shuffle(tf.reshape(y_pred, [-1]), [0, 0]))
 
     keras.utils.set_random_seed(0)
     model = BackpropSequential([keras.Input((6,)), layers.Dense(1)])
-    model.compile("sgd", "mse", metrics=[unique])
+    model.compile("sgd", "mse", metrics=[shuffled])
     for _ in range(2):
         model.fit(*data(), verbose=0)
         assert model.fit_path.compiled and not model.fit_path.jit_compile
@@ -540,3 +542,16 @@ def test_xla_that_fails_is_not_used(monkeypatch):
 def test_validation_steps_with_a_split():
     model = fit_both(expect=False, validation_split=0.4, validation_steps=1, batch_size=10)
     assert "the number of steps is given" in model.fit_path.reason
+
+
+def test_shuffling_under_xla():
+    """An order of its own in every epoch, of every example once; a seed repeats it."""
+    examples = Examples(*data(n=50), batch_size=8)
+    orders = [batches.Batches(examples, True, fixed_sizes=True).order([seed, 1]).numpy().tolist() for seed in (0, 0, 1)]
+    assert sorted(orders[0]) == list(range(50)) and orders[0] == orders[1] != orders[2]
+    histories = []
+    for _ in range(2):
+        model = network(jit_compile=True)
+        histories.append(model.fit(*data(), batch_size=16, epochs=3, verbose=0).history)
+        assert model.fit_path.compiled and model.fit_path.jit_compile
+    assert histories[0] == histories[1]
