@@ -121,10 +121,8 @@ def test_the_backward_pass_reads_no_weight_that_may_be_updated_already():
     ]
     assert len(updates) == len(weights)
     for update in updates:
-        pending, before = (
-            [tensor.op for tensor in update.inputs],
-            set(),
-        )  # but for its control inputs, which may be dropped
+        pending = [tensor.op for tensor in update.inputs]  # and not its control inputs, which may be dropped
+        before = set()
         while pending:
             op = pending.pop()
             if op not in before:

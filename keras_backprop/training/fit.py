@@ -17,6 +17,7 @@ from keras_backprop.training import xla
 from keras_backprop.training.epochs import CAPACITY, CompiledEpochs
 from keras_backprop.training.examples import Examples, NotInMemoryError
 from keras_backprop.training.pace import GROWTH, Pace
+from keras_backprop.training.update import unwrapped
 
 LOOPS = 8
 """So many compiled loops, for data of different sizes, are kept for the next `fit`."""
@@ -347,8 +348,7 @@ def _require_stock_behaviour(model):
         owner = next(cls for cls in type(model).__mro__ if name in vars(cls))
         if name in vars(model) or not (_is_stock_class(owner) and _is_stock(vars(owner)[name])):
             raise _NotCompiledError(f"the model has a `{name}` of its own")
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    if type(optimizer).__name__ == "ScheduleFreeAdamW":
+    if type(unwrapped(model.optimizer)).__name__ == "ScheduleFreeAdamW":
         raise _NotCompiledError(
             "ScheduleFreeAdamW sets its momentum while it is built, which Keras's loop does in its step"
         )

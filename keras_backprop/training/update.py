@@ -16,6 +16,11 @@ import tensorflow as tf
 from keras_backprop import _keras
 
 
+def unwrapped(optimizer):
+    """The optimizer that updates, without the `LossScaleOptimizer` that may be around it."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 @contextlib.contextmanager
 def lean_update(optimizer):
     """For the duration of the block, `optimizer.apply` updates in fewer operations where it can.
@@ -23,7 +28,7 @@ def lean_update(optimizer):
     Args:
         optimizer: a Keras optimizer, or one wrapped in a `LossScaleOptimizer`.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = unwrapped(optimizer)
     leaner = UPDATES.get(type(optimizer))  # a subclass may have an update of its own
     if leaner is None or tf.distribute.has_strategy():
         yield
@@ -54,7 +59,7 @@ def after(gradients, optimizer):
         gradients: list of tensors, `IndexedSlices` and None.
         optimizer: a Keras optimizer, or one wrapped in a `LossScaleOptimizer`.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = unwrapped(optimizer)
     if not getattr(optimizer, "gradient_accumulation_steps", None):
         return contextlib.nullcontext()
     return tf.control_dependencies(

@@ -146,7 +146,6 @@ def _without_class_names(text):
         ("backprop_model", "functional"),
     ):
         text = text.replace(ours, stock)
-    text = re.sub(
-        r"softmax over axis -1 of a tensor of shape \([^)]*\)", "softmax of a tensor", text
-    )  # for each shape traced
+    # Keras warns of it for each shape that is traced.
+    text = re.sub(r"softmax over axis -1 of a tensor of shape \([^)]*\)", "softmax of a tensor", text)
     return re.sub(r"'[\w/]+:0'", "a tensor", text)

@@ -64,9 +64,8 @@ def dense(k):
 
 
 def sequential(k):
-    return k.Sequential(
-        [layers.Dense(5, "tanh"), layers.Dense(1)]
-    )  # built by the first batch; smooth, for half precision
+    """Built by the first batch. Smooth, for half precision."""
+    return k.Sequential([layers.Dense(5, "tanh"), layers.Dense(1)])
 
 
 def convolutional(k):

@@ -38,10 +38,21 @@ def test_a_resumed_training_ends_as_if_never_interrupted(tmp_path, save_freq):
     assert not folder.exists()
 
 
-@pytest.mark.parametrize(("renames", "epochs"), [(0, 0), (1, 1), (2, 1), (3, 2)])
-def test_a_backup_that_ends_between_its_files_is_whole(tmp_path, monkeypatch, renames, epochs):
-    """Killed before the renaming of the first or second backup's weights, or between that and the renaming of its epoch."""
-    strategy, rename, left = tf.distribute.get_strategy(), tf.io.gfile.rename, [None] * renames
+def train(folder, options=("dropout",)):
+    """A training with a backup in the folder."""
+    return problem.train(tf.distribute.get_strategy(), options, callbacks=[keras.callbacks.BackupAndRestore(folder)])
+
+
+def assert_resumes(tmp_path, epochs, options=("dropout",)):
+    """The training goes on from `tmp_path / "backup"` after so many epochs, and ends as one that was never interrupted."""
+    resumed, expected = train(tmp_path / "backup", options), train(tmp_path / "never", options)
+    expected["history"] = {name: values[epochs:] for name, values in expected["history"].items()}
+    problem.assert_equal(resumed, expected, tolerance=0)
+
+
+def assert_killed_after(renames, folder, options=("dropout",)):
+    """Train until more than so many files would be renamed."""
+    rename, left = tf.io.gfile.rename, [None] * renames
 
     def rename_or_die(*args, **kwargs):
         if not left:
@@ -49,39 +60,20 @@ def test_a_backup_that_ends_between_its_files_is_whole(tmp_path, monkeypatch, re
         left.pop()
         rename(*args, **kwargs)
 
-    monkeypatch.setattr(tf.io.gfile, "rename", rename_or_die)
-    with pytest.raises(InterruptedError):
-        problem.train(strategy, ["dropout"], callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")])
-    monkeypatch.undo()
-    resumed = problem.train(strategy, ["dropout"], callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")])
-    expected = problem.train(strategy, ["dropout"], callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "never")])
-    expected["history"] = {name: values[epochs:] for name, values in expected["history"].items()}
-    problem.assert_equal(resumed, expected, tolerance=0)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(tf.io.gfile, "rename", rename_or_die)
+        train(folder, options)
 
 
-def test_a_backup_is_whole_after_a_second_kill(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("renames", "epochs"), [(0, 0), (1, 1), (2, 1), (3, 2)])
+def test_a_backup_that_ends_between_its_files_is_whole(tmp_path, renames, epochs):
+    """Killed before the renaming of the first or second backup's weights, or between that and the renaming of its epoch."""
+    assert_killed_after(renames, tmp_path / "backup")
+    assert_resumes(tmp_path, epochs)
+
+
+def test_a_backup_is_whole_after_a_second_kill(tmp_path):
     """First between the two renames of a backup, then, resumed, before the first rename of the next."""
-    rename = tf.io.gfile.rename
-    for allowed in (3, 1):  # two backups but for the last rename; that rename, made good
-        left = [None] * allowed
-
-        def rename_or_die(*args, left=left, **kwargs):
-            if not left:
-                raise InterruptedError
-            left.pop()
-            rename(*args, **kwargs)
-
-        monkeypatch.setattr(tf.io.gfile, "rename", rename_or_die)
-        with pytest.raises(InterruptedError):
-            problem.train(
-                tf.distribute.get_strategy(), callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")]
-            )
-    monkeypatch.undo()
-    resumed = problem.train(
-        tf.distribute.get_strategy(), callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")]
-    )
-    expected = problem.train(
-        tf.distribute.get_strategy(), callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "never")]
-    )
-    expected["history"] = {name: values[2:] for name, values in expected["history"].items()}
-    problem.assert_equal(resumed, expected, tolerance=0)
+    assert_killed_after(3, tmp_path / "backup", ())
+    assert_killed_after(1, tmp_path / "backup", ())  # the rename that was left over, made good
+    assert_resumes(tmp_path, 2, ())
