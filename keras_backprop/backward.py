@@ -9,7 +9,7 @@ is what a `tf.GradientTape` is used for. It works eagerly and inside `tf.functio
 import keras
 import tensorflow as tf
 
-from keras_backprop.chain.read import Reads, build
+from keras_backprop.chain.weights import Reads, build
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.objective import record_objective
@@ -32,7 +32,7 @@ def backward(model, x, y=None, sample_weight=None, training=True):
     Raises:
         TypeError: `model` is no Keras model.
         ValueError: the model is not compiled, or the targets do not fit the predictions.
-        MissingRuleError: something in the model has no rule and cannot be expanded.
+        MissingRuleError: something that the error depends on has no gradient, neither here nor in TensorFlow.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`backward` takes a `keras.Model`. Received: {model!r} (of type {type(model).__name__})")
@@ -45,10 +45,12 @@ def backward(model, x, y=None, sample_weight=None, training=True):
     )
     build(model, x)
     weights = model.trainable_weights
-    record, reads = Record(), Reads()
-    y_pred = record.run(model, x, **({"training": training} if model._call_has_training_arg else {}))
-    objective = record_objective(model, record, x, y, y_pred, sample_weight, training)
     inputs = [tensor for tensor in keras.tree.flatten(x) if tensor is not None]
+    floats = [tensor for tensor in inputs if tensor.dtype.is_floating]
+    with Record(weights, floats) as record:
+        y_pred = record.run(model, x, **({"training": training} if model._call_has_training_arg else {}))
+        objective = record_objective(model, record, x, y, y_pred, sample_weight, training)
+    calls = record.calls
     deltas: dict = {}
     penalised: set = set()
 
@@ -60,9 +62,9 @@ def backward(model, x, y=None, sample_weight=None, training=True):
         if isinstance(call.op, keras.layers.Layer):
             deltas.setdefault(call.path, []).insert(0, dys[0] if len(dys) == 1 else tuple(dys))
 
-    upstream, same_values = reads.before(objective.upstream, weights)
+    upstream, same_values = Reads(record.timeline).before(objective.upstream, weights)
     with same_values:
-        result = sweep(record.calls, upstream, weights, [t for t in inputs if t.dtype.is_floating], [observe])
+        result = sweep(calls, upstream, weights, floats, [observe])
     return Backward(objective.loss, y_pred, weights, result, deltas, [result.input_gradient(t) for t in inputs])
 
 

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras
-from keras_backprop.chain.read import Reads, build
+from keras_backprop.chain.weights import Reads, build
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.objective import record_objective
@@ -34,15 +34,16 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         x, y, sample_weight = _keras.unpack_x_y_sample_weight(data)
         build(self, x)
         weights = self.trainable_weights
-        record, reads = Record(), Reads()
-        y_pred = record.run(self, x, **({"training": True} if self._call_has_training_arg else {}))
-        objective = record_objective(self, record, x, y, y_pred, sample_weight)
+        with Record(weights) as record:
+            y_pred = record.run(self, x, **({"training": True} if self._call_has_training_arg else {}))
+            objective = record_objective(self, record, x, y, y_pred, sample_weight)
         batch_size = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
         self._loss_tracker.update_state(_keras.unscale_loss_for_distribution(objective.loss), sample_weight=batch_size)
         if weights:
-            upstream, same_values = reads.before(scaled(objective.upstream, self.optimizer), weights)
+            calls = record.calls
+            upstream, same_values = Reads(record.timeline).before(scaled(objective.upstream, self.optimizer), weights)
             with same_values:
-                result = sweep(record.calls, upstream, weights)
+                result = sweep(calls, upstream, weights)
                 gradients = [result.gradient(v) for v in weights]
             with lean_update(self.optimizer), after(gradients, self.optimizer):
                 self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
@@ -59,7 +60,7 @@ class BackpropModel(BackpropTrainer, keras.Model):
     layers and `keras.ops`. `compile`, `fit`, `evaluate`, `predict`, `save` and the callbacks work as always.
 
     Raises (when training starts, before any weight has changed):
-        MissingRuleError: a layer, loss or regulariser has no backward rule and cannot be expanded into operations that have.
+        MissingRuleError: something that the error depends on has no gradient, neither here nor in TensorFlow.
     """
 
     def __new__(cls, *args, **kwargs):

@@ -8,7 +8,7 @@
     refused("it …", ops.Cond)                         no backward pass, and why
 
 Something is in exactly one of three states: it has a rule, it is declared not differentiable, or it is unknown. The unknown is
-expanded into the operations it is made of (`chain/expand.py`).
+followed through the operations that it creates (`chain/operations.py`).
 """
 
 import inspect

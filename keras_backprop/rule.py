@@ -20,11 +20,12 @@ class Call:
         arguments: dict, every argument of the call by its name (defaults included).
         saved: dict, what a `forward_rule` kept for the backward rule.
         path: str, the name under which errors and reports speak of this call.
+        repeats: None, or how many times the call saw every example, the times first: as so many more rows.
     """
 
-    __slots__ = ("arguments", "inputs", "op", "outputs", "path", "rule", "saved")
+    __slots__ = ("arguments", "inputs", "op", "outputs", "path", "repeats", "rule", "saved")
 
-    def __init__(self, op, inputs, outputs, arguments=None, saved=None, path="", rule=None):
+    def __init__(self, op, inputs, outputs, arguments=None, saved=None, path="", rule=None, repeats=None):
         self.op = op
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
@@ -32,6 +33,7 @@ class Call:
         self.saved = saved or {}
         self.path = path
         self.rule = rule
+        self.repeats = repeats
 
     @property
     def input(self):
@@ -80,28 +82,39 @@ class Gradients:
 
 
 @dataclass(frozen=True, eq=False)
-class Conversion:
-    """A link that changes a tensor's dtype or shape and not its values: autocasting, `Input` standardisation."""
+class Copy:
+    """A link that gives the values of a tensor another identity."""
 
-    name: str = "conversion"
-
-
-@dataclass(frozen=True, eq=False)
-class BatchMean:
-    """A link that divides an activity penalty by the batch size."""
-
-    name: str = "mean over the batch"
+    name: str = "copy"
 
 
 @dataclass(frozen=True, eq=False)
 class WeightRead:
-    """A link in which a weight's value enters a chain of operations (see `chain/expand.py`)."""
+    """A link in which a weight's value enters a chain of operations (see `chain/operations.py`)."""
 
     variable: Any
 
 
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """A link that is one TensorFlow operation (see `chain/operations.py`).
+
+    Attributes:
+        operation: the `tf.Operation`, or what stands for it where it ran eagerly: `type`, `inputs`, `outputs`, `get_attr`.
+        variables: dict "input 0" -> `keras.Variable`, the wanted weights that it reads itself.
+    """
+
+    operation: Any
+    variables: dict
+
+    @property
+    def name(self):
+        """The type of the operation."""
+        return self.operation.type
+
+
 class MissingRuleError(NotImplementedError):
-    """The backward pass of something is unknown: it has no rule and cannot be expanded into operations that have."""
+    """The backward pass of something is unknown: neither this package nor TensorFlow has a gradient for it."""
 
 
 def _shapes(tensors):

@@ -1,14 +1,15 @@
 """Run forward and keep one `Call` for every link of the chain.
 
-    record = Record()
-    y = record.run(model, x, training=True)
+    with Record(model.trainable_weights) as record:
+        y = record.run(model, x, training=True)
     record.calls        # the links, in the order they ran
 
-Layers run through `Layer.__call__`, exactly once, so that autocasting, masks, activity regularisers, the name scopes and the
-training flag stay Keras's. Only `layer.call` is stood in for, while it runs: to see the tensors that go in and come out, to
-let a forward rule save what it needs, or to follow a graph of layers node by node.
+The call runs as it always does, once: effects, masks, random numbers, names and state are Keras's and the user's. Only
+`layer.call` is stood in for, while the record is open: where a layer has a rule, its call is one closed link, with what a forward
+rule saves for it. All other operations that run are links by themselves (`operations.py`).
 """
 
+import contextlib
 import functools
 import inspect
 import types
@@ -16,265 +17,209 @@ import types
 import keras
 import tensorflow as tf
 
-from keras_backprop import _keras
-from keras_backprop.chain import expand
-from keras_backprop.chain.step import Step
-from keras_backprop.registry import Rule, rule_for
-from keras_backprop.rule import BatchMean, Call, Conversion, Gradients, MissingRuleError, WeightRead
-
-COPY = Conversion("copy")
-"""What an isolating record puts before the inputs of every call."""
+from keras_backprop import _keras, _tensorflow
+from keras_backprop.chain import operations
+from keras_backprop.registry import rule_for
+from keras_backprop.rule import Call, Copy
 
 
 class Record:
-    """The forward pass as a list of calls.
+    """The forward pass as a list of calls. A context manager: what runs while it is open is recorded.
 
     Args:
-        isolate: function tensor -> tensor, or None. Makes copies of the inputs of every call, so that a tape can tell
-            what one call contributes (used by `check_gradients`).
-
-    Attributes:
-        calls: list of `Call`, in the order they ran.
+        weights: the `keras.Variable`s whose gradients will be wanted.
+        inputs: tensors whose gradients will be wanted besides.
+        isolate: function tensor -> tensor, or None. Makes copies of the inputs of every closed link, so that a tape can
+            tell what one link contributes (used by `check_gradients`).
     """
 
-    def __init__(self, isolate=None):
-        self.calls = []
-        self.isolate = isolate
-        self._expansions = None
+    def __init__(self, weights=(), inputs=(), isolate=None):
+        self.weights, self.inputs, self.isolate = list(weights), list(inputs), isolate
+        self._closed: list = []
+        self._owners: list = []
+        self._standing: set = set()
+        self._inside = 0  # how many closed links we are in
+        self._repeats = None
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self):
+        self.timeline = operations.Timeline()
+        self._stack.enter_context(self.timeline)
+        self._scope = _keras.current_stateless_scope()
+        self._values = self._weights_by_tensor()
+        return self
+
+    def __exit__(self, *exception):
+        return self._stack.__exit__(*exception)
+
+    @property
+    def calls(self):
+        """The links, a list of `Call` in the order they ran."""
+        sources = {id(x) for x in self.inputs}
+        return operations.links(self.timeline, self._closed, self._owners, self._values, sources)
 
     def run(self, op, *args, **kwargs):
         """Run a layer, model, operation or function on tensors and record it. Returns what it returns."""
-        args, kwargs = keras.tree.map_structure(self._read, (args, kwargs))
         if isinstance(op, keras.layers.Layer):
-            return self._run_layer(op, args, kwargs)
+            self.stand_in(op)
+            return op(*args, **kwargs)
         path = getattr(op, "name", None) or getattr(op, "__name__", type(op).__name__)
         call = op.call if isinstance(op, keras.Operation) else op
-        return self._run_call(op, call, op, path, args, kwargs)
+        return self.run_as(op, call, op, path, *args, **kwargs)
+
+    def run_body(self, layer, *args, **kwargs):
+        """Run `layer.call`, for a layer that Keras calls without `Layer.__call__`."""
+        self.stand_in(layer)
+        return layer.call(*args, **kwargs)
 
     def run_as(self, op, call, key, path, *args, **kwargs):
         """Run `call(*args, **kwargs)` and record it as a call of `op`, by the rule that is registered for `key`."""
+        args, kwargs = keras.tree.map_structure(self._read, (args, kwargs))
         return self._run_call(op, call, key, path, args, kwargs)
 
-    def step(self, run, weights):
-        """A `Step`: `run(record, *tensors)` for loops, expanded once in eager mode and recorded anew at every step."""
-        expansions = {}
+    def stand_in(self, layer):
+        """From now on, calls of a layer, and of everything in it, are recorded, from wherever they come."""
+        for one in layer._flatten_layers():
+            if id(one) in self._standing:
+                continue
+            self._standing.add(id(one))
+            self._replace(one, call=self._body(one), rematerialized_call=lambda call, *args, **kwargs: call)
+            regularizer = _keras.current(one, "activity_regularizer")
+            if regularizer is not None:
+                path = f"{one.path}/activity_regularizer"
+                run = functools.partial(self.run_as, regularizer, regularizer, regularizer, path)
+                self._replace(one, activity_regularizer=run)
+            graph = _keras.graph_of(one)
+            for node in () if graph is None else graph.operations:
+                if not isinstance(node, keras.layers.Layer):
+                    self._replace(node, call=self._body(node))
 
-        def record():
-            one = Record()
-            one._expansions = expansions
-            return one
+    def stock(self, layer):
+        """The layer's own `call`, for a composition that does not serve: what it does is followed."""
+        return _keras.current(layer, "call")
 
-        return Step(record, run, weights)
+    @contextlib.contextmanager
+    def repeated(self, steps):
+        """For the duration of the block, the rules see every example `steps` times, the steps first: as many rows."""
+        self._repeats, before = steps, self._repeats
+        try:
+            yield
+        finally:
+            self._repeats = before
 
     def read(self, variable):
-        """The value of a weight as the start of a chain of operations."""
-        value = tf.identity(variable.value)  # an identity of its own: the same weight may be read several times
-        self._add(Call(WeightRead(variable), (), (value,), path=variable.path))
-        return value
+        """The value of a weight as the start of a chain of operations, with an identity of its own."""
+        return tf.identity(variable.value)
 
     def _read(self, x):
-        return self.read(x) if expand.is_weight(x) else x
+        is_weight = isinstance(x, keras.Variable) and x.trainable and tf.as_dtype(x._dtype).is_floating
+        return self.read(x) if is_weight else x
 
-    def convert(self, source, converted):
-        """Note that Keras turned `source` into `converted`: another dtype or an axis of size 1 more or less."""
-        if converted is not source and _is_float(source) and _is_float(converted):
-            self._add(Call(Conversion(), (source,), (converted,), path="conversion"))
+    def _replace(self, owner, **replacements):
+        self._stack.enter_context(_keras.replaced(owner, **replacements))
 
-    def _run_layer(self, layer, args, kwargs):
-        refuse_quantized(layer)
-        regularizer = _keras.current(layer, "activity_regularizer")
-        sources = args, kwargs
-        penalties = []
+    def _body(self, op):
+        """What stands in for `op.call`."""
+        call = _keras.current(op, "call")
+        path = getattr(op, "path", None) or op.name
 
-        def forward(*args, **kwargs):
-            self._note_conversions(sources, (args, kwargs))
-            return self.run_body(layer, *args, **kwargs)
+        def body(*args, **kwargs):
+            if self._inside or not self.timeline.here():
+                return call(*args, **kwargs)
+            return self.run_as(op, call, op, path, *args, **kwargs)
 
-        def penalise(output):
-            penalty = self.run(regularizer, output)
-            penalties.append((penalty, output))
-            return penalty
-
-        def add_loss(loss):
-            if penalties:
-                penalty, output = penalties.pop()
-                if loss is not penalty:  # Keras has divided the penalty by the batch size
-                    saved = {"n": tf.shape(output)[0]}
-                    self._add(Call(BatchMean(), (penalty,), (loss,), saved=saved, path=layer.path))
-            original_add_loss(loss)
-
-        original_add_loss = _keras.current(layer, "add_loss")
-        # The record keeps what the rules need: to compute it again would hide it from us.
-        stand_ins = {"call": forward, "rematerialized_call": lambda call, *args, **kwargs: call}
-        if regularizer is not None:
-            stand_ins.update(activity_regularizer=penalise, add_loss=add_loss)
-        with _keras.replaced(layer, **stand_ins):
-            return layer(*args, **kwargs)
-
-    def run_body(self, layer, *args, **kwargs):
-        """Run `layer.call` and record it, for a layer that Keras calls without `Layer.__call__`."""
-        call = _keras.current(layer, "call")
-        graph = None if rule_for(layer) else _keras.graph_of(layer)
-        if graph is not None:
-            return self._run_graph(graph, call, args, kwargs)
-        return self._run_call(layer, call, layer, layer.path or layer.name, args, kwargs)
-
-    def _run_graph(self, graph, call, args, kwargs):
-        """Follow a Functional graph node by node (a Sequential holds one)."""
-        run_through_graph, standardize = (
-            _keras.current(graph, n) for n in ("_run_through_graph", "_standardize_inputs")
-        )
-
-        def record_nodes(inputs, operation_fn=lambda op: op, call_fn=None):
-            return run_through_graph(inputs, operation_fn=lambda op: operation_fn(_Recorded(op, self.run)))
-
-        def standardize_inputs(inputs):
-            flat = standardize(inputs)
-            for source, converted in zip(keras.tree.flatten(inputs), flat, strict=False):
-                self.convert(source, converted)
-            return flat
-
-        with _keras.replaced(graph, _run_through_graph=record_nodes, _standardize_inputs=standardize_inputs):
-            return call(*args, **kwargs)
+        return body
 
     def _run_call(self, op, call, key, path, args, kwargs):
-        """One link, or several: with its rule, or expanded into operations that have rules."""
+        """One closed link, by its rule; or whatever operations it creates."""
         rule = rule_for(key)
-        if rule is None:
-            return self._run_expanded(op, call, path, args, kwargs)
+        if rule is None or self._inside or not self.timeline.here():
+            return self._run_open(call, path, args, kwargs)
         if rule.composition is not None:
-            return rule.composition(self, op, *args, **kwargs)
+            return self._run_open(functools.partial(rule.composition, self, op), path, args, kwargs)
         if self.isolate is not None:
             args, kwargs = keras.tree.map_structure(self._isolated, (args, kwargs))
+        first = self.timeline.position()
         arguments = _bind(call, args, kwargs)
         inputs = _tensors(arguments)
         if rule.reads_logits:
             inputs += [x._keras_logits for x in inputs if hasattr(x, "_keras_logits")]
-        link = Call(op, inputs, (), arguments, path=path, rule=rule)
+        link = Call(op, inputs, (), arguments, path=path, rule=rule, repeats=self._repeats)
         activation = _keras.current(op, "activation") if rule.activation else None
         if activation is keras.activations.linear:
             activation = None
 
         def activate(z):
-            self._add(link, z)
-            return self.run(activation, link.output)
+            z = self._close(link, first, z)
+            with self._opened():
+                return self.run_as(activation, activation, activation, _name(activation), z)
 
-        if rule.forward is not None:
-            outputs, link.saved = rule.forward(op, *args, **kwargs)
-            if activation is not None:
-                return activate(outputs)
-        elif activation is not None:
-            with _keras.replaced(op, activation=activate):
-                return call(*args, **kwargs)
-        else:
-            outputs = call(*args, **kwargs)
-        return self._add(link, outputs)
+        with self._in_a_link():
+            if rule.forward is not None:
+                outputs, link.saved = rule.forward(op, *args, **kwargs)
+                if activation is not None:
+                    return activate(outputs)
+            elif activation is not None:
+                with _keras.replaced(op, activation=activate):
+                    return call(*args, **kwargs)
+            else:
+                outputs = call(*args, **kwargs)
+            return self._close(link, first, outputs)
 
-    def _run_expanded(self, op, call, path, args, kwargs):
+    def _run_open(self, call, path, args, kwargs):
+        first = self.timeline.position()
         try:
-            graph = self._expanded(op, call, path, args, kwargs)
-        except MissingRuleError as error:
-            return self._run_opaque(op, call, path, error, args, kwargs)
-        values = dict(zip(map(id, graph.inputs), expand.tensor_leaves((args, kwargs)), strict=True))
-        values.update({id(symbol): self.read(variable) for symbol, variable in graph.weights})
+            return call(*args, **kwargs)
+        finally:
+            if not self._inside:
+                self._owners.append((first, self.timeline.position(), path))
 
-        def value(x):
-            return values[id(x)] if isinstance(x, keras.KerasTensor) else x
+    @contextlib.contextmanager
+    def _in_a_link(self):
+        self._inside += 1
+        try:
+            with _tensorflow.functions_run_eagerly(False) if self.timeline.eager else contextlib.nullcontext():
+                yield
+        finally:
+            self._inside -= 1
 
-        for node in graph.steps:
-            node_args, node_kwargs = expand.static_shapes(node, node.arguments.convert(value))
-            outputs = self.run(node.operation, *node_args, **node_kwargs)
-            tensors = [y for y in keras.tree.flatten(outputs) if _is_tensor(y)]
-            values.update(zip(map(id, node.outputs), tensors, strict=True))
-        if graph.updates and self._expansions is not None:
-            raise MissingRuleError(f"'{path}' assigns state or draws random numbers inside a loop over time.")
-        for variable, new in graph.updates:
-            variable.assign(value(new))
-        for layer, loss in graph.losses:
-            layer.add_loss(value(loss))
-        for layer in op._flatten_layers() if isinstance(op, keras.layers.Layer) else ():
-            for name, kept in vars(layer).items():  # a tensor that the call keeps for later
-                if isinstance(kept, keras.KerasTensor) and id(kept) in values:
-                    vars(layer)[name] = values[id(kept)]
-        return keras.tree.map_structure(value, graph.outputs)
+    @contextlib.contextmanager
+    def _opened(self):
+        self._inside, before = 0, self._inside
+        try:
+            yield
+        finally:
+            self._inside = before
 
-    def _run_opaque(self, op, call, path, error, args, kwargs):
-        """What cannot be followed may still stand where no gradient is needed: below the lowest trainable weight."""
-        if isinstance(op, keras.layers.Layer) and op.trainable_variables:
-            raise error
-        outputs = expand.run_without_weights(call, error, args, kwargs)
-
-        def refuse():
-            raise error
-
-        inputs = _tensors(_bind(call, args, kwargs))
-        rule = Rule("unknown", lambda call, dy: Gradients(*[refuse] * len(call.inputs)), state="refused")
-        return self._add(Call(op, inputs, (), path=path, rule=rule), outputs)
-
-    def _expanded(self, op, call, path, args, kwargs):
-        if self._expansions is None or not tf.executing_eagerly():
-            return expand.expand(op, call, path, args, kwargs)
-        leaves = keras.tree.flatten((args, kwargs))
-        key = (id(op), *((x.shape, x.dtype) if tf.is_tensor(x) else id(x) for x in leaves))
-        if str(key) not in self._expansions:
-            self._expansions[str(key)] = expand.expand(op, call, path, args, kwargs)
-        return self._expansions[str(key)]
-
-    def _add(self, call, outputs=None):
-        """Append a finished call. A tensor that is returned as it came in gets an identity of its own."""
-        if outputs is not None:
-            known = {id(x) for x in call.inputs}
-            outputs = keras.tree.map_structure(lambda y: _copied(y) if id(y) in known else y, outputs)
-            call.outputs = tuple(y for y in keras.tree.flatten(outputs) if _is_tensor(y))
-        call.rule = call.rule or rule_for(call.op)
-        self.calls.append(call)
+    def _close(self, call, first, outputs):
+        """Append a finished link. A tensor that is returned as it came in gets an identity of its own."""
+        known = {id(x) for x in call.inputs}
+        outputs = keras.tree.map_structure(lambda y: _copied(y) if id(y) in known else y, outputs)
+        call.outputs = tuple(y for y in keras.tree.flatten(outputs) if _is_tensor(y))
+        self._closed.append(operations.Closed(call, first, self.timeline.position()))
         return outputs
 
     def _isolated(self, x):
         if not _is_float(x) or isinstance(x, keras.Variable):
             return x
-        copy = _copied(x, self.isolate)
-        self._add(Call(COPY, (x,), (copy,), path="copy"))
+        copy = _copied(x, self._copy)
         if hasattr(x, "_keras_logits"):
-            copy._keras_logits = self.isolate(x._keras_logits)
-            self._add(Call(COPY, (x._keras_logits,), (copy._keras_logits,), path="copy"))
+            copy._keras_logits = self._copy(x._keras_logits)
         return copy
 
-    def _note_conversions(self, before, after):
-        """Keras has cast the arguments to the layer's compute dtype: the casts are links of the chain."""
-        (args, kwargs), (new_args, new_kwargs) = before, after
-        pairs = zip(
-            keras.tree.flatten((args, kwargs)),
-            keras.tree.flatten((new_args, {name: new_kwargs[name] for name in kwargs if name in new_kwargs})),
-            strict=False,
-        )
-        for source, converted in pairs:
-            if _is_tensor(source) and _is_tensor(converted):
-                self.convert(source, converted)
+    def _copy(self, x):
+        first, op = self.timeline.position(), Copy()
+        return self._close(Call(op, (x,), (), path="copy", rule=rule_for(op)), first, self.isolate(x))
 
-
-class _Recorded:
-    """An operation of a graph whose calls are recorded; to Keras it looks like the operation."""
-
-    def __init__(self, op, run):
-        self._op, self._run = op, run
-
-    def __getattr__(self, name):
-        return getattr(self._op, name)
-
-    def __call__(self, *args, **kwargs):
-        return self._run(self._op, *args, **kwargs)
-
-
-def refuse_quantized(layer):
-    """Raise a `MissingRuleError` if the layer's weights are integers."""
-    mode = getattr(layer, "quantization_mode", None)
-    if mode is not None:
-        raise MissingRuleError(
-            f"Layer '{layer.path}' ({type(layer).__name__}) is quantized (quantization_mode={mode!r}): its integer weights have "
-            "no gradient. Train the model in floating point and quantize it afterwards with `model.quantize(…)`, or freeze "
-            "the quantized part by running it outside the model."
-        )
+    def _weights_by_tensor(self):
+        """`id` of a tensor -> weight: the handles through which operations read, or the values that a scope gives them."""
+        found = {}
+        for variable in self.weights:
+            value = self._scope.get_current_value(variable) if self._scope is not None else None
+            source = self.timeline.handle(variable) if value is None else value
+            if source is not None:
+                found[id(source)] = variable
+        return found
 
 
 def _bind(call, args, kwargs):
@@ -325,6 +270,10 @@ def _copied(x, copy=tf.identity):
     if hasattr(x, "_keras_logits"):
         copy._keras_logits = x._keras_logits
     return copy
+
+
+def _name(function):
+    return getattr(function, "name", None) or getattr(function, "__name__", type(function).__name__)
 
 
 def _is_float(x):

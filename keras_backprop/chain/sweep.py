@@ -7,13 +7,15 @@ That is the chain rule. Un-broadcasting, casting back and accumulation are done 
 
 import contextlib
 import operator
+import re
 
 import keras
 import tensorflow as tf
 
-from keras_backprop import _keras
-from keras_backprop.rule import Gradients, MissingRuleError, WeightRead
-from keras_backprop.weight_gradients import Total, WeightGradient, add
+from keras_backprop import _keras, _tensorflow
+from keras_backprop.chain.operations import weights_of
+from keras_backprop.rule import Gradients, Operation, WeightRead
+from keras_backprop.weight_gradients import Repeated, Total, WeightGradient, add
 
 
 class Sweep:
@@ -97,17 +99,7 @@ def reachable(calls, weights, inputs):
     needed = set(inputs)
     for call in calls:
         if any(id(x) in needed for x in call.inputs) or any(id(v) in weights for v in weights_of(call.op)):
-            needed.update(id(y) for y in call.outputs if y.dtype.is_floating)
-            if any(isinstance(y, (tf.SparseTensor, tf.RaggedTensor)) for y in call.outputs):
-                raise MissingRuleError(
-                    f"'{call.path}' returns a sparse or ragged tensor that depends on trainable weights, and gradients are "
-                    "dense here. Make its inputs dense first (`keras.ops.convert_to_tensor(x, sparse=False)`)."
-                )
-            if any(y.dtype.is_complex for y in call.outputs):
-                raise MissingRuleError(
-                    f"'{call.path}' returns complex numbers, and a chain of complex numbers is not supported. "
-                    "Keep them as pairs of a real and an imaginary part, as `keras.ops.fft` does."
-                )
+            needed.update(id(y) for y in call.outputs if _tensorflow.is_trainable(y))
     return needed
 
 
@@ -115,16 +107,11 @@ def weight_named(op, name):
     """The weight that a rule calls `name`: an attribute of the layer, dotted into a sublayer, or the variable's path."""
     if isinstance(op, WeightRead):
         return op.variable
+    if isinstance(op, Operation):
+        return op.variables[name]
     if "/" in name:
         return next(v for v in op.trainable_variables if v.path == name)
     return operator.attrgetter(name)(op)
-
-
-def weights_of(op):
-    """The trainable weights of an operation, of its sublayers too."""
-    if isinstance(op, WeightRead):
-        return (op.variable,)
-    return op.trainable_variables if isinstance(op, keras.layers.Layer) else ()
 
 
 def _apply(call, dys):
@@ -132,6 +119,8 @@ def _apply(call, dys):
     rule = call.rule
     if len(dys) == 1:
         dy = dys[0]
+    elif isinstance(call.op, Operation):
+        dy = tuple(dys)
     else:
         dy = tuple(tf.zeros_like(y) if d is None else d for d, y in zip(dys, call.outputs, strict=True))
     with _autocast(call.op), _name_scope(call):
@@ -153,11 +142,14 @@ def _input_gradients(call, returned, needed):
     dxs: list = []
     for position, x in enumerate(call.inputs):
         dx = returned.inputs[position] if position < len(returned.inputs) else None
-        if dx is None or id(x) not in needed or not x.dtype.is_floating:
+        if dx is None or id(x) not in needed or not _tensorflow.is_trainable(x):
             dxs.append(None)
             continue
         with _autocast(call.op):
             dx = dx() if callable(dx) else dx
+        if isinstance(call.op, Operation):  # TensorFlow's own gradient functions sum back and cast themselves
+            dxs.append(dx)
+            continue
         dxs.append(_cast(_unbroadcast(call, dx, x), x.dtype))
     return dxs
 
@@ -176,6 +168,7 @@ def _weight_gradients(call, returned):
                 f"layer. Its weights: {[v.path for v in weights_of(call.op)]}."
             ) from error
         part = part if isinstance(part, WeightGradient) else Total(part)
+        part = part if call.repeats is None else Repeated(part, steps=call.repeats)
         part.shape = variable.shape
         named[name] = (variable, part)
     return named
@@ -203,7 +196,8 @@ def _unbroadcast(call, dx, x):
 
 
 def _densified(call, dy):
-    return tf.convert_to_tensor(dy) if isinstance(dy, tf.IndexedSlices) and not isinstance(call.op, WeightRead) else dy
+    keeps_slices = isinstance(call.op, (WeightRead, Operation))
+    return tf.convert_to_tensor(dy) if isinstance(dy, tf.IndexedSlices) and not keeps_slices else dy
 
 
 def _autocast(op):
@@ -216,7 +210,7 @@ def _autocast(op):
 def _name_scope(call):
     if tf.executing_eagerly():
         return contextlib.nullcontext()
-    return tf.name_scope(f"backward/{call.path or call.rule.name}".replace(" ", "_"))
+    return tf.name_scope(re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", f"backward/{call.path or call.rule.name}"))
 
 
 def _cast(x, dtype):

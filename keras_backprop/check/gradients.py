@@ -10,8 +10,8 @@ from keras_backprop.check.differences import compare_directions
 from keras_backprop.check.problem import LayerProblem, ModelProblem
 from keras_backprop.check.report import Culprit, Report, Row
 from keras_backprop.check.tolerances import RELATIVE_TOLERANCE
-from keras_backprop.objective import fit_together, wrong_targets
-from keras_backprop.rule import Conversion
+from keras_backprop.objective import misfit, wrong_targets
+from keras_backprop.rule import Copy, Operation
 
 
 def check_gradients(model, x, y, sample_weight=None, finite_differences=True):
@@ -49,7 +49,7 @@ def check_gradients(model, x, y, sample_weight=None, finite_differences=True):
         model._symbolic_build(data_batch=batch)
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         y_pred = model(batch[0])
-        if fit_together(batch[1], y_pred):
+        if not misfit(batch[1], y_pred):
             raise
         raise ValueError(wrong_targets(model, batch[1], y_pred, error)) from error
     return _check(ModelProblem(model, x, y, sample_weight), finite_differences)
@@ -71,7 +71,7 @@ def check_layer(layer, *inputs, finite_differences=True, **call_arguments):
     Raises:
         TypeError: `layer` is no Keras layer.
         ValueError: the layer has no floating-point output.
-        MissingRuleError: the layer has no rule and cannot be expanded.
+        MissingRuleError: something in the layer has no gradient, neither here nor in TensorFlow.
     """
     if not isinstance(layer, keras.layers.Layer):
         raise TypeError(
@@ -125,16 +125,17 @@ def _check(problem, finite_differences):
 
 def explicit_gradients(problem):
     """The rules' gradients of weights and inputs, and the dtypes in which the forward pass computed."""
-    record = Record()
     with problem.scope():
-        upstream = problem.record(record)
-        result = sweep(record.calls, upstream, problem.weights, problem.inputs)
+        with Record(problem.weights, problem.inputs) as record:
+            upstream = problem.record(record)
+        calls = record.calls
+        result = sweep(calls, upstream, problem.weights, problem.inputs)
         gradients = [_dense(result.gradient(v)) for v in problem.weights]
         gradients += [_dense(result.input_gradient(x)) for x in problem.inputs]
-    problem.links = [call.op for call in record.calls]
-    problem.holds_something_constant = any(_holds_something_constant(call) for call in record.calls)
-    dtypes = {y.dtype.name for call in record.calls for y in call.outputs if y.dtype.name in RELATIVE_TOLERANCE}
-    if any(getattr(call.op, "interpolation", "nearest") != "nearest" for call in record.calls):
+    problem.links = [call.op for call in calls]
+    problem.holds_something_constant = any(_holds_something_constant(call) for call in calls)
+    dtypes = {y.dtype.name for call in calls for y in call.outputs if y.dtype.name in RELATIVE_TOLERANCE}
+    if any(getattr(call.op, "interpolation", "nearest") != "nearest" for call in calls):
         dtypes.add("float32")  # TensorFlow interpolates in single precision, whatever the dtype
     return gradients, dtypes or {"float64"}
 
@@ -169,14 +170,15 @@ def _culprits(problem, tolerance):
             tape.watch(copy)
             return copy
 
-        record = Record(isolate=isolate)
         with problem.scope(values):
-            upstream = problem.record(record)
+            with Record(problem.weights, problem.inputs, isolate) as record:
+                upstream = problem.record(record)
+            calls = record.calls
 
-    needed = reachable(record.calls, set(values), {id(x) for x in problem.inputs})
+    needed = reachable(calls, set(values), {id(x) for x in problem.inputs})
 
     def observe(call, dys, dxs, parts):
-        if isinstance(call.op, Conversion):
+        if isinstance(call.op, (Copy, Operation)):
             return
         pairs = [(y, dy) for y, dy in zip(call.outputs, dys, strict=True) if dy is not None]
         reach = [
@@ -198,7 +200,7 @@ def _culprits(problem, tolerance):
                 culprits.append(Culprit(call.path, call.rule.name, what, relative, missing=ours is None))
 
     with problem.scope(values):
-        sweep(record.calls, upstream, problem.weights, problem.inputs, observers=[observe])
+        sweep(calls, upstream, problem.weights, problem.inputs, observers=[observe])
     return sorted(culprits, key=lambda c: -c.relative)
 
 

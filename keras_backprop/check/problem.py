@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
-from keras_backprop.chain.record import refuse_quantized
 from keras_backprop.check.float64 import StateForgotten, in_float64, values_of
 from keras_backprop.objective import record_objective
 
@@ -29,8 +28,6 @@ class Problem:
     def __init__(self, name, layer, arguments, double=True):
         self.name, self.double = name, double
         self.layer = layer
-        for one in layer._flatten_layers():
-            refuse_quantized(one)  # now: in float64 a layer does not know that it is
         self.weights = [v for v in layer.trainable_variables if tf.as_dtype(v._dtype).is_floating]
         self.values = values_of(layer.variables, double)
         self._assigned: dict = {}

@@ -7,7 +7,7 @@ y is the output of any other link, e the errors of the examples, R a penalty, T 
 import keras
 
 from keras_backprop.explain.link import Symbol
-from keras_backprop.rule import BatchMean, Conversion, WeightRead
+from keras_backprop.rule import Operation, WeightRead
 
 
 class Names:
@@ -41,7 +41,7 @@ class Names:
         if isinstance(call.op, WeightRead):
             self._tensors[id(call.output)] = self.of_weight(call.op.variable)
             return
-        if isinstance(call.op, Conversion):
+        if is_conversion(call.op):
             if id(call.input) in self._tensors:  # the same quantity, in another dtype or shape
                 self._tensors.setdefault(id(call.output), self._tensors[id(call.input)])
             return
@@ -60,14 +60,18 @@ class Names:
             if kind == "activation" and source is not None and source.letter == "z":
                 symbol = Symbol("a", source.subscript)
             else:
-                penalty = kind == "regularizer" or isinstance(call.op, BatchMean)
-                letter = "e" if kind == "loss" else "R" if penalty else "y"
+                letter = "e" if kind == "loss" else "R" if kind == "regularizer" else "y"
                 symbol = Symbol(letter, self._next(letter))
             self._tensors[id(output)] = symbol
 
     def _next(self, letter):
         self._counts[letter] = self._counts.get(letter, 0) + 1
         return self._counts[letter]
+
+
+def is_conversion(op):
+    """Whether a link is an operation that changes a tensor's dtype or shape and not its values."""
+    return isinstance(op, Operation) and op.name in ("Cast", "ExpandDims", "Identity", "Reshape", "Squeeze")
 
 
 def is_dense(call):

@@ -15,7 +15,7 @@ from keras_backprop.explain.unchanged import new_values, unchanged
 from keras_backprop.model import scaled
 from keras_backprop.objective import record_objective, shapes, wrong_targets
 from keras_backprop.registry import rule_for
-from keras_backprop.rule import WeightRead
+from keras_backprop.rule import Operation, WeightRead
 
 
 def explain(model, x, y, sample_weight=None):
@@ -35,7 +35,7 @@ def explain(model, x, y, sample_weight=None):
     Raises:
         TypeError: `model` is no Keras model, or `x` is no batch of arrays.
         ValueError: the model is not compiled or not built, or targets do not fit the inputs or the predictions.
-        MissingRuleError: a layer, loss or penalty has no backward rule and cannot be expanded.
+        MissingRuleError: something that the error depends on has no gradient, neither here nor in TensorFlow.
     """
     _check_model(model)
     x = _as_inputs(model, _as_tensors("x", x, _input_dtype(model)))
@@ -44,22 +44,22 @@ def explain(model, x, y, sample_weight=None):
     if sample_weight is not None:
         sample_weight = _as_tensors("sample_weight", sample_weight, keras.config.floatx())
     with unchanged(model):
-        record = Record()
-        y_pred = record.run(model, x, **({"training": True} if model._call_has_training_arg else {}))
-        forward = len(record.calls)
-        objective = record_objective(model, record, x, y, y_pred, sample_weight)
-        calls = record.calls
-        kinds = [_kind(call, position >= forward) for position, call in enumerate(calls)]
-        _check_targets(model, calls, kinds, y)
         weights = model.trainable_weights
         inputs = [tensor for tensor in keras.tree.flatten(x) if tensor is not None]
+        with Record(weights, _floats(inputs)) as record:
+            y_pred = record.run(model, x, **({"training": True} if model._call_has_training_arg else {}))
+            forward = len(record.calls)
+            objective = record_objective(model, record, x, y, y_pred, sample_weight)
+        calls, upstream = _without_averages(record.calls, objective.upstream, forward)
+        kinds = [_kind(call, position >= forward) for position, call in enumerate(calls)]
+        _check_targets(model, calls, kinds, y)
         seen = {}
 
         def observe(call, dys, dxs, weight_gradients):
             totals = {name: tf.convert_to_tensor(part.total()) for name, part in weight_gradients.items()}
             seen[id(call)] = dys, dxs, totals
 
-        result = sweep(calls, scaled(objective.upstream, model.optimizer), weights, _floats(inputs), [observe])
+        result = sweep(calls, scaled(upstream, model.optimizer), weights, _floats(inputs), [observe])
         gradients = [result.gradient(variable) for variable in weights]
         updated = new_values(model.optimizer, gradients, weights) if model.optimizer else _numpy(weights)
         noted = _Noted(Names(calls, kinds, inputs), _loss_scale(model), seen, weights, updated)
@@ -132,7 +132,29 @@ class _Noted:
         return _numpy(tf.cast(gradient, tf.float32)) / np.float32(self.scale)
 
 
+def _without_averages(calls, upstream, forward):
+    """The chain up to the errors and penalties, and with which coefficient each of them enters E.
+
+    What comes after them, weights, masks, averages, is linear: its backward pass gives the coefficients.
+    """
+    last = [call for call in calls[forward:] if not isinstance(call.op, (Operation, WeightRead))]
+    penalties = [call for call in calls[:forward] if isinstance(call.op, keras.regularizers.Regularizer)]
+    ends = {id(y): y for call in (*penalties, *last) for y in call.outputs}
+    behind, rest, seen = [], [], set(ends)
+    for call in calls:
+        after = isinstance(call.op, Operation) and any(id(x) in seen for x in call.inputs)
+        seen.update(id(y) for y in call.outputs if after)
+        (behind if after else rest).append(call)
+    if not last or any(id(x) in seen - set(ends) for call in rest for x in call.inputs):
+        return calls, upstream  # an error of one's own, which is more than a sum of them
+    result = sweep(behind, upstream, inputs=list(ends.values()))
+    starts = [(y, result.input_gradient(y)) for y in ends.values()]
+    return rest, [(y, dy) for y, dy in starts if dy is not None]
+
+
 def _kind(call, after_forward):
+    if isinstance(call.op, Operation):
+        return "op"
     if isinstance(call.op, keras.regularizers.Regularizer):
         return "regularizer"
     if isinstance(call.op, keras.layers.Layer):

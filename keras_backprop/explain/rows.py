@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from keras_backprop.explain import formulas
 from keras_backprop.explain.link import Symbol, escaped
 from keras_backprop.explain.notation import derivative, gradient_of
-from keras_backprop.rule import Conversion, WeightRead
+from keras_backprop.explain.names import is_conversion
+from keras_backprop.rule import WeightRead
 
 
 class Row(NamedTuple):
@@ -54,7 +55,7 @@ def backward_rows(explanation):
 
 def shown(explanation):
     """The links that compute something: without changes of dtype and the reading of weights."""
-    return [link for link in explanation.links if not isinstance(link.op, (Conversion, WeightRead))]
+    return [link for link in explanation.links if not isinstance(link.op, WeightRead) and not is_conversion(link.op)]
 
 
 def is_dense(link):

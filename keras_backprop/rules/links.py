@@ -1,15 +1,10 @@
-"""The links that Keras puts between operations: casts, a weight that is read, a mean over the batch."""
+"""The links between layers: a tensor's copy, a weight that is read, and operations of TensorFlow."""
 
-import tensorflow as tf
-
+from keras_backprop import _tensorflow
 from keras_backprop.registry import backward_rule, linear
-from keras_backprop.replicas import batch_size_per_replica
-from keras_backprop.rule import BatchMean, Conversion, Gradients, WeightRead
+from keras_backprop.rule import Copy, Gradients, MissingRuleError, Operation, WeightRead
 
-linear(Conversion, lambda call, dy: tf.cast(_reshaped(dy, call.input), call.input.dtype))
-linear(
-    BatchMean, lambda call, dy: tf.math.divide_no_nan(dy, tf.cast(batch_size_per_replica(call.saved["n"]), dy.dtype))
-)
+linear(Copy, lambda call, dy: dy)
 
 
 @backward_rule(WeightRead)
@@ -18,7 +13,26 @@ def weight_read(call, dy):
     return Gradients(weight=dy)
 
 
-def _reshaped(dy, x):
-    if dy.shape.rank == x.shape.rank:
-        return dy
-    return tf.reshape(dy, tf.shape(x))
+@backward_rule(Operation)
+def tensorflow(call, dy):
+    """y = f(x)        dx = dy·(dy/dx), by the gradient function that TensorFlow has registered for the type of operation"""
+    operation, variables = call.op.operation, call.op.variables
+    try:
+        gradient = _tensorflow.registered_gradient(operation)
+    except LookupError:
+        raise MissingRuleError(
+            f"'{call.path}' is an operation of type {operation.type!r}, for which TensorFlow has no gradient. Compute it from "
+            "other operations; or give what calls it a gradient of its own, with `tf.custom_gradient` or as a rule of the layer "
+            "(a method `backward(self, call, dy)`); or put `keras.ops.stop_gradient` around it."
+        ) from None
+    if gradient is None:  # declared not differentiable
+        return Gradients(*[None] * len(call.inputs))
+    dys = dy if isinstance(dy, tuple) else (dy,)
+    dys = [
+        _tensorflow.zeros_like(y) if d is None and _tensorflow.is_trainable(y) else d
+        for d, y in zip(dys, call.outputs, strict=True)
+    ]
+    dxs = gradient(operation, *dys)
+    dxs = list(dxs) if isinstance(dxs, (list, tuple)) else [dxs]
+    weights = {name: dxs[int(name.removeprefix("input "))] for name in variables}
+    return Gradients(*dxs, **weights)

@@ -6,7 +6,6 @@ from keras import layers
 
 from keras_backprop._keras import ConvLSTM
 from keras_backprop.registry import composition
-from keras_backprop.rules.layers.rnn.expanded import Expanded
 from keras_backprop.rules.layers.rnn.through_time import Loop, recurrence_of, through_time
 
 
@@ -14,9 +13,11 @@ from keras_backprop.rules.layers.rnn.through_time import Loop, recurrence_of, th
 @composition(layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)
 def rnn(record, layer, sequences, initial_state=None, mask=None, training=False):
     """hₜ, sₜ = cell(xₜ, sₜ₋₁)        a stack of cells is a recurrent layer for each, one after the other"""
-    states = start(record, layer, sequences, initial_state)
     stacked = type(layer.cell) is layers.StackedRNNCells
     cells = layer.cell.cells if stacked else [layer.cell]
+    if not all(map(recurrence_of, cells)):  # people's cells: Keras's loop, followed as an operation
+        return record.stock(layer)(sequences, initial_state=initial_state, mask=mask, training=training)
+    states = start(layer, sequences, initial_state)
     each = states if stacked else [states]
     mask = mask_of_steps(mask, layer.go_backwards)
     y, last = sequences, []
@@ -33,7 +34,7 @@ def rnn(record, layer, sequences, initial_state=None, mask=None, training=False)
         last.append(keras.tree.pack_sequence_as(before, after))
     layer._maybe_reset_dropout_masks(layer.cell)
     last = last if stacked else last[0]
-    y, last = keras.tree.map_structure(lambda x: converted(record, x, layer.compute_dtype), (y, last))
+    y, last = keras.tree.map_structure(lambda x: converted(x, layer.compute_dtype), (y, last))
     if layer.stateful:
         for variable, value in zip(keras.tree.flatten(layer.states), keras.tree.flatten(last), strict=True):
             variable.assign(value)
@@ -42,14 +43,12 @@ def rnn(record, layer, sequences, initial_state=None, mask=None, training=False)
 
 def run_cell(record, op, cell, path, x, nested, mask, training, options):
     """A cell over the time axis, as one link: (output, *states)."""
-    kind = recurrence = recurrence_of(cell)
-    if kind is None:
-        kind, recurrence = Expanded, Expanded(record, cell, nested, training)
-    loop = Loop(recurrence, cell, training, **options)
+    kind = recurrence_of(cell)
+    loop = Loop(kind, cell, training, **options)
     return record.run_as(op, through_time, kind, path, x, keras.tree.flatten(nested), mask, loop)
 
 
-def start(record, layer, sequences, initial_state):
+def start(layer, sequences, initial_state):
     """The states before the first step, nested as Keras has them; the dropout masks are drawn here."""
     if layer.unroll and sequences.shape[1] is None:
         raise ValueError(
@@ -66,7 +65,7 @@ def start(record, layer, sequences, initial_state):
             f"sequences of shape {sequences.shape}."
         )
     initial_state = list(initial_state) if keras.tree.is_nested(initial_state) else [initial_state]
-    states = keras.tree.map_structure(lambda s: converted(record, s, layer.cell.compute_dtype), initial_state)
+    states = keras.tree.map_structure(lambda s: converted(s, layer.cell.compute_dtype), initial_state)
     layer._maybe_config_dropout_masks(layer.cell, sequences[:, 0], states)
     return states
 
@@ -80,10 +79,8 @@ def mask_of_steps(mask, reverse):
     return tf.reverse(mask, [0]) if reverse else mask
 
 
-def converted(record, x, dtype):
-    """x in another dtype, as a link of the chain. Of a state that the layer keeps, the value before this step's update."""
+def converted(x, dtype):
+    """x in another dtype. Of a state that the layer keeps, the value before this step's update."""
     if isinstance(x, keras.Variable):
         return tf.cast(tf.identity(x.value), dtype)
-    result = keras.ops.convert_to_tensor(x, dtype=dtype)
-    record.convert(x, result)
-    return result
+    return keras.ops.convert_to_tensor(x, dtype=dtype)

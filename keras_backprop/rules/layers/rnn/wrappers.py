@@ -4,10 +4,9 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop.registry import backward_rule, composition, forward_rule
-from keras_backprop.rule import Gradients, MissingRuleError
+from keras_backprop.registry import backward_rule, composition
+from keras_backprop.rule import Gradients
 from keras_backprop.rules.layers.rnn.through_time import batch_first, time_first
-from keras_backprop.weight_gradients import Repeated
 
 EACH_ROW_BY_ITSELF = (
     layers.Activation, layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D, layers.Conv1D,
@@ -98,71 +97,18 @@ def stacked_rnn_cells(record, cells, inputs, states, training=False, **kwargs):
 def time_distributed(record, layer, inputs, training=None, mask=None):
     """y[t] = layer(x[t])        all time steps as one batch, or one after the other if the layer would notice"""
     inner = layer.layer
-    kwargs = {"training": training} if inner._call_has_training_arg else {}
     masked = mask is not None and inner._call_has_mask_arg
-    if not masked and all(_each_row_by_itself(one) for one in inner._flatten_layers()):
-        step = record.step(lambda inside, rows: inside.run_body(inner, rows, **kwargs), inner.trainable_variables)
-        return record.run_as(layer, rows_of_all_steps, rows_of_all_steps, layer.path, inputs, step)
-    if inputs.shape[1] is None:
-        raise MissingRuleError(
-            f"Layer '{layer.path}' applies '{inner.name}' ({type(inner).__name__}) to every time step, and the number of "
-            f"steps is unknown: the input has shape {inputs.shape}. That works only for layers that treat every example by "
-            "itself. Remedy: give the time axis a size in `keras.Input`."
-        )
-    outputs = []
-    for t in range(inputs.shape[1]):
-        x = record.run_as(layer, take_step, take_step, layer.path, inputs, t)
-        masks = {"mask": mask[:, t]} if masked else {}
-        outputs.append(record.run_body(inner, x, **masks, **kwargs))
-    return record.run_as(layer, stack_steps, stack_steps, layer.path, outputs)
+    if masked or not all(_each_row_by_itself(one) for one in inner._flatten_layers()):
+        return record.stock(layer)(inputs, training=training, mask=mask)
+    kwargs = {"training": training} if inner._call_has_training_arg else {}
+    steps, n = (size if size is not None else tf.shape(inputs)[1 - i] for i, size in enumerate(inputs.shape[1::-1]))
+    with record.repeated(steps):
+        y = record.run_body(inner, _rows(time_first(inputs)), **kwargs)
+    return batch_first(tf.reshape(y, _sizes(steps, n, y.shape[1:])))
 
 
 def _each_row_by_itself(layer):
     return type(layer) in EACH_ROW_BY_ITSELF or isinstance(layer, (keras.Sequential, keras.Model))
-
-
-def rows_of_all_steps(inputs, step):
-    """The signature of the link that takes all time steps as one batch."""
-
-
-@forward_rule(rows_of_all_steps)
-def rows_of_all_steps_forward(layer, inputs, step):
-    """y = layer(x) with the time steps of all examples as examples. Saved: what the layer's own rule needs."""
-    steps, n = (size if size is not None else tf.shape(inputs)[1 - i] for i, size in enumerate(inputs.shape[1::-1]))
-    y, kept = step.forward(_rows(time_first(inputs)))
-    return batch_first(tf.reshape(y, _sizes(steps, n, y.shape[1:]))), {"kept": kept}
-
-
-@backward_rule(rows_of_all_steps)
-def all_steps(call, dy):
-    """y[t] = layer(x[t])        dx[t], dW: the layer's own rule, for all t at once"""
-    x, step = call.input, call["step"]
-    (dx,), parts = step.backward(call.saved["kept"], [_rows(time_first(dy))])
-    back = None if dx is None else batch_first(tf.reshape(dx, tf.shape(time_first(x))))
-    weights = {v.path: Repeated(*parts[id(v)], steps=tf.shape(x)[1]) for v in step.weights if id(v) in parts}
-    return Gradients(back, **weights)
-
-
-def take_step(inputs, t):
-    return tf.identity(inputs[:, t])
-
-
-@backward_rule(take_step)
-def one_step(call, dy):
-    """y = x[t]        dx = dy at t, 0 elsewhere"""
-    x, t = call.input, call["t"]
-    rest = [[0, 0] for _ in x.shape[2:]]
-    return Gradients(tf.pad(dy[:, None], [[0, 0], [t, x.shape[1] - t - 1], *rest]))
-
-
-def stack_steps(outputs):
-    return tf.stack(outputs, 1)
-
-
-@backward_rule(stack_steps)
-def all_steps_stacked(call, dy):
-    """y = [x₁ x₂ …]        [dx₁ dx₂ …] = dy"""
-    return Gradients(*tf.unstack(dy, len(call.inputs), axis=1))
 
 
 def _rows(x):

@@ -1,8 +1,6 @@
 """The values that the weights have in a step: what the forward pass read, the backward pass reads no more."""
 
 import contextlib
-from typing import Any
-
 import keras
 import tensorflow as tf
 
@@ -23,16 +21,14 @@ class Reads:
     Here every gradient depends on the upstream gradients that it starts from, and these on all reads. In eager mode nothing
     races.
 
-        reads = Reads()
-        …                                        # the forward pass and the error
+        reads = Reads(record.timeline)           # of the forward pass and the error
         upstream, same_values = reads.before(upstream, weights)
         with same_values:
             sweep(calls, upstream, weights)
     """
 
-    def __init__(self):
-        self.graph: Any = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-        self.first = len(self.graph.get_operations()) if self.graph is not None else 0
+    def __init__(self, timeline):
+        self.timeline = timeline
 
     def before(self, upstream, weights):
         """Make the backward pass depend on the reads.
@@ -44,11 +40,11 @@ class Reads:
         Returns:
             `upstream`, and a context in which the weights have the values that the forward pass read.
         """
-        if self.graph is None:
+        if self.timeline.eager:
             return upstream, contextlib.nullcontext()
-        handles = [self._handle(v) for v in weights]
+        handles = [self.timeline.handle(v) for v in weights]
         wanted = {id(handle) for handle in handles if handle is not None}
-        operations = self.graph.get_operations()[self.first :]
+        operations = self.timeline.operations()
         reads = [one for one in operations if any(id(x) in wanted for x in one.inputs)]  # in loops and calls, too
         read = {id(one.inputs[0]): one.outputs[0] for one in reads if one.type == "ReadVariableOp"}
         values = [read.get(id(h)) for h in handles]
@@ -56,10 +52,3 @@ class Reads:
         with tf.control_dependencies([*reads, *values]):
             upstream = [(tensor, tf.identity(gradient)) for tensor, gradient in upstream]
         return upstream, _keras.StatelessScope(zip(weights, values, strict=True), initialize_variables=False)
-
-    def _handle(self, variable):
-        """What stands for the variable in the graph, in this replica; None where that is not known."""
-        if tf.distribute.in_cross_replica_context():
-            return None
-        handle = getattr(variable._value, "handle", None)
-        return self.graph.capture(handle) if handle is not None and hasattr(self.graph, "capture") else handle

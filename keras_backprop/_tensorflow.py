@@ -1,0 +1,134 @@
+"""The only door to private TensorFlow: the operations that run, and the gradient function that is registered for each type.
+
+Everything this package takes from `tensorflow.python` for following a call is here, so that a new release can break one file.
+"""
+
+import contextlib
+
+import tensorflow as tf
+from tensorflow.python.eager import backprop, backprop_util, record
+from tensorflow.python.framework import op_callbacks, ops
+from tensorflow.python.ops import default_gradient
+
+from keras_backprop import _keras
+
+def operation_count(graph):
+    """How many operations a graph has."""
+    return len(graph.get_operations())
+
+
+def is_trainable(x):
+    """Whether a gradient can flow to a tensor: floating-point and complex numbers, lists of tensors, handles of variables."""
+    return backprop_util.IsTrainable(x)
+
+
+def zeros_like(x):
+    """A gradient of zeros for what an operation put out and nobody used, handles of variables included."""
+    return default_gradient.zeros_like(x)
+
+
+def registered_gradient(operation):
+    """The gradient function that TensorFlow has registered for an operation, control flow and calls of functions included.
+
+    Args:
+        operation: a `tf.Operation`, or an `EagerOperation`.
+
+    Returns:
+        A function `(operation, *dys) -> dxs`; None where the type is declared not differentiable.
+
+    Raises:
+        LookupError: TensorFlow has no gradient for this type of operation.
+    """
+    if isinstance(operation, CustomGradient):
+        return lambda operation, *dys: operation.backward(*dys)
+    if isinstance(operation, EagerOperation):
+        return ops.gradient_registry.lookup(operation.type)
+    return ops.get_gradient_function(operation)
+
+
+class EagerOperation:
+    """An operation that ran eagerly; to a registered gradient function it looks like a `tf.Operation`.
+
+    Attributes:
+        type: str.
+        inputs, outputs: lists of tensors.
+        attributes: tuple, names and values in turn.
+        skip_input_indices: set, inputs whose gradients nobody needs.
+    """
+
+    __slots__ = ("attributes", "inputs", "outputs", "skip_input_indices", "type")
+    name = None
+
+    def __init__(self, kind, inputs, attributes, outputs):
+        self.type, self.inputs, self.attributes, self.outputs = kind, inputs, attributes, outputs
+        self.skip_input_indices = None
+
+    def get_attr(self, name):
+        """As `tf.Operation.get_attr`."""
+        position = self.attributes.index(name) if name in self.attributes[::2] else None
+        if position is None:
+            raise ValueError(f"Operation {self.type!r} has no attribute {name!r}.")
+        kind = backprop.op_attr_type(self.type, name)
+        return backprop.make_attr(kind, self.attributes[position + 1])
+
+
+class CustomGradient(EagerOperation):
+    """What a `tf.custom_gradient` did eagerly: its own function is the gradient."""
+
+    __slots__ = ("backward",)
+
+    def __init__(self, kind, inputs, outputs, backward):
+        super().__init__(kind, inputs, (), outputs)
+        self.backward = backward
+
+
+class Eager:
+    """Notes the operations that this thread runs eagerly. Calls of a `tf.function` run as what they are made of.
+
+        with Eager() as eager:
+            …
+        eager.operations
+    """
+
+    def __init__(self):
+        self.operations: list = []
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self):
+        op_callbacks.add_op_callback(self._note)
+        self._stack.callback(op_callbacks.remove_op_callback, self._note)
+        self._stack.enter_context(_keras.replaced(record, record_operation=self._record_operation))
+        self._stack.enter_context(functions_run_eagerly())
+        return self
+
+    def __exit__(self, *exception):
+        return self._stack.__exit__(*exception)
+
+    def _note(self, kind, inputs, attributes, outputs, op_name=None, graph=None):
+        if graph is None:
+            self.operations.append(EagerOperation(kind, inputs, attributes, outputs))
+
+    def _record_operation(self, kind, outputs, inputs, backward, forward=None):
+        """A custom gradient takes the place of whatever made its results."""
+        produced = {id(y) for y in outputs}
+        for position in range(len(self.operations) - 1, -1, -1):
+            if not produced:
+                break
+            operation = self.operations[position]
+            made = {id(y) for y in operation.outputs} & produced if operation is not None else set()
+            if made:
+                self.operations[position] = None
+                produced -= made
+        self.operations.append(CustomGradient(kind, list(inputs), list(outputs), backward))
+        _keras.current(record, "record_operation")(kind, outputs, inputs, backward, forward)
+
+
+@contextlib.contextmanager
+def functions_run_eagerly(wanted=True):
+    """For the duration of the block, a `tf.function` runs operation by operation; or, if not `wanted`, compiled."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(wanted)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)

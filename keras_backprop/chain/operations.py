@@ -1,0 +1,199 @@
+"""The TensorFlow operations that a call is made of, as links of the chain.
+
+What has no rule runs as it always does, and the operations that it creates are links: one for each, in the order in which they
+were made, with a rule by their *type*. Layers with rules are links too, closed ones: what is inside them is their own affair.
+If somebody looks into one, takes from outside what was computed inside, a user's own tape for instance, its rule does not tell the
+whole story any more; then it is opened, and counts as the operations that it is made of.
+"""
+
+import functools
+
+import keras
+import tensorflow as tf
+
+from keras_backprop import _tensorflow
+from keras_backprop.registry import rule_for
+from keras_backprop.rule import Call, Operation, WeightRead
+
+
+class Timeline:
+    """The operations that have run since the timeline began, in a graph or eagerly."""
+
+    def __init__(self):
+        self.eager = tf.executing_eagerly()
+        self.graph = None if self.eager else tf.compat.v1.get_default_graph()
+        self._first = 0 if self.eager else _tensorflow.operation_count(self.graph)
+        self._listener = _tensorflow.Eager() if self.eager else None
+
+    def __enter__(self):
+        if self.eager:
+            self._listener.__enter__()
+        return self
+
+    def __exit__(self, *exception):
+        if self.eager:
+            self._listener.__exit__(*exception)
+
+    def here(self):
+        """Whether operations of this moment are part of the timeline: not inside a loop or a function of the graph."""
+        return tf.executing_eagerly() if self.eager else tf.compat.v1.get_default_graph() is self.graph
+
+    def position(self):
+        """How many operations there are."""
+        return len(self._listener.operations) if self.eager else _tensorflow.operation_count(self.graph) - self._first
+
+    def operations(self):
+        """The operations, a list; None where one was taken back."""
+        return self._listener.operations if self.eager else self.graph.get_operations()[self._first :]
+
+    def handle(self, variable):
+        """What stands for a variable here, in this replica: the input of the operations that read it. None if unknown."""
+        if tf.distribute.in_cross_replica_context():
+            return None
+        handle = getattr(variable._value, "handle", None)
+        if self.eager or handle is None or not hasattr(self.graph, "capture"):
+            return handle
+        return self.graph.capture(handle)
+
+
+class Closed:
+    """A link with a rule of its own, and which operations it consists of.
+
+    Attributes:
+        call: the `Call`.
+        first, last: the operations from `first` on and before `last` are its own.
+        position: where the link stands among the operations; what comes later may use its outputs.
+    """
+
+    __slots__ = ("call", "first", "last", "position")
+
+    def __init__(self, call, first, last):
+        self.call, self.first, self.last, self.position = call, first, last, last
+
+
+def links(timeline, closed, owners, weights, sources=()):
+    """The chain: closed links, and between them an open one for each operation that a wanted gradient passes through.
+
+    Args:
+        timeline: a `Timeline`.
+        closed: list of `Closed`, in the order in which they ended.
+        owners: list of (first, last, path): whose call the operations from `first` on and before `last` belong to; outer
+            calls come after the inner ones.
+        weights: dict, `id` of a tensor -> `keras.Variable`: the handles of the wanted weights, and tensors that are their values.
+        sources: ids of the tensors whose gradients are wanted besides.
+
+    Returns:
+        list of `Call`.
+    """
+    operations = timeline.operations()
+    owner = _owners(closed, len(operations))
+    producer = {id(y): i for i, one in enumerate(operations) if one is not None for y in one.outputs}
+    depends = _depends(operations, closed, weights, set(sources))
+    opened = _opened(operations, owner, producer, depends, weights)
+    at = {}
+    for one in closed:
+        if id(one) not in opened:
+            at.setdefault(one.position, []).append(one.call)
+    name, chain, read = _Names(owners, len(operations)), [], set()
+    for i, operation in enumerate(operations):
+        chain.extend(at.get(i, ()))
+        if operation is None or (owner[i] is not None and id(owner[i]) not in opened):
+            continue
+        for x in operation.inputs:
+            if id(x) in weights and id(x) not in read and x.dtype != tf.resource:
+                read.add(id(x))
+                chain.append(_read(weights[id(x)], x))
+        if operation.type == "ReadVariableOp":
+            if id(operation.inputs[0]) in weights:
+                chain.append(_read(weights[id(operation.inputs[0])], operation.outputs[0]))
+        elif any(id(y) in depends for y in operation.outputs):
+            chain.append(_link(operation, name.of(i, operation), weights))
+    chain.extend(at.get(len(operations), ()))
+    return chain
+
+
+def _owners(closed, count):
+    """For each operation the closed link that it is part of, or None. An inner link comes before the one it stands in."""
+    owner: list = [None] * count
+    for one in sorted(closed, key=lambda one: (one.first, -one.last)):
+        owner[one.first : one.last] = [one] * (min(one.last, count) - one.first)
+    return owner
+
+
+def _depends(operations, closed, weights, wanted):
+    """The ids of the tensors that may depend on something whose gradient is wanted, links being operations like others."""
+    depends = {*wanted, *weights}
+    for operation in operations:
+        if operation is not None and any(id(x) in depends for x in operation.inputs):
+            depends.update(id(y) for y in operation.outputs if _tensorflow.is_trainable(y))
+    return depends
+
+
+def _opened(operations, owner, producer, depends, weights):
+    """The ids of the closed links whose rules do not tell the whole story."""
+    opened: set = set()
+    outputs = functools.cache(lambda one: {id(y) for y in one.call.outputs})
+    inputs = functools.cache(lambda one: {id(x) for x in one.call.inputs})
+    own = functools.cache(lambda one: {id(v) for v in weights_of(one.call.op)})
+    for i, operation in enumerate(operations):
+        if operation is None:
+            continue
+        inside = owner[i]
+        for x in operation.inputs:
+            if id(x) not in depends:
+                continue
+            made = producer.get(id(x))
+            source = owner[made] if made is not None else None
+            if source is not None and source is not inside and id(x) not in outputs(source):
+                opened.add(id(source))
+            if inside is not None and source is not inside and id(x) not in inputs(inside):
+                if id(x) not in weights or id(weights[id(x)]) not in own(inside):
+                    opened.add(id(inside))
+    return opened
+
+
+def weights_of(op):
+    """The trainable weights of an operation, of its sublayers too."""
+    if isinstance(op, WeightRead):
+        return (op.variable,)
+    if isinstance(op, Operation):
+        return op.variables.values()
+    return op.trainable_variables if isinstance(op, keras.layers.Layer) else ()
+
+
+def _read(variable, value):
+    read = WeightRead(variable)
+    return Call(read, (), (value,), path=variable.path, rule=rule_for(read))
+
+
+def _link(operation, path, weights):
+    variables = {f"input {i}": weights[id(x)] for i, x in enumerate(operation.inputs) if x.dtype == tf.resource and id(x) in weights}
+    op = Operation(operation, variables)
+    return Call(op, operation.inputs, operation.outputs, path=path, rule=rule_for(op))
+
+
+class _Names:
+    """Whose an operation is and what it does, the same in every run: `encoder/my_norm/truediv`, not `truediv_15`."""
+
+    def __init__(self, owners, count):
+        self._path = [""] * count
+        for first, last, path in reversed(owners):  # outer calls first, and what is inside over them
+            self._path[first:last] = [path] * (min(last, count) - first)
+        self._seen: dict = {}
+
+    def of(self, position, operation):
+        """The name of an operation; the second of the same name in the same call ends in ·2."""
+        path = self._path[position]
+        name = _WORDS.get(operation.type, operation.type.lower())
+        name = f"{path}/{name}" if path else name
+        self._seen[name] = self._seen.get(name, 0) + 1
+        return name if self._seen[name] == 1 else f"{name}·{self._seen[name]}"
+
+
+_WORDS = {
+    "AddV2": "add", "RealDiv": "truediv", "Mul": "multiply", "Sub": "subtract", "BatchMatMulV2": "matmul", "Sum": "sum",
+    "MatMul": "matmul", "Pow": "power", "Neg": "negative", "GatherV2": "gather", "ConcatV2": "concat", "SelectV2": "where",
+    "StatelessIf": "cond", "If": "cond", "StatelessWhile": "while_loop", "While": "while_loop",
+    "PartitionedCall": "function", "StatefulPartitionedCall": "function", "ResourceGather": "gather",
+}  # fmt: skip
+"""How people call types of operations, where it is not the type in small letters."""
