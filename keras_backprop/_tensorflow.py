@@ -60,7 +60,8 @@ class EagerOperation:
     name = None
 
     def __init__(self, kind, inputs, attributes, outputs):
-        self.type, self.inputs, self.attributes, self.outputs = kind, inputs, attributes, outputs
+        self.type = kind.decode() if isinstance(kind, bytes) else kind
+        self.inputs, self.attributes, self.outputs = inputs, attributes, outputs
         self.skip_input_indices = None
 
     def get_attr(self, name):

@@ -13,6 +13,7 @@ from keras_backprop.chain.weights import Reads, build
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.objective import record_objective
+from keras_backprop.rule import Operation
 from keras_backprop.weight_gradients import add
 
 
@@ -55,7 +56,8 @@ def backward(model, x, y=None, sample_weight=None, training=True):
     penalised: set = set()
 
     def observe(call, dys, dxs, parts):
-        if isinstance(call.op, keras.regularizers.Regularizer):
+        passes = isinstance(call.op, Operation) and call.op.name in ("Identity", "Cast")  # a weight, to its penalty
+        if isinstance(call.op, keras.regularizers.Regularizer) or (passes and id(call.output) in penalised):
             penalised.update(map(id, call.inputs))
         for part in parts.values():
             part.penalty = id(call.output) in penalised

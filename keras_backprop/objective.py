@@ -55,7 +55,7 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
         try:
             loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
         except (ValueError, tf.errors.InvalidArgumentError) as error:
-            if compiled is None or not misfit(y, y_pred):
+            if not misfit(model, y, y_pred):
                 raise
             raise ValueError(wrong_targets(model, y, y_pred, error)) from error
     return Objective(loss, [(loss, tf.ones_like(loss))])
@@ -93,20 +93,27 @@ def shapes(structure):
     return str(found[0]) if len(found) == 1 else ", ".join(map(str, found))
 
 
-def misfit(y, y_pred):
-    """Whether some target cannot belong to its prediction: another number of examples, or sizes that do not match."""
+def misfit(model, y, y_pred):
+    """Whether an error may be put down to targets that cannot belong to the predictions: Keras's own losses, other shapes."""
+    if type(model).compute_loss is not _keras.Trainer.compute_loss:
+        return False
+    compiled = _keras.current(model, "_compile_loss")
+    losses = [entry.loss for entry in getattr(compiled, "_flat_losses", None) or ()]
+    functions = [_keras.current(loss, "fn") or type(loss) for loss in losses]
+    if compiled is None or not all(function.__module__.startswith("keras.") for function in functions):
+        return False
     targets, predictions = keras.tree.flatten(y), keras.tree.flatten(y_pred)
-    if len(targets) != len(predictions):
+    if len(targets) != len(predictions) or all(t is None for t in targets):
         return True
-    return any(_misfit(t.shape, p.shape) for t, p in zip(targets, predictions, strict=True) if hasattr(t, "shape"))
+    sparse = any(function.__name__.startswith("sparse") for function in functions)
+    pairs = [(t, p) for t, p in zip(targets, predictions, strict=True) if hasattr(t, "shape")]
+    return any(_misfit(tuple(t.shape), tuple(p.shape), sparse) for t, p in pairs)
 
 
-def _misfit(target, prediction):
-    target, prediction = tuple(target), tuple(prediction)
-    if len(target) == len(prediction):
-        pairs = list(zip(target, prediction, strict=True))
-        return any(t != p and None not in (t, p) and 1 not in (t, p) for t, p in pairs)
-    shorter, longer = sorted((target, prediction), key=len)
-    return len(longer) != len(shorter) + 1 or any(
-        a != b and None not in (a, b) for a, b in zip(shorter, longer, strict=False)
+def _misfit(target, prediction, sparse):
+    if sparse or (len(target) + 1 == len(prediction) and prediction[-1] == 1):
+        prediction = prediction[:-1]
+        target = target[:-1] if len(target) > len(prediction) and target[-1] == 1 else target
+    return len(target) != len(prediction) or any(
+        t != p and None not in (t, p) for t, p in zip(target, prediction, strict=True)
     )

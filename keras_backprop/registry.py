@@ -36,6 +36,7 @@ class Rule:
         applies: `(op) -> bool`, for which instances the rule holds; the others expand.
         composition: `(record, op, call_arguments…) -> outputs` of a layer that runs other layers, else None.
         broadcasts: bool, inputs of different shapes are broadcast against each other.
+        indices: bool, integers among the inputs are places in a table, not numbers.
         state: "rule", "not differentiable" or "refused".
     """
 
@@ -48,6 +49,7 @@ class Rule:
     applies: Callable | None = None
     composition: Callable | None = None
     broadcasts: bool = False
+    indices: bool = False
     state: str = "rule"
 
 
@@ -65,7 +67,7 @@ _HARMLESS = {
 }  # fmt: skip
 
 
-def backward_rule(*keys, activation=False, reads_logits=False, applies=None, broadcasts=False):
+def backward_rule(*keys, activation=False, reads_logits=False, applies=None, broadcasts=False, indices=False):
     """Register the decorated function as the backward rule of layers, operations or functions.
 
     Args:
@@ -76,6 +78,7 @@ def backward_rule(*keys, activation=False, reads_logits=False, applies=None, bro
             are then the last of `call.inputs`.
         applies: `(op) -> bool`; instances for which it is False are treated as if they had no rule.
         broadcasts: the inputs are broadcast against each other; the rule may return gradients of the output's shape.
+        indices: integers among a layer's inputs are places in a table, not numbers to compute with.
 
     Returns:
         A decorator that returns the function unchanged.
@@ -85,7 +88,7 @@ def backward_rule(*keys, activation=False, reads_logits=False, applies=None, bro
         for key in keys:
             _rules[key] = Rule(
                 function.__name__, function, activation=activation, reads_logits=reads_logits, applies=applies,
-                broadcasts=broadcasts,
+                broadcasts=broadcasts, indices=indices,
             )  # fmt: skip
         return function
 

@@ -42,15 +42,30 @@ class Case:
 
 
 class Function(keras.layers.Layer):
-    """A layer without weights that calls a function of `keras.ops`: it expands into the operations under test."""
+    """A layer without weights that calls a function of `keras.ops`, as a Functional graph: its nodes are the rules under test."""
 
     def __init__(self, function):
         super().__init__(dtype="float64")
         self.function = function
-        self.built = True
+
+    def __call__(self, *inputs):
+        if not self.built:
+            self.graph = self._graph(inputs)
+            self.built = True
+        return super().__call__(*inputs)
 
     def call(self, *inputs):
-        return self.function(*inputs)
+        return self.function(*inputs) if self.graph is None else self.graph(list(inputs))
+
+    def _graph(self, inputs):
+        """The function as a graph, for inputs like these; None where Keras cannot make one."""
+        flat = keras.tree.map_structure(
+            lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype.name, sparse=isinstance(x, tf.SparseTensor)), inputs
+        )
+        try:
+            return keras.Model(list(flat), self.function(*flat))
+        except Exception:
+            return None
 
 
 def normal(*shape, seed=0):

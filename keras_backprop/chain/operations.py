@@ -95,20 +95,29 @@ def links(timeline, closed, owners, weights, sources=()):
         if id(one) not in opened:
             at.setdefault(one.position, []).append(one.call)
     name, chain, read = _Names(owners, len(operations)), [], set()
-    for i, operation in enumerate(operations):
-        chain.extend(at.get(i, ()))
-        if operation is None or (owner[i] is not None and id(owner[i]) not in opened):
-            continue
-        for x in operation.inputs:
+
+    def read_values(inputs):
+        for x in inputs:
             if id(x) in weights and id(x) not in read and x.dtype != tf.resource:
                 read.add(id(x))
                 chain.append(_read(weights[id(x)], x))
+
+    def close(calls):
+        for call in calls:
+            read_values(call.inputs)
+            chain.append(call)
+
+    for i, operation in enumerate(operations):
+        close(at.get(i, ()))
+        if operation is None or (owner[i] is not None and id(owner[i]) not in opened):
+            continue
+        read_values(operation.inputs)
         if operation.type == "ReadVariableOp":
             if id(operation.inputs[0]) in weights:
                 chain.append(_read(weights[id(operation.inputs[0])], operation.outputs[0]))
         elif any(id(y) in depends for y in operation.outputs):
             chain.append(_link(operation, name.of(i, operation), weights))
-    chain.extend(at.get(len(operations), ()))
+    close(at.get(len(operations), ()))
     return chain
 
 

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import inspect
 import types
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -27,14 +28,18 @@ class Record:
     """The forward pass as a list of calls. A context manager: what runs while it is open is recorded.
 
     Args:
-        weights: the `keras.Variable`s whose gradients will be wanted.
-        inputs: tensors whose gradients will be wanted besides.
+        weights: the `keras.Variable`s whose gradients will be wanted; None for all of what `run` is given.
+        inputs: tensors whose gradients will be wanted besides; None for all of what `run` is given.
         isolate: function tensor -> tensor, or None. Makes copies of the inputs of every closed link, so that a tape can
             tell what one link contributes (used by `check_gradients`).
     """
 
-    def __init__(self, weights=(), inputs=(), isolate=None):
-        self.weights, self.inputs, self.isolate = list(weights), list(inputs), isolate
+    def __init__(self, weights=None, inputs=None, isolate=None):
+        self._given = weights is not None, inputs is not None
+        self.weights, self.inputs, self.isolate = list(weights or ()), list(inputs or ()), isolate
+        self.timeline: Any = None
+        self._open = False
+        self._values: dict = {}
         self._closed: list = []
         self._owners: list = []
         self._standing: set = set()
@@ -43,13 +48,15 @@ class Record:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self):
-        self.timeline = operations.Timeline()
+        self.timeline = self.timeline or operations.Timeline()
         self._stack.enter_context(self.timeline)
-        self._scope = _keras.current_stateless_scope()
-        self._values = self._weights_by_tensor()
+        self._open = True
+        self._find(self.weights)
         return self
 
     def __exit__(self, *exception):
+        self._open = False
+        self._standing.clear()
         return self._stack.__exit__(*exception)
 
     @property
@@ -60,6 +67,10 @@ class Record:
 
     def run(self, op, *args, **kwargs):
         """Run a layer, model, operation or function on tensors and record it. Returns what it returns."""
+        if not self._open:
+            with self:
+                self._want_all(op, (args, kwargs))
+                return self.run(op, *args, **kwargs)
         if isinstance(op, keras.layers.Layer):
             self.stand_in(op)
             return op(*args, **kwargs)
@@ -133,7 +144,7 @@ class Record:
     def _run_call(self, op, call, key, path, args, kwargs):
         """One closed link, by its rule; or whatever operations it creates."""
         rule = rule_for(key)
-        if rule is None or self._inside or not self.timeline.here():
+        if rule is None or self._inside or not self.timeline.here() or not _suits(rule, op, args):
             return self._run_open(call, path, args, kwargs)
         if rule.composition is not None:
             return self._run_open(functools.partial(rule.composition, self, op), path, args, kwargs)
@@ -211,15 +222,38 @@ class Record:
         first, op = self.timeline.position(), Copy()
         return self._close(Call(op, (x,), (), path="copy", rule=rule_for(op)), first, self.isolate(x))
 
-    def _weights_by_tensor(self):
-        """`id` of a tensor -> weight: the handles through which operations read, or the values that a scope gives them."""
-        found = {}
-        for variable in self.weights:
-            value = self._scope.get_current_value(variable) if self._scope is not None else None
+    def _want_all(self, op, arguments):
+        leaves = keras.tree.flatten(arguments)
+        if not self._given[0]:
+            weights = op.trainable_variables if isinstance(op, keras.layers.Layer) else []
+            weights = [*weights, *(x for x in leaves if isinstance(x, keras.Variable))]
+            self.weights += weights
+            self._find(weights)
+        if not self._given[1]:
+            self.inputs += [x for x in leaves if _is_float(x) and not isinstance(x, keras.Variable)]
+
+    def _find(self, weights):
+        """What stands for weights: the handles through which operations read them, or the values that a scope gives them."""
+        scope = _keras.current_stateless_scope()
+        for variable in weights:
+            value = scope.get_current_value(variable) if scope is not None else None
             source = self.timeline.handle(variable) if value is None else value
             if source is not None:
-                found[id(source)] = variable
-        return found
+                self._values[id(source)] = variable
+
+
+def _suits(rule, op, args):
+    """Whether the rule of one of Keras's own operations is for this call; if not, what the call does is followed.
+
+    Where nothing flows back TensorFlow says whether that is None or zeros. And rules compute with floating-point numbers: what
+    Keras promotes, integers and truth values, is left to it.
+    """
+    if not isinstance(op, keras.Operation) or not type(op).__module__.startswith("keras."):
+        return True
+    if rule.state == "not differentiable":
+        return False
+    takes_numbers = isinstance(op, keras.layers.Layer) and not rule.indices and rule.composition is None
+    return not takes_numbers or all(_is_float(x) or not tf.is_tensor(x) for x in keras.tree.flatten(args))
 
 
 def _bind(call, args, kwargs):

@@ -49,7 +49,7 @@ def check_gradients(model, x, y, sample_weight=None, finite_differences=True):
         model._symbolic_build(data_batch=batch)
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         y_pred = model(batch[0])
-        if not misfit(batch[1], y_pred):
+        if not misfit(model, batch[1], y_pred):
             raise
         raise ValueError(wrong_targets(model, batch[1], y_pred, error)) from error
     return _check(ModelProblem(model, x, y, sample_weight), finite_differences)

@@ -1,5 +1,6 @@
 """Run one training step's forward and backward pass and note everything, changing nothing."""
 
+import itertools
 import operator
 
 import keras
@@ -60,6 +61,8 @@ def explain(model, x, y, sample_weight=None):
             seen[id(call)] = dys, dxs, totals
 
         result = sweep(calls, scaled(upstream, model.optimizer), weights, _floats(inputs), [observe])
+        reached = [not isinstance(call.op, Operation) or id(call) in seen for call in calls]
+        calls, kinds = list(itertools.compress(calls, reached)), list(itertools.compress(kinds, reached))
         gradients = [result.gradient(variable) for variable in weights]
         updated = new_values(model.optimizer, gradients, weights) if model.optimizer else _numpy(weights)
         noted = _Noted(Names(calls, kinds, inputs), _loss_scale(model), seen, weights, updated)

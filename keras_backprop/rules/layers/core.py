@@ -12,7 +12,12 @@ from keras_backprop.rule import Gradients
 from keras_backprop.weight_gradients import Contraction
 
 
-@backward_rule(layers.Dense, activation=True, applies=lambda layer: not layer.lora_enabled)
+def is_plain(layer):
+    """Whether a layer's weights are what it computes with: neither quantized nor a frozen one and a LoRA product."""
+    return not layer.lora_enabled and layer.quantization_mode is None
+
+
+@backward_rule(layers.Dense, activation=True, applies=is_plain)
 def dense(call, dy):
     """y = x·W + b        dx = dy·Wᵀ        dW = xᵀ·dy        db = Σ dy"""
     x, W = call.input, call.op.kernel

@@ -5,13 +5,14 @@ from keras import layers
 
 from keras_backprop.registry import backward_rule
 from keras_backprop.rule import Gradients
+from keras_backprop.rules.layers.core import is_plain
 from keras_backprop.rules.layers.reshaping import reshape_back
 from keras_backprop.weight_gradients import Contraction, Total
 
 LETTERS = "abcdefghijklmopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"  # all but n, which is the batch
 
 
-@backward_rule(layers.EinsumDense, activation=True, applies=lambda layer: not layer.lora_enabled)
+@backward_rule(layers.EinsumDense, activation=True, applies=is_plain)
 def einsum_dense(call, dy):
     """y = einsum(x, W) + b        dx = einsum(dy, W)        dW = einsum(x, dy)        db = Σ dy
 

@@ -1,16 +1,12 @@
-"""Tables whose rows are looked up. With LoRA they expand: the table is then a sum of a frozen one and a product."""
+"""Tables whose rows are looked up. Quantized or with LoRA they are followed."""
 
 import tensorflow as tf
 from keras import layers
 
 from keras_backprop.registry import backward_rule
 from keras_backprop.rule import Gradients
-from keras_backprop.rules.layers.core import times_transposed
+from keras_backprop.rules.layers.core import is_plain, times_transposed
 from keras_backprop.weight_gradients import Contraction, Lookup
-
-
-def without_lora(layer):
-    return not layer.lora_enabled
 
 
 def lookup(call, dy):
@@ -20,13 +16,13 @@ def lookup(call, dy):
     return Lookup(indices, tf.cast(dy, call.op.embeddings.dtype), call.op.input_dim)
 
 
-@backward_rule(layers.Embedding, applies=without_lora)
+@backward_rule(layers.Embedding, applies=is_plain, indices=True)
 def embedding(call, dy):
     """y = E[k]        dE[k] = Σ dy over the places where row k was looked up"""
     return Gradients(None, embeddings=lookup(call, dy))
 
 
-@backward_rule(layers.ReversibleEmbedding, applies=without_lora)
+@backward_rule(layers.ReversibleEmbedding, applies=is_plain, indices=True)
 def reversible_embedding(call, dy):
     """Forward as `Embedding`; in reverse y = c·tanh(z/c), z = x·Eᵀ (or x·W)
 

@@ -1,7 +1,4 @@
-"""Preprocessing: some layers compute with their input, the others look it up, cut it or draw random numbers.
-
-The latter run as they are where no gradient is needed: at the input of a model.
-"""
+"""Preprocessing: what computes with its input has a rule, what looks it up has no derivative, what cuts or turns it is followed."""
 
 import keras
 import tensorflow as tf
@@ -42,25 +39,7 @@ def pipeline(record, layer, inputs, training=True, mask=None):
     return inputs
 
 
-COMPUTED = (layers.Rescaling, layers.Normalization, layers.Pipeline, layers.STFTSpectrogram)
-"""What computes with its input: by rules, or (the spectrogram) by the operations it expands into."""
-
-DISCRETE = (
+not_differentiable(
     layers.Discretization, layers.HashedCrossing, layers.Hashing, layers.IntegerLookup, layers.StringLookup,
     layers.TextVectorization,
 )  # fmt: skip
-"""What looks its input up or sorts it into bins: a derivative of zero."""
-
-not_differentiable(*DISCRETE)
-not_differentiable(
-    *(
-        value
-        for value in vars(layers).values()
-        if isinstance(value, type)
-        and issubclass(value, layers.Layer)
-        and ".preprocessing." in value.__module__
-        and value not in (*COMPUTED, *DISCRETE)
-    ),
-    because="It prepares data and is meant to stand before all trainable layers. To train what comes before it, write it in "
-    "`keras.ops` (in a `Lambda`, for instance).",
-)
