@@ -4,6 +4,7 @@ Everything this package takes from `keras.src` is imported here, so that a new K
 """
 
 import contextlib
+import sys
 import threading
 import types
 
@@ -15,9 +16,7 @@ from keras.src.backend.common.backend_utils import canonicalize_axis
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import StatelessScope, get_stateless_scope
 from keras.src.backend.common.variables import AutocastScope
-from keras.src.layers import layer as _layer_module
 from keras.src.layers.rnn.conv_lstm import ConvLSTM, ConvLSTMCell
-from keras.src.losses import loss as _loss_module
 from keras.src.losses.loss import (
     apply_mask,
     scale_loss_for_distribution,
@@ -27,8 +26,11 @@ from keras.src.losses.loss import (
 from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.models.functional import Functional
 from keras.src.models.model import functional_init_arguments
+from keras.src.ops import image as _ops_image
+from keras.src.ops import linalg as _ops_linalg
+from keras.src.ops import math as _ops_math
 from keras.src.ops import nn as _ops_nn
-from keras.src.ops.node import Node as _Node
+from keras.src.ops import numpy as _ops_numpy
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter, can_convert_arrays
 from keras.src.trainers.data_adapters.array_slicing import convert_to_sliceable, train_validation_split
 from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
@@ -45,7 +47,6 @@ __all__ = [
     "Trainer",
     "activations",
     "apply_mask",
-    "batch_slices",
     "can_convert_arrays",
     "canonicalize_axis",
     "compute_output_spec",
@@ -53,19 +54,15 @@ __all__ = [
     "current",
     "current_stateless_scope",
     "functional_init_arguments",
+    "functions_followed",
     "get_keras_mask",
     "graph_of",
-    "graph_steps",
-    "grouped_convolutions",
     "is_overwritten",
-    "means_over_any_batch",
     "ops",
-    "partial_nodes",
     "replaced",
     "scale_loss_for_distribution",
     "set_keras_mask",
     "squeeze_or_expand_to_same_rank",
-    "sums_of_lists",
     "symbolic",
     "train_validation_split",
     "unpack_x_y_sample_weight",
@@ -116,110 +113,75 @@ def graph_of(layer):
     return None
 
 
-class _PartialNode(_Node):
-    """A node of a layer that returns None among its tensors, `(output, cache)` for instance, which Keras refuses."""
-
-    def __init__(self, operation, call_args=None, call_kwargs=None, outputs=None):
-        outputs = [x for x in keras.tree.flatten(outputs) if isinstance(x, keras.KerasTensor)]
-        super().__init__(operation, call_args, call_kwargs, outputs)
-
-
-@contextlib.contextmanager
-def partial_nodes():
-    """For the duration of the block, layers that return something besides tensors can be called symbolically."""
-    with replaced(_layer_module, Node=_PartialNode):
-        yield
+_NOT_FOLLOWED = frozenset(
+    "arange array broadcast_to copy empty empty_like eye expand_dims full full_like get_item identity linspace logspace "
+    "meshgrid moveaxis ones ones_like pad ravel repeat reshape roll split squeeze swapaxes take take_along_axis tile "
+    "transpose tri zeros zeros_like array_split".split()
+)
+"""Functions of `keras.ops` that make and move tensors: their sizes may be tensors, which is not for an operation's constructor."""
 
 
 @contextlib.contextmanager
-def grouped_convolutions():
-    """For the duration of the block, `keras.ops.conv` with groups can be called symbolically, which Keras refuses."""
-    with replaced(_ops_nn, check_conv_input_channels=lambda inputs, kernel, data_format: None):
-        yield
+def functions_followed(follow, wanted):
+    """For the duration of the block, in this thread, functions of `keras.ops` go to `follow(operation, *args, **kwargs)`.
 
+    A function asks whether its arguments are symbolic, and then makes the operation that a Functional graph would hold. Here it is
+    told so, and the operation is run on the tensors.
 
-@contextlib.contextmanager
-def sums_of_lists():
-    """For the duration of the block, `keras.ops.sum([a, b])` can be called symbolically; Keras sums the losses so."""
-    symbolic_call = keras.Operation.symbolic_call
-
-    def stacked(self, x, *args, **kwargs):
-        return symbolic_call(self, keras.ops.stack(x) if isinstance(x, (list, tuple)) else x, *args, **kwargs)
-
-    with _lock:  # replicas are threads
-        for operation in (ops.Sum, ops.Mean):
-            operation.symbolic_call = stacked
-        try:
-            yield
-        finally:
-            for operation in (ops.Sum, ops.Mean):
-                del operation.symbolic_call
-
-
-@contextlib.contextmanager
-def means_over_any_batch():
-    """For the duration of the block, a loss of symbolic predictions is a mean over a batch of any size.
-
-    Keras divides by the product of the shape, which has None in it.
+    Args:
+        follow: what takes the place of `Operation.symbolic_call`.
+        wanted: function without arguments, whether to follow at this moment.
     """
-    reduce_values = current(_loss_module, "reduce_values")
+    with contextlib.ExitStack() as stack:
+        for module in (_ops_nn, _ops_numpy, _ops_math, _ops_linalg, _ops_image):
+            original = current(module, "any_symbolic_tensors")
 
-    def reduce(values, sample_weight=None, reduction="sum_over_batch_size"):
-        weighted = reduction == "mean_with_sample_weight" and sample_weight is not None
-        unknown = isinstance(values, keras.KerasTensor) and None in values.shape
-        if weighted or not unknown or reduction in (None, "none", "sum"):
-            return reduce_values(values, sample_weight, reduction)
-        size = keras.ops.sum(keras.ops.ones_like(values))
-        return scale_loss_for_distribution(keras.ops.divide_no_nan(keras.ops.sum(values), size))
+            def any_symbolic_tensors(args=None, kwargs=None, original=original):
+                if original(args, kwargs):
+                    return True
+                name = sys._getframe(2).f_code.co_name  # 1 is the switch
+                return name not in _NOT_FOLLOWED and wanted() and any(map(_is_float_tensor, keras.tree.flatten((args, kwargs))))
 
-    with replaced(_loss_module, reduce_values=reduce):
+            stack.enter_context(replaced(module, any_symbolic_tensors=any_symbolic_tensors))
+        stack.enter_context(_symbolic_calls_of_tensors(follow))
         yield
 
 
-@contextlib.contextmanager
-def batch_slices():
-    """For the duration of the block, symbolic tensors have slices `x[:2]`, which Keras knows as `x[:2,]` only.
+def _is_float_tensor(x):
+    return hasattr(x, "shape") and hasattr(x, "dtype") and "float" in keras.backend.standardize_dtype(x.dtype)
 
-    And things can be taken from them at indices that are a tensor of a graph, which Keras makes an array of.
-    """
+
+_following = threading.local()
+_followers = 0
+
+
+@contextlib.contextmanager
+def _symbolic_calls_of_tensors(follow):
+    """Let `Operation.symbolic_call` of real tensors go to `follow` in this thread; elsewhere all stays as it is."""
+    global _followers
     with _lock:
-        getitem, take_spec = keras.KerasTensor.__getitem__, ops.Take.compute_output_spec
-
-    def take(self, x, indices):
-        known = hasattr(indices, "shape") and hasattr(indices, "dtype") and not isinstance(indices, keras.KerasTensor)
-        return take_spec(self, x, keras.KerasTensor(indices.shape, "int32") if known else indices)
-
-    with _lock:
-        keras.KerasTensor.__getitem__ = lambda x, key: getitem(
-            x, key if isinstance(key, (int, list, tuple)) else (key,)
-        )
-        ops.Take.compute_output_spec = take
-        try:
-            yield
-        finally:
-            keras.KerasTensor.__getitem__, ops.Take.compute_output_spec = getitem, take_spec
+        _followers += 1
+        if _followers == 1:
+            keras.Operation.symbolic_call = _symbolic_call
+    before, _following.follow = getattr(_following, "follow", None), follow
+    try:
+        yield
+    finally:
+        _following.follow = before
+        with _lock:
+            _followers -= 1
+            if not _followers:
+                keras.Operation.symbolic_call = _stock_symbolic_call
 
 
-def graph_steps(outputs):
-    """The nodes that compute `outputs` (KerasTensors), each after the nodes it needs.
+_stock_symbolic_call = keras.Operation.symbolic_call
 
-    Returns:
-        list of Keras `Node`: `.operation`, `.arguments.fill_in(values)`, `.outputs`.
-    """
-    steps, seen, pending = [], set(), [(x, False) for x in reversed(outputs)]
-    while pending:
-        tensor, expanded = pending.pop()
-        history = getattr(tensor, "_keras_history", None)
-        if history is None or history.operation is None:
-            continue
-        node = history.operation._inbound_nodes[history.node_index]
-        if expanded:
-            steps.append(node)
-        elif id(node) not in seen:
-            seen.add(id(node))
-            pending.append((tensor, True))
-            pending.extend((x, False) for x in reversed(node.input_tensors))
-    return steps
+
+def _symbolic_call(self, *args, **kwargs):
+    follow = getattr(_following, "follow", None)
+    if follow is None or any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten((args, kwargs))):
+        return _stock_symbolic_call(self, *args, **kwargs)
+    return follow(self, *args, **kwargs)
 
 
 class _Switch:

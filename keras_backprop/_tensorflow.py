@@ -8,6 +8,7 @@ import contextlib
 import tensorflow as tf
 from tensorflow.python.eager import backprop, backprop_util, record
 from tensorflow.python.framework import op_callbacks, ops
+from tensorflow.python.framework.ops import EagerTensor
 from tensorflow.python.ops import default_gradient
 
 from keras_backprop import _keras
@@ -15,6 +16,12 @@ from keras_backprop import _keras
 def operation_count(graph):
     """How many operations a graph has."""
     return len(graph.get_operations())
+
+
+__all__ = [
+    "CustomGradient", "Eager", "EagerOperation", "EagerTensor", "functions_run_eagerly", "is_trainable", "operation_count",
+    "registered_gradient", "zeros_like",
+]  # fmt: skip
 
 
 def is_trainable(x):
@@ -109,9 +116,9 @@ class Eager:
         if graph is None:
             self.operations.append(EagerOperation(kind, inputs, attributes, outputs))
 
-    def _record_operation(self, kind, outputs, inputs, backward, forward=None):
+    def _record_operation(self, op_type, output_tensors, input_tensors, backward_function, forward_function=None):
         """A custom gradient takes the place of whatever made its results."""
-        produced = {id(y) for y in outputs}
+        produced = {id(y) for y in output_tensors}
         for position in range(len(self.operations) - 1, -1, -1):
             if not produced:
                 break
@@ -120,8 +127,9 @@ class Eager:
             if made:
                 self.operations[position] = None
                 produced -= made
-        self.operations.append(CustomGradient(kind, list(inputs), list(outputs), backward))
-        _keras.current(record, "record_operation")(kind, outputs, inputs, backward, forward)
+        self.operations.append(CustomGradient(op_type, list(input_tensors), list(output_tensors), backward_function))
+        original = _keras.current(record, "record_operation")
+        original(op_type, output_tensors, input_tensors, backward_function, forward_function)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_backprop import _tensorflow
 from keras_backprop.registry import rule_for
-from keras_backprop.rule import Call, Operation, WeightRead
+from keras_backprop.rule import Call, Copy, Operation, WeightRead
 
 
 class Timeline:
@@ -45,6 +45,10 @@ class Timeline:
     def operations(self):
         """The operations, a list; None where one was taken back."""
         return self._listener.operations if self.eager else self.graph.get_operations()[self._first :]
+
+    def inside(self, x):
+        """What stands in the graph for a tensor that was there before; other tensors as they are."""
+        return self.graph.capture(x) if not self.eager and isinstance(x, _tensorflow.EagerTensor) else x
 
     def handle(self, variable):
         """What stands for a variable here, in this replica: the input of the operations that read it. None if unknown."""
@@ -80,7 +84,7 @@ def links(timeline, closed, owners, weights, sources=()):
         owners: list of (first, last, path): whose call the operations from `first` on and before `last` belong to; outer
             calls come after the inner ones.
         weights: dict, `id` of a tensor -> `keras.Variable`: the handles of the wanted weights, and tensors that are their values.
-        sources: ids of the tensors whose gradients are wanted besides.
+        sources: the tensors whose gradients are wanted besides.
 
     Returns:
         list of `Call`.
@@ -88,7 +92,8 @@ def links(timeline, closed, owners, weights, sources=()):
     operations = timeline.operations()
     owner = _owners(closed, len(operations))
     producer = {id(y): i for i, one in enumerate(operations) if one is not None for y in one.outputs}
-    depends = _depends(operations, closed, weights, set(sources))
+    captured = [(x, timeline.inside(x)) for x in sources]
+    depends = _depends(operations, closed, weights, {id(x) for pair in captured for x in pair})
     opened = _opened(operations, owner, producer, depends, weights)
     at = {}
     for one in closed:
@@ -107,6 +112,7 @@ def links(timeline, closed, owners, weights, sources=()):
             read_values(call.inputs)
             chain.append(call)
 
+    chain.extend(_copy(*pair) for pair in captured if pair[0] is not pair[1])
     for i, operation in enumerate(operations):
         close(at.get(i, ()))
         if operation is None or (owner[i] is not None and id(owner[i]) not in opened):
@@ -173,6 +179,11 @@ def weights_of(op):
 def _read(variable, value):
     read = WeightRead(variable)
     return Call(read, (), (value,), path=variable.path, rule=rule_for(read))
+
+
+def _copy(x, captured):
+    op = Copy()
+    return Call(op, (x,), (captured,), path="copy", rule=rule_for(op))
 
 
 def _link(operation, path, weights):

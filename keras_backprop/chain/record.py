@@ -50,6 +50,7 @@ class Record:
     def __enter__(self):
         self.timeline = self.timeline or operations.Timeline()
         self._stack.enter_context(self.timeline)
+        self._stack.enter_context(_keras.functions_followed(self._follow, self._follows))
         self._open = True
         self._find(self.weights)
         return self
@@ -62,8 +63,7 @@ class Record:
     @property
     def calls(self):
         """The links, a list of `Call` in the order they ran."""
-        sources = {id(x) for x in self.inputs}
-        return operations.links(self.timeline, self._closed, self._owners, self._values, sources)
+        return operations.links(self.timeline, self._closed, self._owners, self._values, self.inputs)
 
     def run(self, op, *args, **kwargs):
         """Run a layer, model, operation or function on tensors and record it. Returns what it returns."""
@@ -135,16 +135,27 @@ class Record:
         path = getattr(op, "path", None) or op.name
 
         def body(*args, **kwargs):
-            if self._inside or not self.timeline.here():
+            if not self._follows():
                 return call(*args, **kwargs)
             return self.run_as(op, call, op, path, *args, **kwargs)
 
         return body
 
+    def _follows(self):
+        """Whether a function of `keras.ops` that is called now may be a link: what runs is no link's own affair."""
+        return not self._inside and self.timeline.here()
+
+    def _follow(self, operation, *args, **kwargs):
+        """A function of `keras.ops`: the operation that it would add to a graph, run on tensors."""
+        rule = rule_for(operation)
+        if rule is None or rule.composition is not None:
+            return operation.call(*args, **kwargs)
+        return self.run_as(operation, operation.call, operation, operation.name, *args, **kwargs)
+
     def _run_call(self, op, call, key, path, args, kwargs):
         """One closed link, by its rule; or whatever operations it creates."""
         rule = rule_for(key)
-        if rule is None or self._inside or not self.timeline.here() or not _suits(rule, op, args):
+        if rule is None or not self._follows() or not _suits(rule, op, args):
             return self._run_open(call, path, args, kwargs)
         if rule.composition is not None:
             return self._run_open(functools.partial(rule.composition, self, op), path, args, kwargs)
@@ -239,7 +250,7 @@ class Record:
             value = scope.get_current_value(variable) if scope is not None else None
             source = self.timeline.handle(variable) if value is None else value
             if source is not None:
-                self._values[id(source)] = variable
+                self._values[id(source)] = self._values[id(self.timeline.inside(source))] = variable
 
 
 def _suits(rule, op, args):

@@ -210,7 +210,7 @@ def _autocast(op):
 def _name_scope(call):
     if tf.executing_eagerly():
         return contextlib.nullcontext()
-    return tf.name_scope(re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", f"backward/{call.path or call.rule.name}"))
+    return tf.name_scope(re.sub(r"[^A-Za-z0-9_./-]", "_", f"backward/{call.path or call.rule.name}"))
 
 
 def _cast(x, dtype):
