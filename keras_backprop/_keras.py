@@ -26,6 +26,7 @@ from keras.src.losses.loss import (
 from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.models.functional import Functional
 from keras.src.models.model import functional_init_arguments
+from keras.src.ops import core as _ops_core
 from keras.src.ops import image as _ops_image
 from keras.src.ops import linalg as _ops_linalg
 from keras.src.ops import math as _ops_math
@@ -114,11 +115,51 @@ def graph_of(layer):
 
 
 _NOT_FOLLOWED = frozenset(
-    "arange array broadcast_to copy empty empty_like eye expand_dims full full_like get_item identity linspace logspace "
-    "meshgrid moveaxis ones ones_like pad ravel repeat reshape roll split squeeze swapaxes take take_along_axis tile "
-    "transpose tri zeros zeros_like array_split".split()
+    [
+        "arange",
+        "array",
+        "broadcast_to",
+        "conv_transpose",
+        "copy",
+        "empty",
+        "empty_like",
+        "eye",
+        "expand_dims",
+        "full",
+        "full_like",
+        "get_item",
+        "identity",
+        "linspace",
+        "logspace",
+        "meshgrid",
+        "moveaxis",
+        "ones",
+        "ones_like",
+        "pad",
+        "ravel",
+        "repeat",
+        "reshape",
+        "roll",
+        "split",
+        "squeeze",
+        "swapaxes",
+        "take",
+        "take_along_axis",
+        "tile",
+        "transpose",
+        "tri",
+        "zeros",
+        "zeros_like",
+        "array_split",
+        "resize",
+        "pad_images",
+        "crop_images",
+    ]
 )
-"""Functions of `keras.ops` that make and move tensors: their sizes may be tensors, which is not for an operation's constructor."""
+"""Functions of `keras.ops` that make and move tensors: their sizes may be tensors, which is not for an operation's constructor.
+
+And `conv_transpose`, whose operation Keras makes with two arguments exchanged.
+"""
 
 
 @contextlib.contextmanager
@@ -133,14 +174,16 @@ def functions_followed(follow, wanted):
         wanted: function without arguments, whether to follow at this moment.
     """
     with contextlib.ExitStack() as stack:
-        for module in (_ops_nn, _ops_numpy, _ops_math, _ops_linalg, _ops_image):
+        for module in (_ops_nn, _ops_numpy, _ops_math, _ops_linalg, _ops_image, _ops_core):
             original = current(module, "any_symbolic_tensors")
 
-            def any_symbolic_tensors(args=None, kwargs=None, original=original):
+            def any_symbolic_tensors(args=None, kwargs=None, original=original, module=module):
                 if original(args, kwargs):
                     return True
                 name = sys._getframe(2).f_code.co_name  # 1 is the switch
-                return name not in _NOT_FOLLOWED and wanted() and any(map(_is_float_tensor, keras.tree.flatten((args, kwargs))))
+                if name in _NOT_FOLLOWED or (module is _ops_core and name != "slice_update") or not wanted():
+                    return False
+                return any(map(_is_float_tensor, keras.tree.flatten((args, kwargs))))
 
             stack.enter_context(replaced(module, any_symbolic_tensors=any_symbolic_tensors))
         stack.enter_context(_symbolic_calls_of_tensors(follow))

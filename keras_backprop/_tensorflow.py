@@ -13,6 +13,7 @@ from tensorflow.python.ops import default_gradient
 
 from keras_backprop import _keras
 
+
 def operation_count(graph):
     """How many operations a graph has."""
     return len(graph.get_operations())
@@ -93,9 +94,9 @@ class CustomGradient(EagerOperation):
 class Eager:
     """Notes the operations that this thread runs eagerly. Calls of a `tf.function` run as what they are made of.
 
-        with Eager() as eager:
-            …
-        eager.operations
+    with Eager() as eager:
+        …
+    eager.operations
     """
 
     def __init__(self):

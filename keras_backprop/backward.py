@@ -9,9 +9,9 @@ is what a `tf.GradientTape` is used for. It works eagerly and inside `tf.functio
 import keras
 import tensorflow as tf
 
-from keras_backprop.chain.weights import Reads, build
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
+from keras_backprop.chain.weights import Reads, build
 from keras_backprop.objective import record_objective
 from keras_backprop.rule import Operation
 from keras_backprop.weight_gradients import add

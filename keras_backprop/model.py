@@ -7,9 +7,9 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras
-from keras_backprop.chain.weights import Reads, build
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
+from keras_backprop.chain.weights import Reads, build
 from keras_backprop.objective import record_objective
 from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.fit import CompiledFit

@@ -44,7 +44,9 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
         for variable in model.trainable_weights:
             regularizer = _keras.current(variable, "_regularizer")
             if regularizer is not None:
-                path = getattr(regularizer, "name", None) or getattr(regularizer, "__name__", type(regularizer).__name__)
+                path = getattr(regularizer, "name", None) or getattr(
+                    regularizer, "__name__", type(regularizer).__name__
+                )
                 run = functools.partial(record.run_as, regularizer, regularizer, regularizer, path)
                 stack.enter_context(_keras.replaced(variable, _regularizer=run))
         compiled = _keras.current(model, "_compile_loss")

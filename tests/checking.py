@@ -42,30 +42,30 @@ class Case:
 
 
 class Function(keras.layers.Layer):
-    """A layer without weights that calls a function of `keras.ops`, as a Functional graph: its nodes are the rules under test."""
+    """A layer without weights that calls a function of `keras.ops`."""
 
     def __init__(self, function):
         super().__init__(dtype="float64")
-        self.function = function
+        self.function, self.graph = function, None
 
-    def __call__(self, *inputs):
-        if not self.built:
-            self.graph = self._graph(inputs)
-            self.built = True
-        return super().__call__(*inputs)
+    def build(self, *shapes):
+        self.built = True
 
     def call(self, *inputs):
         return self.function(*inputs) if self.graph is None else self.graph(list(inputs))
 
-    def _graph(self, inputs):
-        """The function as a graph, for inputs like these; None where Keras cannot make one."""
+    def make_graph(self, inputs):
+        """Call it as a Functional graph, for inputs like these; where Keras cannot, the function stays as it is."""
         flat = keras.tree.map_structure(
-            lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype.name, sparse=isinstance(x, tf.SparseTensor)), inputs
+            lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype.name, sparse=isinstance(x, tf.SparseTensor)),
+            inputs,
         )
         try:
-            return keras.Model(list(flat), self.function(*flat))
+            graph = keras.Model(list(flat), self.function(*flat))
+            graph(list(inputs))
         except Exception:
-            return None
+            return
+        self.graph = graph
 
 
 def normal(*shape, seed=0):
@@ -81,6 +81,9 @@ def check_rule(case):
     if not isinstance(layer, keras.layers.Layer):
         layer = Function(layer)
     inputs = arrays(case.inputs)
+    if isinstance(layer, Function):
+        layer.make_graph(inputs)
+        layer.built = True
     kwargs = {k: tf.convert_to_tensor(v) if isinstance(v, np.ndarray) else v for k, v in case.kwargs.items()}
     if not all(one.built for one in layer._flatten_layers()):
         layer(*inputs, **kwargs)

@@ -187,7 +187,11 @@ def _copy(x, captured):
 
 
 def _link(operation, path, weights):
-    variables = {f"input {i}": weights[id(x)] for i, x in enumerate(operation.inputs) if x.dtype == tf.resource and id(x) in weights}
+    variables = {
+        f"input {i}": weights[id(x)]
+        for i, x in enumerate(operation.inputs)
+        if x.dtype == tf.resource and id(x) in weights
+    }
     op = Operation(operation, variables)
     return Call(op, operation.inputs, operation.outputs, path=path, rule=rule_for(op))
 

@@ -85,6 +85,10 @@ class Record:
 
     def run_as(self, op, call, key, path, *args, **kwargs):
         """Run `call(*args, **kwargs)` and record it as a call of `op`, by the rule that is registered for `key`."""
+        if not self._open:
+            with self:
+                self._want_all(op, (args, kwargs))
+                return self.run_as(op, call, key, path, *args, **kwargs)
         args, kwargs = keras.tree.map_structure(self._read, (args, kwargs))
         return self._run_call(op, call, key, path, args, kwargs)
 
@@ -263,6 +267,8 @@ def _suits(rule, op, args):
         return True
     if rule.state == "not differentiable":
         return False
+    if getattr(op, "keepdims", None) is not None and args and isinstance(args[0], (list, tuple)):
+        return False  # a sum of a list, which Keras stacks first
     takes_numbers = isinstance(op, keras.layers.Layer) and not rule.indices and rule.composition is None
     return not takes_numbers or all(_is_float(x) or not tf.is_tensor(x) for x in keras.tree.flatten(args))
 

@@ -1,6 +1,7 @@
 """The values that the weights have in a step: what the forward pass read, the backward pass reads no more."""
 
 import contextlib
+
 import keras
 import tensorflow as tf
 

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from keras_backprop.explain import formulas
 from keras_backprop.explain.link import Symbol, escaped
-from keras_backprop.explain.notation import derivative, gradient_of
 from keras_backprop.explain.names import is_conversion
+from keras_backprop.explain.notation import derivative, gradient_of
 from keras_backprop.rule import WeightRead
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_backprop
-from keras_backprop import MissingRuleError, explain
+from keras_backprop import explain
 from keras_backprop.layers import BackpropDense
 from tests.explain.networks import by_hand, chain, residual, worked_example
 

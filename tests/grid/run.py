@@ -102,10 +102,13 @@ def _layer_problem(case):
     import tensorflow as tf
 
     from keras_backprop.check.problem import LayerProblem
-    from tests.checking import arrays, randomize
+    from tests.checking import Function, arrays, randomize
 
     layer = case.make()
     inputs = arrays(case.inputs)
+    if isinstance(layer, Function):
+        layer.make_graph(inputs)
+        layer.built = True
     call = keras.tree.map_structure(lambda v: tf.convert_to_tensor(v) if isinstance(v, np.ndarray) else v, case.call)
     if not all(one.built for one in layer._flatten_layers()):
         layer(*inputs, **call)

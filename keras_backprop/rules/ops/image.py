@@ -1,5 +1,6 @@
 """`keras.ops.image`: each operation as what it is made of, so that every step is a link with a rule of its own."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops as k
@@ -22,7 +23,7 @@ def as_given(op, y):
 def rgb_to_grayscale(op, images):
     """y = 0.2989·r + 0.5870·g + 0.1140·b"""
     x = channels_last(op, images)
-    weights = np.array([[0.2989], [0.5870], [0.1140]], x.dtype)
+    weights = np.array([[0.2989], [0.5870], [0.1140]], keras.backend.standardize_dtype(x.dtype))
     return as_given(op, x if x.shape[-1] == 1 else k.matmul(x, weights))
 
 
@@ -93,7 +94,7 @@ def gaussian_blur(op, images):
     x = k.expand_dims(images, 0) if len(images.shape) == 3 else images
     (height, width), (low, high) = op.kernel_size, op.sigma
     kernel = np.outer(bell(width, high), bell(height, low)).reshape(height, width)
-    y = as_given(op, filtered(channels_last(op, x), kernel.astype(x.dtype), "same"))
+    y = as_given(op, filtered(channels_last(op, x), kernel.astype(keras.backend.standardize_dtype(x.dtype)), "same"))
     return k.squeeze(y, 0) if len(images.shape) == 3 else y
 
 
@@ -104,7 +105,7 @@ def sobel_edges(op, images):
     """y = the differences along the height and the width, smoothed across"""
     x = channels_last(op, images)
     x = k.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="reflect")
-    down = np.outer([-1, 0, 1], [1, 2, 1]).astype(x.dtype)
+    down = np.outer([-1, 0, 1], [1, 2, 1]).astype(keras.backend.standardize_dtype(x.dtype))
     y = k.stack([filtered(x, kernel, "valid") for kernel in (down, down.T)], axis=-1)
     return k.moveaxis(y, -2, 1) if op.data_format == "channels_first" else y
 
@@ -117,7 +118,7 @@ def structural_similarity(op, a, b):
     single = len(a.shape) == 3
     a, b = (channels_last(op, k.expand_dims(x, 0) if single else x) for x in (a, b))
     weights = bell(op.filter_size, op.filter_sigma)
-    kernel = np.outer(weights, weights).astype(a.dtype)
+    kernel = np.outer(weights, weights).astype(keras.backend.standardize_dtype(a.dtype))
     mean_a, mean_b, mean_aa, mean_bb, mean_ab = (filtered(x, kernel, "valid") for x in (a, b, a * a, b * b, a * b))
     low, high = (op.k1 * op.max_val) ** 2, (op.k2 * op.max_val) ** 2
     squares, product = mean_a * mean_a + mean_b * mean_b, mean_a * mean_b

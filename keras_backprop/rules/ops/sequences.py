@@ -1,5 +1,6 @@
 """Evenly spaced numbers between two ends, which are tensors: yᵢ = start + tᵢ·(stop − start)."""
 
+import keras
 import numpy as np
 from keras import ops as k
 
@@ -26,6 +27,8 @@ def geomspace(op, start, stop):
 
 
 def _spaced(op, start, stop):
+    dtype = next(keras.backend.standardize_dtype(x.dtype) for x in (start, stop) if hasattr(x, "dtype"))
+    start, stop = (k.convert_to_tensor(x, dtype) for x in (start, stop))
     start, stop = k.broadcast_to(start, (start + stop).shape), k.broadcast_to(stop, (start + stop).shape)
     axis = op.axis % (len(start.shape) + 1)
     t = np.linspace(0, 1, op.num, endpoint=op.endpoint)

@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import ops
 
-from keras_backprop import MissingRuleError
 from keras_backprop._keras import ops as operations
 from tests.checking import Case, check_rule, normal
-from tests.rules.ops.eager import against_the_tape, gradients
+from tests.rules.ops.eager import against_the_tape
 
 X = normal(3, 4, 5)
 
@@ -42,12 +40,3 @@ def test_rule(case):
 def test_corrcoef():
     """Keras's own forward pass cannot be compiled, and its symbolic pass gives the wrong shape."""
     against_the_tape(operations.Corrcoef(), (3, 6), rtol=1e-9)
-
-
-def test_a_share_that_is_computed_in_the_step_is_refused():
-    @tf.function(autograph=False)
-    def compiled(x, q):
-        return gradients(lambda x: ops.quantile(x, q), x)
-
-    with pytest.raises(MissingRuleError, match="needs the value of `q`"):
-        compiled(tf.ones([3]), tf.constant(0.5))

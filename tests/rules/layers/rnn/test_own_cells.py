@@ -1,4 +1,4 @@
-"""The rule of `rules/layers/rnn/expanded.py`: cells that people write."""
+"""Cells that people write: Keras's own loop runs, and is followed."""
 
 import numpy as np
 import pytest
