@@ -1,4 +1,4 @@
-"""A layer written in `keras.ops` needs no rule: it is expanded into the operations it is made of, which have theirs."""
+"""A layer written in `keras.ops` needs no rule: its call runs, and the operations in it have theirs."""
 
 import keras
 import numpy as np

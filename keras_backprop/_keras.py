@@ -166,8 +166,8 @@ And `conv_transpose`, whose operation Keras makes with two arguments exchanged.
 def functions_followed(follow, wanted):
     """For the duration of the block, in this thread, functions of `keras.ops` go to `follow(operation, *args, **kwargs)`.
 
-    A function asks whether its arguments are symbolic, and then makes the operation that a Functional graph would hold. Here it is
-    told so, and the operation is run on the tensors.
+    A function asks whether its arguments are symbolic, and then makes the operation that a Functional graph would hold. Here
+    it is told so, and the operation is run on the tensors.
 
     Args:
         follow: what takes the place of `Operation.symbolic_call`.

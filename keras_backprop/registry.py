@@ -33,7 +33,7 @@ class Rule:
         derivative: `(x, y, **options) -> dy/dx` of an elementwise function, else None.
         activation: bool, the layer ends in `self.activation`, which is a link of its own; the rule is of what precedes it.
         reads_logits: bool, a cross-entropy that Keras computes from the logits an activation left on its output.
-        applies: `(op) -> bool`, for which instances the rule holds; the others expand.
+        applies: `(op) -> bool`, for which instances the rule holds; the others are followed.
         composition: `(record, op, call_arguments…) -> outputs` of a layer that runs other layers, else None.
         broadcasts: bool, inputs of different shapes are broadcast against each other.
         indices: bool, integers among the inputs are places in a table, not numbers.
@@ -114,7 +114,7 @@ def forward_rule(*keys):
 
 
 def composition(*keys, applies=None):
-    """Register the decorated function as the way through a layer that runs other layers and cannot be expanded.
+    """Register the decorated function as the way through a layer that runs other layers.
 
     The function takes the record, the layer and the arguments of its `call`, and returns what `call` would, state updates
     included. Whatever it runs by `record.run(…)`, `record.run_body(…)` or `record.run_as(…)` becomes a link of the chain

@@ -2,11 +2,12 @@
 
 What has no rule runs as it always does, and the operations that it creates are links: one for each, in the order in which they
 were made, with a rule by their *type*. Layers with rules are links too, closed ones: what is inside them is their own affair.
-If somebody looks into one, takes from outside what was computed inside, a user's own tape for instance, its rule does not tell the
-whole story any more; then it is opened, and counts as the operations that it is made of.
+If somebody looks into one, takes from outside what was computed inside (a user's own tape does), its rule does not tell the whole
+story any more; then it is opened, and counts as the operations that it is made of.
 """
 
 import functools
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -21,9 +22,9 @@ class Timeline:
 
     def __init__(self):
         self.eager = tf.executing_eagerly()
-        self.graph = None if self.eager else tf.compat.v1.get_default_graph()
+        self.graph: Any = None if self.eager else tf.compat.v1.get_default_graph()
         self._first = 0 if self.eager else _tensorflow.operation_count(self.graph)
-        self._listener = _tensorflow.Eager() if self.eager else None
+        self._listener: Any = _tensorflow.Eager() if self.eager else None
 
     def __enter__(self):
         if self.eager:
@@ -161,9 +162,9 @@ def _opened(operations, owner, producer, depends, weights):
             source = owner[made] if made is not None else None
             if source is not None and source is not inside and id(x) not in outputs(source):
                 opened.add(id(source))
-            if inside is not None and source is not inside and id(x) not in inputs(inside):
-                if id(x) not in weights or id(weights[id(x)]) not in own(inside):
-                    opened.add(id(inside))
+            from_outside = inside is not None and source is not inside and id(x) not in inputs(inside)
+            if from_outside and (id(x) not in weights or id(weights[id(x)]) not in own(inside)):
+                opened.add(id(inside))
     return opened
 
 

@@ -1,6 +1,6 @@
 """Dense, and layers that let their inputs pass.
 
-`Lambda` and `Wrapper` have no rule: what they call is expanded or has one.
+`Lambda` and `Wrapper` have no rule: what they call is followed or has one.
 """
 
 import keras

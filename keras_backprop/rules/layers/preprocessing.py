@@ -1,4 +1,4 @@
-"""Preprocessing: what computes with its input has a rule, what looks it up has no derivative, what cuts or turns it is followed."""
+"""Preprocessing: what computes has a rule, what looks its input up has no derivative, what cuts or turns it is followed."""
 
 import keras
 import tensorflow as tf

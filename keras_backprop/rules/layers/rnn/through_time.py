@@ -54,7 +54,7 @@ class Recurrence:
 
     @staticmethod
     def applies(cell):
-        """The activations are elementwise and have rules; cells with others are expanded."""
+        """The activations are elementwise and have rules; cells with others are followed."""
         return is_elementwise(cell.activation) and is_elementwise(
             getattr(cell, "recurrent_activation", cell.activation)
         )
@@ -151,7 +151,7 @@ def recurrence(*cells):
 
 
 def recurrence_of(cell):
-    """The `Recurrence` class registered for a cell; None for a cell that must be expanded."""
+    """The `Recurrence` class registered for a cell; None for a cell that must be followed."""
     rule = rule_for(cell)
     return None if rule is None else getattr(rule.composition, "recurrence", None)
 
