@@ -140,8 +140,8 @@ def page():
 
 * **rule**: a written-out backward rule. **followed**: its own call runs, and the operations that it creates are links:
   functions of `keras.ops` by the rules below, all other operations of TensorFlow by the gradient function that TensorFlow has
-  registered for their type. What has none is an error that names the operation and the layer. **not differentiable**: declared so; nothing flows
-  back, as on the tape. **refused**: a clear error.
+  registered for their type. What has none is an error that names the operation and the layer.
+  **not differentiable**: declared so; nothing flows back, as on the tape. **refused**: a clear error.
 * The table's figures come from {cases:,} cases of the gradient grid (`python -m tests.grid.run`
   runs all), counted wherever the rule takes part, in a layer made of others too; *largest error* is the largest difference
   from the tape in float64 in such a case, relative to the largest entry of the tensor's gradient.
