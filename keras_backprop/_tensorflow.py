@@ -21,7 +21,7 @@ def operation_count(graph):
 
 __all__ = [
     "CustomGradient", "Eager", "EagerOperation", "EagerTensor", "functions_run_eagerly", "is_trainable", "operation_count",
-    "registered_gradient", "zeros_like",
+    "registered_gradient", "unseen_reads", "zeros_like",
 ]  # fmt: skip
 
 
@@ -131,6 +131,30 @@ class Eager:
         self.operations.append(CustomGradient(op_type, list(input_tensors), list(output_tensors), backward_function))
         original = _keras.current(record, "record_operation")
         original(op_type, output_tensors, input_tensors, backward_function, forward_function)
+
+
+def unseen_reads(operations, variables):
+    """The values of variables that eager operations were given as such: TensorFlow then reads them where no callback sees it.
+
+    Args:
+        operations: list of `EagerOperation`.
+        variables: list of `keras.Variable`.
+
+    Returns:
+        A dict, `id` of the tensor -> variable. The tensor shares its memory with the variable, by which it is known.
+    """
+    operations = list(operations)
+    made = {id(y) for one in operations for y in one.outputs}
+    unknown = [x for one in operations for x in one.inputs if id(x) not in made and x.dtype.is_floating]
+    if not unknown:
+        return {}
+    addresses = {_address(v._value.read_value()): v for v in variables if isinstance(v._value, tf.Variable)}
+    return {id(x): addresses[_address(x)] for x in unknown if _address(x) in addresses}
+
+
+def _address(x):
+    """Where a tensor's numbers lie in memory, and its shape."""
+    return x._numpy_internal().__array_interface__["data"][0], tuple(x.shape)
 
 
 @contextlib.contextmanager
