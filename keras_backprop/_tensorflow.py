@@ -6,6 +6,7 @@ Everything this package takes from `tensorflow.python` for following a call is h
 import contextlib
 
 import tensorflow as tf
+from tensorflow.python.autograph.core import config as autograph
 from tensorflow.python.eager import backprop, backprop_util, record
 from tensorflow.python.framework import op_callbacks, ops
 from tensorflow.python.framework.ops import EagerTensor
@@ -23,6 +24,10 @@ __all__ = [
     "CustomGradient", "Eager", "EagerOperation", "EagerTensor", "functions_run_eagerly", "is_trainable", "operation_count",
     "registered_gradient", "unseen_reads", "zeros_like",
 ]  # fmt: skip
+
+
+# AutoGraph rewrites whatever a user's `tf.function` calls, library code too; there is nothing to rewrite here.
+autograph.CONVERSION_RULES = (autograph.DoNotConvert("keras_backprop"), *autograph.CONVERSION_RULES)
 
 
 def is_trainable(x):

@@ -143,9 +143,15 @@ def _depends(operations, closed, weights, wanted):
     """The ids of the tensors that may depend on something whose gradient is wanted, links being operations like others."""
     depends = {*wanted, *weights}
     for operation in operations:
-        if operation is not None and any(id(x) in depends for x in operation.inputs):
+        if operation is None or operation.type in _CONSTANT:
+            continue
+        if any(id(x) in depends for x in operation.inputs):
             depends.update(id(y) for y in operation.outputs if _tensorflow.is_trainable(y))
     return depends
+
+
+_CONSTANT = ("OnesLike", "Shape", "StopGradient", "ZerosLike")
+"""What depends on the shape of its input alone, or counts as if."""
 
 
 def _opened(operations, owner, producer, depends, weights):

@@ -159,7 +159,7 @@ class Record:
     def _run_call(self, op, call, key, path, args, kwargs):
         """One closed link, by its rule; or whatever operations it creates."""
         rule = rule_for(key)
-        if rule is None or not self._follows() or not _suits(rule, op, args):
+        if rule is None or not self._follows() or not (key is not op or _suits(rule, op, args)):
             return self._run_open(call, path, args, kwargs)
         if rule.composition is not None:
             return self._run_open(functools.partial(rule.composition, self, op), path, args, kwargs)
