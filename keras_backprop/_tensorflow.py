@@ -120,7 +120,7 @@ class Eager:
 
     def _note(self, kind, inputs, attributes, outputs, op_name=None, graph=None):
         if graph is None:
-            self.operations.append(EagerOperation(kind, inputs, attributes, outputs))
+            self.operations.append(EagerOperation(kind, inputs, attributes, [y for y in outputs if y is not None]))
 
     def _record_operation(self, op_type, output_tensors, input_tensors, backward_function, forward_function=None):
         """A custom gradient takes the place of whatever made its results."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_backprop import _keras
+from keras_backprop import _keras, replicas
 
 
 class Objective(NamedTuple):
@@ -54,6 +54,8 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
             _build(compiled, y, y_pred, sample_weight)
             for loss in {id(entry.loss): entry.loss for entry in compiled._flat_losses or ()}.values():
                 stack.enter_context(_recorded(loss, record))
+            if replicas.several() and compiled.built:
+                stack.enter_context(_keras.replaced(model, _compile_loss=_evened(compiled, record)))
         try:
             loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
         except (ValueError, tf.errors.InvalidArgumentError) as error:
@@ -67,6 +69,55 @@ def _build(compiled, y, y_pred, sample_weight):
     if not compiled.built and y is not None:  # to call it would update the metrics that it holds
         with contextlib.suppress(Exception):  # whatever is wrong, the real call says so
             _keras.compute_output_spec(compiled, *keras.tree.map_structure(_keras.symbolic, (y, y_pred, sample_weight)))
+
+
+def _evened(compiled, record):
+    """The compiled loss, where the mean over this replica's part of the batch counts by its share of the examples."""
+    shadow = object.__new__(type(compiled))  # Keras objects refuse `copy.copy`
+    vars(shadow).update(vars(compiled))
+    shadow._flat_losses = [entry._replace(loss=_Evened(entry.loss, record)) for entry in compiled._flat_losses]
+    return shadow
+
+
+class _Evened:
+    """A loss whose gradient is that of its mean over all replicas."""
+
+    def __init__(self, loss, record):
+        self.loss, self.record = loss, record
+
+    def __getattr__(self, name):
+        return getattr(vars(self)["loss"], name)
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        loss, seen = self.loss, []
+        call = loss.call if callable(getattr(loss, "call", None)) else None
+
+        def noted(*args, **kwargs):
+            seen.append(call(*args, **kwargs))
+            return seen[-1]
+
+        with _keras.replaced(loss, call=noted) if call is not None else contextlib.nullcontext():
+            value = loss(y_true, y_pred, sample_weight)
+        reduction = getattr(loss, "reduction", None)
+        if not seen or reduction in (None, "none", "sum") or not len(seen[-1].shape):
+            return value
+        even = replicas.evened
+        return self.record.run_as(
+            even, even, even, loss.name, value, *self._divisor(seen[-1], y_pred, sample_weight, reduction)
+        )
+
+    def _divisor(self, values, y_pred, sample_weight, reduction):
+        masks = [m for m in (_keras.get_keras_mask(y_pred), _keras.get_keras_mask(values)) if m is not None]
+        mask = functools.reduce(tf.logical_and, map(tf.convert_to_tensor, masks)) if masks else None
+        divisor = tf.size(values)
+        if reduction == "mean_with_sample_weight" and (sample_weight is not None or mask is not None):
+            dtype = values.dtype
+            if sample_weight is not None:
+                sample_weight = keras.ops.convert_to_tensor(sample_weight, dtype=self.loss.dtype)
+            weights = None if mask is None else keras.ops.convert_to_tensor(mask, dtype=self.loss.dtype)
+            sample_weight = _keras.apply_mask(sample_weight, weights, dtype=dtype.name, reduction=reduction)
+            return tf.reduce_sum(sample_weight), None
+        return divisor, mask
 
 
 def _recorded(loss, record):

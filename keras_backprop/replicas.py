@@ -26,12 +26,25 @@ def divisor_over_replicas(divisor, mask=None):
     return tf.math.divide_no_nan(context.all_reduce(tf.distribute.ReduceOp.SUM, divisor * valid), valid)
 
 
-def batch_size_per_replica(n):
-    """The number of examples in the whole batch over the number of replicas; `n` itself where there is one or none."""
-    context = _several_replicas()
-    if context is None:
-        return n
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(n, tf.float32)) / context.num_replicas_in_sync
+def several():
+    """Whether this is one of several replicas."""
+    return _several_replicas() is not None
+
+
+def evened(value, divisor, mask=None):
+    """A mean over this replica's part, as it is; its gradient will be that of the mean over all parts.
+
+    Replicas wait for each other to know how large the parts are. They do so on the way back: on the way forth they would mix up
+    what their layers `add_loss`.
+    """
+    return tf.identity(value)
+
+
+def factor_of(divisor, mask):
+    """What a mean over this replica's part has to be multiplied by, for the replicas' average to be the mean over all."""
+    divisor = tf.cast(divisor, tf.float32)
+    count = _several_replicas().num_replicas_in_sync
+    return tf.math.divide_no_nan(divisor * count, divisor_over_replicas(divisor, mask))
 
 
 def _several_replicas():

@@ -125,7 +125,7 @@ def links(timeline, closed, owners, weights, sources=()):
         if operation.type == "ReadVariableOp":
             if id(operation.inputs[0]) in weights:
                 chain.append(_read(weights[id(operation.inputs[0])], operation.outputs[0]))
-        elif any(id(y) in depends for y in operation.outputs):
+        elif any(id(y) in depends and id(y) not in weights for y in operation.outputs):
             chain.append(_link(operation, name.of(i, operation), weights))
     close(at.get(len(operations), ()))
     return chain

@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_backprop import _keras, _tensorflow
+from keras_backprop import _keras, _tensorflow, replicas
 from keras_backprop.chain import operations
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import Call, Copy
@@ -56,6 +56,7 @@ class Record:
         return self
 
     def __exit__(self, *exception):
+        self._find(self.weights)  # a weight may have been assigned another value
         self._open = False
         self._standing.clear()
         return self._stack.__exit__(*exception)
@@ -101,8 +102,7 @@ class Record:
             self._replace(one, call=self._body(one), rematerialized_call=lambda call, *args, **kwargs: call)
             regularizer = _keras.current(one, "activity_regularizer")
             if regularizer is not None:
-                path = f"{one.path}/activity_regularizer"
-                run = functools.partial(self.run_as, regularizer, regularizer, regularizer, path)
+                run = functools.partial(self._penalise, regularizer, f"{one.path}/activity_regularizer")
                 self._replace(one, activity_regularizer=run)
             graph = _keras.graph_of(one)
             for node in () if graph is None else graph.operations:
@@ -121,6 +121,14 @@ class Record:
             yield
         finally:
             self._repeats = before
+
+    def _penalise(self, regularizer, path, output):
+        """An activity regulariser, which Keras divides by the number of examples."""
+        penalty = self.run_as(regularizer, regularizer, regularizer, path, output)
+        if not replicas.several():
+            return penalty
+        even = replicas.evened
+        return self.run_as(even, even, even, path, penalty, tf.shape(output)[0])
 
     def read(self, variable):
         """The value of a weight as the start of a chain of operations, with an identity of its own."""
@@ -151,9 +159,6 @@ class Record:
 
     def _follow(self, operation, *args, **kwargs):
         """A function of `keras.ops`: the operation that it would add to a graph, run on tensors."""
-        rule = rule_for(operation)
-        if rule is None or rule.composition is not None:
-            return operation.call(*args, **kwargs)
         return self.run_as(operation, operation.call, operation, operation.name, *args, **kwargs)
 
     def _run_call(self, op, call, key, path, args, kwargs):
@@ -270,7 +275,7 @@ def _suits(rule, op, args):
     if getattr(op, "keepdims", None) is not None and args and isinstance(args[0], (list, tuple)):
         return False  # a sum of a list, which Keras stacks first
     takes_numbers = isinstance(op, keras.layers.Layer) and not rule.indices and rule.composition is None
-    return not takes_numbers or all(_is_float(x) or not tf.is_tensor(x) for x in keras.tree.flatten(args))
+    return not takes_numbers or all(x.dtype.is_floating for x in keras.tree.flatten(args) if _is_tensor(x))
 
 
 def _bind(call, args, kwargs):

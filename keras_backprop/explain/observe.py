@@ -61,7 +61,7 @@ def explain(model, x, y, sample_weight=None):
             seen[id(call)] = dys, dxs, totals
 
         result = sweep(calls, scaled(upstream, model.optimizer), weights, _floats(inputs), [observe])
-        reached = [not isinstance(call.op, Operation) or id(call) in seen for call in calls]
+        reached = [not isinstance(call.op, (Operation, WeightRead)) or id(call) in seen for call in calls]
         calls, kinds = list(itertools.compress(calls, reached)), list(itertools.compress(kinds, reached))
         gradients = [result.gradient(variable) for variable in weights]
         updated = new_values(model.optimizer, gradients, weights) if model.optimizer else _numpy(weights)
@@ -140,12 +140,12 @@ def _without_averages(calls, upstream, forward):
 
     What comes after them, weights, masks, averages, is linear: its backward pass gives the coefficients.
     """
-    last = [call for call in calls[forward:] if not isinstance(call.op, (Operation, WeightRead))]
+    last = [call for call in calls[forward:] if not _is_operation(call.op)]
     penalties = [call for call in calls[:forward] if isinstance(call.op, keras.regularizers.Regularizer)]
     ends = {id(y): y for call in (*penalties, *last) for y in call.outputs}
     behind, rest, seen = [], [], set(ends)
     for call in calls:
-        after = isinstance(call.op, Operation) and any(id(x) in seen for x in call.inputs)
+        after = _is_operation(call.op) and any(id(x) in seen for x in call.inputs)
         seen.update(id(y) for y in call.outputs if after)
         (behind if after else rest).append(call)
     if not last or any(id(x) in seen - set(ends) for call in rest for x in call.inputs):
@@ -153,6 +153,11 @@ def _without_averages(calls, upstream, forward):
     result = sweep(behind, upstream, inputs=list(ends.values()))
     starts = [(y, result.input_gradient(y)) for y in ends.values()]
     return rest, [(y, dy) for y, dy in starts if dy is not None]
+
+
+def _is_operation(op):
+    is_node = isinstance(op, keras.Operation) and not isinstance(op, keras.layers.Layer)
+    return is_node or isinstance(op, (Operation, WeightRead))
 
 
 def _kind(call, after_forward):

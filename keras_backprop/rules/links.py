@@ -1,7 +1,10 @@
 """The links between layers: a tensor's copy, a weight that is read, and operations of TensorFlow."""
 
+import tensorflow as tf
+
 from keras_backprop import _tensorflow
 from keras_backprop.registry import backward_rule, linear
+from keras_backprop.replicas import evened, factor_of
 from keras_backprop.rule import Copy, Gradients, MissingRuleError, Operation, WeightRead
 
 linear(Copy, lambda call, dy: dy)
@@ -11,6 +14,13 @@ linear(Copy, lambda call, dy: dy)
 def weight_read(call, dy):
     """y = W        dW = dy"""
     return Gradients(weight=dy)
+
+
+@backward_rule(evened)
+def evened_backward(call, dy):
+    """y = x        dx = f·dy        f: the examples of this replica over those of all, times the replicas"""
+    factor = factor_of(call.arguments["divisor"], call.arguments["mask"])
+    return Gradients(dy * tf.cast(factor, dy.dtype), *[None] * (len(call.inputs) - 1))
 
 
 @backward_rule(Operation)

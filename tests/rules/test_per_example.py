@@ -74,7 +74,8 @@ def test_gradients_and_norms_of_single_examples(name):
 def parts_of(problem):
     record = Record()
     with problem.scope():
-        result = sweep(record.calls, problem.record(record), problem.weights)
+        upstream = problem.record(record)
+        result = sweep(record.calls, upstream, problem.weights)
     return [part for parts in result.parts.values() for part in parts]
 
 
