@@ -28,6 +28,12 @@ class Problem:
     def __init__(self, name, layer, arguments, double=True):
         self.name, self.double = name, double
         self.layer = layer
+        quantized = [one for one in layer._flatten_layers() if getattr(one, "quantization_mode", None) is not None]
+        if double and quantized:
+            raise ValueError(
+                f"The check computes in float64, and layer '{quantized[0].path}' is quantized "
+                f"(quantization_mode={quantized[0].quantization_mode!r}). Check the layer by itself, with `check_layer`."
+            )
         self.weights = [v for v in layer.trainable_variables if tf.as_dtype(v._dtype).is_floating]
         self.values = values_of(layer.variables, double)
         self._assigned: dict = {}

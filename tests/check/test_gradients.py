@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 from sklearn.datasets import load_digits
 
@@ -254,9 +255,9 @@ def test_bad_input_is_refused():
     quantized = compiled(layers.Dense(2))
     quantized.layers[0].quantize("int8")
     quantized.compile("sgd", "mse")
-    with pytest.raises(MissingRuleError, match="is quantized"):
+    with pytest.raises(ValueError, match="dense.* is quantized .*'int8'"):
         check_gradients(quantized, np.ones((3, 4)), np.ones((3, 2)))
     with pytest.raises(ValueError, match="no floating-point output"):
         check_layer(layers.Lambda(lambda x: keras.ops.argmax(x, -1)), np.ones((2, 3)))
-    with pytest.raises(MissingRuleError, match="has no backward rule"):
-        check_layer(layers.Lambda(lambda x: __import__("tensorflow").nn.relu(x)), np.ones((2, 3)))
+    with pytest.raises(MissingRuleError, match="no gradient"):
+        check_layer(layers.Lambda(lambda x: tf.raw_ops.Lu(input=x)[0]), np.eye(3)[None])

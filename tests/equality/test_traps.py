@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from keras_backprop import BackpropModel, MissingRuleError
+import keras_backprop
+from keras_backprop import BackpropModel
 from keras_backprop.losses import HalfMeanSquaredError
 from tests.equality import compare, subclasses
 from tests.equality.options import rows
@@ -353,7 +354,16 @@ def test_trap_9_10_11_12_what_the_optimizer_is_given():
     assert spy.paths == [v.path for v in model.trainable_variables]
     assert spy.gradients[3:] == [None, None]
     assert isinstance(spy.gradients[0], tf.IndexedSlices)
-    quantized = BackpropModel(inputs, layers.Dense(1)(layers.Flatten()(layers.Embedding(7, 3)(inputs))))
-    quantized.layers[-1].quantize("float8")
-    with pytest.raises(MissingRuleError, match="float8"):
-        trained(quantized, random.integers(0, 7, (12, 5)))
+
+
+def test_trap_10_float8_scales_receive_their_values_in_the_place_of_gradients():
+    weights = []
+    for cls in (keras.Sequential, keras_backprop.BackpropSequential):
+        keras.utils.set_random_seed(1)
+        model = cls([keras.Input(X.shape[1:]), layers.Dense(4, "tanh"), layers.Dense(1)])
+        model.layers[-1].quantize("float8")
+        model.compile(keras.optimizers.Adam(0.01), "mse")  # eagerly stock Keras cannot train it
+        model.fit(X, Y, epochs=3, verbose=0, shuffle=False)
+        weights.append(model.get_weights())
+    for stock, ours in zip(*weights, strict=True):
+        np.testing.assert_allclose(np.asarray(ours, "float32"), np.asarray(stock, "float32"), rtol=1e-5, atol=1e-6)
