@@ -61,14 +61,21 @@ def never_waits(function):
     """Whether a traced function may run in one thread at all.
 
     A loop runs its body in the thread it is in. Every other operation that calls a function (`tf.cond`, a nested
-    `tf.function`) hands it to the pool of threads and waits; as one of that pool it can wait for ever.
+    `tf.function`) hands it to the pool of threads and waits; as one of that pool it can wait for ever. So can what waits for
+    Python or for other devices.
 
     Args:
         function: a `tf.ConcreteFunction`.
     """
     definition = function.graph.as_graph_def()
     nodes = [*definition.node, *(node for inner in definition.library.function for node in inner.node_def)]
-    return not any(node.op not in _LOOPS and any(_is_function(x) for x in node.attr.values()) for node in nodes)
+    return not any(_may_wait(node) for node in nodes)
+
+
+def _may_wait(node):
+    if any(sign in node.op for sign in ("PyFunc", "Collective", "Recv", "Barrier", "Dequeue")):
+        return True
+    return node.op not in _LOOPS and any(_is_function(x) for x in node.attr.values())
 
 
 def _is_function(attribute):

@@ -1,0 +1,202 @@
+"""TensorFlow's operations as links: which there are, how they are called, and when a closed link is opened."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_backprop.chain.record import Record
+from keras_backprop.chain.sweep import sweep
+from keras_backprop.rule import MissingRuleError, Operation
+from tests.checking import normal
+
+X = normal(5, 4).astype("float32")
+WAYS = pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+
+
+class Norm(layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), name="scale")
+
+    def call(self, x):
+        return (x - tf.reduce_mean(x, -1, keepdims=True)) / tf.reduce_max(tf.abs(x)) * self.scale / 2.0
+
+
+class Gradient(layers.Layer):
+    """A user's own tape over a layer that has a rule."""
+
+    def build(self, shape):
+        self.dense = layers.Dense(3, "tanh", name="inner")
+        self.dense.build(shape)
+
+    def call(self, x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = self.dense(x)
+        return y[:, :1] * tape.gradient(y, x)
+
+
+def paths_of(layer, compiled):
+    found = []
+
+    def run(x):
+        record = Record()
+        y = record.run(layer, x)
+        found.append([(call.path, isinstance(call.op, Operation)) for call in record.calls])
+        return y
+
+    (tf.function(run, autograph=False) if compiled else run)(tf.constant(X))
+    return found[0]
+
+
+def assert_equals_the_tape(layer, x, compiled, atol=1e-6):
+    """Gradients of Σ sin(y) by weights and input."""
+
+    def explicit(x):
+        record = Record()
+        y = record.run(layer, x)
+        result = sweep(record.calls, [(y, tf.cos(y))], layer.trainable_variables, [x])
+        return [
+            tf.convert_to_tensor(g)
+            for g in (*map(result.gradient, layer.trainable_variables), result.input_gradient(x))
+        ]
+
+    def by_tape(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            error = tf.reduce_sum(tf.sin(layer(x)))
+        return [
+            tf.convert_to_tensor(g) for g in tape.gradient(error, [*(v.value for v in layer.trainable_variables), x])
+        ]
+
+    x = tf.constant(x)
+    ours = (tf.function(explicit, autograph=False) if compiled else explicit)(x)
+    for a, b in zip(ours, by_tape(x), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol)
+
+
+@WAYS
+def test_operations_are_named_after_the_layer_the_same_every_time(compiled):
+    layer = Norm(name="my_norm")
+    layer(X)
+    names = [path for path, is_operation in paths_of(layer, compiled) if is_operation]
+    tf.constant(X) / 2  # something between the runs
+    assert names == [path for path, is_operation in paths_of(layer, compiled) if is_operation]
+    assert "my_norm/truediv" in names and "my_norm/truediv·2" in names and "my_norm/multiply" in names
+    assert not any(name[-1].isdigit() and "_" in name.rsplit("/", 1)[1] for name in names)
+
+
+@WAYS
+@pytest.mark.parametrize("layer", [Norm, Gradient])
+def test_gradients_equal_the_tapes(layer, compiled):
+    layer = layer()
+    layer(X)
+    assert_equals_the_tape(layer, X, compiled)
+
+
+@WAYS
+def test_a_link_that_somebody_looks_into_is_opened(compiled):
+    layer = Gradient()
+    layer(X)
+    assert not any(path.endswith("inner") for path, is_operation in paths_of(layer, compiled) if not is_operation)
+    assert [path for path, _ in paths_of(layer.dense, compiled)][0].endswith("inner")  # by itself it is closed
+
+
+@WAYS
+@pytest.mark.parametrize("inside", ["while_loop", "cond", "map_fn", "function"])
+def test_weights_read_inside_get_their_gradients(inside, compiled):
+    class Inside(layers.Layer):
+        def build(self, shape):
+            self.w, self.v = (self.add_weight(shape=(4, 4), name=name) for name in "wv")
+
+        def call(self, x):
+            run = {
+                "while_loop": lambda: tf.while_loop(
+                    lambda i, _: i < 3, lambda i, h: (i + 1, tf.tanh(h @ self.w)), (0, x)
+                )[1],
+                "cond": lambda: tf.cond(tf.reduce_sum(x) > 0, lambda: x @ self.w, lambda: x @ self.v),
+                "map_fn": lambda: tf.map_fn(lambda row: tf.linalg.matvec(self.w, row), x),
+                "function": lambda: tf.function(lambda x: tf.nn.relu(x @ self.w), autograph=False)(x),
+            }[inside]
+            return run() + x @ self.w @ self.v
+
+    layer = Inside()
+    layer(X)
+    assert_equals_the_tape(layer, X, compiled)
+
+
+@WAYS
+def test_a_custom_gradient_keeps_what_it_defines(compiled):
+    class Reversed(layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=(4, 4))
+
+        def call(self, x):
+            return tf.custom_gradient(lambda z: (tf.exp(z), lambda dy: -0.5 * dy))(x @ self.w)
+
+    layer = Reversed()
+    layer(X)
+    assert_equals_the_tape(layer, X, compiled)
+
+
+def test_a_variable_that_an_eager_operation_reads_by_itself_gets_its_gradient():
+    class Handed(layers.Layer):
+        def build(self, shape):
+            self.w, self.b = self.add_weight(shape=(4, 3)), self.add_weight(shape=(3,))
+
+        def call(self, x):
+            return tf.nn.bias_add(tf.matmul(x, self.w.value), self.b.value)
+
+    layer = Handed()
+    layer(X)
+    assert_equals_the_tape(layer, X, compiled=False)
+
+
+def test_sparse_updates_stay_slices():
+    class Table(layers.Layer):
+        def build(self, shape):
+            self.table = self.add_weight(shape=(9, 3))
+
+        def call(self, indices):
+            return tf.gather(self.table, indices)
+
+    layer = Table()
+    layer.build(())
+    record = Record()
+    y = record.run(layer, tf.constant([1, 4, 1]))
+    gradient = sweep(record.calls, [(y, tf.ones_like(y))], layer.trainable_variables).gradient(layer.table)
+    assert isinstance(gradient, tf.IndexedSlices)
+    np.testing.assert_array_equal(tf.convert_to_tensor(gradient)[:, 0], [0, 2, 0, 0, 1, 0, 0, 0, 0])
+
+
+@WAYS
+def test_an_operation_without_a_gradient_is_named(compiled):
+    layer = layers.Lambda(lambda x: tf.raw_ops.Lu(input=x)[0], name="factors")
+
+    def run(x):
+        record = Record()
+        y = record.run(layer, x)
+        sweep(record.calls, [(y, y)], inputs=[x])
+        return y
+
+    with pytest.raises(
+        MissingRuleError, match="'factors/lu' is an operation of type 'Lu', for which TensorFlow has no"
+    ):
+        (tf.function(run, autograph=False) if compiled else run)(tf.eye(3)[None])
+
+
+def test_what_nobody_needs_is_no_link():
+    record = Record(weights=[], inputs=[])
+    record.run(Norm(), tf.constant(X))
+    assert record.calls == []
+
+
+def test_functions_of_keras_outside_of_a_record_stay_keras_own():
+    before = keras.Operation.symbolic_call
+    with Record():
+        assert keras.Operation.symbolic_call is not before
+        keras.ops.softmax(tf.constant(X))
+        symbolic = keras.ops.softmax(keras.KerasTensor((None, 4)))  # a graph that is made meanwhile
+        assert isinstance(symbolic, keras.KerasTensor)
+    assert keras.Operation.symbolic_call is before
