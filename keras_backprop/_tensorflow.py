@@ -153,7 +153,8 @@ def unseen_reads(operations, variables):
     unknown = [x for one in operations for x in one.inputs if id(x) not in made and x.dtype.is_floating]
     if not unknown:
         return {}
-    addresses = {_address(v._value.read_value()): v for v in variables if isinstance(v._value, tf.Variable)}
+    with tf.init_scope():  # the chain of an eager call may be put together while a function is traced
+        addresses = {_address(v._value.read_value()): v for v in variables if isinstance(v._value, tf.Variable)}
     return {id(x): addresses[_address(x)] for x in unknown if _address(x) in addresses}
 
 

@@ -90,7 +90,7 @@ class _Evened:
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         loss, seen = self.loss, []
-        call = loss.call if callable(getattr(loss, "call", None)) else None
+        call: Any = loss.call if callable(getattr(loss, "call", None)) else None
 
         def noted(*args, **kwargs):
             seen.append(call(*args, **kwargs))
