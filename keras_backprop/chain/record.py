@@ -265,17 +265,24 @@ class Record:
 def _suits(rule, op, args):
     """Whether the rule of one of Keras's own operations is for this call; if not, what the call does is followed.
 
-    Where nothing flows back TensorFlow says whether that is None or zeros. And rules compute with floating-point numbers: what
-    Keras promotes, integers and truth values, is left to it.
+    Where nothing flows back TensorFlow says whether that is None or zeros. Rules compute with floating-point numbers: what
+    Keras promotes, integers and truth values, is left to it. And functions of `keras.ops` have rules for tensors of which only
+    the number of examples is unknown while a function is traced.
     """
     if not isinstance(op, keras.Operation) or not type(op).__module__.startswith("keras."):
         return True
     if rule.state == "not differentiable":
         return False
-    if getattr(op, "keepdims", None) is not None and args and isinstance(args[0], (list, tuple)):
-        return False  # a sum of a list, which Keras stacks first
-    takes_numbers = isinstance(op, keras.layers.Layer) and not rule.indices and rule.composition is None
-    return not takes_numbers or all(x.dtype.is_floating for x in keras.tree.flatten(args) if _is_tensor(x))
+    tensors = [x for x in keras.tree.flatten(args) if _is_tensor(x)]
+    if not isinstance(op, keras.layers.Layer):
+        listed = bool(args) and isinstance(args[0], (list, tuple)) and getattr(op, "keepdims", None) is not None
+        return not listed and all(map(_is_sized, tensors))  # a sum of a list Keras stacks first
+    return rule.indices or rule.composition is not None or all(x.dtype.is_floating for x in tensors)
+
+
+def _is_sized(x):
+    """Whether all sizes but that of the batch are known."""
+    return x.shape.rank is not None and None not in x.shape[1:].as_list()
 
 
 def _bind(call, args, kwargs):

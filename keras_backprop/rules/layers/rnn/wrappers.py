@@ -101,22 +101,16 @@ def time_distributed(record, layer, inputs, training=None, mask=None):
     if masked or not all(_each_row_by_itself(one) for one in inner._flatten_layers()):
         return record.stock(layer)(inputs, training=training, mask=mask)
     kwargs = {"training": training} if inner._call_has_training_arg else {}
-    steps, n = (size if size is not None else tf.shape(inputs)[1 - i] for i, size in enumerate(inputs.shape[1::-1]))
+    n, steps = _sizes(inputs)[:2]
     with record.repeated(steps):
-        y = record.run_body(inner, _rows(time_first(inputs)), **kwargs)
-    return batch_first(tf.reshape(y, _sizes(steps, n, y.shape[1:])))
+        y = record.run_body(inner, tf.reshape(time_first(inputs), [n * steps, *_sizes(inputs)[2:]]), **kwargs)
+    return batch_first(tf.reshape(y, [steps, n, *_sizes(y)[1:]]))
 
 
 def _each_row_by_itself(layer):
     return type(layer) in EACH_ROW_BY_ITSELF or isinstance(layer, (keras.Sequential, keras.Model))
 
 
-def _rows(x):
-    """(T, n, …) -> (T·n, …)"""
-    return tf.reshape(
-        x, _sizes(-1, None, x.shape[2:]) if None not in x.shape[2:] else tf.concat([[-1], tf.shape(x)[2:]], 0)
-    )
-
-
-def _sizes(steps, n, rest):
-    return [size for size in (steps, n, *rest) if size is not None]
+def _sizes(x):
+    """The sizes of a tensor, numbers where they are known while a function is traced."""
+    return [tf.shape(x)[i] if size is None else size for i, size in enumerate(x.shape)]
