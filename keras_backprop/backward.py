@@ -9,11 +9,12 @@ is what a `tf.GradientTape` is used for. It works eagerly and inside `tf.functio
 import keras
 import tensorflow as tf
 
+from keras_backprop.chain.examples import Contributions
 from keras_backprop.chain.record import Record
+from keras_backprop.chain.rows import Rows
 from keras_backprop.chain.sweep import sweep
-from keras_backprop.chain.weights import Reads, build
+from keras_backprop.chain.weights import Reads, build, weights_as_they_are
 from keras_backprop.objective import record_objective
-from keras_backprop.rule import Operation
 from keras_backprop.weight_gradients import add
 
 
@@ -52,22 +53,22 @@ def backward(model, x, y=None, sample_weight=None, training=True):
         y_pred = record.run(model, x, **({"training": training} if model._call_has_training_arg else {}))
         objective = record_objective(model, record, x, y, y_pred, sample_weight, training)
     calls = record.calls
+    upstream, same_values = Reads(record.timeline).before(objective.upstream, weights)
+    batch = [tensor for tensor in keras.tree.flatten((x, y, sample_weight)) if tensor is not None]
+    values = (
+        weights_as_they_are(weights) if tf.executing_eagerly() else same_values
+    )  # whoever asks later has updated the weights
+    examples = Contributions(calls, upstream, Rows(record, batch), tf.shape(batch[0])[0], values)
     deltas: dict = {}
-    penalised: set = set()
 
     def observe(call, dys, dxs, parts):
-        passes = isinstance(call.op, Operation) and call.op.name in ("Identity", "Cast")  # a weight, to its penalty
-        if isinstance(call.op, keras.regularizers.Regularizer) or (passes and id(call.output) in penalised):
-            penalised.update(map(id, call.inputs))
-        for part in parts.values():
-            part.penalty = id(call.output) in penalised
         if isinstance(call.op, keras.layers.Layer):
             deltas.setdefault(call.path, []).insert(0, dys[0] if len(dys) == 1 else tuple(dys))
 
-    upstream, same_values = Reads(record.timeline).before(objective.upstream, weights)
     with same_values:
-        result = sweep(calls, upstream, weights, floats, [observe])
-    return Backward(objective.loss, y_pred, weights, result, deltas, [result.input_gradient(t) for t in inputs])
+        result = sweep(calls, upstream, weights, floats, [observe, examples.observe])
+        parts = [examples.of(v, result.parts.get(id(v), [])) for v in weights]
+    return Backward(objective.loss, y_pred, weights, result, parts, deltas, [result.input_gradient(t) for t in inputs])
 
 
 class Backward:
@@ -83,10 +84,10 @@ class Backward:
             Of a layer that ends in an activation it is δ = ∂E/∂z, z being what the activation is applied to.
     """
 
-    def __init__(self, loss, y_pred, weights, result, deltas, inputs):
+    def __init__(self, loss, y_pred, weights, result, parts, deltas, inputs):
         self.loss, self.y_pred, self.weights, self.deltas, self.inputs = loss, y_pred, weights, deltas, inputs
         self.gradients = [result.gradient(v) for v in weights]
-        self._parts = [result.parts.get(id(v), []) for v in weights]
+        self._parts = parts
 
     def gradient(self, weight):
         """∂E/∂W of one weight, given as a variable or by its path.
@@ -137,13 +138,14 @@ class Backward:
 
     def weighted(self, c):
         """The gradients with the contribution of example n times cₙ, for `c` of shape `(n,)`; penalties as they are."""
-        return [
-            add([part.total() if part.penalty else part.weighted_total(c) for part in parts]) if parts else None
-            for parts in self._parts
+        weighted = [
+            [*(part.weighted_total(c) for part in parts), *(part.total() for part in penalties)]
+            for parts, penalties in self._parts
         ]
+        return [add(gradients) if gradients else None for gradients in weighted]
 
     def _of_examples(self, index):
-        return [part for part in self._parts[index] if not part.penalty]
+        return self._parts[index][0]
 
     def _index(self, weight):
         for index, variable in enumerate(self.weights):

@@ -259,6 +259,9 @@ class Combination(WeightGradient):
         return self.function(*(product.weighted_total(c) for product in self.products))
 
 
+SUMMED = "its rule gives the sum over the batch only"
+
+
 class Total(WeightGradient):
     """Only the sum over the batch exists.
 
@@ -267,7 +270,7 @@ class Total(WeightGradient):
         reason: str, why there are no gradients of single examples.
     """
 
-    def __init__(self, dW, reason="its rule gives the sum over the batch only"):
+    def __init__(self, dW, reason=SUMMED):
         self.dW, self.reason = dW, reason
 
     def total(self):

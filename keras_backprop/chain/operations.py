@@ -7,7 +7,7 @@ story any more; then it is opened, and counts as the operations that it is made 
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -74,6 +74,21 @@ class Closed:
 
     def __init__(self, call, first, last):
         self.call, self.first, self.last, self.position = call, first, last, last
+
+
+class LayerRun(NamedTuple):
+    """A call of a layer.
+
+    Attributes:
+        inputs, outputs: lists of its tensors.
+        last: how many operations there were when it ended.
+        repeats: None, or how many times it saw every example.
+    """
+
+    inputs: Any
+    outputs: Any
+    last: int
+    repeats: Any = None
 
 
 def links(timeline, closed, owners, weights, sources=()):

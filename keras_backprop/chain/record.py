@@ -32,6 +32,10 @@ class Record:
         inputs: tensors whose gradients will be wanted besides; None for all of what `run` is given.
         isolate: function tensor -> tensor, or None. Makes copies of the inputs of every closed link, so that a tape can
             tell what one link contributes (used by `check_gradients`).
+
+    Attributes:
+        calls: the links.
+        layers_run: list of `LayerRun`: the calls of layers that keep the examples apart, in the order in which they ended.
     """
 
     def __init__(self, weights=None, inputs=None, isolate=None):
@@ -40,6 +44,7 @@ class Record:
         self.timeline: Any = None
         self._open = False
         self._values: dict = {}
+        self.layers_run: list = []
         self._closed: list = []
         self._owners: list = []
         self._standing: set = set()
@@ -165,9 +170,9 @@ class Record:
         """One closed link, by its rule; or whatever operations it creates."""
         rule = rule_for(key)
         if rule is None or not self._follows() or not (key is not op or _suits(rule, op, args)):
-            return self._run_open(call, path, args, kwargs)
+            return self._run_open(op, call, path, args, kwargs)
         if rule.composition is not None:
-            return self._run_open(functools.partial(rule.composition, self, op), path, args, kwargs)
+            return self._run_open(op, functools.partial(rule.composition, self, op), path, args, kwargs)
         if self.isolate is not None:
             args, kwargs = keras.tree.map_structure(self._isolated, (args, kwargs))
         first = self.timeline.position()
@@ -197,13 +202,17 @@ class Record:
                 outputs = call(*args, **kwargs)
             return self._close(link, first, outputs)
 
-    def _run_open(self, call, path, args, kwargs):
+    def _run_open(self, op, call, path, args, kwargs):
         first = self.timeline.position()
         try:
-            return call(*args, **kwargs)
+            outputs = call(*args, **kwargs)
         finally:
             if not self._inside:
                 self._owners.append((first, self.timeline.position(), path))
+        if not self._inside and _is_layer_of_keras(op):
+            given, made = ([y for y in keras.tree.flatten(part) if _is_tensor(y)] for part in ((args, kwargs), outputs))
+            self.layers_run.append(operations.LayerRun(given, made, self.timeline.position()))
+        return outputs
 
     @contextlib.contextmanager
     def _in_a_link(self):
@@ -228,6 +237,9 @@ class Record:
         outputs = keras.tree.map_structure(lambda y: _copied(y) if id(y) in known else y, outputs)
         call.outputs = tuple(y for y in keras.tree.flatten(outputs) if _is_tensor(y))
         self._closed.append(operations.Closed(call, first, self.timeline.position()))
+        if isinstance(call.op, keras.layers.Layer):
+            run = operations.LayerRun(call.inputs, call.outputs, self.timeline.position(), call.repeats)
+            self.layers_run.append(run)
         return outputs
 
     def _isolated(self, x):
@@ -278,6 +290,11 @@ def _suits(rule, op, args):
         listed = bool(args) and isinstance(args[0], (list, tuple)) and getattr(op, "keepdims", None) is not None
         return not listed and all(map(_is_sized, tensors))  # a sum of a list Keras stacks first
     return rule.indices or rule.composition is not None or all(x.dtype.is_floating for x in tensors)
+
+
+def _is_layer_of_keras(op):
+    is_part = isinstance(op, keras.layers.Layer) and not isinstance(op, keras.Model)
+    return is_part and type(op).__module__.startswith("keras.")
 
 
 def _is_sized(x):

@@ -14,6 +14,12 @@ def build(model, x):
         _keras.compute_output_spec(model, keras.tree.map_structure(_keras.symbolic, x), training=False)
 
 
+def weights_as_they_are(weights):
+    """A context in which weights have the values that they have now."""
+    values = [(v, tf.convert_to_tensor(v.value)) for v in weights]
+    return _keras.StatelessScope(values, initialize_variables=False)
+
+
 class Reads:
     """The reads of weights in a step of a compiled function.
 

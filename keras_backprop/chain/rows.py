@@ -1,0 +1,234 @@
+"""Which tensors of a forward pass have rows of their own for every example, and which have mixed the examples.
+
+A layer of Keras keeps the examples apart along the first axis. What is followed operation by operation may do anything with
+them; here its operations are looked at, one by one, in the order in which they ran.
+"""
+
+import math
+
+import tensorflow as tf
+
+MIXED = None
+"""Depends on the examples, and has no rows of their own for them."""
+
+
+class Rows:
+    """How many rows each example has in a tensor, one example after the other; `MIXED`; or no entry: it depends on no example.
+
+    Args:
+        record: a `Record`, closed.
+        leaves: the tensors of a batch, whose rows are the examples.
+    """
+
+    def __init__(self, record, leaves):
+        self._rows: dict = {}
+        timeline = record.timeline
+        for x in leaves:
+            if x is not None and x.shape.rank != 0:
+                self._rows[id(x)] = self._rows[id(timeline.inside(x))] = 1
+        trusted = sorted(record.layers_run, key=lambda layer: layer.last)
+        for i, operation in enumerate(timeline.operations()):
+            while trusted and trusted[0].last <= i:
+                self._trust(trusted.pop(0))
+            if operation is not None:
+                self._run(operation)
+        for layer in trusted:
+            self._trust(layer)
+
+    def depends(self, x):
+        """Whether a tensor depends on the examples."""
+        return id(x) in self._rows
+
+    def of(self, x):
+        """How many rows each example has; `MIXED` where it has none of its own."""
+        return self._rows[id(x)]
+
+    def _trust(self, layer):
+        """A layer of Keras gives every example a row, if it was given such rows."""
+        given = [self._rows[id(x)] for x in layer.inputs if id(x) in self._rows]
+        if given:
+            kept = 1 if layer.repeats is not None else MIXED if MIXED in given else given[0]
+            self._rows.update((id(y), kept) for y in layer.outputs)
+
+    def _run(self, operation):
+        given = [self._rows[id(x)] for x in operation.inputs if id(x) in self._rows]
+        if not given or operation.type in _CONSTANT:
+            return
+        same = MIXED not in given and len(set(given)) == 1
+        for y in operation.outputs:
+            self._rows[id(y)] = self._kept(operation, y, given[0]) if same else MIXED
+
+    def _kept(self, operation, y, rows):
+        """How many rows each example has in an output, where it has `rows` in the inputs that depend on it."""
+        inputs = [x for x in operation.inputs if id(x) in self._rows]
+        if y.shape.rank in (0, None) or any(x.shape.rank in (0, None) for x in inputs):
+            return MIXED
+        if operation.type == "Reshape":
+            return _reshaped(inputs[0], y, rows)
+        aligned = all(x.shape.rank == y.shape.rank for x in inputs)
+        if operation.type in _ELEMENTWISE:
+            return rows if aligned else MIXED
+        keeps = _KEEPS.get(operation.type)
+        return (
+            rows if keeps is not None and keeps(operation, [id(x) in self._rows for x in operation.inputs]) else MIXED
+        )
+
+
+def _reshaped(x, y, rows):
+    """The numbers of an example stay together; whether as whole rows is a matter of how many there are."""
+    inner, outer = x.shape[1:].as_list(), y.shape[1:].as_list()
+    if None in inner or None in outer or not math.prod(outer):
+        return MIXED
+    numbers, width = rows * math.prod(inner), math.prod(outer)
+    return numbers // width if numbers % width == 0 else MIXED
+
+
+def _axes(operation, position):
+    """The axes that an operation was given as its input at a position, from 0 on; None where they are not known."""
+    axes = tf.get_static_value(operation.inputs[position])
+    data = operation.inputs[0 if position else -1]
+    return None if axes is None else {int(a) % max(data.shape.rank, 1) for a in axes.reshape(-1)}
+
+
+def _not_along_first(position):
+    def keeps(operation, _):
+        axes = _axes(operation, position)
+        return axes is not None and 0 not in axes
+
+    return keeps
+
+
+def _matmul(operation, depends):
+    """Rows times a matrix; a stack of products with a stack or with a matrix."""
+    a, b = operation.inputs
+    transposed = any(_attribute(operation, name) for name in ("transpose_a", "adj_x"))
+    if a.shape.rank == 2:
+        return depends == [True, False] and b.shape.rank == 2 and not transposed
+    rank = operation.outputs[0].shape.rank
+    return all(x.shape.rank == rank and rank > 2 for x, one in zip((a, b), depends, strict=True) if one)
+
+
+def _einsum(operation, depends):
+    """The first letter of the result is the first of every operand that depends on the examples, and of no other."""
+    equation = _attribute(operation, "equation")
+    operands, result = (equation.decode() if isinstance(equation, bytes) else equation).replace(" ", "").split("->")
+    first, rank = result[:1], operation.outputs[0].shape.rank
+    of_examples = [
+        (x.shape.rank, letters)
+        for x, letters, one in zip(operation.inputs, operands.split(","), depends, strict=True)
+        if one
+    ]
+    if first == ".":  # an ellipsis stands for the axes before the letters
+        return all(
+            letters[0] == "." and size - len(letters) == rank - len(result) > -3 for size, letters in of_examples
+        )
+    return all(letters[:1] == first and first not in letters[1:] for _, letters in of_examples)
+
+
+def _gather(operation, depends):
+    """Rows that the examples look up in a table; or parts of every example."""
+    if depends[:2] == [False, True]:
+        return True
+    if depends[:2] == [True, True]:
+        return bool(_attribute(operation, "batch_dims"))
+    axes = _axes(operation, 2)
+    return axes is not None and 0 not in axes
+
+
+def _strided_slice(operation, _):
+    """All rows, and whatever of each."""
+    if _attribute(operation, "ellipsis_mask") & 1:
+        return len(tf.get_static_value(operation.inputs[1])) <= operation.inputs[0].shape.rank
+    whole = _attribute(operation, "begin_mask") & _attribute(operation, "end_mask") & 1
+    others = _attribute(operation, "shrink_axis_mask") | _attribute(operation, "new_axis_mask")
+    strides = tf.get_static_value(operation.inputs[3])
+    return bool(whole and not others & 1 and strides is not None and strides[0] == 1)
+
+
+def _slice(operation, _):
+    begin, size = (tf.get_static_value(x) for x in operation.inputs[1:])
+    rows = operation.inputs[0].shape[0]
+    return begin is not None and size is not None and begin[0] == 0 and size[0] in (-1, rows)
+
+
+def _expand_dims(operation, _):
+    axis = tf.get_static_value(operation.inputs[1])
+    return axis is not None and int(axis) % operation.outputs[0].shape.rank != 0
+
+
+def _squeeze(operation, _):
+    axes = _attribute(operation, "squeeze_dims")
+    return 0 not in axes if axes else operation.inputs[0].shape[0] not in (1, None)
+
+
+def _first_is(value):
+    """The second input says of every axis what is done along it: along the first `value`, which is nothing."""
+
+    def keeps(operation, _):
+        given = tf.get_static_value(operation.inputs[1])
+        return given is not None and (given[0] == value).all()
+
+    return keeps
+
+
+def _one_of_examples(operation, depends):
+    """The examples' images or rows, and filters that are no examples."""
+    return depends.count(True) == 1
+
+
+def _of_stack(operation, _):
+    """Along the last axes of more than these."""
+    return operation.inputs[0].shape.rank > 2
+
+
+def _attribute(operation, name):
+    try:
+        return operation.get_attr(name)
+    except (ValueError, KeyError):
+        return 0
+
+
+_CONSTANT = ("Rank", "Shape", "ShapeN", "Size", "BroadcastGradientArgs")
+"""What depends on the shape of its input alone."""
+
+_ELEMENTWISE = {
+    "Abs", "Acos", "Acosh", "Add", "AddN", "AddV2", "Asin", "Asinh", "Atan", "Atan2", "Atanh", "Cast", "Ceil",
+    "CheckNumerics", "ClipByValue", "Cos", "Cosh", "Digamma", "Div", "DivNoNan", "Elu", "Equal", "Erf", "Erfc", "Erfinv",
+    "Exp", "Expm1", "Floor", "FloorDiv", "FloorMod", "Greater", "GreaterEqual", "Identity", "Inv", "IsFinite", "IsInf",
+    "IsNan", "LeakyRelu", "Less", "LessEqual", "Lgamma", "Log", "Log1p", "LogicalAnd", "LogicalNot", "LogicalOr", "Maximum",
+    "Minimum", "Mod", "Mul", "MulNoNan", "Neg", "NotEqual", "OnesLike", "Pow", "PreventGradient", "RealDiv", "Reciprocal",
+    "Relu", "Relu6", "Rint", "Round", "Rsqrt", "Select", "SelectV2", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus",
+    "Softsign", "Sqrt", "Square", "SquaredDifference", "StopGradient", "Sub", "Tan", "Tanh", "Xdivy", "Xlog1py", "Xlogy",
+    "ZerosLike", "BroadcastTo",
+}  # fmt: skip
+"""Types of operations that take numbers in the same place together."""
+
+_KEEPS: dict = {
+    **dict.fromkeys(["All", "Any", "ArgMax", "ArgMin", "Cumprod", "Cumsum"], _not_along_first(1)),
+    **dict.fromkeys(["Max", "Mean", "Min", "Prod", "ReverseV2", "Sum"], _not_along_first(1)),
+    **dict.fromkeys(["MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"], _matmul),
+    **dict.fromkeys(["Pad", "PadV2", "MirrorPad"], _first_is(0)),
+    **dict.fromkeys(["Conv2D", "Conv3D", "DepthwiseConv2dNative"], _one_of_examples),
+    **dict.fromkeys(["Conv2DBackpropInput", "Conv3DBackpropInputV2", "BiasAdd", "LRN", "TopKV2"], _one_of_examples),
+    **dict.fromkeys(["AvgPool", "AvgPool3D", "MaxPool", "MaxPool3D", "DepthToSpace", "SpaceToDepth"], _one_of_examples),
+    **dict.fromkeys(["ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor"], _one_of_examples),
+    **dict.fromkeys(["Cholesky", "MatrixBandPart", "MatrixInverse", "MatrixTriangularSolve", "MatrixSolve"], _of_stack),
+    **dict.fromkeys(["Softmax", "LogSoftmax"], lambda operation, _: operation.inputs[0].shape.rank > 1),
+    "ConcatV2": _not_along_first(-1),
+    "Einsum": _einsum,
+    "ExpandDims": _expand_dims,
+    "GatherV2": _gather,
+    "OneHot": lambda operation, _: _attribute(operation, "axis") != 0,
+    "Pack": lambda operation, _: _attribute(operation, "axis") % operation.outputs[0].shape.rank != 0,
+    "ResourceGather": lambda operation, depends: depends[1],
+    "Roll": _not_along_first(2),
+    "Slice": _slice,
+    "Split": _not_along_first(0),
+    "SplitV": _not_along_first(2),
+    "Squeeze": _squeeze,
+    "StridedSlice": _strided_slice,
+    "Tile": _first_is(1),
+    "Transpose": lambda operation, _: (axes := tf.get_static_value(operation.inputs[1])) is not None and axes[0] == 0,
+    "Unpack": lambda operation, _: _attribute(operation, "axis") % operation.inputs[0].shape.rank != 0,
+}
+"""Type -> whether an operation keeps the examples' rows, given which of its inputs depend on them."""

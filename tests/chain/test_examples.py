@@ -1,0 +1,161 @@
+"""What each example contributes, in layers that are followed operation by operation."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+from keras_backprop import backward
+
+RNG = np.random.default_rng(2)
+X = RNG.normal(size=(5, 6, 4)).astype("float32")
+Y = RNG.normal(size=(5, 3)).astype("float32")
+
+
+class Layer(layers.Layer):
+    """Weights w, b and v, and a function of the input and of these."""
+
+    def __init__(self, function):
+        super().__init__(name="own")
+        self.function = function
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(4, 4), name="w")
+        self.b = self.add_weight(shape=(4,), initializer="random_normal", name="b")
+        self.v = self.add_weight(shape=(6, 4), initializer="random_normal", name="v")
+
+    def call(self, x):
+        return self.function(x, self.w, self.b, self.v)
+
+
+def rows(x):
+    return ops.reshape(x, (-1, 4))
+
+
+def in_a_function(x, w, b, v):
+    """A product with a `tf.function` around."""
+    return tf.function(tf.matmul)(x, tf.convert_to_tensor(w))
+
+
+def looked_up(x, w, b, v):
+    places = ops.cast(ops.abs(x[..., 0]) * 2, "int32") % 6
+    return x * ops.take(v, places, axis=0) + tf.gather(v, places)
+
+
+KEEP = {
+    "matmul, bias, scale": lambda x, w, b, v: ops.multiply(ops.matmul(x, w) + b, v),
+    "TensorFlow": lambda x, w, b, v: tf.nn.bias_add(tf.tensordot(x, w, 1), b) * tf.exp(v),
+    "einsum": lambda x, w, b, v: ops.einsum("ntd,de->nte", x, w) + ops.einsum("ntd,td->nt", x, v)[..., None],
+    "tf.einsum": lambda x, w, b, v: tf.einsum("...d,de->...e", x, w) + b,
+    "rows": lambda x, w, b, v: ops.reshape(ops.tanh(ops.matmul(rows(x), w) + b), (-1, 6, 4)) + v,
+    "layer on rows": lambda x, w, b, v: ops.reshape(ops.relu(rows(x) @ w), (-1, 6, 4)),
+    "convolution": lambda x, w, b, v: ops.conv(x, ops.reshape(w, (1, 4, 4)), padding="same") * b,
+    "tf convolution": lambda x, w, b, v: tf.nn.conv1d(x, tf.reshape(w, (1, 4, 4)), 1, "SAME") + v,
+    "attention": lambda x, w, b, v: ops.softmax(x @ w @ ops.transpose(x, (0, 2, 1))) @ x,
+    "class token": lambda x, w, b, v: ops.concatenate([ops.broadcast_to(v[:1], (ops.shape(x)[0], 1, 4)), x @ w], 1),
+    "gather": looked_up,
+    "normalised weight": lambda x, w, b, v: x @ (w / ops.norm(w, axis=0)) * ops.softplus(b),
+    "position": lambda x, w, b, v: x + ops.take(v, ops.arange(6), axis=0),
+    "slices": lambda x, w, b, v: ops.concatenate([x[:, :3] @ w, x[:, 3:] * b], 1),
+    "twice": lambda x, w, b, v: ops.tanh(x @ w) @ w,
+}  # fmt: skip
+
+MIX = {
+    "mean of the batch": lambda x, w, b, v: (x - ops.mean(x, 0)) @ w,
+    "time first": lambda x, w, b, v: ops.transpose(ops.transpose(x, (1, 0, 2)) @ w, (1, 0, 2)),
+    "a function": in_a_function,
+}
+
+
+def network(function, penalty=None):
+    keras.utils.set_random_seed(3)
+    own = Layer(function)
+    dense = layers.Dense(3, kernel_regularizer=penalty, name="dense")
+    model = keras.Sequential([layers.Dense(4, "tanh", name="below"), own, layers.GlobalAveragePooling1D(), dense])
+    model.compile(loss="mse")
+    model(X)
+    return model
+
+
+def one_by_one(model, weight):
+    """The gradient of each example's own loss, over n as in the batch's mean."""
+    gradients = [backward(model, X[i : i + 1], Y[i : i + 1]).gradient(weight) for i in range(len(X))]
+    return [None if g is None else tf.convert_to_tensor(g) / len(X) for g in gradients]
+
+
+@pytest.mark.parametrize("traced", [False, True], ids=["eager", "traced"])
+@pytest.mark.parametrize("name", KEEP)
+def test_examples_in_own_layers(name, traced):
+    model = network(KEEP[name])
+    weights = model.trainable_weights
+
+    def contributions(x, y):
+        result = backward(model, x, y)
+        used = [w for w, gradient in zip(weights, result.gradients, strict=True) if gradient is not None]
+        c = tf.range(5.0)
+        return {w.path: result.per_example(w) for w in used}, result.squared_norms(), result.weighted(c)
+
+    singles, norms, weighted = (tf.function(contributions) if traced else contributions)(X, Y)
+    expected = {w.path: one_by_one(model, w) for w in weights}
+    expected = {path: np.stack(gradients) for path, gradients in expected.items() if gradients[0] is not None}
+    assert singles.keys() == expected.keys()
+    for path, gradients in expected.items():
+        np.testing.assert_allclose(singles[path], gradients, rtol=1e-4, atol=1e-6, err_msg=path)
+    squares = sum(np.square(g).reshape(5, -1).sum(1) for g in expected.values())
+    np.testing.assert_allclose(norms, squares, rtol=1e-4)
+    for weight, total in zip(weights, weighted, strict=True):
+        if weight.path in expected:
+            mixed = np.tensordot(np.arange(5.0), expected[weight.path], 1)
+            np.testing.assert_allclose(tf.convert_to_tensor(total), mixed, rtol=1e-4, atol=1e-6, err_msg=weight.path)
+
+
+@pytest.mark.parametrize("name", MIX)
+def test_what_mixes_examples_is_named(name):
+    model = network(MIX[name])
+
+    @tf.function(autograph=False)
+    def contributions(x, y):
+        return backward(model, x, y).per_example(model.layers[1].w)
+
+    with pytest.raises(ValueError, match="own/.*has no rows that belong to one example each"):
+        contributions(X, Y)
+
+
+def test_penalties_of_any_kind_are_of_no_example():
+    """Of a regulariser, by `add_loss`, and of the output of a layer without activation."""
+
+    class Penalised(Layer):
+        def call(self, x):
+            self.add_loss(0.1 * ops.sum(ops.square(self.w)) + tf.reduce_sum(self.b**2))
+            return super().call(x)
+
+    keras.utils.set_random_seed(3)
+    own = Penalised(KEEP["matmul, bias, scale"])
+    dense = layers.Dense(3, kernel_regularizer="l2", activity_regularizer="l2", name="dense")
+    model = keras.Sequential([own, layers.GlobalAveragePooling1D(), dense])
+    model.compile(loss="mse")
+    model(X)
+    result = backward(model, X, Y)
+    for weight, penalty in ((own.w, 0.2 * own.w), (own.b, 2 * own.b), (dense.kernel, 0.02 * dense.kernel)):
+        total = tf.reduce_sum(result.per_example(weight), 0) + penalty
+        np.testing.assert_allclose(total, result.gradient(weight), rtol=1e-4, atol=1e-6)
+        nothing = result.weighted(tf.zeros(5))[result._index(weight)]
+        np.testing.assert_allclose(nothing, penalty, rtol=1e-5, atol=1e-7)
+
+
+def test_examples_are_of_the_weights_at_the_time():
+    """Asked for after an update, of a layer whose rule needs its weights again."""
+    keras.utils.set_random_seed(1)
+    dense = layers.Dense(3, lora_rank=2)
+    model = keras.Sequential([layers.GlobalAveragePooling1D(), dense])
+    model.compile(loss="mse")
+    model(X)
+    dense.lora_kernel_b.assign(tf.ones((2, 3)))
+    result = backward(model, X, Y)
+    expected = [result.per_example(w) for w in (dense.lora_kernel_a, dense.lora_kernel_b)]
+    for weight in (dense.lora_kernel_a, dense.lora_kernel_b):
+        weight.assign(weight * 2)
+    for weight, gradients in zip((dense.lora_kernel_a, dense.lora_kernel_b), expected, strict=True):
+        np.testing.assert_allclose(result.per_example(weight), gradients, rtol=1e-6)
+        np.testing.assert_allclose(tf.reduce_sum(gradients, 0), result.gradient(weight), rtol=1e-4, atol=1e-6)
