@@ -87,7 +87,7 @@ def backward_rule(*keys, activation=False, reads_logits=False, applies=None, bro
     def register(function):
         for key in keys:
             _rules[key] = Rule(
-                function.__name__, function, activation=activation, reads_logits=reads_logits, applies=applies,
+                _name(function), function, activation=activation, reads_logits=reads_logits, applies=applies,
                 broadcasts=broadcasts, indices=indices,
             )  # fmt: skip
         return function
@@ -126,7 +126,7 @@ def composition(*keys, applies=None):
             raise TypeError(f"'{call.path}' is a composition of other links and has no backward rule of its own.")
 
         for key in keys:
-            _rules[key] = Rule(function.__name__, backward, applies=applies, composition=function)
+            _rules[key] = Rule(_name(function), backward, applies=applies, composition=function)
         return function
 
     _check_keys(keys)

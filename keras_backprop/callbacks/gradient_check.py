@@ -4,6 +4,7 @@ import numbers
 import warnings
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
@@ -28,7 +29,8 @@ class GradientCheck(keras.callbacks.Callback):
 
     Raises:
         ValueError: a nonsensical argument; a model that trains by the tape itself, or in a distribution strategy.
-        ArithmeticError: (`action="raise"`) gradients differ. Names the worst weight. Its update has been made already.
+        ArithmeticError: (`action="raise"`) gradients differ, or are NaN or infinite by the tape as well, unless a loss scale
+            is being looked for. Names the worst weight. Its update has been made already.
     """
 
     def __init__(self, every=100, tolerance=None, action="raise"):
@@ -73,18 +75,29 @@ class GradientCheck(keras.callbacks.Callback):
         self.checked += checks - self._seen
         self._seen = checks
         errors = self._errors.numpy()
-        worst = int(errors.argmax())
-        self.max_error = max(self.max_error, float(errors[worst]))
-        if not errors[worst] <= self._limit:
-            message = (
-                f"GradientCheck: in step {steps}, the gradient of '{self._paths[worst]}' differs from tf.GradientTape's by "
-                f"{errors[worst]:.3g} of its largest entry (allowed: {self._limit:.3g}). "
+        if isinstance(self.model.optimizer, keras.optimizers.LossScaleOptimizer):
+            errors = np.nan_to_num(errors)  # a loss scale lets gradients overflow until it is found
+        worst = int(errors.argmax())  # NaN, if there is one
+        error, subject = errors[worst], f"in step {steps}, the gradient of '{self._paths[worst]}'"
+        if np.isnan(error):
+            self._tell(
+                f"{subject} is NaN or infinite, tf.GradientTape's as well: there is nothing to compare. Look for the layer in "
+                "which that begins, for a learning rate that is too high, and for data that are no numbers."
+            )
+            return
+        self.max_error = max(self.max_error, float(error))
+        if error > self._limit:
+            self._tell(
+                f"{subject} differs from tf.GradientTape's by {error:.3g} of its largest entry (allowed: {self._limit:.3g}). "
                 "`keras_backprop.check_gradients(model, x, y)` tells which rule is wrong."
             )
-            if self.action == "raise":
-                self._restore()
-                raise ArithmeticError(message)
-            warnings.warn(message, stacklevel=2)
+
+    def _tell(self, message):
+        message = f"GradientCheck: {message}"
+        if self.action == "raise":
+            self._restore()
+            raise ArithmeticError(message)
+        warnings.warn(message, stacklevel=3)
 
     def on_train_end(self, logs=None):
         self._restore()
@@ -132,13 +145,15 @@ class GradientCheck(keras.callbacks.Callback):
 
 
 def _difference(explicit, reference):
-    if explicit is None or reference is None:
-        return tf.constant(0.0 if explicit is None and reference is None else float("inf"), tf.float64)
-    explicit = tf.cast(tf.convert_to_tensor(explicit), tf.float64)
-    reference = tf.cast(tf.convert_to_tensor(reference), tf.float64)
+    """The largest difference, relative to the largest entry; NaN where neither gradient is finite. None counts as zeros."""
+    if explicit is None and reference is None:
+        return tf.constant(0.0, tf.float64)
+    explicit, reference = (
+        tf.cast(tf.zeros_like(other) if g is None else tf.convert_to_tensor(g), tf.float64)
+        for g, other in ((explicit, reference), (reference, explicit))
+    )
     scale = tf.maximum(tf.reduce_max(tf.abs(reference)), 1e-30)
     overflow = [tf.reduce_any(~tf.math.is_finite(g)) for g in (explicit, reference)]
     difference = tf.reduce_max(tf.abs(explicit - reference)) / scale
-    # Where both overflow, as a loss scale lets them until it is found, there is nothing to compare.
     difference = tf.where(overflow[0] | overflow[1], tf.constant(float("inf"), tf.float64), difference)
-    return tf.where(overflow[0] & overflow[1], tf.constant(0.0, tf.float64), difference)
+    return tf.where(overflow[0] & overflow[1], tf.constant(float("nan"), tf.float64), difference)

@@ -123,7 +123,7 @@ def _apply(call, dys):
         dy = tuple(dys)
     else:
         dy = tuple(tf.zeros_like(y) if d is None else d for d, y in zip(dys, call.outputs, strict=True))
-    with _autocast(call.op), _name_scope(call):
+    with _autocast(call.op), _name_scope(call), _named(call):
         returned = rule.backward(call, dy)
     if not isinstance(returned, Gradients):
         raise TypeError(
@@ -145,7 +145,7 @@ def _input_gradients(call, returned, needed):
         if dx is None or id(x) not in needed or not _tensorflow.is_trainable(x):
             dxs.append(None)
             continue
-        with _autocast(call.op):
+        with _autocast(call.op), _named(call):
             dx = dx() if callable(dx) else dx
         if isinstance(call.op, Operation):  # TensorFlow's own gradient functions sum back and cast themselves
             dxs.append(dx)
@@ -211,6 +211,16 @@ def _name_scope(call):
     if tf.executing_eagerly():
         return contextlib.nullcontext()
     return tf.name_scope(re.sub(r"[^A-Za-z0-9_./-]", "_", f"backward/{call.path or call.rule.name}"))
+
+
+@contextlib.contextmanager
+def _named(call):
+    """Whatever a rule raises says which rule it is, and of what."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"Raised by the rule '{call.rule.name}' in the backward pass of {call!r}.")
+        raise
 
 
 def _cast(x, dtype):

@@ -94,7 +94,7 @@ def _check(problem, finite_differences):
     lowest = max(dtypes, key=lambda name: RELATIVE_TOLERANCE[name])
     tolerance = RELATIVE_TOLERANCE[lowest]
     # A gradient that is zero by symmetry is rounding noise: measure it against the largest gradient of all.
-    scale = max([float(tf.reduce_max(tf.abs(g))) for g in references if g is not None and tf.size(g)] + [1e-30])
+    scale = max([_largest(g) for g in references if g is not None] + [1e-30])
     names = [v.path for v in problem.weights] + [f"input {i}" for i in range(len(problem.inputs))]
     differences = compare_directions(problem, explicit, lowest) if finite_differences else [None] * len(names)
     beside = differences
@@ -111,6 +111,8 @@ def _check(problem, finite_differences):
         if ours is None and theirs is None:
             verdict = "no gradient"
         kinks = 0 if difference is None else difference.kinks
+        if verdict == "ok" and theirs is not None and not bool(tf.reduce_all(tf.math.is_finite(theirs))):
+            verdict = "not finite"
         if difference is not None and verdict == "ok" and not difference.agrees:
             believed = kinks and (other.agrees or other.kinks)
             verdict = "kink" if believed else "held" if problem.holds_something_constant else "wrong"
@@ -219,5 +221,11 @@ def _distance(ours, theirs, tensor, floor):
     absolute = float(tf.reduce_max(tf.where(same, 0.0, tf.abs(ours - theirs))))
     if absolute != absolute:
         return float("inf"), float("inf")
-    finite = tf.where(tf.math.is_finite(theirs), tf.abs(theirs), 0.0)
-    return absolute, absolute / max(float(tf.reduce_max(finite)), floor)
+    return absolute, absolute / max(_largest(theirs), floor)
+
+
+def _largest(gradient):
+    """The largest absolute value of those that are finite."""
+    gradient = tf.cast(gradient, tf.float64)
+    finite = tf.where(tf.math.is_finite(gradient), tf.abs(gradient), 0.0)
+    return float(tf.reduce_max(finite)) if tf.size(gradient) else 0.0

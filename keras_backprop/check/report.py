@@ -17,7 +17,8 @@ class Row:
         difference_relative: float, the same, relative.
         verdict: "ok", "wrong", "kink" (the tape agrees, finite differences cannot: the error has a kink here, and they agree
             beside it), "held" (the tape agrees; finite differences do not, because the layer holds something constant in its
-            backward pass, by `stop_gradient` for instance), or "no gradient" (neither the rules nor the tape have one).
+            backward pass, by `stop_gradient` for instance), "not finite" (NaN or infinite by the rules and by the tape alike),
+            or "no gradient" (neither the rules nor the tape have one).
         kinks: int, the number of kinks found along the direction.
     """
 
@@ -103,6 +104,10 @@ class Report:
                 f"{row.path:<{width}}  {row.shape!s:<16} {_pair(row.tape_absolute, row.tape_relative)}  "
                 f"{_pair(row.difference_absolute, row.difference_relative)}  {row.verdict}"
                 + (f" ({row.kinks} found)" if row.kinks else "")
+            )
+        if any(row.verdict == "not finite" for row in self.rows):
+            lines.append(
+                "Where both are NaN or infinite there is nothing to compare: the error itself has no derivative there."
             )
         lines += map(str, self.culprits)
         if not self.passed and not self.culprits:

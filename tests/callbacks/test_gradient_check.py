@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_backprop
-from keras_backprop import BackpropModel, Gradients, backward_rule, registry
+from keras_backprop import BackpropModel, BackpropSequential, Gradients, backward_rule, registry
 from keras_backprop.callbacks import GradientCheck
 
 
@@ -104,3 +104,36 @@ def test_nonsense_is_refused(arguments):
     (name, _), *_ = arguments.items()
     with pytest.raises(ValueError, match=f"(?s)`{name}`.*Received: {name}="):
         keras_backprop.callbacks.GradientCheck(**arguments)
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_where_both_are_nan_it_says_so(run_eagerly):
+    x, y = data()
+    x[3] = np.nan
+    with pytest.raises(
+        ArithmeticError, match="in step 1, the gradient of '.*' is NaN or infinite, tf.GradientTape's as well"
+    ):
+        make(run_eagerly).fit(x, y, batch_size=64, verbose=0, callbacks=[GradientCheck()])
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_no_gradient_against_zeros_is_no_difference():
+    """The rule says None where the tape has zeros."""
+
+    class Idle(layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=(5,), initializer="ones")
+
+        def call(self, x):
+            return x + 0.0 * self.w
+
+        def backward(self, call, dy):
+            return Gradients(dy)
+
+    keras.utils.set_random_seed(0)
+    model = BackpropSequential([keras.Input((5,)), Idle(), layers.Dense(3)])
+    model.compile("sgd", "mse")
+    x, _ = data()
+    check = GradientCheck(every=1)
+    model.fit(x, x[:, :3], batch_size=32, verbose=0, callbacks=[check])
+    assert check.checked == 2 and check.max_error < 1e-5

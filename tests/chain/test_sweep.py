@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_backprop import BackpropSequential, backward_rule
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.registry import Rule
@@ -120,3 +121,35 @@ def test_observers_are_told_of_every_link_in_reverse():
         ("tanh", [True], set()),
         ("dense", [False], {"kernel", "bias"}),
     ]
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_a_rule_that_raises_is_named(run_eagerly, lazily):
+    class Odd(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+        def backward(self, call, dy):
+            def dx():
+                raise KeyError("scale")
+
+            return Gradients(dx if lazily else dx())
+
+    model = BackpropSequential([keras.Input((2,)), keras.layers.Dense(2), Odd(name="odd")])
+    model.compile("sgd", "mse", run_eagerly=run_eagerly)
+    with pytest.raises(KeyError) as raised:
+        model.fit(np.ones((4, 2)), np.ones((4, 2)), verbose=0)
+    (note,) = raised.value.__notes__
+    assert note.startswith("Raised by the rule 'Odd.backward' in the backward pass of <Call") and "odd: (" in note
+
+
+def test_a_rule_without_a_name_trains():
+    class Named(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    backward_rule(Named)(lambda call, dy: Gradients(2 * dy))
+    model = BackpropSequential([keras.Input((2,)), keras.layers.Dense(2), Named()])
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 2)), np.ones((4, 2)), verbose=0)

@@ -261,3 +261,18 @@ def test_bad_input_is_refused():
         check_layer(layers.Lambda(lambda x: keras.ops.argmax(x, -1)), np.ones((2, 3)))
     with pytest.raises(MissingRuleError, match="no gradient"):
         check_layer(layers.Lambda(lambda x: tf.raw_ops.Lu(input=x)[0]), np.eye(3)[None])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_reported_as_that(value):
+    model = compiled(layers.Dense(3, name="hidden"), layers.Dense(1))
+    x = np.ones((4, 4))
+    x[2, 1] = value
+    report = check_gradients(model, x, np.ones((4, 1)))
+    assert {row.verdict for row in report.rows if "hidden/kernel" in row.path} == {"not finite"}
+    assert report.passed and "nothing to compare" in str(report)
+
+
+def test_a_derivative_that_is_infinite_is_reported_as_that():
+    report = check_layer(layers.Activation(keras.ops.sqrt), np.array([[0.0, 1.0]]))
+    assert [row.verdict for row in report.rows] == ["not finite"]
