@@ -104,12 +104,8 @@ class BackpropModel(BackpropTrainer, keras.Model):
 class FunctionalBackpropModel(BackpropModel, _keras.Functional):
     """What `BackpropModel(inputs, outputs)` makes, as `keras.Model(inputs, outputs)` makes a `Functional`."""
 
-    def __reduce__(self):
-        return BackpropModel._unpickle_model, super().__reduce__()[1]  # by a class that pickle finds under its name
 
-
-# To people and to saved files it is a BackpropModel.
-FunctionalBackpropModel.__name__ = FunctionalBackpropModel.__qualname__ = "BackpropModel"
+FunctionalBackpropModel.__name__ = "BackpropModel"  # to people and to saved files; pickle goes by the qualified name
 
 
 def _make_functional(cls):
@@ -130,11 +126,19 @@ class BackpropSequential(BackpropTrainer, keras.Sequential):
     """A `keras.Sequential` whose `fit` computes every gradient by a written-out chain rule. See `BackpropModel`."""
 
 
+# Legacy `.h5` files speak of a model by the name of its class alone.
+keras.saving.get_custom_objects().update(BackpropModel=FunctionalBackpropModel, BackpropSequential=BackpropSequential)
+
+
 @keras.saving.register_keras_serializable(package="keras_backprop")
 class _Wrapped(BackpropModel):
     """A subclassed model, run as the one layer of a `BackpropModel`."""
 
     def __init__(self, model, **kwargs):
+        if not isinstance(model, keras.Model):
+            raise TypeError(
+                f"Only a `keras.Model` can be wrapped. Received: {model!r} (of type {type(model).__name__})"
+            )
         super().__init__(**kwargs)
         self.model = model
         self.built = True

@@ -1,5 +1,6 @@
 """`fit` by the explicit chain rule equals stock `fit`."""
 
+import pickle
 import subprocess
 import sys
 
@@ -551,3 +552,38 @@ def test_targets_that_do_not_fit_are_an_error_and_nothing_is_changed(y):
         model.fit(np.ones((4, 3)), y, verbose=0)
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kind", ["functional", "sequential", "wrapped"])
+def test_legacy_h5_files_load_without_custom_objects(kind, tmp_path):
+    stack = [keras.Input((3,)), layers.Dense(4, "tanh"), keras_backprop.layers.BackpropDense(2)]
+    if kind == "sequential":
+        model = BackpropSequential(stack)
+    elif kind == "wrapped":
+        model = BackpropModel.from_keras(keras.Sequential(stack))
+    else:
+        model = BackpropModel(stack[0], stack[2](stack[1](stack[0])))
+    model.compile("sgd", keras.losses.MeanSquaredError())
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    model.fit(x, x[:, :2], verbose=0)
+    model.save(tmp_path / "model.h5")
+    again = keras.models.load_model(tmp_path / "model.h5")
+    assert type(again) is type(model)
+    np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+@pytest.mark.parametrize("model", [BackpropSequential(), BackpropModel(i := keras.Input((2,)), layers.Dense(1)(i))])
+def test_the_class_of_a_model_can_be_pickled(model):
+    assert pickle.loads(pickle.dumps(type(model))) is type(model)
+    assert type(model).__name__ in ("BackpropModel", "BackpropSequential")
+
+
+def test_only_a_model_is_wrapped():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    own = Own()
+    own.build((None, 2))
+    with pytest.raises(TypeError, match="Only a `keras.Model` can be wrapped. Received: 'a string'"):
+        type(BackpropModel.from_keras(own)).from_config({"model": "a string", "name": "odd"})
