@@ -26,7 +26,7 @@ def model_of(workload, side):
 
 def step_of(workload, side):
     """`model.train_step` on the batch, as a function without arguments."""
-    model, batch = model_of(workload, side), tuple(map(tf.constant, workload.batch()))
+    model, batch = model_of(workload, side), keras.tree.map_structure(tf.constant, workload.batch())
     return lambda: model.train_step(batch)
 
 

@@ -178,14 +178,15 @@ def _mish_derivative(x, y):
 
 
 def _gelu_derivative(x, y, approximate):
-    """Exact: y = x·Φ(x), dy/dx = Φ + x·φ. Approximate: y = x/2·(1 + tanh u), u = √(2/π)·(x + c·x³).
+    """Exact: y = x·Φ(x), dy/dx = Φ + x·φ. Approximate: y = x/2·(1 + tanh u) = x·σ(2u), u = √(2/π)·(x + c·x³).
 
     √½ and c are TensorFlow's: numbers of single precision, whatever the dtype of x.
     """
     if approximate:
-        c, root = tf.cast(0.044715, x.dtype), 0.7978845608028654
-        t = tf.tanh(root * (x + c * tf.pow(x, 3)))
-        return 0.5 * (1 + t) + 0.5 * x * (1 - tf.square(t)) * (root + (3 * root) * c * tf.square(x))
+        c, twice_root = tf.cast(0.044715, x.dtype), 2 * 0.7978845608028654
+        square = (twice_root * c) * tf.square(x)
+        s = tf.sigmoid(x * (twice_root + square))
+        return s + x * (twice_root + 3 * square) * (s * (1 - s))
     root = tf.cast(0.7071067811865476, x.dtype)
     u = root * x
     return 0.5 * tf.math.erfc(-x * root) + u * tf.exp(-tf.square(u)) * (1 / math.sqrt(math.pi))
