@@ -1,21 +1,23 @@
-"""One backward pass as a value, for training loops and research of one's own: gradients, deltas, single examples.
+"""One backward pass, which everything that wants gradients goes through, and its result as a value.
 
     result = backward(model, x, y)
     optimizer.apply(result.gradients, model.trainable_weights)
 
-is what a `tf.GradientTape` is used for. It works eagerly and inside `tf.function`.
+is what a `tf.GradientTape` is used for. It works eagerly and inside `tf.function`. Training makes the same pass.
 """
+
+import functools
 
 import keras
 import tensorflow as tf
 
+from keras_backprop import replicas
 from keras_backprop.chain.examples import Contributions
 from keras_backprop.chain.record import Record
-from keras_backprop.chain.rows import Rows
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.chain.weights import Reads, build, weights_as_they_are
 from keras_backprop.objective import record_objective
-from keras_backprop.weight_gradients import add
+from keras_backprop.weight_gradients import add, cast
 
 
 def backward(model, x, y=None, sample_weight=None, training=True):
@@ -45,49 +47,82 @@ def backward(model, x, y=None, sample_weight=None, training=True):
     x, y, sample_weight = keras.tree.map_structure(
         lambda a: a if a is None or tf.is_tensor(a) else tf.convert_to_tensor(a), (x, y, sample_weight)
     )
+    return backward_pass(model, x, y, sample_weight, training, of_inputs=True)
+
+
+def backward_pass(model, x, y, sample_weight, training=True, of_inputs=False, scaled=False, observers=()):
+    """Build, record the forward pass and the error, scale, sweep.
+
+    Args:
+        model: a compiled Keras model.
+        x, y, sample_weight: a batch of tensors.
+        training: bool, the training flag of the forward pass.
+        of_inputs: bool, whether the gradients of the inputs are wanted as well.
+        scaled: bool, whether the gradients carry the loss scale of the model's optimizer, as what it is to be given must.
+        observers: functions `(call, dys, dxs, weight_gradients)`, see `sweep`.
+
+    Returns:
+        A `Backward`.
+    """
     build(model, x)
     weights = model.trainable_weights
     inputs = [tensor for tensor in keras.tree.flatten(x) if tensor is not None]
-    floats = [tensor for tensor in inputs if tensor.dtype.is_floating]
+    floats = [tensor for tensor in inputs if tensor.dtype.is_floating] if of_inputs else []
     with Record(weights, floats) as record:
         y_pred = record.run(model, x, **({"training": training} if model._call_has_training_arg else {}))
         objective = record_objective(model, record, x, y, y_pred, sample_weight, training)
-    calls = record.calls
-    upstream, same_values = Reads(record.timeline).before(objective.upstream, weights)
     batch = [tensor for tensor in keras.tree.flatten((x, y, sample_weight)) if tensor is not None]
-    values = (
-        weights_as_they_are(weights) if tf.executing_eagerly() else same_values
-    )  # whoever asks later has updated the weights
-    examples = Contributions(calls, upstream, Rows(record, batch), tf.shape(batch[0])[0], values)
-    deltas: dict = {}
+    scale = loss_scale(model.optimizer) if scaled else None
+    upstream, same_values = Reads(record.timeline).before(times(scale, objective.upstream), weights)
+    calls, seen = record.calls, []
 
     def observe(call, dys, dxs, parts):
-        if isinstance(call.op, keras.layers.Layer):
-            deltas.setdefault(call.path, []).insert(0, dys[0] if len(dys) == 1 else tuple(dys))
+        seen.append((call, dys, parts))
+        for observer in observers:
+            observer(call, dys, dxs, parts)
 
     with same_values:
-        result = sweep(calls, upstream, weights, floats, [observe, examples.observe])
-        parts = [examples.of(v, result.parts.get(id(v), [])) for v in weights]
-    return Backward(objective.loss, y_pred, weights, result, parts, deltas, [result.input_gradient(t) for t in inputs])
+        swept = sweep(calls, upstream, weights, floats, [observe])
+    # Whoever asks a result for more, after an eager step, may have updated the weights.
+    values = weights_as_they_are(weights) if of_inputs and record.timeline.eager else same_values
+    examples = Contributions(calls, seen, upstream, record, batch, values)
+    own = _own_factor(model, batch[0], sample_weight)
+    dxs = [swept.input_gradient(tensor) for tensor in inputs]
+    return Backward(objective.loss, y_pred, weights, dxs, swept, examples, own, scale)
 
 
 class Backward:
-    """What `backward` returns. E is the error of the batch, penalties included.
+    """What `backward` returns. E is the error of the batch, penalties included. What nobody asks for is not computed.
 
     Attributes:
         loss: scalar tensor, E.
         y_pred: the predictions.
         weights: list of the model's trainable weights.
-        gradients: list of ∂E/∂W for each of them, None where E does not depend on it: what `optimizer.apply` takes.
         inputs: list of ∂E/∂x for each tensor in `x`; None for integers.
-        deltas: dict, path of a layer -> list of ∂E/∂(the layer's output), one for each use of the layer, in forward order.
-            Of a layer that ends in an activation it is δ = ∂E/∂z, z being what the activation is applied to.
+        scale: None, or a scalar tensor, the loss scale (mixed precision) that is in all gradients during training.
     """
 
-    def __init__(self, loss, y_pred, weights, result, parts, deltas, inputs):
-        self.loss, self.y_pred, self.weights, self.deltas, self.inputs = loss, y_pred, weights, deltas, inputs
-        self.gradients = [result.gradient(v) for v in weights]
-        self._parts = parts
+    def __init__(self, loss, y_pred, weights, inputs, swept, examples, own, scale):
+        self.loss, self.y_pred, self.weights, self.inputs, self.scale = loss, y_pred, weights, inputs, scale
+        self._swept, self._examples, self._own = swept, examples, own
+        self._contributions: dict = {}
+
+    @functools.cached_property
+    def gradients(self):
+        """∂E/∂W for each of `weights`, None where E does not depend on it: what `optimizer.apply` takes. A list."""
+        return [self._swept.gradient(v) for v in self.weights]
+
+    @functools.cached_property
+    def deltas(self):
+        """A dict, path of a layer -> list of ∂E/∂(the layer's output), one for each use of the layer, in forward order.
+
+        Of a layer that ends in an activation it is δ = ∂E/∂z, z being what the activation is applied to.
+        """
+        deltas: dict = {}
+        for call, dys, _ in self._examples.seen:
+            if isinstance(call.op, keras.layers.Layer):
+                deltas.setdefault(call.path, []).insert(0, dys[0] if len(dys) == 1 else tuple(dys))
+        return deltas
 
     def gradient(self, weight):
         """∂E/∂W of one weight, given as a variable or by its path.
@@ -112,11 +147,11 @@ class Backward:
             KeyError: no trainable weight of the model.
             ValueError: the gradient exists as a sum over the batch only, and why.
         """
-        parts = [part.per_example() for part in self._of_examples(self._index(weight))]
-        return add(parts) if parts else None
+        index = self._index(weight)
+        return self._added(index, [part.per_example() for part in self._of_examples(index)])
 
     def squared_norms(self, weight=None):
-        """The squared norm of each example's gradient, shape `(n,)`: of one weight, or of all together.
+        """The squared norm of what each example contributes, shape `(n,)`: of one weight, or of all together.
 
         Returns:
             A tensor; None where E does not depend on the weight, or on none of all.
@@ -129,23 +164,51 @@ class Backward:
         norms = []
         for index in indices:
             parts = self._of_examples(index)
-            if len(parts) == 1:
+            if len(parts) == 1 and parts[0].dtype.size > 2:
                 norms.append(parts[0].squared_norms())
-            elif parts:  # a weight that is used several times: the norm of a sum
-                gradient = add([part.per_example() for part in parts])
+            elif parts:  # the norm of a sum where a weight is used several times; squares overflow in half precision
+                gradient = self._added(index, [part.per_example() for part in parts])
                 norms.append(tf.reduce_sum(tf.square(gradient), axis=list(range(1, len(gradient.shape)))))
-        return tf.add_n(norms) if norms else None
+        widest = max((norm.dtype for norm in norms), key=lambda dtype: dtype.size, default=None)
+        return tf.add_n([tf.cast(norm, widest) for norm in norms]) if norms else None
+
+    def example_norms(self):
+        """The norm of the gradient of each example's own error, over all weights together, shape `(n,)`.
+
+        The mean over the batch, sample weights, and a loss scale are taken out of what it contributes to E; an example of weight
+        0 has the norm 0. Where E is not the mean of the examples' own errors, as with `reduction="sum"` in all losses, it is
+        their sum.
+
+        Raises:
+            ValueError: a gradient exists as a sum over the batch only, and why.
+        """
+        norms = tf.sqrt(self.squared_norms())
+        norms *= tf.cast(self._own(), norms.dtype)
+        return norms if self.scale is None else norms / tf.cast(self.scale, norms.dtype)
 
     def weighted(self, c):
         """The gradients with the contribution of example n times cₙ, for `c` of shape `(n,)`; penalties as they are."""
-        weighted = [
-            [*(part.weighted_total(c) for part in parts), *(part.total() for part in penalties)]
-            for parts, penalties in self._parts
-        ]
-        return [add(gradients) if gradients else None for gradients in weighted]
+        weighted = []
+        for index in range(len(self.weights)):
+            parts, penalties = self._parts(index)
+            gradients = [*(part.weighted_total(c) for part in parts), *(part.total() for part in penalties)]
+            weighted.append(self._added(index, gradients))
+        return weighted
+
+    def _added(self, index, gradients):
+        """Gradients of one weight, added up in its dtype; None for none."""
+        dtype = tf.as_dtype(self.weights[index].dtype)
+        return add([cast(gradient, dtype) for gradient in gradients]) if gradients else None
 
     def _of_examples(self, index):
-        return self._parts[index][0]
+        return self._parts(index)[0]
+
+    def _parts(self, index):
+        """The gradient of a weight by examples, and its penalties: two lists of `WeightGradient`."""
+        if index not in self._contributions:
+            variable = self.weights[index]
+            self._contributions[index] = self._examples.of(variable, self._swept.parts.get(id(variable), []))
+        return self._contributions[index]
 
     def _index(self, weight):
         for index, variable in enumerate(self.weights):
@@ -153,3 +216,53 @@ class Backward:
                 return index
         paths = ", ".join(repr(v.path) for v in self.weights)
         raise KeyError(f"There is no trainable weight {getattr(weight, 'path', weight)!r}. Available: {paths}")
+
+
+def times(scale, upstream):
+    """The upstream gradients times a loss scale; as they are where there is none."""
+    return upstream if scale is None else [(y, dy * tf.cast(scale, dy.dtype)) for y, dy in upstream]
+
+
+def loss_scale(optimizer):
+    """The optimizer's loss scale (mixed precision), a scalar tensor; None where there is none."""
+    if optimizer is None:
+        return None
+    one = tf.ones(())
+    scale = optimizer.scale_loss(one)
+    return None if scale is one else scale
+
+
+def _own_factor(model, x, sample_weight):
+    """A function without arguments: what turns a contribution to E into the gradient of the example's own error."""
+    compiled = model._compile_loss
+    reductions = {getattr(entry.loss, "reduction", None) for entry in getattr(compiled, "_flat_losses", None) or ()}
+
+    def factor():
+        n = tf.shape(x)[0]
+        weights = tf.ones([n])
+        if sample_weight is not None:
+            given = [w for w in keras.tree.flatten(sample_weight) if w is not None]
+            if (
+                len(given) != 1
+                or given[0].shape.rank not in (1, 2)
+                or (given[0].shape.rank == 2 and given[0].shape[1] != 1)
+            ):
+                raise ValueError(
+                    "The norm of each example's own gradient is not known with sample weights of several outputs or of several "
+                    f"numbers for each example. Received: sample weights of shapes {[tuple(w.shape) for w in given]}"
+                )
+            weights = tf.cast(tf.reshape(given[0], [-1]), tf.float32)
+        if reductions == {"sum"}:
+            total = tf.ones(())
+        elif "sum" in reductions:
+            raise ValueError(
+                "The norm of each example's own gradient is not known where one loss is a sum over the examples and another a "
+                f"mean. Received losses of the reductions {sorted(map(str, reductions))}"
+            )
+        else:
+            total = tf.reduce_sum(weights) if reductions == {"mean_with_sample_weight"} else tf.cast(n, tf.float32)
+            if replicas.several():
+                total = tf.math.divide_no_nan(total, replicas.factor_of(total, None))
+        return tf.math.divide_no_nan(total, weights)
+
+    return factor

@@ -7,10 +7,8 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras
-from keras_backprop.chain.record import Record
-from keras_backprop.chain.sweep import sweep
-from keras_backprop.chain.weights import Reads, build
-from keras_backprop.objective import record_objective
+from keras_backprop.backward import backward_pass
+from keras_backprop.gradients import held, made_gradients
 from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.fit import CompiledFit
 from keras_backprop.training.update import after, lean_update
@@ -27,29 +25,83 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     trainable_weights: Any
     compute_metrics: Any
     _loss_tracker: Any
-    _call_has_training_arg: Any
+
+    gradients: Any = None
+
+    def compile(self, *args, gradients=None, **kwargs):
+        """As `keras.Model.compile`, and more.
+
+        Args:
+            gradients: what the optimizer is to be given: a function `Backward -> list of gradients`, in the order of the
+                trainable weights, such as `keras_backprop.gradients.ByPath`. None: the gradients as they are.
+            epochs_per_execution: "auto", an int ≥ 1 or None. How many epochs of `fit` at most share one compiled call, if the
+                data lie in memory; a call takes about 0.2 s. "auto" decides by the callbacks: each sees the model as it is at
+                the end of its own epoch. With a number, callbacks are called after a call, for each of its epochs in
+                order, and see the model as it is after the last. None: Keras's own loop, batch by batch.
+
+        Raises:
+            ValueError: another `epochs_per_execution`.
+            TypeError: `gradients` cannot be called.
+        """
+        if gradients is not None and not callable(gradients):
+            raise TypeError(
+                "`gradients` must be a function of a `keras_backprop.Backward` that returns a list of gradients, such as "
+                f"`keras_backprop.gradients.ByPath`. Received: gradients={gradients!r} (of type {type(gradients).__name__})"
+            )
+        super().compile(*args, **kwargs)
+        self.gradients = gradients
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config and self.gradients is not None:
+            config["gradients"] = keras.saving.serialize_keras_object(self.gradients)
+        return config
 
     def train_step(self, data):
-        """One step: forward pass, error, chain rule, update. Opens no `tf.GradientTape`."""
+        """One step: forward pass, error, chain rule, update. Opens no `tf.GradientTape`.
+
+        Three parts of it can be overridden one by one: `backward_pass`, `make_gradients` and `update_weights`.
+        """
         x, y, sample_weight = _keras.unpack_x_y_sample_weight(data)
-        build(self, x)
-        weights = self.trainable_weights
-        with Record(weights) as record:
-            y_pred = record.run(self, x, **({"training": True} if self._call_has_training_arg else {}))
-            objective = record_objective(self, record, x, y, y_pred, sample_weight)
+        result = self.backward_pass(x, y, sample_weight)
         batch_size = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
-        self._loss_tracker.update_state(_keras.unscale_loss_for_distribution(objective.loss), sample_weight=batch_size)
-        if weights:
-            calls = record.calls
-            upstream, same_values = Reads(record.timeline).before(scaled(objective.upstream, self.optimizer), weights)
-            with same_values:
-                result = sweep(calls, upstream, weights)
-                gradients = [result.gradient(v) for v in weights]
-            with lean_update(self.optimizer), after(gradients, self.optimizer):
-                self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        self._loss_tracker.update_state(_keras.unscale_loss_for_distribution(result.loss), sample_weight=batch_size)
+        if result.weights:
+            self.update_weights(self.make_gradients(result), result.weights)
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
-        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        return self.compute_metrics(x, y, result.y_pred, sample_weight=sample_weight)
+
+    def backward_pass(self, x, y=None, sample_weight=None):
+        """The forward pass, the error and the chain rule on a batch of tensors, in training mode.
+
+        Returns:
+            A `keras_backprop.Backward`. Its gradients carry the loss scale of the optimizer, if there is one.
+        """
+        return backward_pass(self, x, y, sample_weight, scaled=True)
+
+    def make_gradients(self, result):
+        """What the optimizer is given: by default the gradients as they are, or what `compile(gradients=…)` makes of them.
+
+        Args:
+            result: a `keras_backprop.Backward`.
+
+        Returns:
+            list of tensors, `tf.IndexedSlices` or None, in the order of `result.weights`.
+        """
+        return result.gradients if self.gradients is None else made_gradients(self.gradients, result)
+
+    def update_weights(self, gradients, weights):
+        """Give the gradients to the optimizer.
+
+        Args:
+            gradients: list, as `make_gradients` returns it.
+            weights: list of `keras.Variable`.
+        """
+        gradients, put_back = held(self.gradients, gradients, weights)
+        with lean_update(self.optimizer), after(gradients, self.optimizer):
+            self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        put_back()
 
 
 @keras.saving.register_keras_serializable(package="keras_backprop")
@@ -153,14 +205,3 @@ class _Wrapped(BackpropModel):
     def from_config(cls, config, custom_objects=None):
         model = keras.saving.deserialize_keras_object(config["model"], custom_objects=custom_objects)
         return cls(model, name=config["name"])
-
-
-def scaled(upstream, optimizer):
-    """The upstream gradients times the optimizer's loss scale (mixed precision); unchanged where there is none."""
-    if optimizer is None:
-        return upstream
-    one = tf.ones(())
-    scale = optimizer.scale_loss(one)
-    if scale is one:
-        return upstream
-    return [(tensor, gradient * tf.cast(scale, gradient.dtype)) for tensor, gradient in upstream]

@@ -23,9 +23,11 @@ class WeightGradient:
 
     Attributes:
         shape: the weight's shape, set by the sweep.
+        dtype: in which it is computed, set by the sweep.
     """
 
     shape = None
+    dtype = tf.float32
 
     def total(self):
         """The gradient summed over the batch, a tensor (or `tf.IndexedSlices`) of the weight's shape."""
@@ -296,6 +298,15 @@ def add(gradients):
             gradients[0].dense_shape,
         )
     return tf.add_n([tf.convert_to_tensor(g) for g in gradients])
+
+
+def cast(x, dtype):
+    """A gradient, a tensor or `tf.IndexedSlices`, in another dtype."""
+    if x.dtype == dtype:
+        return x
+    if isinstance(x, tf.IndexedSlices):
+        return tf.IndexedSlices(tf.cast(x.values, dtype), x.indices, x.dense_shape)
+    return tf.cast(x, dtype)
 
 
 def _last(x, count):

@@ -5,9 +5,11 @@ a sum over the batch; but it is linear in the upstream gradients of the links th
 for every example. With a factor cₙ on the rows of each example the same rules give Σₙ cₙ·dWₙ; with all but one of them 0, dWₙ.
 """
 
+import functools
+
 import tensorflow as tf
 
-from keras_backprop.chain.rows import MIXED
+from keras_backprop.chain.rows import MIXED, Rows
 from keras_backprop.chain.sweep import reachable, sweep
 from keras_backprop.rule import Operation
 from keras_backprop.weight_gradients import SUMMED, Total, WeightGradient, add
@@ -36,25 +38,33 @@ class Followed(WeightGradient):
 
 
 class Contributions:
-    """The backward pass of one batch by examples. An observer of the sweep.
+    """The backward pass of one batch by examples. Nothing is looked at before somebody asks.
 
     Args:
         calls: list of `Call`, in the order they ran.
+        seen: list of (call, dys, weight gradients by name), as the sweep told them.
         upstream: list of (tensor, gradient), where the error starts from.
-        rows: the `Rows` of the forward pass.
-        n: int or scalar tensor, how many examples there are.
+        record: the `Record` of the forward pass.
+        batch: list of the tensors of the batch.
         values: a context in which the weights have the values of the forward pass.
     """
 
-    def __init__(self, calls, upstream, rows, n, values):
-        self._upstream, self._rows, self._n, self._values = upstream, rows, n, values
-        self._free = [call for call in calls if not self._depends(call)]  # of no example
-        self._swept: list = []
+    def __init__(self, calls, seen, upstream, record, batch, values):
+        self._calls, self.seen, self._upstream, self._record = calls, seen, upstream, record
+        self._batch, self._values = batch, values
 
-    def observe(self, call, dys, dxs, parts):
-        """What the sweep tells of every link."""
-        if self._depends(call):
-            self._swept.append((call, dys, parts))
+    @functools.cached_property
+    def _rows(self):
+        return Rows(self._record, self._batch)
+
+    @functools.cached_property
+    def _free(self):
+        """The links that depend on no example."""
+        return [call for call in self._calls if not self._depends(call)]
+
+    @property
+    def _swept(self):
+        return [link for link in self.seen if self._depends(link[0])]
 
     def of(self, weight, parts):
         """The gradient of a weight by examples, and what of it is no example's: penalties.
@@ -92,10 +102,9 @@ class Contributions:
 
             def weighted(c):
                 scaled = [(call, [self._scaled(y, dy, c) for y, dy in _pairs(call, dys)]) for call, dys in entered]
-                with self._values:
-                    return add(self._sums(free, weight, scaled))
+                return add(self._sums(free, weight, scaled))
 
-            part = Followed(weighted, self._n)
+            part = Followed(weighted, tf.shape(self._batch[0])[0])
         part.shape = weight.shape
         return part
 
@@ -120,11 +129,12 @@ class Contributions:
     def _sums(self, free, weight, entered, upstream=()):
         """The gradients of a weight, one for each link that it enters, and one for the upstream gradients of penalties."""
         sums = []
-        for call, dys in entered:
-            start = [(y, dy) for y, dy in _pairs(call, dys) if dy is not None]
-            sums.append(sweep([*free, call], start, [weight]).gradient(weight))
-        if upstream:
-            sums.append(sweep(free, upstream, [weight]).gradient(weight))
+        with self._values:
+            for call, dys in entered:
+                start = [(y, dy) for y, dy in _pairs(call, dys) if dy is not None]
+                sums.append(sweep([*free, call], start, [weight]).gradient(weight))
+            if upstream:
+                sums.append(sweep(free, upstream, [weight]).gradient(weight))
         return [dW for dW in sums if dW is not None]
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras_backprop import _keras, _tensorflow
 from keras_backprop.chain.operations import weights_of
 from keras_backprop.rule import Gradients, Operation, WeightRead
-from keras_backprop.weight_gradients import Repeated, Total, WeightGradient, add
+from keras_backprop.weight_gradients import Repeated, Total, WeightGradient, add, cast
 
 
 class Sweep:
@@ -34,7 +34,7 @@ class Sweep:
         parts = self.parts.get(id(variable))
         if not parts:
             return None
-        totals = [_cast(part.total(), tf.as_dtype(variable._dtype)) for part in parts]
+        totals = [cast(part.total(), tf.as_dtype(variable._dtype)) for part in parts]
         for total in totals:
             if not total.shape.is_compatible_with(variable.shape):
                 raise ValueError(
@@ -150,7 +150,7 @@ def _input_gradients(call, returned, needed):
         if isinstance(call.op, Operation):  # TensorFlow's own gradient functions sum back and cast themselves
             dxs.append(dx)
             continue
-        dxs.append(_cast(_unbroadcast(call, dx, x), x.dtype))
+        dxs.append(cast(_unbroadcast(call, dx, x), x.dtype))
     return dxs
 
 
@@ -169,7 +169,7 @@ def _weight_gradients(call, returned):
             ) from error
         part = part if isinstance(part, WeightGradient) else Total(part)
         part = part if call.repeats is None else Repeated(part, steps=call.repeats)
-        part.shape = variable.shape
+        part.shape, part.dtype = variable.shape, call.output.dtype
         named[name] = (variable, part)
     return named
 
@@ -221,11 +221,3 @@ def _named(call):
     except Exception as error:
         error.add_note(f"Raised by the rule '{call.rule.name}' in the backward pass of {call!r}.")
         raise
-
-
-def _cast(x, dtype):
-    if x.dtype == dtype:
-        return x
-    if isinstance(x, tf.IndexedSlices):
-        return tf.IndexedSlices(tf.cast(x.values, dtype), x.indices, x.dense_shape)
-    return tf.cast(x, dtype)

@@ -7,13 +7,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_backprop.backward import loss_scale, times
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.explain.explanation import Explanation
 from keras_backprop.explain.link import Link, Weight
 from keras_backprop.explain.names import Names
 from keras_backprop.explain.unchanged import new_values, unchanged
-from keras_backprop.model import scaled
 from keras_backprop.objective import record_objective, shapes, wrong_targets
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import Operation, WeightRead
@@ -60,7 +60,7 @@ def explain(model, x, y, sample_weight=None):
             totals = {name: tf.convert_to_tensor(part.total()) for name, part in weight_gradients.items()}
             seen[id(call)] = dys, dxs, totals
 
-        result = sweep(calls, scaled(upstream, model.optimizer), weights, _floats(inputs), [observe])
+        result = sweep(calls, times(loss_scale(model.optimizer), upstream), weights, _floats(inputs), [observe])
         reached = [not isinstance(call.op, (Operation, WeightRead)) or id(call) in seen for call in calls]
         calls, kinds = list(itertools.compress(calls, reached)), list(itertools.compress(kinds, reached))
         gradients = [result.gradient(variable) for variable in weights]
