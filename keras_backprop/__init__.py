@@ -6,35 +6,33 @@ Every layer's gradient is a chain rule that one can read, watch, check, change a
 from keras_backprop import _quiet  # noqa: F401  isort: skip  (before anything imports TensorFlow)
 from keras_backprop import _backend  # noqa: F401  isort: skip  (before anything imports Keras)
 
-from keras_backprop import callbacks, layers, losses, rules
-from keras_backprop.backward import backward
+from keras_backprop import callbacks, gradients, layers, losses, rules
+from keras_backprop.backward import Backward, backward
 from keras_backprop.check import check_gradients, check_layer
 from keras_backprop.convolution_gradient import Convolution, Window
 from keras_backprop.explain import explain
 from keras_backprop.model import BackpropModel, BackpropSequential
-from keras_backprop.registry import (
-    backward_rule,
-    elementwise,
-    forward_rule,
-    linear,
-    not_differentiable,
-    rule_for,
-)
+from keras_backprop.own_rules import backward_rule, elementwise, linear, not_differentiable
+from keras_backprop.registry import Rule, forward_rule, rule_for
 from keras_backprop.rule import Call, Gradients, MissingRuleError
-from keras_backprop.weight_gradients import Contraction, Lookup, Total
+from keras_backprop.scopes import use_rules
+from keras_backprop.weight_gradients import Contraction, Lookup, Total, WeightGradient
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BackpropModel",
     "BackpropSequential",
+    "Backward",
     "Call",
     "Contraction",
     "Convolution",
     "Gradients",
     "Lookup",
     "MissingRuleError",
+    "Rule",
     "Total",
+    "WeightGradient",
     "Window",
     "backward",
     "backward_rule",
@@ -44,10 +42,12 @@ __all__ = [
     "elementwise",
     "explain",
     "forward_rule",
+    "gradients",
     "layers",
     "linear",
     "losses",
     "not_differentiable",
     "rule_for",
     "rules",
+    "use_rules",
 ]

@@ -11,6 +11,7 @@ import types
 import keras
 from keras.src import activations as _activations_package
 from keras.src import ops as _ops_package
+from keras.src.activations import activations as _activations
 from keras.src.backend import compute_output_spec
 from keras.src.backend.common.backend_utils import canonicalize_axis
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
@@ -188,6 +189,38 @@ def functions_followed(follow, wanted):
             stack.enter_context(replaced(module, any_symbolic_tensors=any_symbolic_tensors))
         stack.enter_context(_symbolic_calls_of_tensors(follow))
         yield
+
+
+def is_function_of_ops(function):
+    """Whether it is a function of `keras.ops`."""
+    return (getattr(function, "__module__", None) or "").startswith("keras.src.ops.")
+
+
+def operation_of(function):
+    """The class of the operation that a function of `keras.ops` adds to a Functional graph; None where it adds none."""
+    return next(_operations_called(function.__name__, sys.modules[function.__module__]), None)
+
+
+def activations_called(name):
+    """The functions, operation classes and layer classes of the activation with that name in `keras.activations`."""
+    layers = next((kind for n, kind in vars(keras.layers).items() if n.lower() == _flat(name)), None)
+    found = [
+        getattr(keras.activations, name),
+        *_operations_called(name, _activations),
+        *_operations_called(name, _ops_nn),
+    ]
+    found += [*_operations_called(name, _ops_numpy), *([layers] if layers is not None else [])]
+    return list(dict.fromkeys(found))
+
+
+def _operations_called(name, module):
+    for one in vars(module).values():
+        if isinstance(one, type) and issubclass(one, keras.Operation) and one.__name__.lower() == _flat(name):
+            yield one
+
+
+def _flat(name):
+    return name.replace("_", "").lower()
 
 
 def _is_float_tensor(x):

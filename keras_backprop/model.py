@@ -6,9 +6,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_backprop import _keras
+from keras_backprop import _keras, registry, scopes
 from keras_backprop.backward import backward_pass
 from keras_backprop.gradients import held, made_gradients
+from keras_backprop.scopes import Scope
 from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.fit import CompiledFit
 from keras_backprop.training.update import after, lean_update
@@ -27,35 +28,57 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     _loss_tracker: Any
 
     gradients: Any = None
+    rules: Any = None
+    _traced_with: Any = None
+    _scope: Any = None
+    _scopes: Any = ()
 
-    def compile(self, *args, gradients=None, **kwargs):
+    def compile(self, *args, gradients=None, rules=None, **kwargs):
         """As `keras.Model.compile`, and more.
 
         Args:
             gradients: what the optimizer is to be given: a function `Backward -> list of gradients`, in the order of the
                 trainable weights, such as `keras_backprop.gradients.ByPath`. None: the gradients as they are.
+            rules: dict, selector -> rule `(call, dy) -> Gradients`, as `keras_backprop.use_rules` takes it: rules that hold
+                while this model is trained. They are code and are not saved with the model.
             epochs_per_execution: "auto", an int ≥ 1 or None. How many epochs of `fit` at most share one compiled call, if the
                 data lie in memory; a call takes about 0.2 s. "auto" decides by the callbacks: each sees the model as it is at
                 the end of its own epoch. With a number, callbacks are called after a call, for each of its epochs in
                 order, and see the model as it is after the last. None: Keras's own loop, batch by batch.
 
         Raises:
-            ValueError: another `epochs_per_execution`.
-            TypeError: `gradients` cannot be called.
+            ValueError: another `epochs_per_execution`; a selector of `rules` that can never be reached, or, in training, that
+                matches nothing.
+            TypeError: `gradients` cannot be called, or `rules` is no dict of rules.
         """
         if gradients is not None and not callable(gradients):
             raise TypeError(
                 "`gradients` must be a function of a `keras_backprop.Backward` that returns a list of gradients, such as "
                 f"`keras_backprop.gradients.ByPath`. Received: gradients={gradients!r} (of type {type(gradients).__name__})"
             )
+        scope = None if rules is None else Scope(rules)
         super().compile(*args, **kwargs)
-        self.gradients = gradients
+        self.gradients, self.rules = gradients, rules
+        self._scope = scope
 
     def get_compile_config(self):
         config = super().get_compile_config()
         if config and self.gradients is not None:
             config["gradients"] = keras.saving.serialize_keras_object(self.gradients)
+        if config and self.rules is not None:
+            warnings.warn(
+                f"The rules of the model '{self.name}' are code and are not saved. Compile it with `rules=…` again.",
+                stacklevel=2,
+            )
         return config
+
+    def make_train_function(self, force=False):
+        """As Keras's; and anew if other rules hold than when it was made."""
+        self._scopes = scopes.current()
+        traced_with = (registry.version(), self._scopes)
+        super().make_train_function(force or traced_with != self._traced_with)
+        self._traced_with = traced_with
+        return self.train_function
 
     def train_step(self, data):
         """One step: forward pass, error, chain rule, update. Opens no `tf.GradientTape`.
@@ -78,7 +101,12 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         Returns:
             A `keras_backprop.Backward`. Its gradients carry the loss scale of the optimizer, if there is one.
         """
-        return backward_pass(self, x, y, sample_weight, scaled=True)
+        own = () if self._scope is None else (self._scope,)
+        with scopes.entered(*self._scopes, *own):  # also in the threads of replicas
+            result = backward_pass(self, x, y, sample_weight, scaled=True)
+        if self._scope is not None:
+            self._scope.check()
+        return result
 
     def make_gradients(self, result):
         """What the optimizer is given: by default the gradients as they are, or what `compile(gradients=…)` makes of them.

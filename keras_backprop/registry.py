@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import keras
 
 from keras_backprop import _keras
-from keras_backprop.rule import Gradients, MissingRuleError
+from keras_backprop.rule import Gradients, MissingRuleError, Operation
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Rule:
         broadcasts: bool, inputs of different shapes are broadcast against each other.
         indices: bool, integers among the inputs are places in a table, not numbers.
         state: "rule", "not differentiable" or "refused".
+        given: bool, somebody has put it in the place of the package's own: it is for all calls.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Rule:
     broadcasts: bool = False
     indices: bool = False
     state: str = "rule"
+    given: bool = False
 
 
 _rules: dict = {}
@@ -92,7 +94,7 @@ def backward_rule(*keys, activation=False, reads_logits=False, applies=None, bro
             )  # fmt: skip
         return function
 
-    _check_keys(keys)
+    check_keys(keys)
     return register
 
 
@@ -109,7 +111,7 @@ def forward_rule(*keys):
             _forward_rules[key] = function
         return function
 
-    _check_keys(keys)
+    check_keys(keys)
     return register
 
 
@@ -129,7 +131,7 @@ def composition(*keys, applies=None):
             _rules[key] = Rule(_name(function), backward, applies=applies, composition=function)
         return function
 
-    _check_keys(keys)
+    check_keys(keys)
     return register
 
 
@@ -143,7 +145,7 @@ def elementwise(*keys_and_derivative, fused=None):
             derivative.
     """
     *keys, derivative = keys_and_derivative
-    _check_keys(keys)
+    check_keys(keys)
     local, product = _with_options(derivative, 2), _with_options(fused, 3) if fused else None
 
     def backward(call, dy):
@@ -158,7 +160,7 @@ def elementwise(*keys_and_derivative, fused=None):
 def linear(*keys_and_adjoint):
     """Register an operation that is linear in its one input by its adjoint `(call, dy) -> dx`."""
     *keys, adjoint = keys_and_adjoint
-    _check_keys(keys)
+    check_keys(keys)
     for key in keys:
         _rules[key] = Rule(_name(key), lambda call, dy: Gradients(adjoint(call, dy)))
 
@@ -185,7 +187,7 @@ def not_differentiable(*keys, because=None):
             )
         return Gradients(*[refuse if because else None] * len(call.inputs))
 
-    _check_keys(keys)
+    check_keys(keys)
     for key in keys:
         _rules[key] = Rule(_name(key), backward, state="not differentiable")
 
@@ -211,7 +213,7 @@ def refused(reason, *keys, runs_code=False):
     def run(record, op, *args, **kwargs):
         raise error(op.name)
 
-    _check_keys(keys)
+    check_keys(keys)
     for key in keys:
         _rules[key] = Rule(_name(key), backward, composition=run if runs_code else None, state="refused")
 
@@ -226,6 +228,8 @@ def rule_for(op):
     Returns:
         A `Rule`, or None.
     """
+    if isinstance(op, Operation):
+        return _rules.get(op.operation.type) or _rules[Operation]
     if isinstance(op, keras.Operation) and _keras.is_overwritten(op, "call"):
         return None
     if not isinstance(op, type) and _hashable(op) and op in _rules:
@@ -288,10 +292,30 @@ def _with_options(function, positional):
     return lambda call, *values: function(*values, **{name: call[name] for name in options})
 
 
-def _check_keys(keys):
-    _keys.clear()  # what is registered now may hold for classes that were asked for before
+def version():
+    """A number that grows whenever something is registered: what was traced before is of other rules."""
+    return _version
+
+
+_version = 0
+
+
+def put(key, rule):
+    """Put a `Rule` in the place of another."""
+    _rules[key] = rule
+
+
+def check_keys(keys, types=True):
+    """Raise a `TypeError` where something cannot have a rule; what was looked up so far is forgotten.
+
+    Args:
+        keys: layer classes, operation classes, functions, and, if `types`, names of TensorFlow's types of operations: "Relu".
+    """
+    global _version
+    _version += 1
+    _keys.clear()
     for key in keys:
-        if not callable(key):
+        if not callable(key) and not (types and isinstance(key, str)):
             raise TypeError(
                 "A rule is registered for layer classes, operation classes, or activation, loss and regulariser "
                 f"functions. Received: {key!r} (of type {type(key).__name__})"

@@ -32,4 +32,4 @@ def registry_restored():
     yield
     registry._rules.clear()
     registry._rules.update(before)
-    registry._keys.clear()
+    registry.check_keys(())

@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras_backprop import _tensorflow
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import Call, Copy, Operation, WeightRead
+from keras_backprop.scopes import rule_of
 
 
 class Timeline:
@@ -218,7 +219,7 @@ def _link(operation, path, weights):
         if x.dtype == tf.resource and id(x) in weights
     }
     op = Operation(operation, variables)
-    return Call(op, operation.inputs, operation.outputs, path=path, rule=rule_for(op))
+    return Call(op, operation.inputs, operation.outputs, path=path, rule=rule_of(op, op, path))
 
 
 class _Names:

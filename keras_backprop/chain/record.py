@@ -22,6 +22,7 @@ from keras_backprop import _keras, _tensorflow, replicas
 from keras_backprop.chain import operations
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import Call, Copy
+from keras_backprop.scopes import rule_of
 
 
 class Record:
@@ -168,7 +169,7 @@ class Record:
 
     def _run_call(self, op, call, key, path, args, kwargs):
         """One closed link, by its rule; or whatever operations it creates."""
-        rule = rule_for(key)
+        rule = rule_of(key, op, path)
         if rule is None or not self._follows() or not (key is not op or _suits(rule, op, args)):
             return self._run_open(op, call, path, args, kwargs)
         if rule.composition is not None:
@@ -281,7 +282,7 @@ def _suits(rule, op, args):
     Keras promotes, integers and truth values, is left to it. And functions of `keras.ops` have rules for tensors of which only
     the number of examples is unknown while a function is traced.
     """
-    if not isinstance(op, keras.Operation) or not type(op).__module__.startswith("keras."):
+    if rule.given or not isinstance(op, keras.Operation) or not type(op).__module__.startswith("keras."):
         return True
     if rule.state == "not differentiable":
         return False

@@ -24,6 +24,7 @@ import tensorflow as tf
 from keras_backprop.registry import backward_rule, composition, forward_rule, rule_for
 from keras_backprop.rule import Call, Gradients
 from keras_backprop.rules.layers.rnn.scan import scan
+from keras_backprop.scopes import rule_of
 from keras_backprop.weight_gradients import Contraction, Joined
 
 
@@ -273,23 +274,28 @@ def weight(cell, name):
 
 
 def is_elementwise(function):
-    rule = rule_for(function)
-    return rule is not None and rule.derivative is not None
+    rule = _rule(function)
+    return rule is not None and (rule.derivative is not None or rule.given)
 
 
 def derivative(function, z, y):
     """The local derivative dy/dz of y = function(z), from the function's own rule."""
-    return rule_for(function).derivative(_call(function, z, y))
+    rule, call = _rule(function), _call(function, z, y)
+    return rule.backward(call, tf.ones_like(y)).inputs[0] if rule.derivative is None else rule.derivative(call)
 
 
 def times_derivative(function, z, y, dy):
     """dy·(dy/dz), by the fused kernel of the function where it has one."""
-    return rule_for(function).backward(_call(function, z, y), dy).inputs[0]
+    return _rule(function).backward(_call(function, z, y), dy).inputs[0]
 
 
 def needs_only_output(*functions):
     """Whether `times_derivative` of the functions asks for y only: z need not be kept then."""
-    return all(function in _FROM_OUTPUT for function in functions)
+    return all(function in _FROM_OUTPUT and not _rule(function).given for function in functions)
+
+
+def _rule(function):
+    return rule_of(function, function, getattr(function, "__name__", ""))
 
 
 _FROM_OUTPUT = [keras.activations.sigmoid, keras.activations.tanh, keras.activations.relu, keras.activations.linear]

@@ -1,0 +1,116 @@
+"""Rules of one's own, for good: they take the place of the package's, for every call and in all spellings of an activation.
+
+What the package registers for itself goes to `registry` directly, key by key.
+"""
+
+import dataclasses
+
+from keras_backprop import registry
+from keras_backprop.scopes import spellings
+
+
+def backward_rule(*keys, activation=False, reads_logits=False, applies=None, broadcasts=False):
+    """Register the decorated function as the backward rule of layers, operations or functions.
+
+        @backward_rule(keras.activations.relu)
+        def guided_relu(call, dy):
+            return Gradients(tf.where((call.output > 0) & (dy > 0), dy, 0))
+
+    Args:
+        *keys: layer classes, operation classes, functions of `keras.ops`, or activation, loss and regulariser functions or
+            classes. A function that is an activation stands for all its spellings: `Dense(activation="relu")`, `layers.ReLU`,
+            `keras.ops.relu` and `tf.nn.relu`.
+        activation: the layer applies `self.activation` last. The rule then is of the layer without it; the activation has
+            its own rule.
+        reads_logits: the function is a cross-entropy that uses the logits which an activation left on its output. They
+            are then the last of `call.inputs`.
+        applies: `(op) -> bool`, for which instances the rule holds; the others are followed.
+        broadcasts: the inputs are broadcast against each other; the rule may return gradients of the output's shape.
+
+    Returns:
+        A decorator that returns the function unchanged.
+
+    Raises:
+        TypeError: a key is none of these.
+        ValueError: a rule for a key could never be reached.
+    """
+    keys, options = _reached(keys), {"activation": activation, "reads_logits": reads_logits, "applies": applies}
+    register = registry.backward_rule(*keys, broadcasts=broadcasts, **options)
+
+    def decorator(function):
+        register(function)
+        _give(keys)
+        return function
+
+    return decorator
+
+
+def elementwise(*keys_and_derivative, fused=None):
+    """Register y = f(x), elementwise, by its local derivative.
+
+    Args:
+        *keys_and_derivative: keys as in `backward_rule`, and last the derivative `(x, y) -> dy/dx`. Further parameters
+            of the function are filled with the call's arguments of that name.
+        fused: `(x, y, dy) -> dx`, a kernel that multiplies in the same pass. Training uses it, `explain` shows the
+            derivative.
+
+    Raises:
+        TypeError: a key is none of these, or the derivative is missing.
+        ValueError: a rule for a key could never be reached.
+    """
+    keys, derivative = _split(keys_and_derivative, "elementwise", "derivative `(x, y) -> dy/dx`")
+    registry.elementwise(*keys, derivative, fused=fused)
+    _give(keys)
+
+
+def linear(*keys_and_adjoint):
+    """Register an operation that is linear in its one input by its adjoint `(call, dy) -> dx`.
+
+    Raises:
+        TypeError: a key is none of those of `backward_rule`, or the adjoint is missing.
+        ValueError: a rule for a key could never be reached.
+    """
+    keys, adjoint = _split(keys_and_adjoint, "linear", "adjoint `(call, dy) -> dx`")
+    registry.linear(*keys, adjoint)
+    _give(keys)
+
+
+def not_differentiable(*keys, because=None):
+    """Declare that no gradient flows back through these.
+
+    Args:
+        *keys: as in `backward_rule`.
+        because: str, for what has a derivative that nobody wrote down: a sentence that says why, and what to do. Whoever needs
+            the gradient then gets an error with that sentence, instead of a gradient that is silently missing.
+    """
+    keys = _reached(keys)
+    registry.not_differentiable(*keys, because=because)
+    _give(keys)
+
+
+def _split(keys_and_function, name, function):
+    if len(keys_and_function) < 2 or isinstance(keys_and_function[-1], type):
+        raise TypeError(
+            f"`{name}` takes one or more keys and then the {function}. "
+            f"Received: {', '.join(getattr(one, '__name__', repr(one)) for one in keys_and_function) or 'nothing'}"
+        )
+    return _reached(keys_and_function[:-1]), keys_and_function[-1]
+
+
+def _reached(keys):
+    registry.check_keys(keys, types=False)
+    every: list = []
+    for key in keys:
+        reached = spellings(key)
+        if not reached:
+            raise ValueError(
+                f"A rule for `{key.__name__}` could never be reached: it runs as TensorFlow operations. Register it for the "
+                "layer that calls it."
+            )
+        every += reached
+    return list(dict.fromkeys(every))
+
+
+def _give(keys):
+    for key in keys:
+        registry.put(key, dataclasses.replace(registry.registered()[key], given=True))

@@ -1,0 +1,184 @@
+"""Rules that hold for a while: in a `with` block, or in the training of one model.
+
+    with keras_backprop.use_rules({keras.activations.relu: guided_relu, "encoder/*": mine}):
+        result = keras_backprop.backward(model, x, y)
+
+    model.compile("sgd", "mse", rules={keras.layers.Dense: feedback_alignment})
+
+What is said of a rule's key here holds for `backward_rule` as well: an activation is reached in all its spellings.
+"""
+
+import contextlib
+import dataclasses
+import fnmatch
+import functools
+import threading
+
+import keras
+
+from keras_backprop import _keras, registry
+from keras_backprop.registry import Rule
+from keras_backprop.rule import Operation
+
+
+class Scope:
+    """Rules by selector.
+
+    Args:
+        rules: dict, selector -> rule, a function `(call, dy) -> Gradients` or a `Rule`. A selector is a layer class or operation
+            class (subclasses are meant too), a function such as `keras.activations.relu` or `keras.ops.relu`, one layer or
+            operation object, or a pattern of paths, in which `*` stands for anything: `"encoder/*"`.
+
+    Raises:
+        TypeError: `rules` is no such dict.
+        ValueError: a selector can never be reached.
+    """
+
+    def __init__(self, rules):
+        if not isinstance(rules, dict):
+            raise TypeError(f"Rules are given as a dict of selector -> rule. Received: {rules!r}")
+        for selector, rule in rules.items():
+            if not callable(rule) and not isinstance(rule, Rule):
+                raise TypeError(
+                    f"A rule is a function `(call, dy) -> Gradients`. Received for {_said(selector)}: {rule!r}"
+                )
+        self._entries = [(selector, _matcher(selector), rule) for selector, rule in rules.items()]
+        self._matched: set = set()
+
+    def rule(self, key, op, path, base):
+        """The rule for a link, or None. A later entry wins.
+
+        Args:
+            key: what the rule is looked up by: a layer, an operation, a function or an `Operation`.
+            op: the layer, operation or function.
+            path: str, the link's path.
+            base: the `Rule` that it would have without scopes, or None.
+        """
+        for position, (_, matches, rule) in reversed(list(enumerate(self._entries))):
+            if matches(key, op, path):
+                self._matched.add(position)
+                return rule if isinstance(rule, Rule) else _in_the_place_of(base, rule)
+        return None
+
+    def check(self):
+        """Raise a `ValueError` that names the selectors that have matched nothing so far."""
+        unmatched = [_said(s) for i, (s, _, _) in enumerate(self._entries) if i not in self._matched]
+        if unmatched:
+            raise ValueError(
+                f"No link of the backward pass is selected by {', '.join(unmatched)}. `keras_backprop.explain` shows the links "
+                "of a model and their paths."
+            )
+
+
+_local = threading.local()
+
+
+def current():
+    """The scopes that this thread is in, outermost first, a tuple."""
+    return getattr(_local, "scopes", ())
+
+
+@contextlib.contextmanager
+def entered(*scopes):
+    """For the duration of the block, this thread is in some scopes more."""
+    before = current()
+    _local.scopes = (*before, *(scope for scope in scopes if scope not in before))
+    try:
+        yield
+    finally:
+        _local.scopes = before
+
+
+@contextlib.contextmanager
+def use_rules(rules):
+    """For the duration of the block, other rules hold: for `fit`, `backward`, `explain` and the checks.
+
+    What was traced before is traced anew. Scopes can be nested; the inner one wins. Other threads are not concerned, but for the
+    replicas of a distribution strategy. The dict is as in `Scope`: layer classes, operation classes, functions, single layers or
+    path patterns -> rules `(call, dy) -> Gradients`. A rule for a layer that ends in an activation is of what precedes it.
+
+    Raises:
+        TypeError: `rules` is no dict of selectors and rules.
+        ValueError: a selector can never be reached; or, at the end, has matched nothing.
+    """
+    scope = Scope(rules)
+    with entered(scope):
+        yield scope
+    scope.check()
+
+
+def rule_of(key, op, path):
+    """The rule of a link: the innermost scope's that has one, or the registered one; None where there is none."""
+    base = registry.rule_for(key)
+    for scope in reversed(current()):
+        rule = scope.rule(key, op, path, base)
+        if rule is not None:
+            return rule
+    return base
+
+
+def _in_the_place_of(base, function):
+    """A rule that keeps what is known of the forward pass of the one that it stands in for."""
+    name = getattr(function, "__name__", type(function).__name__)
+    if base is None:
+        return Rule(name, function, given=True)
+    changes = {"derivative": None, "composition": None, "state": "rule", "given": True}
+    return dataclasses.replace(base, name=name, backward=function, **changes)
+
+
+def _matcher(selector):
+    """A function (key, op, path) -> bool."""
+    if isinstance(selector, str):
+        return functools.partial(_matches_path, selector)
+    if not isinstance(selector, keras.Operation):
+        keys = spellings(selector)
+        if not keys:
+            raise ValueError(f"No link can be selected by {_said(selector)}: {_REMEDY}")
+        return functools.partial(_matches_key, keys)
+    return lambda key, op, path: op is selector or key is selector
+
+
+def _matches_path(pattern, key, op, path):
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path.partition("/")[2], pattern)
+
+
+def _matches_key(keys, key, op, path):
+    if isinstance(key, Operation):
+        return key.operation.type in keys
+    if isinstance(key, keras.Operation):
+        return any(isinstance(one, type) and isinstance(key, one) for one in keys)
+    return any(key is one for one in keys if not isinstance(one, str))
+
+
+def spellings(selector):
+    """All that a rule for a class or a function is to reach.
+
+    An activation has several: the function of `keras.activations` and that of `keras.ops`, the operation of a Functional graph,
+    the layer, and the type of TensorFlow's operation. A class is reached as it is.
+
+    Returns:
+        A list of classes, functions and names of types; empty if no link can ever be reached.
+    """
+    if isinstance(selector, type):
+        return [selector]
+    name = getattr(selector, "__name__", "")
+    is_activation = getattr(keras.activations, name, None) is selector
+    if _keras.is_function_of_ops(selector):
+        operation = _keras.operation_of(selector)
+        if operation is None:
+            return []
+        is_activation, selector = hasattr(keras.activations, name), operation
+    if not is_activation:
+        return [selector]
+    every = [selector, *_keras.activations_called(name)]
+    return [*every, *(one.__name__ for one in every if isinstance(one, type)), *_TENSORFLOW.get(name, ())]
+
+
+_TENSORFLOW = {"leaky_relu": ("LeakyRelu",)}
+"""Types of operations that are called otherwise than Keras's classes."""
+
+_REMEDY = "it runs as TensorFlow operations. Select the layer that calls it, by its class or its path."
+
+
+def _said(selector):
+    return repr(selector) if isinstance(selector, str) else f"`{getattr(selector, '__qualname__', selector)}`"
