@@ -220,7 +220,7 @@ def _symbolic_calls_of_tensors(follow):
 _stock_symbolic_call = keras.Operation.symbolic_call
 
 
-def _symbolic_call(self, *args, **kwargs):
+def _symbolic_call(self, /, *args, **kwargs):
     follow = getattr(_following, "follow", None)
     if follow is None or any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten((args, kwargs))):
         return _stock_symbolic_call(self, *args, **kwargs)
@@ -245,7 +245,7 @@ class _Switch:
     def __getattr__(self, name):
         return getattr(vars(self)["original"], name)
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, /, *args, **kwargs):
         return (self.stack[-1] if self.stack else self.original)(*args, **kwargs)
 
 

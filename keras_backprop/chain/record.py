@@ -66,7 +66,7 @@ class Record:
         """The links, a list of `Call` in the order they ran."""
         return operations.links(self.timeline, self._closed, self._owners, self._values, self.inputs)
 
-    def run(self, op, *args, **kwargs):
+    def run(self, op, /, *args, **kwargs):
         """Run a layer, model, operation or function on tensors and record it. Returns what it returns."""
         if not self._open:
             with self:
@@ -79,12 +79,12 @@ class Record:
         call = op.call if isinstance(op, keras.Operation) else op
         return self.run_as(op, call, op, path, *args, **kwargs)
 
-    def run_body(self, layer, *args, **kwargs):
+    def run_body(self, layer, /, *args, **kwargs):
         """Run `layer.call`, for a layer that Keras calls without `Layer.__call__`."""
         self.stand_in(layer)
         return layer.call(*args, **kwargs)
 
-    def run_as(self, op, call, key, path, *args, **kwargs):
+    def run_as(self, op, call, key, path, /, *args, **kwargs):
         """Run `call(*args, **kwargs)` and record it as a call of `op`, by the rule that is registered for `key`."""
         if not self._open:
             with self:
@@ -157,7 +157,7 @@ class Record:
         """Whether a function of `keras.ops` that is called now may be a link: what runs is no link's own affair."""
         return not self._inside and self.timeline.here()
 
-    def _follow(self, operation, *args, **kwargs):
+    def _follow(self, operation, /, *args, **kwargs):
         """A function of `keras.ops`: the operation that it would add to a graph, run on tensors."""
         return self.run_as(operation, operation.call, operation, operation.name, *args, **kwargs)
 

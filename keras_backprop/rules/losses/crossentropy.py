@@ -131,7 +131,7 @@ def _sparse(call, t, p, logits, dy):
     z = (logits or [p])[0]
     q, inside = (z, 1) if from_logits else clipped(z)
     z = z if from_logits else tf.math.log(q)
-    rows = kernels.softmax_minus_one_hot(tf.reshape(z, [-1, z.shape[-1]]), tf.reshape(tf.cast(t, tf.int64), [-1]))
+    rows = kernels.softmax_minus_one_hot(tf.reshape(z, [-1, tf.shape(z)[-1]]), tf.reshape(tf.cast(t, tf.int64), [-1]))
     dz = dy[..., None] * tf.reshape(rows, tf.shape(z))
     return to_logits(logits, dz) if from_logits else Gradients(None, dz * inside / q)
 
