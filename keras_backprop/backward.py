@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
-from keras_backprop.chain.weights import Reads, build
+from keras_backprop.chain.weights import Reads
 from keras_backprop.objective import record_objective
 from keras_backprop.rule import Operation
 from keras_backprop.weight_gradients import add
@@ -44,13 +44,12 @@ def backward(model, x, y=None, sample_weight=None, training=True):
     x, y, sample_weight = keras.tree.map_structure(
         lambda a: a if a is None or tf.is_tensor(a) else tf.convert_to_tensor(a), (x, y, sample_weight)
     )
-    build(model, x)
-    weights = model.trainable_weights
     inputs = [tensor for tensor in keras.tree.flatten(x) if tensor is not None]
     floats = [tensor for tensor in inputs if tensor.dtype.is_floating]
-    with Record(weights, floats) as record:
+    with Record(model.trainable_weights, floats) as record:
         y_pred = record.run(model, x, **({"training": training} if model._call_has_training_arg else {}))
         objective = record_objective(model, record, x, y, y_pred, sample_weight, training)
+        record.weights = weights = model.trainable_weights  # those too that the call has built
     calls = record.calls
     deltas: dict = {}
     penalised: set = set()

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_backprop import _keras
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
-from keras_backprop.chain.weights import Reads, build
+from keras_backprop.chain.weights import Reads
 from keras_backprop.objective import record_objective
 from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.fit import CompiledFit
@@ -32,11 +32,10 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     def train_step(self, data):
         """One step: forward pass, error, chain rule, update. Opens no `tf.GradientTape`."""
         x, y, sample_weight = _keras.unpack_x_y_sample_weight(data)
-        build(self, x)
-        weights = self.trainable_weights
-        with Record(weights) as record:
+        with Record(self.trainable_weights) as record:
             y_pred = record.run(self, x, **({"training": True} if self._call_has_training_arg else {}))
             objective = record_objective(self, record, x, y, y_pred, sample_weight)
+            record.weights = weights = self.trainable_weights  # those too that the call has built
         batch_size = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
         self._loss_tracker.update_state(_keras.unscale_loss_for_distribution(objective.loss), sample_weight=batch_size)
         if weights:

@@ -144,12 +144,14 @@ class Record:
     def _body(self, op):
         """What stands in for `op.call`."""
         call = _keras.current(op, "call")
-        path = getattr(op, "path", None) or op.name
+        unbuilt = not getattr(op, "built", True)
 
         def body(*args, **kwargs):
             if not self._follows():
                 return call(*args, **kwargs)
-            return self.run_as(op, call, op, path, *args, **kwargs)
+            if unbuilt:
+                self.stand_in(op)  # in for what it has built since
+            return self.run_as(op, call, op, getattr(op, "path", None) or op.name, *args, **kwargs)
 
         return body
 
