@@ -34,7 +34,7 @@ def train(k):
     mean, variance = layers.Lambda(lambda x: tf.nn.moments(x, axes=[1]))(x)
     norm = layers.Lambda(lambda t: (t[0] - t[1][:, None]) * tf.math.rsqrt(t[2][:, None] + 1e-3))([x, mean, variance])
     x = ops.max(norm, axis=1) + 2 * ops.reshape(x, (-1, 12))[:, ::4] - mean
-    x = layers.Lambda(lambda x: tf.keras.activations.swish(x) if False else tf.nn.swish(x))(layers.Dense(3)(x))
+    x = layers.Lambda(lambda x: tf.nn.swish(x))(layers.Dense(3)(x))
     model = k.Model(inputs, layers.Dense(2, activation=tf.nn.tanh)(x))
     model.compile(tf.keras.optimizers.SGD(0.05), lambda y, p: tf.reduce_mean(tf.abs(y - p), axis=-1))
     return fit(model, batches(X, Y))
@@ -90,8 +90,7 @@ def train_masks(k):
         """Only every second step is there."""
 
         def compute_mask(self, inputs, mask=None):
-            n, steps = ops.shape(inputs)[0], ops.shape(inputs)[1]
-            there = ops.broadcast_to(ops.arange(steps) % 2 == 0, (n, steps))
+            there = ops.logical_and(ops.ones_like(inputs[:, :, 0], dtype="bool"), ops.arange(inputs.shape[1]) % 2 == 0)
             return there if mask is None else ops.logical_and(there, mask)
 
         def call(self, inputs):
@@ -176,7 +175,6 @@ def train_eagerly(k):
             self.log.append(float(np.mean(ops.convert_to_numpy(ops.stop_gradient(x)))))
             return x
 
-    inputs = keras.Input((4,))
     deep = Deep()
 
     class Model(k.Model):
@@ -187,7 +185,6 @@ def train_eagerly(k):
         def call(self, x, training=None):
             return self.out(self.pool(self.deep(x)))
 
-    del inputs
     model = Model()
     model.compile("adam", "mse", run_eagerly=True)
     return {**fit(model, batches(X, Y), epochs=3), "log": deep.log}

@@ -212,3 +212,24 @@ def test_three_steps_of_fit_equal_stock_keras(name, eager):
     tolerance = 1e-12 if cls is not None else 1e-6  # Keras computes a plain function's loss in float32
     for stock, ours in zip(*weights, strict=True):
         np.testing.assert_allclose(ours, stock, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_an_unknown_number_of_classes(from_logits):
+    """Every example of a batch is a class, as in contrastive losses."""
+
+    def contrastive(y, p):
+        s = ops.matmul(p, ops.transpose(p)) if from_logits else ops.softmax(ops.matmul(p, ops.transpose(p)))
+        return ops.sparse_categorical_crossentropy(ops.arange(ops.shape(p)[0]), s, from_logits=from_logits)
+
+    weights = []
+    for model_class in (keras.Model, BackpropModel):
+        keras.utils.set_random_seed(5)
+        inputs = keras.Input((4,), dtype="float64")
+        model = model_class(inputs, layers.Dense(3, dtype="float64")(inputs))
+        model.compile("sgd", contrastive)
+        data = tf.data.Dataset.from_tensor_slices((numbers(8, 4), numbers(8, 3))).batch(5)
+        model.fit(data, epochs=3, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for stock, ours in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, stock, rtol=0, atol=1e-6)  # Keras computes a plain function's loss in float32

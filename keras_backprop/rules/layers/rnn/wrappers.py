@@ -104,7 +104,7 @@ def time_distributed(record, layer, inputs, training=None, mask=None):
     steps, n = (size if size is not None else tf.shape(inputs)[1 - i] for i, size in enumerate(inputs.shape[1::-1]))
     with record.repeated(steps):
         y = record.run_body(inner, _rows(time_first(inputs)), **kwargs)
-    return batch_first(tf.reshape(y, _sizes(steps, n, y.shape[1:])))
+    return batch_first(tf.reshape(y, _sizes([steps, n], y)))
 
 
 def _each_row_by_itself(layer):
@@ -113,10 +113,9 @@ def _each_row_by_itself(layer):
 
 def _rows(x):
     """(T, n, …) -> (T·n, …)"""
-    return tf.reshape(
-        x, _sizes(-1, None, x.shape[2:]) if None not in x.shape[2:] else tf.concat([[-1], tf.shape(x)[2:]], 0)
-    )
+    return tf.reshape(x, _sizes([-1], x, 2))
 
 
-def _sizes(steps, n, rest):
-    return [size for size in (steps, n, *rest) if size is not None]
+def _sizes(first, x, start=1):
+    """`first`, followed by the sizes of x from axis `start` on, which may be unknown."""
+    return [*first, *(tf.shape(x)[i] if x.shape[i] is None else x.shape[i] for i in range(start, len(x.shape)))]
