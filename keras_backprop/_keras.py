@@ -136,6 +136,7 @@ _NOT_FOLLOWED = frozenset(
         "ones",
         "ones_like",
         "pad",
+        "quantile",
         "ravel",
         "repeat",
         "reshape",
@@ -158,7 +159,7 @@ _NOT_FOLLOWED = frozenset(
 )
 """Functions of `keras.ops` that make and move tensors: their sizes may be tensors, which is not for an operation's constructor.
 
-And `conv_transpose`, whose operation Keras makes with two arguments exchanged.
+And `conv_transpose`, whose operation Keras makes with two arguments exchanged, and `quantile`, whose operation forgets `method`.
 """
 
 

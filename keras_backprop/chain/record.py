@@ -175,8 +175,9 @@ class Record:
         first = self.timeline.position()
         arguments = _bind(call, args, kwargs)
         inputs = _tensors(arguments)
-        if rule.reads_logits:
-            inputs += [x._keras_logits for x in inputs if hasattr(x, "_keras_logits")]
+        if rule.reads_logits:  # those of the predictions; targets may have some as well
+            prediction = list(arguments.values())[1]
+            inputs += [prediction._keras_logits] if hasattr(prediction, "_keras_logits") else []
         link = Call(op, inputs, (), arguments, path=path, rule=rule, repeats=self._repeats)
         activation = _keras.current(op, "activation") if rule.activation else None
         if activation is keras.activations.linear:
