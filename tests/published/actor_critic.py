@@ -15,7 +15,9 @@ STATES, ACTIONS, REWARDS = numbers(24, 4), integers(3, 24), numbers(24, seed=3)
 def two_heads(k):
     inputs = keras.Input((4,))
     common = layers.Dense(8, activation="relu")(inputs)
-    return k.Model(inputs, [layers.Dense(3, activation="softmax", name="actor")(common), layers.Dense(1, name="critic")(common)])
+    return k.Model(
+        inputs, [layers.Dense(3, activation="softmax", name="actor")(common), layers.Dense(1, name="critic")(common)]
+    )
 
 
 def train(k):
@@ -56,7 +58,9 @@ def train_episode(k):
                 rewards.append(float(REWARDS[step + action]))
                 state = STATES[step + action : step + action + 1]
             loss = sum(-lp * (r - v) + huber([r], [v]) for lp, v, r in zip(log_p, values, rewards, strict=True))
-        optimizer.apply_gradients(zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True))
+        optimizer.apply_gradients(
+            zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True)
+        )
         losses.append(float(loss))
     return {"losses": losses, "model": compare.observe(model)}
 
@@ -81,7 +85,10 @@ def train_clipped(k):
         old = tf.nn.log_softmax(actor.predict_on_batch(STATES[part])).numpy()
         advantage = REWARDS[part] - critic.predict_on_batch(STATES[part])[:, 0]
         y = np.stack([ACTIONS[part], old[np.arange(len(old)), ACTIONS[part]], advantage], axis=1).astype("float32")
-        logs += [float(actor.train_on_batch(STATES[part], y)), float(critic.train_on_batch(STATES[part], REWARDS[part][:, None]))]
+        logs += [
+            float(actor.train_on_batch(STATES[part], y)),
+            float(critic.train_on_batch(STATES[part], REWARDS[part][:, None])),
+        ]
     return {"logs": logs, "actor": compare.observe(actor), "critic": compare.observe(critic)}
 
 

@@ -38,7 +38,9 @@ def train(k):
     label = layers.Dense(3, "softmax", name="label")(features)
     domain = layers.Dense(1, "sigmoid", name="domain")(layers.Dense(4, "relu")(reverse(features)))
     model = k.Model(inputs, [label, domain])
-    model.compile("adam", ["sparse_categorical_crossentropy", "binary_crossentropy"], metrics=[["accuracy"], ["accuracy"]])
+    model.compile(
+        "adam", ["sparse_categorical_crossentropy", "binary_crossentropy"], metrics=[["accuracy"], ["accuracy"]]
+    )
     weight = [abs(numbers(23, seed=2)), np.ones(23, "float32")]
     return fit(model, X, [Y, DOMAIN], sample_weight=weight, batch_size=5, callbacks=[Anneal()])
 
@@ -63,7 +65,9 @@ def train_perturbed(k):
             y_near = self.base(near, training=training)
             return plain + 0.3 * ops.mean(keras.losses.sparse_categorical_crossentropy(y, y_near))
 
-    base = keras.Sequential([layers.Dense(6, "relu"), layers.Dropout(0.2, seed=1), layers.BatchNormalization(), layers.Dense(3, "softmax")])
+    base = keras.Sequential(
+        [layers.Dense(6, "relu"), layers.Dropout(0.2, seed=1), layers.BatchNormalization(), layers.Dense(3, "softmax")]
+    )
     model = Robust(base)
     model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return fit(model, batches(X, Y))
@@ -93,7 +97,12 @@ def train_style(k):
     class Style(k.Model):
         def __init__(self):
             super().__init__()
-            self.picture, self.net = Picture(), keras.Sequential([layers.Conv2D(4, 3, padding="same", activation="relu"), layers.Conv2D(3, 3, padding="same")])
+            self.picture, self.net = (
+                Picture(),
+                keras.Sequential(
+                    [layers.Conv2D(4, 3, padding="same", activation="relu"), layers.Conv2D(3, 3, padding="same")]
+                ),
+            )
             self.style = gram(features(numbers(1, 8, 8, 3, seed=9))["a"])
 
         def call(self, x):
@@ -102,8 +111,14 @@ def train_style(k):
         def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
             made, given = features(y_pred), features(x)
             style = ops.sum(ops.square(self.style - gram(made["a"]))) / (4.0 * 9 * 64**2)
-            rows = ops.square(y_pred[:, :-1, :-1] - y_pred[:, 1:, :-1]) + ops.square(y_pred[:, :-1, :-1] - y_pred[:, :-1, 1:])
-            return 1e-2 * style + ops.sum(ops.square(made["b"] - given["b"])) * 1e-2 + 1e-3 * ops.sum(ops.power(rows + 1e-6, 1.25))
+            rows = ops.square(y_pred[:, :-1, :-1] - y_pred[:, 1:, :-1]) + ops.square(
+                y_pred[:, :-1, :-1] - y_pred[:, :-1, 1:]
+            )
+            return (
+                1e-2 * style
+                + ops.sum(ops.square(made["b"] - given["b"])) * 1e-2
+                + 1e-3 * ops.sum(ops.power(rows + 1e-6, 1.25))
+            )
 
     model = Style()
     model.compile(keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.02, 5, 0.9)))

@@ -75,7 +75,12 @@ def train_recurrent(k):
     """A sequence is repeated from its code; one model inside another; trained by `train_on_batch`."""
     encoder = keras.Sequential([keras.Input((None, 2)), layers.Masking(), layers.LSTM(4)], name="encoder")
     decoder = keras.Sequential(
-        [keras.Input((4,)), layers.RepeatVector(5), layers.LSTM(4, return_sequences=True), layers.TimeDistributed(layers.Dense(2))],
+        [
+            keras.Input((4,)),
+            layers.RepeatVector(5),
+            layers.LSTM(4, return_sequences=True),
+            layers.TimeDistributed(layers.Dense(2)),
+        ],
         name="decoder",
     )
     x = keras.Input((5, 2))

@@ -13,8 +13,12 @@ def train(k):
         def __init__(self, temperature=0.2):
             super().__init__()
             self.temperature = temperature
-            self.augment = keras.Sequential([layers.GaussianNoise(0.2, seed=1), layers.RandomFlip("horizontal", seed=2)])
-            self.encoder = keras.Sequential([layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(6, "relu")])
+            self.augment = keras.Sequential(
+                [layers.GaussianNoise(0.2, seed=1), layers.RandomFlip("horizontal", seed=2)]
+            )
+            self.encoder = keras.Sequential(
+                [layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(6, "relu")]
+            )
             self.head = keras.Sequential([layers.Dense(6, "relu"), layers.Dense(4)])
             self.agreement = keras.metrics.SparseCategoricalAccuracy(name="agreement")
 

@@ -57,7 +57,10 @@ def train(k):
 
         def compile(self, **options):
             super().compile(**options)
-            self.noise_tracker, self.image_tracker = keras.metrics.Mean(name="n_loss"), keras.metrics.Mean(name="i_loss")
+            self.noise_tracker, self.image_tracker = (
+                keras.metrics.Mean(name="n_loss"),
+                keras.metrics.Mean(name="i_loss"),
+            )
 
         @property
         def metrics(self):
@@ -83,7 +86,9 @@ def train(k):
 
     model = Diffusion()
     model.normalizer.adapt(X)
-    model.compile(optimizer=keras.optimizers.AdamW(1e-3, weight_decay=1e-3, epsilon=1e-3), loss=keras.losses.mean_absolute_error)
+    model.compile(
+        optimizer=keras.optimizers.AdamW(1e-3, weight_decay=1e-3, epsilon=1e-3), loss=keras.losses.mean_absolute_error
+    )
     return fit(model, batches(X))
 
 

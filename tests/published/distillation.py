@@ -58,7 +58,7 @@ def _train(k, run_eagerly=False, freeze=True):
     model = distiller(k)(student, teacher)
     model.compile(
         keras.optimizers.Adam(1e-3, epsilon=1e-3),
-        metrics=[keras.metrics.SparseCategoricalAccuracy()],
+        [keras.metrics.SparseCategoricalAccuracy()],
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         keras.losses.KLDivergence(),
     )
@@ -91,3 +91,26 @@ def train_patient_and_consistent(k):
         jit_compile=False,
     )
     return fit(model, X, teacher.predict(X, verbose=0), batch_size=5)
+
+
+def train_mutual(k):
+    """Two students teach each other: each one's predictions are the other's targets, and nobody stops the gradient."""
+
+    class Mutual(k.Model):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = network(3, "first"), network(4, "second")
+            self.imitate = keras.losses.CategoricalCrossentropy()
+
+        def call(self, x, training=None):
+            return ops.softmax(self.first(x, training=training))
+
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            other = ops.softmax(self.second(x, training=training))
+            labels = ops.one_hot(y, 4)
+            own = super().compute_loss(x, labels, y_pred) + self.imitate(labels, other)
+            return own + super().compute_loss(x, other, y_pred) + 0.5 * self.imitate(y_pred, other)
+
+    model = Mutual()
+    model.compile(keras.optimizers.SGD(0.05), keras.losses.CategoricalCrossentropy())
+    return fit(model, batches(X, Y))

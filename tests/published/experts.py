@@ -1,7 +1,6 @@
 """Mixtures and uncertainty: experts with routers, weights that are distributions, networks made by networks, fixed points."""
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
@@ -76,7 +75,9 @@ def train_bayesian(k):
 
         def build(self, shape):
             self.mean = self.add_weight(shape=(shape[-1], self.units), name="mean")
-            self.rho = self.add_weight(shape=(shape[-1], self.units), initializer=keras.initializers.Constant(-3.0), name="rho")
+            self.rho = self.add_weight(
+                shape=(shape[-1], self.units), initializer=keras.initializers.Constant(-3.0), name="rho"
+            )
             self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
 
         def call(self, x):
@@ -91,7 +92,9 @@ def train_bayesian(k):
 
     inputs = keras.Input((24,))
     model = k.Model(inputs, Variational(2)(Variational(5, "sigmoid")(layers.BatchNormalization()(inputs))))
-    model.compile(keras.optimizers.RMSprop(1e-3, epsilon=1e-3), likelihood, metrics=[keras.metrics.RootMeanSquaredError()])
+    model.compile(
+        keras.optimizers.RMSprop(1e-3, epsilon=1e-3), likelihood, metrics=[keras.metrics.RootMeanSquaredError()]
+    )
     return fit(model, batches(X.reshape(23, 24), numbers(23, 1)))
 
 
@@ -118,7 +121,9 @@ def train_fixed_point(k):
 
     class Equilibrium(layers.Layer):
         def build(self, shape):
-            self.u = self.add_weight(shape=(shape[-1], shape[-1]), initializer=keras.initializers.RandomNormal(0, 0.1, seed=2), name="u")
+            self.u = self.add_weight(
+                shape=(shape[-1], shape[-1]), initializer=keras.initializers.RandomNormal(0, 0.1, seed=2), name="u"
+            )
             self.steps = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False, name="steps")
 
         def step(self, z, x):
@@ -148,7 +153,12 @@ def train_sets(k):
             self.w = self.add_weight(shape=(5, 1), name="w")
 
         def call(self, instances):
-            scores = [ops.tensordot(ops.tanh(ops.tensordot(x, self.v, 1)) * ops.sigmoid(ops.tensordot(x, self.u, 1)), self.w, 1) for x in instances]
+            scores = [
+                ops.tensordot(
+                    ops.tanh(ops.tensordot(x, self.v, 1)) * ops.sigmoid(ops.tensordot(x, self.u, 1)), self.w, 1
+                )
+                for x in instances
+            ]
             alpha = ops.softmax(ops.convert_to_tensor(ops.stack(scores)), axis=0)
             return [alpha[i] for i in range(alpha.shape[0])]
 

@@ -26,7 +26,9 @@ def train(k):
     below = base()
     below.trainable = False
     inputs = keras.Input((8, 8, 3))
-    x = layers.Rescaling(scale=1 / 2, offset=-0.1)(layers.RandomRotation(0.1, seed=1)(layers.RandomFlip("horizontal", seed=2)(inputs)))
+    x = layers.Rescaling(scale=1 / 2, offset=-0.1)(
+        layers.RandomRotation(0.1, seed=1)(layers.RandomFlip("horizontal", seed=2)(inputs))
+    )
     x = below(x, training=False)
     x = layers.Dropout(0.2, seed=3)(layers.GlobalAveragePooling2D()(x))
     model = k.Model(inputs, layers.Dense(3)(x))
@@ -45,9 +47,13 @@ def train_top_layers(k):
         layer.trainable = layer.name == "conv_1"
     inputs = keras.Input((8, 8, 3))
     x = layers.GlobalMaxPooling2D()(below(inputs))
-    model = k.Model(inputs, layers.Dense(3, activation="softmax", kernel_regularizer="l2")(layers.BatchNormalization()(x)))
+    model = k.Model(
+        inputs, layers.Dense(3, activation="softmax", kernel_regularizer="l2")(layers.BatchNormalization()(x))
+    )
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "sparse_categorical_crossentropy")
-    first = fit(model, X, Y, batch_size=5, callbacks=[keras.callbacks.LearningRateScheduler(lambda epoch: 0.05 / (1 + epoch))])
+    first = fit(
+        model, X, Y, batch_size=5, callbacks=[keras.callbacks.LearningRateScheduler(lambda epoch: 0.05 / (1 + epoch))]
+    )
     below.get_layer("bn_1").trainable = True
     model.compile("sgd", "sparse_categorical_crossentropy")
     return {"first": first, "second": fit(model, X, Y, batch_size=5)}
@@ -61,7 +67,9 @@ def train_low_rank(k):
             super().__init__(**options)
             self.original, self.scale = original, alpha / rank
             original.trainable = False
-            self.a = layers.Dense(rank, use_bias=False, kernel_initializer=keras.initializers.VarianceScaling(2.0, seed=1))
+            self.a = layers.Dense(
+                rank, use_bias=False, kernel_initializer=keras.initializers.VarianceScaling(2.0, seed=1)
+            )
             self.b = layers.EinsumDense("...r,ro->...o", output_shape=(original.units,), kernel_initializer="zeros")
             self.a.build((None, 4, original.units))
             self.b.build((None, 4, rank))
@@ -78,7 +86,9 @@ def train_low_rank(k):
     x = inputs + LowRank(dense)(inputs)
     x = own(layers.LayerNormalization()(x))
     model = k.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
-    model.compile(keras.optimizers.AdamW(1e-2, epsilon=1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        keras.optimizers.AdamW(1e-2, epsilon=1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
     return fit(model, batches(numbers(23, 4, 6), Y))
 
 

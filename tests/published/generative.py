@@ -30,8 +30,15 @@ def train(k):
             self.add_loss(self.beta * commitment + ops.mean((quantized - ops.stop_gradient(x)) ** 2))
             return x + ops.stop_gradient(quantized - x)
 
-    encoder = keras.Sequential([layers.Conv2D(4, 3, activation="relu", strides=2, padding="same"), layers.Conv2D(3, 1, padding="same")])
-    decoder = keras.Sequential([layers.Conv2DTranspose(4, 3, activation="relu", strides=2, padding="same"), layers.Conv2DTranspose(1, 3, padding="same")])
+    encoder = keras.Sequential(
+        [layers.Conv2D(4, 3, activation="relu", strides=2, padding="same"), layers.Conv2D(3, 1, padding="same")]
+    )
+    decoder = keras.Sequential(
+        [
+            layers.Conv2DTranspose(4, 3, activation="relu", strides=2, padding="same"),
+            layers.Conv2DTranspose(1, 3, padding="same"),
+        ]
+    )
     inputs = keras.Input((8, 8, 1))
     model = k.Model(inputs, decoder(Quantizer(6, 3)(encoder(inputs))))
     model.compile(keras.optimizers.Adam(1e-3, epsilon=1e-3), "mse")
@@ -105,7 +112,10 @@ def train_pixels(k):
     class Residual(layers.Layer):
         def __init__(self, filters):
             super().__init__()
-            self.one, self.two = layers.Conv2D(filters, 1, activation="relu"), layers.Conv2D(filters, 1, activation="relu")
+            self.one, self.two = (
+                layers.Conv2D(filters, 1, activation="relu"),
+                layers.Conv2D(filters, 1, activation="relu"),
+            )
             self.masked = Masked("B", filters=filters // 2, kernel_size=3, activation="relu", padding="same")
 
         def call(self, x):

@@ -90,7 +90,9 @@ class GraphAttention(layers.Layer):
 
     def build(self, input_shape):
         self.kernel = self.add_weight(shape=(input_shape[0][-1], self.units), regularizer="l2", name="kernel")
-        self.kernel_attention = self.add_weight(shape=(2 * self.units, 1), initializer="glorot_uniform", name="attention")
+        self.kernel_attention = self.add_weight(
+            shape=(2 * self.units, 1), initializer="glorot_uniform", name="attention"
+        )
 
     def call(self, inputs):
         nodes, edges = inputs
@@ -141,7 +143,11 @@ def molecules(size=4):
         indicator = tf.repeat(indices, n)
         shift = tf.pad(tf.cumsum(tf.cast(n, "int64"))[:-1], [(1, 0)])
         shift = tf.gather(shift, tf.repeat(indices, m))
-        pairs = pairs.merge_dims(0, 1).to_tensor() if isinstance(pairs.merge_dims(0, 1), tf.RaggedTensor) else pairs.merge_dims(0, 1)
+        pairs = (
+            pairs.merge_dims(0, 1).to_tensor()
+            if isinstance(pairs.merge_dims(0, 1), tf.RaggedTensor)
+            else pairs.merge_dims(0, 1)
+        )
         return (atoms.merge_dims(0, 1), bonds.merge_dims(0, 1), pairs + shift[:, None], indicator), y
 
     y = integers(2, 18, 1, seed=9)
@@ -198,7 +204,11 @@ def train_message_passing(k):
         def __init__(self, dim, size):
             super().__init__()
             self.partition, self.attention = Partition(size), layers.MultiHeadAttention(2, dim)
-            self.dense, self.norm, self.pool = layers.Dense(dim, "relu"), layers.LayerNormalization(), layers.GlobalAveragePooling1D()
+            self.dense, self.norm, self.pool = (
+                layers.Dense(dim, "relu"),
+                layers.LayerNormalization(),
+                layers.GlobalAveragePooling1D(),
+            )
 
         def call(self, inputs):
             x = self.partition(inputs)

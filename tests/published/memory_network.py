@@ -43,7 +43,9 @@ def train_hops(k):
             return ops.matmul(u, ops.transpose(self.words[-1].embeddings))
 
     model = Hops()
-    model.compile(keras.optimizers.Adam(1e-2, epsilon=1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        keras.optimizers.Adam(1e-2, epsilon=1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
     return fit(model, batches((STORY, QUESTION), ANSWER))
 
 
@@ -66,7 +68,9 @@ def train_written(k):
                 address = tf.nn.softmax(now @ tf.convert_to_tensor(self.key))
                 read = tf.einsum("nk,nkd->nd", address, memory)
                 new = tf.tanh(now @ tf.convert_to_tensor(self.value)) - 0.5 * read
-                memory = tf.cond(t % 2 == 0, lambda: memory + address[:, :, None] * new[:, None, :], lambda: memory * 0.9)
+                memory = tf.cond(
+                    t % 2 == 0, lambda: memory + address[:, :, None] * new[:, None, :], lambda: memory * 0.9
+                )
                 return t + 1, memory, reads.write(t, read)
 
             _, memory, reads = tf.while_loop(lambda t, *_: t < steps, body, (0, memory, reads))

@@ -81,7 +81,9 @@ def train_margins(k):
             self.classes, self.margin, self.scale = classes, margin, scale
 
         def build(self, shapes):
-            self.w = self.add_weight(shape=(shapes[0][-1], self.classes), regularizer=keras.regularizers.L2(1e-3), name="w")
+            self.w = self.add_weight(
+                shape=(shapes[0][-1], self.classes), regularizer=keras.regularizers.L2(1e-3), name="w"
+            )
 
         def call(self, inputs):
             x, y = inputs

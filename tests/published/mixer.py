@@ -51,7 +51,9 @@ def _train(k, blocks, dim=6, optimizer=None):
 class Mixer(layers.Layer):
     def __init__(self, patches, dim):
         super().__init__()
-        self.tokens = keras.Sequential([layers.Dense(patches, "gelu"), layers.Dense(patches), layers.Dropout(0.1, seed=1)])
+        self.tokens = keras.Sequential(
+            [layers.Dense(patches, "gelu"), layers.Dense(patches), layers.Dropout(0.1, seed=1)]
+        )
         self.channels = keras.Sequential([layers.Dense(dim, "gelu"), layers.Dense(dim), layers.Dropout(0.1, seed=2)])
         self.normalize = layers.LayerNormalization(epsilon=1e-6)
 
@@ -67,7 +69,9 @@ class Mixer(layers.Layer):
 class Fourier(layers.Layer):
     def __init__(self, dim):
         super().__init__()
-        self.ffn = keras.Sequential([layers.Dense(dim, activation="gelu"), layers.Dropout(0.1, seed=1), layers.Dense(dim)])
+        self.ffn = keras.Sequential(
+            [layers.Dense(dim, activation="gelu"), layers.Dropout(0.1, seed=1), layers.Dense(dim)]
+        )
         self.first, self.second = layers.LayerNormalization(epsilon=1e-6), layers.LayerNormalization(epsilon=1e-6)
 
     def call(self, inputs):
@@ -88,7 +92,10 @@ class Gated(layers.Layer):
         super().__init__()
         self.first = keras.Sequential([layers.Dense(2 * dim, activation="gelu"), layers.Dropout(0.1, seed=1)])
         self.second, self.spatial = layers.Dense(dim), layers.Dense(patches, bias_initializer="ones")
-        self.normalize, self.normalize2 = layers.LayerNormalization(epsilon=1e-6), layers.LayerNormalization(epsilon=1e-6)
+        self.normalize, self.normalize2 = (
+            layers.LayerNormalization(epsilon=1e-6),
+            layers.LayerNormalization(epsilon=1e-6),
+        )
 
     def call(self, inputs):
         u, v = tf.split(self.first(self.normalize(inputs)), num_or_size_splits=2, axis=2)
@@ -131,8 +138,12 @@ class Involution(layers.Layer):
 
     def call(self, x):
         kernel = ops.reshape(self.generate(x), (-1, *self.shape))
-        patches = ops.image.extract_patches(x, size=(self.size, self.size), strides=(1, 1), dilation_rate=(1, 1), padding="same")
-        patches = ops.reshape(patches, (-1, self.height, self.width, self.size**2, self.channel // self.group, self.group))
+        patches = ops.image.extract_patches(
+            x, size=(self.size, self.size), strides=(1, 1), dilation_rate=(1, 1), padding="same"
+        )
+        patches = ops.reshape(
+            patches, (-1, self.height, self.width, self.size**2, self.channel // self.group, self.group)
+        )
         x = ops.sum(ops.multiply(kernel, patches), axis=3)
         return ops.reshape(x, (-1, self.height, self.width, self.channel)), kernel
 
@@ -145,7 +156,12 @@ class Focal(layers.Layer):
         self.dim, self.levels = dim, levels
         self.initial, self.final = layers.Dense(2 * dim + levels + 1), layers.Conv2D(dim, 1)
         self.focals = [
-            keras.Sequential([layers.ZeroPadding2D(1 + i), layers.Conv2D(dim, 3 + 2 * i, activation="gelu", groups=dim, use_bias=False)])
+            keras.Sequential(
+                [
+                    layers.ZeroPadding2D(1 + i),
+                    layers.Conv2D(dim, 3 + 2 * i, activation="gelu", groups=dim, use_bias=False),
+                ]
+            )
             for i in range(levels)
         ]
 
@@ -171,5 +187,7 @@ def train_pictures(k):
     x = x + Focal(4)(x)
     x = layers.AveragePooling2D(3, 1, padding="same")(x) - x
     model = k.Model(images, layers.Dense(4, "softmax")(layers.GlobalAvgPool2D()(x)))
-    model.compile(keras.optimizers.Adam(1e-3, epsilon=1e-3), keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"])
+    model.compile(
+        keras.optimizers.Adam(1e-3, epsilon=1e-3), keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"]
+    )
     return fit(model, batches(X, Y), evaluate=(X, Y))

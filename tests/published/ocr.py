@@ -14,7 +14,9 @@ def body(inputs, classes):
     x = layers.Conv2D(4, 3, activation="relu", kernel_initializer="he_normal", padding="same", name="conv")(inputs)
     x = layers.MaxPooling2D((2, 2), name="pool")(x)
     x = layers.Dense(6, activation="relu")(layers.Reshape((6, 8))(x))
-    x = layers.Bidirectional(layers.LSTM(4, return_sequences=True, dropout=0.25, seed=1))(layers.Dropout(0.2, seed=2)(x))
+    x = layers.Bidirectional(layers.LSTM(4, return_sequences=True, dropout=0.25, seed=1))(
+        layers.Dropout(0.2, seed=2)(x)
+    )
     return layers.Dense(classes, activation="softmax", name="softmax")(x)
 
 

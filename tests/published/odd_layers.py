@@ -80,7 +80,12 @@ def train_variables(k):
     model = Model()
     model.compile("adam", "mse")
     seen = fit(model, batches(X, Y))
-    return {**seen, "calls": int(model.odd.calls), "v": model.odd.v.numpy(), "evaluated": model.evaluate(X, Y, verbose=0)}
+    return {
+        **seen,
+        "calls": int(model.odd.calls),
+        "v": model.odd.v.numpy(),
+        "evaluated": model.evaluate(X, Y, verbose=0),
+    }
 
 
 def train_masks(k):
@@ -136,7 +141,9 @@ def train_control(k):
 
         def call(self, x, training=False):
             x = ops.fori_loop(0, 3, lambda i, a: ops.tanh(ops.matmul(a, self.u)) + x, x)
-            _, x = ops.scan(lambda carry, a: (carry * 0.5 + a * self.w,) * 2, ops.zeros_like(x[:, 0]), ops.transpose(x, (1, 0, 2)))
+            _, x = ops.scan(
+                lambda carry, a: (carry * 0.5 + a * self.w,) * 2, ops.zeros_like(x[:, 0]), ops.transpose(x, (1, 0, 2))
+            )
             x = ops.transpose(x, (1, 0, 2))
             x = ops.cond(ops.sum(x) > 0, lambda: x * self.w, lambda: x + self.w)
             x = ops.map(lambda a: a * ops.sigmoid(self.w), x)
@@ -155,7 +162,9 @@ def train_control(k):
     inputs = keras.Input((5, 4))
     h = Control()(inputs)
     flat = layers.Flatten()(h)
-    model = k.Model(inputs, [layers.Dense(2, name="task")(flat), layers.Dense(1, "sigmoid", name="domain")(Reversal()(flat))])
+    model = k.Model(
+        inputs, [layers.Dense(2, name="task")(flat), layers.Dense(1, "sigmoid", name="domain")(Reversal()(flat))]
+    )
     model.compile(keras.optimizers.SGD(0.02), ["mse", "binary_crossentropy"], loss_weights=[1.0, 0.5])
     return fit(model, batches(X, (Y, (Y[:, :1] > 0).astype("float32"))))
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers, ops
+from keras import layers
 
 from tests.published import batches, fit, numbers
 
@@ -63,7 +63,9 @@ def train_in_call(k):
             return {"u": u, "residual": du + self.decay * u, "energy": dv}
 
     model = Equation()
-    model.compile("sgd", {"u": "mse", "residual": "mse", "energy": "mae"}, loss_weights={"u": 1.0, "residual": 0.5, "energy": 0.1})
+    model.compile(
+        "sgd", {"u": "mse", "residual": "mse", "energy": "mae"}, loss_weights={"u": 1.0, "residual": 0.5, "energy": 0.1}
+    )
     zeros = np.zeros_like(T)
     return fit(model, T, {"u": np.exp(-T), "residual": zeros, "energy": zeros}, batch_size=6)
 

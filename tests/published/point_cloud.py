@@ -36,7 +36,10 @@ def tnet(inputs, features, regularizer, bn=True):
     bias = keras.initializers.Constant(ops.reshape(ops.eye(features), (-1,)))
     x = layers.GlobalMaxPooling1D()(conv(conv(inputs, 6, bn), 8, bn))
     x = layers.Dense(
-        features * features, kernel_initializer="zeros", bias_initializer=bias, activity_regularizer=regularizer(features)
+        features * features,
+        kernel_initializer="zeros",
+        bias_initializer=bias,
+        activity_regularizer=regularizer(features),
     )(layers.Dense(6, "relu")(x))
     return layers.Dot(axes=(2, 1))([inputs, layers.Reshape((features, features))(x)])
 
@@ -53,7 +56,9 @@ def build(k, regularizer, bn=True):
 def train(k):
     model = build(k, BatchedOrthogonal)
     model.compile(
-        keras.optimizers.Adam(1e-3, epsilon=1e-3), "sparse_categorical_crossentropy", metrics=["sparse_categorical_accuracy"]
+        keras.optimizers.Adam(1e-3, epsilon=1e-3),
+        "sparse_categorical_crossentropy",
+        metrics=["sparse_categorical_accuracy"],
     )
     return fit(model, batches(POINTS, LABELS), evaluate=(POINTS, LABELS))
 
@@ -73,6 +78,8 @@ def train_segmentation(k):
     tiled = layers.Lambda(lambda x: ops.tile(x, (1, 8, 1)), output_shape=(8, 7))(b)
     x = conv(layers.Concatenate()([a, tiled]), 6)
     model = k.Model(inputs, layers.Conv1D(4, 1, activation="softmax")(x))
-    model.compile(keras.optimizers.Adam(1e-3, epsilon=1e-3), keras.losses.CategoricalCrossentropy(), metrics=["accuracy"])
+    model.compile(
+        keras.optimizers.Adam(1e-3, epsilon=1e-3), keras.losses.CategoricalCrossentropy(), metrics=["accuracy"]
+    )
     y = keras.utils.to_categorical(integers(4, 22, 8, seed=2), 4)
     return fit(model, batches(POINTS, y, abs(numbers(22, 8, seed=3))))

@@ -67,7 +67,11 @@ def train_two_towers(k):
 def train_ranking(k):
     """Pairs of a liked and another item, in a `train_step`-less ranking loss; shared towers; strings looked up inside."""
     names = np.array([f"user {i}" for i in range(USERS)])
-    user, liked, other = keras.Input((1,), dtype="string"), keras.Input((), dtype="int32"), keras.Input((), dtype="int32")
+    user, liked, other = (
+        keras.Input((1,), dtype="string"),
+        keras.Input((), dtype="int32"),
+        keras.Input((), dtype="int32"),
+    )
     lookup = layers.StringLookup(vocabulary=list(names[:-2]), mask_token=None)
     embedding = layers.Embedding(ITEMS, 4, name="items")
     u = layers.Flatten()(layers.Embedding(lookup.vocabulary_size(), 4, name="users")(lookup(user)))
@@ -92,7 +96,9 @@ def train_behaviour_sequence(k):
     x = layers.LayerNormalization()(layers.Add()([layers.Dense(6)(layers.LeakyReLU()(x1)), x1]))
     h = layers.Concatenate()([layers.Flatten()(x), layers.Normalization(mean=0.5, variance=2.0)(age)])
     model = k.Model({"past": past, "rated": rated, "target": target, "age": age}, layers.Dense(1)(h))
-    model.compile(keras.optimizers.Adagrad(0.01), keras.losses.MeanSquaredError(), metrics=[keras.metrics.MeanAbsoluteError()])
+    model.compile(
+        keras.optimizers.Adagrad(0.01), keras.losses.MeanSquaredError(), metrics=[keras.metrics.MeanAbsoluteError()]
+    )
     x = {
         "past": integers(ITEMS, 33, 4).astype("int32"),
         "rated": numbers(33, 4),

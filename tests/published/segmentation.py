@@ -14,11 +14,15 @@ def unet(k):
     x = layers.Activation("relu")(layers.BatchNormalization()(layers.Conv2D(4, 3, strides=2, padding="same")(inputs)))
     previous = x
     for filters in (5, 6):
-        x = layers.BatchNormalization()(layers.SeparableConv2D(filters, 3, padding="same")(layers.Activation("relu")(x)))
+        x = layers.BatchNormalization()(
+            layers.SeparableConv2D(filters, 3, padding="same")(layers.Activation("relu")(x))
+        )
         x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
         x = previous = layers.add([x, layers.Conv2D(filters, 1, strides=2, padding="same")(previous)])
     for filters in (6, 5, 4):
-        x = layers.BatchNormalization()(layers.Conv2DTranspose(filters, 3, padding="same")(layers.Activation("relu")(x)))
+        x = layers.BatchNormalization()(
+            layers.Conv2DTranspose(filters, 3, padding="same")(layers.Activation("relu")(x))
+        )
         x = layers.UpSampling2D(2)(x)
         x = previous = layers.add([x, layers.Conv2D(filters, 1, padding="same")(layers.UpSampling2D(2)(previous))])
     return k.Model(inputs, layers.Conv2D(3, 3, activation="softmax", padding="same")(x))
@@ -35,7 +39,9 @@ def train_weighted(k):
 
     def loss(y, p):
         y = tf.one_hot(tf.cast(tf.squeeze(y, -1), "int32"), 3)
-        dice = 1 - tf.reduce_mean(2 * tf.reduce_sum(y * p, axis=(1, 2)) / (tf.reduce_sum(y + p, axis=(1, 2)) + 1e-3), axis=-1)
+        dice = 1 - tf.reduce_mean(
+            2 * tf.reduce_sum(y * p, axis=(1, 2)) / (tf.reduce_sum(y + p, axis=(1, 2)) + 1e-3), axis=-1
+        )
         return keras.losses.categorical_crossentropy(y, p) + dice[:, None, None]
 
     model = unet(k)
@@ -48,7 +54,9 @@ def train_pyramid(k):
     keras.config.set_dtype_policy("mixed_bfloat16")
 
     def block(x, filters=4, size=3, rate=1):
-        x = layers.Conv2D(filters, size, dilation_rate=rate, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
+        x = layers.Conv2D(
+            filters, size, dilation_rate=rate, padding="same", use_bias=False, kernel_initializer="he_normal"
+        )(x)
         return ops.nn.relu(layers.BatchNormalization()(x))
 
     inputs = keras.Input((8, 8, 3))
@@ -82,7 +90,9 @@ def train_refined(k):
     inputs = keras.Input((8, 8, 3))
     a = layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
     b = layers.Conv2D(4, 3, padding="same", activation="relu")(layers.MaxPool2D(2)(a))
-    out_b = layers.Activation("sigmoid", name="coarse")(layers.UpSampling2D(2, interpolation="bilinear")(layers.Conv2D(1, 3, padding="same")(b)))
+    out_b = layers.Activation("sigmoid", name="coarse")(
+        layers.UpSampling2D(2, interpolation="bilinear")(layers.Conv2D(1, 3, padding="same")(b))
+    )
     out_a = layers.Conv2D(1, 3, padding="same", activation="sigmoid", name="fine")(layers.Concatenate()([a, out_b]))
     model = k.Model(inputs, [out_a, out_b])
     model.compile(keras.optimizers.Adam(1e-2, epsilon=1e-3), Basnet(), metrics=[["mae"], ["mae"]])

@@ -32,10 +32,13 @@ def train(k):
 
 def train_with_attention(k):
     """Embeddings with masks, a bidirectional encoder, additive attention; the loss ignores padding; dict of inputs."""
-    source, target = keras.Input((None,), dtype="int32", name="source"), keras.Input((None,), dtype="int32", name="target")
-    context, *states = layers.Bidirectional(layers.GRU(4, return_sequences=True, return_state=True, dropout=0.1, seed=3))(
-        layers.Embedding(9, 5, mask_zero=True)(source)
+    source, target = (
+        keras.Input((None,), dtype="int32", name="source"),
+        keras.Input((None,), dtype="int32", name="target"),
     )
+    context, *states = layers.Bidirectional(
+        layers.GRU(4, return_sequences=True, return_state=True, dropout=0.1, seed=3)
+    )(layers.Embedding(9, 5, mask_zero=True)(source))
     h = layers.GRU(8, return_sequences=True)(
         layers.Embedding(7, 5, mask_zero=True)(target), initial_state=layers.Concatenate()(states)
     )
@@ -85,5 +88,7 @@ def train_subclassed(k):
             return self.decoder(target, list(self.encoder(source)))
 
     model = Model()
-    model.compile(keras.optimizers.SGD(0.3), keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0))
+    model.compile(
+        keras.optimizers.SGD(0.3), keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0)
+    )
     return fit(model, (SOURCE, TARGET[:, :4]), TARGET[:, 1:], batch_size=6)

@@ -1,5 +1,7 @@
 """A transformer written by hand: positions, masks through `compute_mask` and `mask=` arguments, causal masks."""
 
+import contextlib
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -43,7 +45,10 @@ class Encoder(layers.Layer):
 class Decoder(layers.Layer):
     def __init__(self, dim, heads, **options):
         super().__init__(**options)
-        self.own, self.cross = layers.MultiHeadAttention(heads, dim), layers.MultiHeadAttention(heads, dim, dropout=0.1, seed=3)
+        self.own, self.cross = (
+            layers.MultiHeadAttention(heads, dim),
+            layers.MultiHeadAttention(heads, dim, dropout=0.1, seed=3),
+        )
         self.dense = keras.Sequential([layers.Dense(2 * dim, activation="relu"), layers.Dense(dim)])
         self.norms = [layers.LayerNormalization() for _ in range(3)]
         self.supports_masking = True
@@ -57,7 +62,9 @@ class Decoder(layers.Layer):
             padding = ops.minimum(ops.cast(own[:, None, :], "int32"), causal) if own is not None else causal
             source_padding = source[:, None, :] if source is not None else None
         h = self.norms[0](x + self.own(query=x, value=x, key=x, attention_mask=padding))
-        c, scores = self.cross(query=h, value=encoded, key=encoded, attention_mask=source_padding, return_attention_scores=True)
+        c, scores = self.cross(
+            query=h, value=encoded, key=encoded, attention_mask=source_padding, return_attention_scores=True
+        )
         h = self.norms[1](h + c)
         return self.norms[2](h + self.dense(h))
 
@@ -70,7 +77,10 @@ class Decoder(layers.Layer):
 
 
 def build(k, length=None):
-    source, target = keras.Input((length,), dtype="int64", name="source"), keras.Input((length,), dtype="int64", name="target")
+    source, target = (
+        keras.Input((length,), dtype="int64", name="source"),
+        keras.Input((length,), dtype="int64", name="target"),
+    )
     encoded = Encoder(6, 2)(PositionalEmbedding(6, 9, 6)(source))
     encoder = k.Model(source, encoded, name="encoder")
     x = Decoder(6, 2)([PositionalEmbedding(6, 8, 6)(target), encoder(source)])
@@ -81,7 +91,11 @@ def build(k, length=None):
 def train(k):
     """Masks travel with the tensors; Keras's loss sees them; the last batch is uneven."""
     model = build(k)
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(ignore_class=0), metrics=["accuracy"])
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(ignore_class=0),
+        metrics=["accuracy"],
+    )
     data = batches({"source": SOURCE, "target": TARGET[:, :-1]}, TARGET[:, 1:], size=6)
     return fit(model, data, validation_data=data)
 
@@ -101,7 +115,11 @@ def train_scheduled(k):
     class Positions(layers.Layer):
         def __init__(self, vocabulary, dim):
             super().__init__()
-            self.dim, self.embedding, self.table = dim, layers.Embedding(vocabulary, dim, mask_zero=True), sines(16, dim)
+            self.dim, self.embedding, self.table = (
+                dim,
+                layers.Embedding(vocabulary, dim, mask_zero=True),
+                sines(16, dim),
+            )
 
         def compute_mask(self, *args, **kwargs):
             return self.embedding.compute_mask(*args, **kwargs)
@@ -139,10 +157,8 @@ def train_scheduled(k):
         def call(self, x, training=False):
             x = self.positions(x)
             logits = self.out(self.norm(self.add([x, self.attention(x)])))
-            try:
+            with contextlib.suppress(AttributeError):
                 del logits._keras_mask
-            except AttributeError:
-                pass
             return logits
 
     def masked_loss(label, pred):

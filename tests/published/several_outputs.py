@@ -13,9 +13,18 @@ PRIORITY, DEPARTMENT = numbers(23, 1, seed=2), np.eye(4, dtype="float32")[intege
 
 def train(k):
     """Tickets: two texts and tags in, a priority and a department out; targets and sample weights as dictionaries."""
-    title, body, tags = keras.Input((None,), name="title"), keras.Input((None,), name="body"), keras.Input((3,), name="tags")
-    x = layers.concatenate([layers.LSTM(4)(layers.Embedding(9, 5)(title)), layers.LSTM(3)(layers.Embedding(9, 5)(body)), tags])
-    model = k.Model([title, body, tags], {"priority": layers.Dense(1, name="priority")(x), "department": layers.Dense(4, name="department")(x)})
+    title, body, tags = (
+        keras.Input((None,), name="title"),
+        keras.Input((None,), name="body"),
+        keras.Input((3,), name="tags"),
+    )
+    x = layers.concatenate(
+        [layers.LSTM(4)(layers.Embedding(9, 5)(title)), layers.LSTM(3)(layers.Embedding(9, 5)(body)), tags]
+    )
+    model = k.Model(
+        [title, body, tags],
+        {"priority": layers.Dense(1, name="priority")(x), "department": layers.Dense(4, name="department")(x)},
+    )
     model.compile(
         keras.optimizers.RMSprop(1e-3, epsilon=1e-3),
         {
@@ -60,7 +69,9 @@ def train_nested(k):
 
     model = Nested()
     model.compile(
-        "adam", loss={"pair": ("mse", keras.losses.CategoricalCrossentropy(from_logits=True)), "aside": None}, steps_per_execution=2
+        "adam",
+        loss={"pair": ("mse", keras.losses.CategoricalCrossentropy(from_logits=True)), "aside": None},
+        steps_per_execution=2,
     )
     x = {"first": numbers(23, 3), "rest": (numbers(23, 3, seed=5), numbers(23, 3, seed=6))}
     return fit(model, batches(x, {"pair": (PRIORITY, DEPARTMENT), "aside": numbers(23, 4)}))
@@ -72,7 +83,10 @@ def train_detection(k):
     class Head(layers.Layer):
         def __init__(self, filters):
             super().__init__()
-            self.conv, self.out = layers.Conv2D(4, 3, padding="same", activation="relu"), layers.Conv2D(filters, 3, padding="same")
+            self.conv, self.out = (
+                layers.Conv2D(4, 3, padding="same", activation="relu"),
+                layers.Conv2D(filters, 3, padding="same"),
+            )
             self.filters = filters
 
         def call(self, x):
@@ -93,7 +107,10 @@ def train_detection(k):
         def call(self, y_true, y_pred):
             y_pred = tf.cast(y_pred, tf.float32)
             box, scores = y_true[:, :, :4], tf.one_hot(tf.cast(y_true[:, :, 4], tf.int32), depth=3, dtype=tf.float32)
-            positive, ignored = tf.cast(y_true[:, :, 4] > -1.0, tf.float32), tf.cast(y_true[:, :, 4] == -2.0, tf.float32)
+            positive, ignored = (
+                tf.cast(y_true[:, :, 4] > -1.0, tf.float32),
+                tf.cast(y_true[:, :, 4] == -2.0, tf.float32),
+            )
             cross = tf.nn.sigmoid_cross_entropy_with_logits(labels=scores, logits=y_pred[:, :, 4:])
             p = tf.nn.sigmoid(y_pred[:, :, 4:])
             alpha, pt = tf.where(tf.equal(scores, 1.0), 0.25, 0.75), tf.where(tf.equal(scores, 1.0), p, 1 - p)
@@ -104,7 +121,9 @@ def train_detection(k):
             focal = tf.where(tf.equal(ignored, 1.0), 0.0, focal)
             smooth = tf.where(tf.equal(positive, 1.0), smooth, 0.0)
             normalizer = tf.reduce_sum(positive, axis=-1)
-            return tf.math.divide_no_nan(tf.reduce_sum(focal, -1), normalizer) + tf.math.divide_no_nan(tf.reduce_sum(smooth, -1), normalizer)
+            return tf.math.divide_no_nan(tf.reduce_sum(focal, -1), normalizer) + tf.math.divide_no_nan(
+                tf.reduce_sum(smooth, -1), normalizer
+            )
 
     class Detector(k.Model):
         def __init__(self):

@@ -62,7 +62,9 @@ def train_light(k):
     class Spatial(keras.losses.Loss):
         def __init__(self):
             super().__init__(reduction="none")
-            self.right = tf.constant([[[[0.0]], [[0.0]], [[0.0]]], [[[0.0]], [[1.0]], [[-1.0]]], [[[0.0]], [[0.0]], [[0.0]]]])
+            self.right = tf.constant(
+                [[[[0.0]], [[0.0]], [[0.0]]], [[[0.0]], [[1.0]], [[-1.0]]], [[[0.0]], [[0.0]], [[0.0]]]]
+            )
 
         def call(self, y_true, y_pred):
             a, b = (ops.average_pool(ops.mean(y, 3, keepdims=True), 2, padding="valid") for y in (y_true, y_pred))

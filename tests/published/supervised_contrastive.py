@@ -39,7 +39,9 @@ def train(k):
     x = keras.Input((10,))
     h = layers.Dropout(0.3, seed=2)(base(x))
     classifier = k.Model(x, layers.Dense(3, "softmax")(layers.Dense(6, "relu")(h)))
-    classifier.compile(keras.optimizers.Adam(1e-2, epsilon=1e-3), keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"])
+    classifier.compile(
+        keras.optimizers.Adam(1e-2, epsilon=1e-3), keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"]
+    )
     return {"first": first, "second": fit(classifier, X, Y, batch_size=7, evaluate=(X, Y))}
 
 

@@ -29,7 +29,9 @@ class WindowAttention(layers.Layer):
         self.dropout = layers.Dropout(0.1, seed=1)
         grid = np.stack(np.meshgrid(np.arange(window), np.arange(window), indexing="ij")).reshape(2, -1)
         relative = (grid[:, :, None] - grid[:, None, :]).transpose(1, 2, 0) + window - 1
-        self.index = keras.Variable(relative[..., 0] * (2 * window - 1) + relative[..., 1], dtype="int32", trainable=False)
+        self.index = keras.Variable(
+            relative[..., 0] * (2 * window - 1) + relative[..., 1], dtype="int32", trainable=False
+        )
 
     def build(self, shape):
         self.table = self.add_weight(shape=((2 * self.window - 1) ** 2, self.heads), initializer="zeros", name="table")
@@ -61,7 +63,9 @@ class Swin(layers.Layer):
         self.norms = [layers.LayerNormalization(epsilon=1e-5), layers.LayerNormalization(epsilon=1e-5)]
         self.attention = WindowAttention(dim, window, heads)
         self.drop = layers.Dropout(0.1, noise_shape=(None, 1, 1), seed=3)
-        self.mlp = keras.Sequential([layers.Dense(8), layers.Activation("gelu"), layers.Dropout(0.1, seed=2), layers.Dense(dim)])
+        self.mlp = keras.Sequential(
+            [layers.Dense(8), layers.Activation("gelu"), layers.Dropout(0.1, seed=2), layers.Dense(dim)]
+        )
 
     def build(self, shape):
         self.mask = None
@@ -87,7 +91,9 @@ class Swin(layers.Layer):
             x = ops.roll(x, shift=[-self.shift, -self.shift], axis=[1, 2])
         windows = ops.reshape(partition(x, self.window), (-1, self.window**2, channels))
         windows = self.attention(windows, mask=self.mask)
-        x = reverse(ops.reshape(windows, (-1, self.window, self.window, channels)), self.window, height, width, channels)
+        x = reverse(
+            ops.reshape(windows, (-1, self.window, self.window, channels)), self.window, height, width, channels
+        )
         if self.shift:
             x = ops.roll(x, shift=[self.shift, self.shift], axis=[1, 2])
         x = skip + self.drop(ops.reshape(x, (-1, height * width, channels)), training=training)

@@ -71,7 +71,11 @@ def train(k):
     inputs = features()
     x = VariableSelection(4, 5, 0.15)(encoded(inputs, 5))
     model = k.Model(inputs, layers.Dense(1, activation="sigmoid")(x))
-    model.compile(keras.optimizers.Adam(1e-2, epsilon=1e-3), keras.losses.BinaryCrossentropy(), metrics=[keras.metrics.BinaryAccuracy(name="accuracy")])
+    model.compile(
+        keras.optimizers.Adam(1e-2, epsilon=1e-3),
+        keras.losses.BinaryCrossentropy(),
+        metrics=[keras.metrics.BinaryAccuracy(name="accuracy")],
+    )
     data = batches({"age": AGE, "income": INCOME, "city": CITY, "kind": KIND}, Y, abs(numbers(23, seed=5)))
     return fit(model, data, validation_data=data)
 
@@ -104,7 +108,9 @@ def train_decision_forest(k):
             self.depth, self.leaves, self.classes = depth, 2**depth, classes
             chosen = np.random.default_rng(seed).choice(np.arange(features), 3, replace=False)
             self.mask = np.eye(features, dtype="float32")[chosen]
-            self.pi = self.add_weight(shape=(self.leaves, classes), initializer="random_normal", trainable=True, name="pi")
+            self.pi = self.add_weight(
+                shape=(self.leaves, classes), initializer="random_normal", trainable=True, name="pi"
+            )
             self.decide = layers.Dense(self.leaves, activation="sigmoid", name="decision")
 
         def call(self, x):
@@ -132,5 +138,9 @@ def train_decision_forest(k):
             return outputs / len(self.trees)
 
     model = Forest()
-    model.compile(keras.optimizers.SGD(0.3), keras.losses.SparseCategoricalCrossentropy(), metrics=[keras.metrics.SparseCategoricalAccuracy()])
+    model.compile(
+        keras.optimizers.SGD(0.3),
+        keras.losses.SparseCategoricalCrossentropy(),
+        metrics=[keras.metrics.SparseCategoricalAccuracy()],
+    )
     return fit(model, batches(numbers(23, 6), Y))

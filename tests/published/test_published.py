@@ -9,6 +9,8 @@ from tests.equality import compare
 
 TOLERANCE = 1e-5
 """Single precision, over some 20 steps."""
+HALF_PRECISION = 1e-3
+"""Under `mixed_float16`, where stock Keras run eagerly and stock Keras compiled are 2e-4 apart."""
 FAST = ("contrastive", "tabular")
 """Those that are part of every run."""
 
@@ -29,4 +31,5 @@ def test_trains_as_stock_keras(train):
     stock = compare.run(train, compare.STOCK)
     assert "error" not in stock, stock["error"]
     ours = compare.run(train, compare.SUBJECTS["backprop"])
-    assert compare.differences(ours, stock, TOLERANCE) == []
+    tolerance = HALF_PRECISION if train.__name__ == "train_mixed_precision" else TOLERANCE
+    assert compare.differences(ours, stock, tolerance) == []

@@ -71,7 +71,9 @@ def train_graph(k):
     class GraphConvolution(layers.Layer):
         def __init__(self, units):
             super().__init__()
-            self.weight = tf.Variable(keras.initializers.GlorotUniform(seed=1)(shape=(1, units)), dtype="float32", trainable=True)
+            self.weight = tf.Variable(
+                keras.initializers.GlorotUniform(seed=1)(shape=(1, units)), dtype="float32", trainable=True
+            )
             self.mix = self.add_weight(shape=(1, units), initializer="ones", name="mix")
             self.activation = layers.ReLU()
 
@@ -110,7 +112,9 @@ def train_convolutions(k):
 
         def call(self, x):
             x = keras.ops.mean(x, axis=-1)
-            return ops.concatenate([ops.expand_dims(self.w0 * x + self.b0, -1), ops.expand_dims(ops.sin(x * self.w + self.b), -1)], -1)
+            return ops.concatenate(
+                [ops.expand_dims(self.w0 * x + self.b0, -1), ops.expand_dims(ops.sin(x * self.w + self.b), -1)], -1
+            )
 
     class WeightNormalised(layers.Wrapper):
         def build(self, shape):
@@ -129,7 +133,9 @@ def train_convolutions(k):
     skips = []
     for rate in (1, 2):
         gate = layers.Conv1D(4, 2, padding="causal", dilation_rate=rate, activation="sigmoid")(x)
-        skip = layers.SpatialDropout1D(0.2, seed=rate)(layers.Conv1D(4, 2, padding="causal", dilation_rate=rate, activation="tanh")(x) * gate)
+        skip = layers.SpatialDropout1D(0.2, seed=rate)(
+            layers.Conv1D(4, 2, padding="causal", dilation_rate=rate, activation="tanh")(x) * gate
+        )
         skips.append(skip)
         x = x + layers.Conv1D(4, 1)(skip)
     x = layers.ReLU()(layers.Add()(skips))
@@ -157,7 +163,9 @@ def train_frames(k):
 def train_film_classifier(k):
     """A convolutional network at each time, a mask that says which frames are there, two recurrent layers."""
     frames, mask = keras.Input((4, 5, 5, 1)), keras.Input((4,), dtype="bool")
-    per_frame = keras.Sequential([keras.Input((5, 5, 1)), layers.Conv2D(3, 3, activation="relu"), layers.BatchNormalization(), layers.Flatten()])
+    per_frame = keras.Sequential(
+        [keras.Input((5, 5, 1)), layers.Conv2D(3, 3, activation="relu"), layers.BatchNormalization(), layers.Flatten()]
+    )
     x = layers.TimeDistributed(per_frame)(frames)
     x = layers.GRU(4, return_sequences=True)(x, mask=mask)
     x = layers.GRU(3)(x)

@@ -134,7 +134,11 @@ def train_masked_autoencoder(k):
         def __init__(self):
             super().__init__()
             self.patches, self.encode = Patches(2), PatchEncoder(6)
-            self.block, self.norm, self.decoder = layers.MultiHeadAttention(2, 3), layers.LayerNormalization(), layers.Dense(12)
+            self.block, self.norm, self.decoder = (
+                layers.MultiHeadAttention(2, 3),
+                layers.LayerNormalization(),
+                layers.Dense(12),
+            )
 
         def call(self, images):
             patches = self.patches(images)

@@ -37,13 +37,19 @@ def inputs():
 def train(k):
     x = inputs()
     crossed = layers.HashedCrossing(8, output_mode="one_hot")((x["a"], x["b"]))
-    wide = layers.concatenate([layers.CategoryEncoding(5, "one_hot")(x["a"]), layers.CategoryEncoding(4, "one_hot")(x["b"]), crossed])
+    wide = layers.concatenate(
+        [layers.CategoryEncoding(5, "one_hot")(x["a"]), layers.CategoryEncoding(4, "one_hot")(x["b"]), crossed]
+    )
     wide = layers.BatchNormalization()(wide)
     deep = layers.concatenate([layers.Embedding(5, 2)(x["a"]), layers.Embedding(4, 2)(x["b"]), x["numeric"]])
     for units in (6, 4):
         deep = layers.Dropout(0.1, seed=units)(layers.ReLU()(layers.BatchNormalization()(layers.Dense(units)(deep))))
     model = k.Model(x, layers.Dense(3, activation="softmax")(layers.concatenate([wide, deep])))
-    model.compile(keras.optimizers.Adam(1e-2, epsilon=1e-3), keras.losses.SparseCategoricalCrossentropy(), metrics=[keras.metrics.SparseCategoricalAccuracy()])
+    model.compile(
+        keras.optimizers.Adam(1e-2, epsilon=1e-3),
+        keras.losses.SparseCategoricalCrossentropy(),
+        metrics=[keras.metrics.SparseCategoricalAccuracy()],
+    )
     return fit(model, Table(), validation_data=Table())
 
 
@@ -55,7 +61,9 @@ def train_cross(k):
         units = cross.shape[-1]
         cross = x0 * layers.Dense(units)(cross) + cross
     deep = layers.Dense(4, "relu")(x0)
-    model = k.Model(x, layers.Dense(3, activation="softmax")(layers.concatenate([layers.BatchNormalization()(cross), deep])))
+    model = k.Model(
+        x, layers.Dense(3, activation="softmax")(layers.concatenate([layers.BatchNormalization()(cross), deep]))
+    )
     model.compile("nadam", "sparse_categorical_crossentropy", weighted_metrics=["accuracy"])
     return fit(model, Table(weighted=True))
 
@@ -79,7 +87,13 @@ def train_factorisation(k):
 
     model = Machine()
     model.compile("adamax", keras.losses.BinaryCrossentropy(from_logits=True))
-    return fit(model, {"numeric": NUMERIC, "a": A, "b": B}, (Y > 0).astype("float32")[:, None], batch_size=5, class_weight={0: 1, 1: 3})
+    return fit(
+        model,
+        {"numeric": NUMERIC, "a": A, "b": B},
+        (Y > 0).astype("float32")[:, None],
+        batch_size=5,
+        class_weight={0: 1, 1: 3},
+    )
 
 
 def train_experts(k):
@@ -92,7 +106,10 @@ def train_experts(k):
         outputs[task] = head(ops.einsum("ne,neu->nu", gate, experts))
     model = k.Model(x, outputs)
     model.compile(
-        "sgd", {"click": "binary_crossentropy", "price": "huber"}, loss_weights={"click": 1.0, "price": 0.2}, metrics={"price": ["mae"]}
+        "sgd",
+        {"click": "binary_crossentropy", "price": "huber"},
+        loss_weights={"click": 1.0, "price": 0.2},
+        metrics={"price": ["mae"]},
     )
     y = {"click": (Y > 0).astype("float32")[:, None], "price": NUMERIC[:, :1]}
     weight = {"click": np.ones(23, "float32"), "price": abs(NUMERIC[:, 1])}
