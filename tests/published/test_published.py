@@ -26,7 +26,7 @@ def scripts():
             yield pytest.param(getattr(module, name), id=path.stem + name.removeprefix("train"), marks=marks)
 
 
-@pytest.mark.parametrize("train", scripts())
+@pytest.mark.parametrize("train", [*scripts()])
 def test_trains_as_stock_keras(train):
     stock = compare.run(train, compare.STOCK)
     assert "error" not in stock, stock["error"]
