@@ -137,6 +137,7 @@ _NOT_FOLLOWED = frozenset(
         "ones",
         "ones_like",
         "pad",
+        "quantile",
         "ravel",
         "repeat",
         "reshape",
@@ -159,7 +160,7 @@ _NOT_FOLLOWED = frozenset(
 )
 """Functions of `keras.ops` that make and move tensors: their sizes may be tensors, which is not for an operation's constructor.
 
-And `conv_transpose`, whose operation Keras makes with two arguments exchanged.
+And `conv_transpose`, whose operation Keras makes with two arguments exchanged, and `quantile`, whose operation forgets `method`.
 """
 
 
@@ -253,7 +254,7 @@ def _symbolic_calls_of_tensors(follow):
 _stock_symbolic_call = keras.Operation.symbolic_call
 
 
-def _symbolic_call(self, *args, **kwargs):
+def _symbolic_call(self, /, *args, **kwargs):
     follow = getattr(_following, "follow", None)
     if follow is None or any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten((args, kwargs))):
         return _stock_symbolic_call(self, *args, **kwargs)
@@ -278,7 +279,7 @@ class _Switch:
     def __getattr__(self, name):
         return getattr(vars(self)["original"], name)
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, /, *args, **kwargs):
         return (self.stack[-1] if self.stack else self.original)(*args, **kwargs)
 
 

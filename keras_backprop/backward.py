@@ -15,7 +15,7 @@ from keras_backprop import replicas
 from keras_backprop.chain.examples import Contributions
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
-from keras_backprop.chain.weights import Reads, build, weights_as_they_are
+from keras_backprop.chain.weights import Reads, weights_as_they_are
 from keras_backprop.objective import record_objective
 from keras_backprop.weight_gradients import add, cast
 
@@ -51,7 +51,7 @@ def backward(model, x, y=None, sample_weight=None, training=True):
 
 
 def backward_pass(model, x, y, sample_weight, training=True, of_inputs=False, scaled=False, observers=()):
-    """Build, record the forward pass and the error, scale, sweep.
+    """Record the forward pass and the error, scale, sweep.
 
     Args:
         model: a compiled Keras model.
@@ -64,13 +64,12 @@ def backward_pass(model, x, y, sample_weight, training=True, of_inputs=False, sc
     Returns:
         A `Backward`.
     """
-    build(model, x)
-    weights = model.trainable_weights
     inputs = [tensor for tensor in keras.tree.flatten(x) if tensor is not None]
     floats = [tensor for tensor in inputs if tensor.dtype.is_floating] if of_inputs else []
-    with Record(weights, floats) as record:
+    with Record(model.trainable_weights, floats) as record:
         y_pred = record.run(model, x, **({"training": training} if model._call_has_training_arg else {}))
         objective = record_objective(model, record, x, y, y_pred, sample_weight, training)
+        record.weights = weights = model.trainable_weights  # those too that the call has built
     batch = [tensor for tensor in keras.tree.flatten((x, y, sample_weight)) if tensor is not None]
     scale = loss_scale(model.optimizer) if scaled else None
     upstream, same_values = Reads(record.timeline).before(times(scale, objective.upstream), weights)

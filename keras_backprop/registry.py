@@ -210,7 +210,7 @@ def refused(reason, *keys, runs_code=False):
 
         return Gradients(*[raise_error] * len(call.inputs))
 
-    def run(record, op, *args, **kwargs):
+    def run(record, op, /, *args, **kwargs):
         raise error(op.name)
 
     check_keys(keys)

@@ -215,6 +215,51 @@ def test_a_subclassed_model_expands():
     assert np.abs(model.scale.numpy()).min() > 0  # the weight inside exp(…) has moved
 
 
+def ragged(self, x):
+    return self.out(self.hidden(x.to_tensor(shape=(None, 6))))
+
+
+def decided_by_values(self, x):
+    return self.out(self.hidden(x) if float(keras.ops.sum(x)) > -1e9 else x)
+
+
+def counted(self, x):
+    self.calls = getattr(self, "calls", 0) + 1
+    return self.out(self.hidden(x))
+
+
+class BuildsInBuild(layers.Layer):
+    def build(self, input_shape):
+        self.dense, self.norm = layers.Dense(6, "relu"), layers.LayerNormalization()
+
+    def call(self, x):
+        return self.norm(self.dense(x))
+
+
+def built_late(self, x):
+    return self.out(self.hidden(x))
+
+
+@pytest.mark.parametrize("flagged", [False, True], ids=["unbuilt", "called-built"])
+@pytest.mark.parametrize("call", [ragged, decided_by_values, counted, built_late], ids=lambda call: call.__name__)
+def test_an_unbuilt_model_is_built_by_the_call_itself(call, flagged):
+    x, _, t = data(n=20)
+    if call is ragged:
+        x = tf.RaggedTensor.from_row_lengths(x.reshape(-1)[:60], [2, 3, 4] * 6 + [3, 3])
+    batches = tf.data.Dataset.from_tensor_slices((x, t[:, None])).batch(6)
+    seen = []
+    for cls in (keras.Model, BackpropModel):
+        keras.utils.set_random_seed(2)
+        model = type("Model", (cls,), {"call": call})()
+        model.hidden, model.out = BuildsInBuild() if call is built_late else layers.Dense(6, "tanh"), layers.Dense(1)
+        model.built = flagged
+        model.compile("sgd", "mse", run_eagerly=call is decided_by_values)
+        model.fit(batches, epochs=2, shuffle=False, verbose=0)
+        seen.append([getattr(model, "calls", 0), *model.get_weights()])
+    for stock, ours in zip(*seen, strict=True):
+        np.testing.assert_allclose(ours, stock, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["functional", "sequential", "subclassed"])
 def test_from_keras_shares_the_layers(kind):
     x, _, t = data(n=64)

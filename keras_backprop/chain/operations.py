@@ -114,7 +114,7 @@ def links(timeline, closed, owners, weights, sources=()):
     producer = {id(y): i for i, one in enumerate(operations) if one is not None for y in one.outputs}
     captured = [(x, timeline.inside(x)) for x in sources]
     depends = _depends(operations, closed, weights, {id(x) for pair in captured for x in pair})
-    opened = _opened(timeline, operations, owner, producer, depends, weights)
+    opened = _opened(timeline, operations, closed, owner, producer, depends, weights)
     at = {}
     for one in closed:
         if id(one) not in opened:
@@ -170,12 +170,16 @@ _CONSTANT = ("OnesLike", "Shape", "StopGradient", "ZerosLike")
 """What depends on the shape of its input alone, or counts as if."""
 
 
-def _opened(timeline, operations, owner, producer, depends, weights):
+def _opened(timeline, operations, closed, owner, producer, depends, weights):
     """The ids of the closed links whose rules do not tell the whole story."""
     opened: set = set()
     outputs = functools.cache(lambda one: {id(y) for y in one.call.outputs})
     inputs = functools.cache(lambda one: {id(y) for x in one.call.inputs for y in (x, timeline.inside(x))})
     own = functools.cache(lambda one: {id(v) for v in weights_of(one.call.op)})
+    for one in closed:  # the rule of a loss is of its predictions; mostly targets are data
+        if isinstance(one.call.op, keras.losses.Loss):
+            targets = keras.tree.flatten(next(iter(one.call.arguments.values())))
+            opened.update(id(one) for x in targets if id(x) in depends)
     for i, operation in enumerate(operations):
         if operation is None:
             continue

@@ -72,7 +72,7 @@ class Record:
         """The links, a list of `Call` in the order they ran."""
         return operations.links(self.timeline, self._closed, self._owners, self._values, self.inputs)
 
-    def run(self, op, *args, **kwargs):
+    def run(self, op, /, *args, **kwargs):
         """Run a layer, model, operation or function on tensors and record it. Returns what it returns."""
         if not self._open:
             with self:
@@ -85,12 +85,12 @@ class Record:
         call = op.call if isinstance(op, keras.Operation) else op
         return self.run_as(op, call, op, path, *args, **kwargs)
 
-    def run_body(self, layer, *args, **kwargs):
+    def run_body(self, layer, /, *args, **kwargs):
         """Run `layer.call`, for a layer that Keras calls without `Layer.__call__`."""
         self.stand_in(layer)
         return layer.call(*args, **kwargs)
 
-    def run_as(self, op, call, key, path, *args, **kwargs):
+    def run_as(self, op, call, key, path, /, *args, **kwargs):
         """Run `call(*args, **kwargs)` and record it as a call of `op`, by the rule that is registered for `key`."""
         if not self._open:
             with self:
@@ -150,12 +150,14 @@ class Record:
     def _body(self, op):
         """What stands in for `op.call`."""
         call = _keras.current(op, "call")
-        path = getattr(op, "path", None) or op.name
+        unbuilt = not getattr(op, "built", True)
 
         def body(*args, **kwargs):
             if not self._follows():
                 return call(*args, **kwargs)
-            return self.run_as(op, call, op, path, *args, **kwargs)
+            if unbuilt:
+                self.stand_in(op)  # in for what it has built since
+            return self.run_as(op, call, op, getattr(op, "path", None) or op.name, *args, **kwargs)
 
         return body
 
@@ -163,7 +165,7 @@ class Record:
         """Whether a function of `keras.ops` that is called now may be a link: what runs is no link's own affair."""
         return not self._inside and self.timeline.here()
 
-    def _follow(self, operation, *args, **kwargs):
+    def _follow(self, operation, /, *args, **kwargs):
         """A function of `keras.ops`: the operation that it would add to a graph, run on tensors."""
         return self.run_as(operation, operation.call, operation, operation.name, *args, **kwargs)
 
@@ -179,8 +181,9 @@ class Record:
         first = self.timeline.position()
         arguments = _bind(call, args, kwargs)
         inputs = _tensors(arguments)
-        if rule.reads_logits:
-            inputs += [x._keras_logits for x in inputs if hasattr(x, "_keras_logits")]
+        if rule.reads_logits:  # those of the predictions; targets may have some as well
+            prediction = list(arguments.values())[1]
+            inputs += [prediction._keras_logits] if hasattr(prediction, "_keras_logits") else []
         link = Call(op, inputs, (), arguments, path=path, rule=rule, repeats=self._repeats)
         activation = _keras.current(op, "activation") if rule.activation else None
         if activation is keras.activations.linear:

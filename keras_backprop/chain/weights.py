@@ -2,16 +2,9 @@
 
 import contextlib
 
-import keras
 import tensorflow as tf
 
 from keras_backprop import _keras
-
-
-def build(model, x):
-    """Build a model that the first batch has to build, so that its weights are known before they are read."""
-    if not model.built:
-        _keras.compute_output_spec(model, keras.tree.map_structure(_keras.symbolic, x), training=False)
 
 
 def weights_as_they_are(weights):

@@ -127,6 +127,27 @@ def test_weights_read_inside_get_their_gradients(inside, compiled):
 
 
 @WAYS
+def test_arguments_may_have_any_name(compiled):
+    class Named(layers.Layer):
+        def build(self, shape):
+            self.attention = layers.MultiHeadAttention(2, 3)
+            self.attention.build((None, 4, 4), (None, 4, 4))
+            self.inner = Inner()
+
+        def call(self, x):
+            a = self.attention(query=x[None], value=x[None], key=x[None])
+            return a + self.inner(x, op=2.0, call=None, key=3.0, path=0.5, layer=None, operation=None, record=None)
+
+    class Inner(layers.Layer):
+        def call(self, x, op, call, key, path, layer, operation, record):
+            return x * op * key + path
+
+    layer = Named()
+    layer(X)
+    assert_equals_the_tape(layer, X, compiled)
+
+
+@WAYS
 def test_a_custom_gradient_keeps_what_it_defines(compiled):
     class Reversed(layers.Layer):
         def build(self, shape):

@@ -165,11 +165,11 @@ def svd(call, dy):
     F = 1/(sⱼ² − sᵢ²), Mₛ = M + Mᵀ. Of full matrices only the first columns are unique.
     """
     x = call.input
-    rows, columns = x.shape[-2:]
-    size = min(rows, columns)
     if not call["compute_uv"]:
         _, u, v = tf.linalg.svd(x)
         return Gradients(tf.matmul(u * dy[..., None, :], v, transpose_b=True))
+    rows, columns = x.shape[-2:]
+    size = min(rows, columns)
     if call["full_matrices"] and rows != columns:
         raise NotImplementedError(
             f"The backward pass of '{call.path}' (SVD with full_matrices=True) needs a square matrix: further columns of "

@@ -16,7 +16,7 @@ def composed(key, definition):
     """Register an operation by what it is made of: `(op, call_arguments…) -> y`, written in `keras.ops`."""
 
     @composition(key)
-    def run(record, op, *args, **kwargs):
+    def run(record, op, /, *args, **kwargs):
         body = functools.partial(definition, op)
         args, kwargs = keras.tree.map_structure(_as_tensor, (args, kwargs))
         return record.run_as(body, body, body, op.name, *args, **kwargs)

@@ -7,6 +7,8 @@ import tensorflow as tf
 from keras import layers, losses, ops
 
 from keras_backprop import BackpropModel
+from keras_backprop.chain.record import Record
+from keras_backprop.chain.sweep import sweep
 from tests.rules.losses.checking import check_loss, numbers, one_hot, probabilities
 
 SHAPES = [(5, 3), (4, 3, 2), (3, 2, 2, 3)]
@@ -212,3 +214,74 @@ def test_three_steps_of_fit_equal_stock_keras(name, eager):
     tolerance = 1e-12 if cls is not None else 1e-6  # Keras computes a plain function's loss in float32
     for stock, ours in zip(*weights, strict=True):
         np.testing.assert_allclose(ours, stock, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_an_unknown_number_of_classes(from_logits):
+    """Every example of a batch is a class, as in contrastive losses."""
+
+    def contrastive(y, p):
+        s = ops.matmul(p, ops.transpose(p)) if from_logits else ops.softmax(ops.matmul(p, ops.transpose(p)))
+        return ops.sparse_categorical_crossentropy(ops.arange(ops.shape(p)[0]), s, from_logits=from_logits)
+
+    weights = []
+    for model_class in (keras.Model, BackpropModel):
+        keras.utils.set_random_seed(5)
+        inputs = keras.Input((4,), dtype="float64")
+        model = model_class(inputs, layers.Dense(3, dtype="float64")(inputs))
+        model.compile("sgd", contrastive)
+        data = tf.data.Dataset.from_tensor_slices((numbers(8, 4), numbers(8, 3))).batch(5)
+        model.fit(data, epochs=3, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for stock, ours in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, stock, rtol=0, atol=1e-6)  # Keras computes a plain function's loss in float32
+
+
+@pytest.mark.parametrize("name", ["categorical", "binary"])
+def test_logits_of_the_targets_are_not_those_of_the_predictions(name):
+    """Targets that another network puts out; both networks learn."""
+    activate = ops.softmax if name == "categorical" else ops.sigmoid
+    loss = ops.categorical_crossentropy if name == "categorical" else ops.binary_crossentropy
+    x = tf.constant(numbers(4, 3))
+    for from_logits in (False, True):
+
+        def error(x, from_logits=from_logits):
+            return loss(activate(2 * x), x if from_logits else activate(x), from_logits=from_logits)
+
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = error(x)
+        with Record([], [x]) as record:
+            ours = record.run(error, x)
+        dx = sweep(record.calls, [(ours, tf.ones_like(ours))], inputs=[x]).input_gradient(x)
+        np.testing.assert_allclose(dx, tape.gradient(y, x), rtol=0, atol=1e-12)
+
+
+TARGETS = [
+    losses.BinaryCrossentropy, losses.BinaryFocalCrossentropy, losses.CategoricalCrossentropy, losses.CategoricalHinge,
+    losses.CosineSimilarity, losses.Dice, losses.Huber, losses.KLDivergence, losses.MeanSquaredError, losses.Poisson,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", TARGETS)
+def test_targets_that_depend_on_weights_have_a_gradient(loss):
+    weights = []
+    for base in (keras.Model, BackpropModel):
+
+        class Mutual(base):
+            def call(self, x):
+                return self.student(x)
+
+            def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+                return super().compute_loss(x, self.teacher(x), y_pred, sample_weight, training)
+
+        keras.utils.set_random_seed(5)
+        model = Mutual()
+        model.student, model.teacher = (layers.Dense(3, "softmax", dtype="float64") for _ in range(2))
+        model.student.build((None, 4))
+        model.teacher.build((None, 4))
+        model.compile(keras.optimizers.SGD(0.1), loss(dtype="float64"))
+        model.fit(numbers(8, 4), numbers(8, 3), batch_size=4, epochs=2, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for stock, ours in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, stock, rtol=0, atol=1e-12)

@@ -89,6 +89,21 @@ def test_a_gradient_that_is_not_unique_is_refused(operation):
         sweep(record.calls, [(y, tf.ones_like(y)) for y in outputs], inputs=[x])
 
 
+def test_singular_values_of_a_matrix_of_unknown_height():
+    x = tf.constant(normal(4, 3))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 3), tf.float64)])
+    def gradient(x):
+        with Record([], [x]) as record:
+            y = record.run(lambda x: ops.norm(x, "nuc"), x)
+        return sweep(record.calls, [(y, tf.ones_like(y))], inputs=[x]).input_gradient(x)
+
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = ops.norm(x, "nuc")
+    np.testing.assert_allclose(gradient(x), tape.gradient(y, x), rtol=0, atol=1e-12)
+
+
 def test_lu_factor_against_finite_differences():
     """TensorFlow's tape has no gradient of it."""
     random = np.random.default_rng(0)

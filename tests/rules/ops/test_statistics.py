@@ -1,10 +1,12 @@
 """The rules of `rules/ops/statistics.py`."""
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from keras_backprop._keras import ops as operations
+from keras_backprop.chain.record import Record
 from tests.checking import Case, check_rule, normal
 from tests.rules.ops.eager import against_the_tape
 
@@ -40,3 +42,10 @@ def test_rule(case):
 def test_corrcoef():
     """Keras's own forward pass cannot be compiled, and its symbolic pass gives the wrong shape."""
     against_the_tape(operations.Corrcoef(), (3, 6), rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["linear", "lower", "higher", "nearest", "midpoint"])
+def test_a_quantile_is_what_keras_computes(method):
+    x = keras.ops.convert_to_tensor(X)
+    ours = Record().run(lambda x: ops.quantile(x, 0.35, axis=-1, method=method), x)
+    np.testing.assert_array_equal(ours, ops.quantile(x, 0.35, axis=-1, method=method))

@@ -101,16 +101,21 @@ def time_distributed(record, layer, inputs, training=None, mask=None):
     if masked or not all(_each_row_by_itself(one) for one in inner._flatten_layers()):
         return record.stock(layer)(inputs, training=training, mask=mask)
     kwargs = {"training": training} if inner._call_has_training_arg else {}
-    n, steps = _sizes(inputs)[:2]
+    n, steps = _sizes([], inputs, 0)[:2]
     with record.repeated(steps):
-        y = record.run_body(inner, tf.reshape(time_first(inputs), [n * steps, *_sizes(inputs)[2:]]), **kwargs)
-    return batch_first(tf.reshape(y, [steps, n, *_sizes(y)[1:]]))
+        y = record.run_body(inner, _rows(time_first(inputs)), **kwargs)
+    return batch_first(tf.reshape(y, _sizes([steps, n], y)))
 
 
 def _each_row_by_itself(layer):
     return type(layer) in EACH_ROW_BY_ITSELF or isinstance(layer, (keras.Sequential, keras.Model))
 
 
-def _sizes(x):
-    """The sizes of a tensor, numbers where they are known while a function is traced."""
-    return [tf.shape(x)[i] if size is None else size for i, size in enumerate(x.shape)]
+def _rows(x):
+    """(T, n, …) -> (T·n, …)"""
+    return tf.reshape(x, _sizes([-1], x, 2))
+
+
+def _sizes(first, x, start=1):
+    """`first`, followed by the sizes of x from axis `start` on, which may be unknown."""
+    return [*first, *(tf.shape(x)[i] if x.shape[i] is None else x.shape[i] for i in range(start, len(x.shape)))]

@@ -8,6 +8,7 @@ from keras import layers
 
 from keras_backprop import check_layer
 from keras_backprop.chain.record import Record
+from keras_backprop.chain.sweep import sweep
 from tests.checking import Case, check_rule, normal
 from tests.rules.layers.rnn.cells import Minimal
 from tests.rules.layers.rnn.options import MASK, X
@@ -93,3 +94,23 @@ def test_time_distributed_over_an_unknown_number_of_steps():
     noticing(x)
     run = tf.function(lambda x: Record().run(noticing, x, training=True), autograph=False)
     np.testing.assert_allclose(run(x), noticing(x, training=True), rtol=1e-5)
+
+
+def test_time_distributed_over_pictures_of_unknown_size():
+    layer = layers.TimeDistributed(layers.Dense(2))
+    x = keras.random.normal((2, 3, 4, 5, 2))
+    layer(x)
+    weights = layer.trainable_variables
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 3, None, None, 2))])
+    def ours(x):
+        with Record(weights) as record:
+            y = record.run(layer, x)
+        result = sweep(record.calls, [(y, tf.cos(y))], weights)
+        return y, [result.gradient(v) for v in weights]
+
+    with tf.GradientTape() as tape:
+        y = layer(x)
+        error = tf.reduce_sum(tf.sin(y))
+    for a, b in zip(keras.tree.flatten(ours(x)), [y, *tape.gradient(error, weights)], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
