@@ -12,6 +12,7 @@ from keras_backprop.check import check_gradients, check_layer
 from keras_backprop.convolution_gradient import Convolution, Window
 from keras_backprop.explain import explain
 from keras_backprop.model import BackpropModel, BackpropSequential
+from keras_backprop.observers import BackwardObserver, ObservedLink
 from keras_backprop.own_rules import backward_rule, elementwise, linear, not_differentiable
 from keras_backprop.registry import Rule, forward_rule, rule_for
 from keras_backprop.rule import Call, Gradients, MissingRuleError
@@ -24,12 +25,14 @@ __all__ = [
     "BackpropModel",
     "BackpropSequential",
     "Backward",
+    "BackwardObserver",
     "Call",
     "Contraction",
     "Convolution",
     "Gradients",
     "Lookup",
     "MissingRuleError",
+    "ObservedLink",
     "Rule",
     "Total",
     "WeightGradient",

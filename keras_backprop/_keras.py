@@ -37,6 +37,7 @@ from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.trainers.data_adapters.array_slicing import convert_to_sliceable, train_validation_split
 from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 from keras.src.trainers.trainer import Trainer
+from keras.src.utils.naming import to_snake_case
 
 __all__ = [
     "ArrayDataAdapter",
@@ -190,6 +191,11 @@ def functions_followed(follow, wanted):
             stack.enter_context(replaced(module, any_symbolic_tensors=any_symbolic_tensors))
         stack.enter_context(_symbolic_calls_of_tensors(follow))
         yield
+
+
+def name_of_operation(operation):
+    """What Keras would call the first of its kind: `log_softmax`."""
+    return to_snake_case(type(operation).__name__)
 
 
 def is_function_of_ops(function):

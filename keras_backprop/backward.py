@@ -17,6 +17,7 @@ from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.chain.weights import Reads, weights_as_they_are
 from keras_backprop.objective import record_objective
+from keras_backprop.observers import telling
 from keras_backprop.weight_gradients import add, cast
 
 
@@ -59,7 +60,7 @@ def backward_pass(model, x, y, sample_weight, training=True, of_inputs=False, sc
         training: bool, the training flag of the forward pass.
         of_inputs: bool, whether the gradients of the inputs are wanted as well.
         scaled: bool, whether the gradients carry the loss scale of the model's optimizer, as what it is to be given must.
-        observers: functions `(call, dys, dxs, weight_gradients)`, see `sweep`.
+        observers: list of `BackwardObserver`.
 
     Returns:
         A `Backward`.
@@ -75,13 +76,13 @@ def backward_pass(model, x, y, sample_weight, training=True, of_inputs=False, sc
     upstream, same_values = Reads(record.timeline).before(times(scale, objective.upstream), weights)
     calls, seen = record.calls, []
 
+    tell = [telling(observers, calls, scale)] if observers else []
+
     def observe(call, dys, dxs, parts):
         seen.append((call, dys, parts))
-        for observer in observers:
-            observer(call, dys, dxs, parts)
 
     with same_values:
-        swept = sweep(calls, upstream, weights, floats, [observe])
+        swept = sweep(calls, upstream, weights, floats, [observe, *tell])
     # Whoever asks a result for more, after an eager step, may have updated the weights.
     values = weights_as_they_are(weights) if of_inputs and record.timeline.eager else same_values
     examples = Contributions(calls, seen, upstream, record, batch, values)

@@ -1,5 +1,7 @@
 """Keras models that train by an explicit chain rule: record -> objective -> sweep -> `optimizer.apply`."""
 
+import functools
+import inspect
 import warnings
 from typing import Any
 
@@ -9,6 +11,7 @@ import tensorflow as tf
 from keras_backprop import _keras, registry, scopes
 from keras_backprop.backward import backward_pass
 from keras_backprop.gradients import held, made_gradients
+from keras_backprop.observers import observers_of
 from keras_backprop.scopes import Scope
 from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.fit import CompiledFit
@@ -32,6 +35,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     _traced_with: Any = None
     _scope: Any = None
     _scopes: Any = ()
+    _observers: Any = ()
 
     def compile(self, *args, gradients=None, rules=None, **kwargs):
         """As `keras.Model.compile`, and more.
@@ -72,10 +76,25 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             )
         return config
 
+    @functools.wraps(keras.Model.fit)
+    def fit(self, *args, **kwargs):
+        callbacks = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs).arguments.get("callbacks")
+        self._observers = observers_of(callbacks)
+        try:
+            history = super().fit(*args, **kwargs)
+            if observers_of(callbacks) != self._observers:
+                raise ValueError(
+                    "A `backward_observer` was given to a callback after the training had begun, and has seen nothing. Give it "
+                    "when the callback is made."
+                )
+            return history
+        finally:
+            self._observers = ()
+
     def make_train_function(self, force=False):
-        """As Keras's; and anew if other rules hold than when it was made."""
+        """As Keras's; and anew if other rules hold, or other observers look on, than when it was made."""
         self._scopes = scopes.current()
-        traced_with = (registry.version(), self._scopes)
+        traced_with = (registry.version(), self._scopes, self._observers)
         super().make_train_function(force or traced_with != self._traced_with)
         self._traced_with = traced_with
         return self.train_function
@@ -103,7 +122,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         """
         own = () if self._scope is None else (self._scope,)
         with scopes.entered(*self._scopes, *own):  # also in the threads of replicas
-            result = backward_pass(self, x, y, sample_weight, scaled=True)
+            result = backward_pass(self, x, y, sample_weight, scaled=True, observers=self._observers)
         if self._scope is not None:
             self._scope.check()
         return result

@@ -130,6 +130,8 @@ def links(timeline, closed, owners, weights, sources=()):
     def close(calls):
         for call in calls:
             read_values(call.inputs)
+            if not isinstance(call.op, keras.layers.Layer):
+                call.path = name.unique(call.path)
             chain.append(call)
 
     chain.extend(_copy(*pair) for pair in captured if pair[0] is not pair[1])
@@ -239,9 +241,12 @@ class _Names:
         """The name of an operation; the second of the same name in the same call ends in ·2."""
         path = self._path[position]
         name = _WORDS.get(operation.type, operation.type.lower())
-        name = f"{path}/{name}" if path else name
-        self._seen[name] = self._seen.get(name, 0) + 1
-        return name if self._seen[name] == 1 else f"{name}·{self._seen[name]}"
+        return self.unique(f"{path}/{name}" if path else name)
+
+    def unique(self, path):
+        """The path; the second such ends in ·2."""
+        self._seen[path] = self._seen.get(path, 0) + 1
+        return path if self._seen[path] == 1 else f"{path}·{self._seen[path]}"
 
 
 _WORDS = {

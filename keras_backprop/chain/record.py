@@ -49,6 +49,7 @@ class Record:
         self._closed: list = []
         self._owners: list = []
         self._standing: set = set()
+        self._running: list = []  # the paths of what is running and is no link
         self._inside = 0  # how many closed links we are in
         self._repeats = None
         self._stack = contextlib.ExitStack()
@@ -167,7 +168,8 @@ class Record:
 
     def _follow(self, operation, /, *args, **kwargs):
         """A function of `keras.ops`: the operation that it would add to a graph, run on tensors."""
-        return self.run_as(operation, operation.call, operation, operation.name, *args, **kwargs)
+        path = "/".join([*self._running[-1:], _keras.name_of_operation(operation)])
+        return self.run_as(operation, operation.call, operation, path, *args, **kwargs)
 
     def _run_call(self, op, call, key, path, args, kwargs):
         """One closed link, by its rule; or whatever operations it creates."""
@@ -192,7 +194,7 @@ class Record:
         def activate(z):
             z = self._close(link, first, z)
             with self._opened():
-                return self.run_as(activation, activation, activation, _name(activation), z)
+                return self.run_as(activation, activation, activation, f"{path}/{_name(activation)}", z)
 
         with self._in_a_link():
             if rule.forward is not None:
@@ -208,9 +210,11 @@ class Record:
 
     def _run_open(self, op, call, path, args, kwargs):
         first = self.timeline.position()
+        self._running.append(path)
         try:
             outputs = call(*args, **kwargs)
         finally:
+            self._running.pop()
             if not self._inside:
                 self._owners.append((first, self.timeline.position(), path))
         if not self._inside and _is_layer_of_keras(op):

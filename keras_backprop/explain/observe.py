@@ -68,7 +68,7 @@ def explain(model, x, y, sample_weight=None):
         noted = _Noted(Names(calls, kinds, inputs), _loss_scale(model), seen, weights, updated)
         return Explanation(
             model=model.name,
-            links=[noted.link(call, kind, calls[:i]) for i, (call, kind) in enumerate(zip(calls, kinds, strict=True))],
+            links=[noted.link(call, kind) for call, kind in zip(calls, kinds, strict=True)],
             weights=[noted.weight(*each) for each in zip(weights, gradients, updated, strict=True)],
             loss=float(objective.loss),
             examples=inputs[0].shape[0],
@@ -84,7 +84,7 @@ class _Noted:
         self.updated = {id(v): value for v, value in zip(weights, updated, strict=True)}
         self.uses: dict = {}
 
-    def link(self, call, kind, before):
+    def link(self, call, kind):
         rule = call.rule or rule_for(call.op)
         dys, dxs, weight_gradients = self.seen.get(
             id(call), ([None] * len(call.outputs), [None] * len(call.inputs), {})
@@ -98,7 +98,7 @@ class _Noted:
         else:
             local = next((dx for dx in downstream if dx is not None), None) if kind == "loss" else None
         return Link(
-            path=_path(call, kind, before),
+            path=_path(call),
             kind=kind,
             rule=rule.name,
             op=call.op,
@@ -174,12 +174,7 @@ def _kind(call, after_forward):
     return "op"
 
 
-def _path(call, kind, before):
-    """A function that a layer ends in is named after the layer."""
-    if kind == "activation" and before and call.inputs:
-        source = before[-1]
-        if isinstance(source.op, keras.layers.Layer) and any(call.input is output for output in source.outputs):
-            return f"{_path(source, 'layer', ())}/{call.path}"
+def _path(call):
     return call.path or getattr(call.op, "name", None) or type(call.op).__name__
 
 

@@ -1,0 +1,172 @@
+"""What is seen of the backward pass: observers of its links.
+
+    class Norms(keras_backprop.BackwardObserver):
+        def observe(self, link):
+            self.note(link.path, tf.norm(link.upstream[0]), over_steps="last")
+
+    class PrintNorms(keras.callbacks.Callback):
+        backward_observer = Norms()
+
+        def on_epoch_end(self, epoch, logs=None):
+            print(self.backward_observer.read())
+
+`fit` finds the observers of its callbacks, and its compiled step tells them of every link. An observer is asked once, while the
+step is traced, which tensors it wants to keep; the figures are in variables, and are read when somebody wants to see them.
+"""
+
+from concurrent import futures
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+class ObservedLink(NamedTuple):
+    """One link of the backward pass, as an observer sees it.
+
+    Attributes:
+        path: str, unique: `encoder/dense`, at its second use `encoder/dense·2`; its activation is `encoder/dense/tanh`.
+        call: the `keras_backprop.Call`: what ran forward, with its inputs and outputs.
+        upstream: tuple of ∂E/∂y for each output, None where E does not depend on it. Of a layer that ends in an activation y is
+            z, what the activation is applied to.
+        downstream: tuple of ∂E/∂x for each input, None where nobody needs it.
+        weight_gradients: dict, name of a weight -> `keras_backprop.WeightGradient`, not summed over the batch yet.
+        loss_scale: None, or a scalar tensor that is a factor of all gradients here (mixed precision).
+    """
+
+    path: str
+    call: Any
+    upstream: tuple
+    downstream: tuple
+    weight_gradients: dict
+    loss_scale: Any
+
+
+class BackwardObserver:
+    """Is told of every link of every step's backward pass. Subclass it with a method `observe(self, link)`.
+
+    It belongs to the attribute `backward_observer` of a callback, and works in the compiled loop of `fit`, in Keras's own loop,
+    eagerly, under XLA, and on several replicas, whose figures are put together.
+    """
+
+    def __init__(self):
+        self._notes: dict = {}
+
+    def observe(self, link):
+        """Look at an `ObservedLink` while the step is traced, and `note` what is to be kept. Links come in backward order."""
+        raise NotImplementedError
+
+    def note(self, name, value, over_steps="last"):
+        """Keep a figure.
+
+        Args:
+            name: str, of the figure; one value for each name and step.
+            value: tensor of a shape that is known.
+            over_steps: "last", "sum", "mean", "max" or "min": what is made of the values of all steps since the last `reset`.
+
+        Raises:
+            ValueError: another `over_steps`, or the value's shape is unknown.
+        """
+        if over_steps not in _START:
+            raise ValueError(f"`over_steps` must be one of {', '.join(map(repr, _START))}. Received: {over_steps!r}")
+        value = tf.cast(tf.convert_to_tensor(value), tf.float32)
+        if not value.shape.is_fully_defined():
+            raise ValueError(
+                f"A figure has a shape that is known before the step runs. Received for {name!r}: {value.shape}"
+            )
+        if name not in self._notes:
+            strategy = tf.distribute.get_strategy()
+            with futures.ThreadPoolExecutor(
+                1
+            ) as pool:  # another thread knows nothing of the function that is being traced
+                self._notes[name] = pool.submit(_Note, name, value.shape, over_steps, strategy).result()
+        self._notes[name].add(value)
+
+    def read(self):
+        """The figures since the last `reset`: a dict, name -> NumPy array, in the order of the forward pass."""
+        return {name: note.read() for name, note in reversed(self._notes.items())}
+
+    def reset(self):
+        """Begin anew with sums, means and extremes."""
+        for note in self._notes.values():
+            note.reset()
+
+
+_START = {"last": 0.0, "sum": 0.0, "mean": 0.0, "max": float("-inf"), "min": float("inf")}
+
+
+class _Note:
+    """The variables of one figure: what has been made of its values, and of how many."""
+
+    def __init__(self, name, shape, over_steps, strategy):
+        self.over_steps, self._start = over_steps, np.full(shape, _START[over_steps], "float32")
+        aggregation = {"sum": tf.VariableAggregation.SUM}.get(over_steps, tf.VariableAggregation.MEAN)
+        safe = "".join(c if c.isascii() and (c.isalnum() or c in "_.-/") else "_" for c in name)
+        options = {
+            "trainable": False,
+            "synchronization": tf.VariableSynchronization.ON_READ,
+            "aggregation": aggregation,
+        }
+        with strategy.scope():
+            self._value = tf.Variable(self._start, name=f"note/{safe}", **options)
+            self._steps = tf.Variable(0.0, name=f"steps/{safe}", **options)
+
+    def add(self, value):
+        if self.over_steps == "last":
+            self._value.assign(value)
+        elif self.over_steps in ("sum", "mean"):
+            self._value.assign_add(value)
+        else:
+            pick = tf.maximum if self.over_steps == "max" else tf.minimum
+            self._value.assign(pick(self._value, value))
+        self._steps.assign_add(1.0)
+
+    def read(self):
+        value = keras.ops.convert_to_numpy(self._value.read_value())
+        return value / max(float(self._steps.read_value()), 1.0) if self.over_steps == "mean" else value
+
+    def reset(self):
+        self._value.assign(self._start)
+        self._steps.assign(0.0)
+
+
+def observers_of(callbacks):
+    """The observers of callbacks, a tuple, each once.
+
+    Raises:
+        TypeError: a `backward_observer` without a method `observe`.
+    """
+    found = {}
+    for callback in keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)):
+        observer = getattr(callback, "backward_observer", None)
+        if observer is not None and not callable(getattr(observer, "observe", None)):
+            raise TypeError(
+                f"The `backward_observer` of {type(callback).__name__} must have a method `observe(link)`, as a "
+                f"`keras_backprop.BackwardObserver` has. Received: {observer!r}"
+            )
+        if observer is not None:
+            found[id(observer)] = observer
+    return tuple(found.values())
+
+
+def telling(observers, calls, loss_scale):
+    """A function for `sweep` that tells observers of every link.
+
+    Args:
+        observers: list of `BackwardObserver`.
+        calls: list of `Call`, in the order they ran.
+        loss_scale: None or a scalar tensor.
+    """
+    paths, uses = {}, {}
+    for call in calls:
+        path = call.path or call.rule.name
+        uses[path] = uses.get(path, 0) + 1
+        paths[id(call)] = path if uses[path] == 1 else f"{path}·{uses[path]}"
+
+    def tell(call, dys, dxs, weight_gradients):
+        link = ObservedLink(paths[id(call)], call, tuple(dys), tuple(dxs), weight_gradients, loss_scale)
+        for observer in observers:
+            observer.observe(link)
+
+    return tell
