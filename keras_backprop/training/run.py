@@ -15,6 +15,7 @@ from keras_backprop.training.examples import Examples, NotInMemoryError
 from keras_backprop.training.loops import Loops
 from keras_backprop.training.pace import GROWTH, Pace
 from keras_backprop.training.path import FitPath, NotCompiledError
+from keras_backprop.training.snapshot import Snapshot
 from keras_backprop.training.stock import require_stock_behaviour
 
 
@@ -39,6 +40,7 @@ class Run:
         self.train, self.validation = self._examples(**arguments)
         self._look_at(arguments["callbacks"])
         self.shuffle, self.seed, self.pace = bool(arguments["shuffle"]), None, Pace()
+        self.before: Any = None
         self.train_function: Any = None
 
     def _require_passes_over_the_data(self):
@@ -85,7 +87,7 @@ class Run:
 
     def __call__(self):
         """Train. Returns the `History`."""
-        model, callbacks, logs = self.model, self._callback_list(), None
+        model, callbacks = self.model, self._callback_list()
         model.stop_training = False
         try:
             self._take_train_function()
@@ -99,21 +101,45 @@ class Run:
                 self._take_loop(epoch)
             except NotCompiledError as reason:
                 return self._go_on_in_keras_loop(reason, epoch)
-            for number, logs in enumerate(self._some_epochs(epoch)):
-                if number:
-                    callbacks.on_epoch_begin(epoch)
-                if self._validates(epoch) and not self.validated_inside:
-                    logs.update({f"val_{name}": value for name, value in self._validate().items()})
-                callbacks.on_epoch_end(epoch, logs)
-                epoch += 1
-                if model.stop_training:
-                    break
+            epoch, logs = self._run_and_tell(epoch)
             if model.stop_training:
                 break
         if isinstance(model.optimizer, keras.optimizers.Optimizer) and self.epochs > 0:
             model.optimizer.finalize_variable_values(model.trainable_weights)
         callbacks.on_train_end(logs=logs)
         return model.history
+
+    def _run_and_tell(self, first):
+        """Run one epoch or several, and tell the callbacks of each. Returns the number of the next epoch, and the last logs.
+
+        What nobody has been told of is given back: when a callback raises or ends the training, and when Ctrl-C comes.
+        """
+        told, self.before = first, None
+        try:
+            results = self._some_epochs(first)
+            ending = self.model.stop_training  # said by a thread or a signal: in which epoch, nobody knows
+            for epoch, logs in enumerate(results, first):
+                if epoch > first:
+                    self.callbacks.on_epoch_begin(epoch)
+                told = epoch + 1
+                if self._validates(epoch) and not self.validated_inside:
+                    logs.update({f"val_{name}": value for name, value in self._validate().items()})
+                self.callbacks.on_epoch_end(epoch, logs)
+                if self.model.stop_training and not ending:
+                    break
+        except BaseException:
+            self._give_back(told)
+            raise
+        self._give_back(told)
+        return told, logs
+
+    def _give_back(self, told):
+        """Undo the epochs of the last call after those that the callbacks have been told of."""
+        if self.before is None or told == self.run_to:
+            return
+        self.before.restore()
+        if told > self.run_from:
+            self._call((self.run_from, told), (0, self.train.steps))
 
     def _callback_list(self):
         callbacks, verbose = self.arguments["callbacks"], self.arguments["verbose"]
@@ -193,12 +219,17 @@ class Run:
         work = steps + (self.validation.steps if self.validation is not None else 0)
         if work <= self.pace.steps:
             count = min(self.limit, self.pace.steps // work, self.epochs - epoch)
-            return self._call((epoch, epoch + count), (0, steps))
+            if count == 1:
+                return self._call((epoch, epoch + 1), (0, steps))
+            self.before, self.run_from, self.run_to = Snapshot(self.model), epoch, epoch + count
+            logs = self._call((epoch, epoch + count), (0, steps))
+            self.run_to = epoch + len(logs)
+            return logs
         first = 0
         while True:
             last = min(first + self.pace.steps, steps)
             logs = self._call((epoch, epoch + 1), (first, last), finished=last == steps)
-            if last == steps:
+            if last == steps or self.model.stop_training:  # a thread or a signal can say so
                 return logs
             self._show_progress(last, logs[0])
             first = last
