@@ -6,6 +6,7 @@ memory and a loop inside one `tf.function` takes the batches from them. What it 
 """
 
 import math
+from typing import Any
 
 import tensorflow as tf
 
@@ -24,6 +25,12 @@ class _Loop:
         parts: list of (`Batches`, a traced step to run on them).
         jit_compile: bool, compile with XLA.
     """
+
+    _run: Any
+    """What to trace …"""
+
+    _specification: Any
+    """… and for which arguments."""
 
     def __init__(self, model, parts, jit_compile):
         self.model, self.jit_compile = model, jit_compile

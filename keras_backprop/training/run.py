@@ -213,8 +213,8 @@ class Run:
 
     def _some_epochs(self, epoch):
         """Run one epoch or several in a row. Returns the logs of each."""
-        steps = self.train.steps
-        if self.model.stop_training:  # Keras, too, looks after the first execution
+        steps, ending = self.train.steps, self.model.stop_training
+        if ending:  # Keras, too, looks after the first execution
             steps = min(self.model.steps_per_execution, steps)
         work = steps + (self.validation.steps if self.validation is not None else 0)
         if work <= self.pace.steps:
@@ -229,7 +229,7 @@ class Run:
         while True:
             last = min(first + self.pace.steps, steps)
             logs = self._call((epoch, epoch + 1), (first, last), finished=last == steps)
-            if last == steps or self.model.stop_training:  # a thread or a signal can say so
+            if last == steps or (self.model.stop_training and not ending):  # a thread or a signal has said so
                 return logs
             self._show_progress(last, logs[0])
             first = last

@@ -107,6 +107,32 @@ CASES = {
 }
 
 
+class Stops(keras.callbacks.Callback):
+    """Says at the beginning of training, or of an epoch, that it ends. One more execution follows."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_train_begin(self, logs=None):
+        self.model.stop_training = self.epoch is None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.stop_training |= epoch == self.epoch
+
+
+CASES |= {
+    f"ended-{where}-{steps}-steps-a-call": {
+        "callbacks": lambda epoch=epoch: [Stops(epoch)],
+        "compile_arguments": {"steps_per_execution": steps},
+        "validation_data": HELD_OUT,
+        "batch_size": 10,
+    }
+    for where, epoch in (("before-it-begins", None), ("at-an-epoch", 1))
+    for steps in (1, 3)
+}
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_compiled_epochs_equal_stock_keras(case):
     fit_both(**case)
@@ -548,7 +574,10 @@ def test_validation_steps_with_a_split():
 def test_shuffling_under_xla():
     """An order of its own in every epoch, of every example once; a seed repeats it."""
     examples = Examples(*data(n=50), batch_size=8)
-    orders = [batches.Batches(examples, True, for_xla=True).order(examples.tensors, [seed, 1]).numpy().tolist() for seed in (0, 0, 1)]
+    orders = [
+        batches.Batches(examples, True, for_xla=True).order(examples.tensors, [seed, 1]).numpy().tolist()
+        for seed in (0, 0, 1)
+    ]
     assert sorted(orders[0]) == list(range(50)) and orders[0] == orders[1] != orders[2]
     histories = []
     for _ in range(2):

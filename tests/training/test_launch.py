@@ -40,7 +40,9 @@ def test_ended_by_a_signal_it_ends_the_workers(tmp_path, sent):
     assert not any(map(runs, workers))
 
 
-@pytest.mark.parametrize("arguments", [["--workers", "0"], ["--workers", "-1"], ["--restarts", "-1"], ["--workers", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [["--workers", "0"], ["--workers", "-1"], ["--restarts", "-1"], ["--workers", "x"]]
+)
 def test_nonsense_is_an_error_of_the_arguments(arguments):
     ended = subprocess.run([*LAUNCH, *arguments, "never.py"], capture_output=True, text=True, check=False)
     assert ended.returncode == 2 and f"argument {arguments[0]}" in ended.stderr

@@ -16,7 +16,9 @@ Y = X[:, :1] * 2 + 1
 
 def network():
     keras.utils.set_random_seed(1)
-    model = BackpropSequential([keras.Input((3,)), layers.Dense(4, "tanh"), layers.Dropout(0.3, seed=2), layers.Dense(1)])
+    model = BackpropSequential(
+        [keras.Input((3,)), layers.Dense(4, "tanh"), layers.Dropout(0.3, seed=2), layers.Dense(1)]
+    )
     model.compile(keras.optimizers.Adam(0.01), "mse")
     return model
 
@@ -96,7 +98,9 @@ def test_a_thread_may_end_the_training():
 def test_a_thread_may_end_a_long_epoch(monkeypatch):
     monkeypatch.setattr("keras_backprop.training.pace.SECONDS", 0.0)  # one step a call
     model = network()
-    wait = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: threading.Timer(0.5, stop, [model]).start())
+    wait = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: threading.Timer(0.5, stop, [model]).start()
+    )
     x, y = np.repeat(X, 5000, 0), np.repeat(Y, 5000, 0)
     history = model.fit(x, y, batch_size=2, epochs=3, verbose=0, callbacks=[wait], validation_data=(X, Y))
     assert len(history.epoch) == 1 and list(history.history) == ["loss", "val_loss"]

@@ -154,7 +154,13 @@ def dataset():
 
 
 PAIRS = [(a, b) for a in FIRST for b in THEN if "fit" in (a, b) or a == "validation"]
-QUICK = [("fit", "other rows"), ("fit", "validation"), ("Keras's loop", "fit"), ("evaluate", "fit"), ("even batches", "fit")]
+QUICK = [
+    ("fit", "other rows"),
+    ("fit", "validation"),
+    ("Keras's loop", "fit"),
+    ("evaluate", "fit"),
+    ("even batches", "fit"),
+]
 
 
 @pytest.mark.parametrize("change", [freeze, rate])
