@@ -30,9 +30,24 @@ def test_step(model, examples):
 
 def _trace(model, function, examples):
     step = _keras.step_of(function)
-    if not step.experimental_get_tracing_count():  # TensorFlow traces twice where variables are made
-        model._symbolic_build(data_batch=examples.batch)
+    if not step.experimental_get_tracing_count():
+        _build(model, examples.batch)
     return step.get_concrete_function(examples.batch)
+
+
+def _build(model, batch):
+    """Make the variables that a step needs: TensorFlow traces twice where it finds some to make.
+
+    Keras runs the model on symbolic tensors for it, to find out what it puts out. Of a graph of layers that is known.
+    """
+    graph = _keras.graph_of(model)
+    _, y, _ = _keras.unpack_x_y_sample_weight(batch)
+    if graph is not None and y is not None and model.built and type(model).compute_loss is _keras.Trainer.compute_loss:
+        y = keras.tree.map_structure(_keras.symbolic, y)
+        for part in (model._compile_metrics, model._compile_loss):
+            if part is not None and not part.built:
+                part.build(y, graph._outputs_struct)
+    model._symbolic_build(data_batch=batch)
 
 
 class Operations:
