@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_backprop import _keras
+from keras_backprop.training.loops import Loops
 from keras_backprop.training.path import FitPath, NotCompiledError
 from keras_backprop.training.run import Run
 
@@ -48,7 +49,7 @@ class CompiledFit:
         self.epochs_per_execution = epochs_per_execution
         bound = inspect.signature(_keras.Trainer.compile).bind(self, *args, **kwargs)
         self._jit_compile_auto = bound.arguments.get("jit_compile", "auto") == "auto"
-        self._loops = None
+        self._loops = Loops(self)
 
     def get_compile_config(self):
         config = super().get_compile_config()  # type: ignore[misc]

@@ -12,10 +12,9 @@ from keras_backprop.training import callbacks as needs
 from keras_backprop.training import xla
 from keras_backprop.training.epochs import CAPACITY
 from keras_backprop.training.examples import Examples, NotInMemoryError
-from keras_backprop.training.loops import Loops
 from keras_backprop.training.pace import GROWTH, Pace
 from keras_backprop.training.path import FitPath, NotCompiledError
-from keras_backprop.training.snapshot import Snapshot
+from keras_backprop.training.snapshot import LARGEST, Snapshot, size
 from keras_backprop.training.stock import require_stock_behaviour
 
 
@@ -42,6 +41,7 @@ class Run:
         self.shuffle, self.seed, self.pace = bool(arguments["shuffle"]), None, Pace()
         self.before: Any = None
         self.train_function: Any = None
+        self.served: Any = None
 
     def _require_passes_over_the_data(self):
         given = self.arguments
@@ -156,9 +156,7 @@ class Run:
         model = self.model
         require_stock_behaviour(model)
         model.make_train_function()
-        self.train_function = model.train_function
-        if model._loops is None:
-            model._loops = Loops(model)
+        self.train_function, self.served = model.train_function, None
         self.limit, self.reason = CAPACITY, "the data lie in memory"
         if model.epochs_per_execution != "auto":
             self.limit = min(CAPACITY, model.epochs_per_execution)
@@ -185,6 +183,9 @@ class Run:
         # Keras traces the test step at the end of the first epoch that validates. What could have changed by then?
         inside = self.validation is not None and not self.validates_apart
         inside = inside and (self.limit > 1 or self._validates(epoch))
+        served = model.train_function, model.test_function if inside else None
+        if served == self.served:
+            return
         examples = self.train, self.validation if inside else None
         self.jit_compile = self._uses_xla()
         try:
@@ -203,6 +204,10 @@ class Run:
             raise NotCompiledError(f"it cannot be traced as a loop: {type(error).__name__}: {error}") from error
         if self.seed is None:  # two integers from TensorFlow's global generator, as Keras's shuffling draws from it
             self.seed = tf.random.uniform([2], 0, 2**31 - 1, tf.int32).numpy().tolist() if self.shuffle else [0, 0]
+        self.served = model.train_function, model.test_function if inside else None
+        if self.limit > 1 and model.epochs_per_execution == "auto" and size(model) > LARGEST:
+            self.limit = 1
+            self.reason += ", and a copy of the model, to undo epochs that nobody is told of, would be large"
         model.fit_path = FitPath(True, self.reason, self.limit, self.jit_compile)
 
     def _uses_xla(self):
@@ -221,7 +226,8 @@ class Run:
             count = min(self.limit, self.pace.steps // work, self.epochs - epoch)
             if count == 1:
                 return self._call((epoch, epoch + 1), (0, steps))
-            self.before, self.run_from, self.run_to = Snapshot(self.model), epoch, epoch + count
+            self.run_from, self.run_to = epoch, epoch + count
+            self.before = Snapshot(self.model)
             logs = self._call((epoch, epoch + count), (0, steps))
             self.run_to = epoch + len(logs)
             return logs

@@ -84,6 +84,15 @@ def test_training_ends_in_the_epoch_in_which_it_is_ended(options):
     assert_trained(model, 301)
 
 
+def test_a_model_too_large_to_copy_tells_every_epoch(monkeypatch):
+    monkeypatch.setattr("keras_backprop.training.run.LARGEST", 100)
+    model, callback = network(), Reads(20, fail)
+    with pytest.raises(OSError, match="disk full"):
+        model.fit(X, Y, epochs=100, verbose=0, callbacks=[callback])
+    assert model.fit_path.epochs_per_execution == 1 and "would be large" in model.fit_path.reason
+    assert_trained(model, 21)
+
+
 def test_a_thread_may_end_the_training():
     model = network()
     thread = threading.Timer(0.5, stop, [model])
