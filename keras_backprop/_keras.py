@@ -4,6 +4,7 @@ Everything this package takes from `keras.src` is imported here, so that a new K
 """
 
 import contextlib
+import inspect
 import sys
 import threading
 import types
@@ -17,6 +18,7 @@ from keras.src.backend.common.backend_utils import canonicalize_axis
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import StatelessScope, get_stateless_scope
 from keras.src.backend.common.variables import AutocastScope
+from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from keras.src.layers.rnn.conv_lstm import ConvLSTM, ConvLSTMCell
 from keras.src.losses.loss import (
     apply_mask,
@@ -265,6 +267,54 @@ def _symbolic_call(self, /, *args, **kwargs):
     if follow is None or any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten((args, kwargs))):
         return _stock_symbolic_call(self, *args, **kwargs)
     return follow(self, *args, **kwargs)
+
+
+fit = TensorFlowTrainer.fit
+"""Keras's own `fit`, whatever has been wrapped around `keras.Model.fit`."""
+
+_body = next(
+    cell for name, cell in zip(fit.__code__.co_freevars, fit.__closure__, strict=True) if name == "fn"
+)  # of the function that shortens the tracebacks of `fit`
+fit_batch_by_batch = _body.cell_contents
+"""What that does, without shortening tracebacks."""
+
+_fits = 0
+
+
+@contextlib.contextmanager
+def fit_replaced(cls, body):
+    """For the duration of the block, inside of Keras's `fit` runs `body(model, …)`, for models of the class `cls`.
+
+    Whoever has wrapped something around `keras.Model.fit` is called as always, and calls that.
+    """
+    global _fits
+
+    def inside(self, *args, **kwargs):
+        return (body if isinstance(self, cls) else fit_batch_by_batch)(self, *args, **kwargs)
+
+    with _lock:
+        _fits += 1
+        _body.cell_contents = inside
+    try:
+        yield
+    finally:
+        with _lock:
+            _fits -= 1
+            if not _fits:
+                _body.cell_contents = fit_batch_by_batch
+
+
+def step_of(function):
+    """The `tf.function` of one step, in a `train_function` or `test_function` that Keras has made.
+
+    Raises:
+        LookupError: it is somebody else's function.
+    """
+    try:
+        on_data = inspect.getclosurevars(function).nonlocals["one_step_on_data"]
+        return inspect.getclosurevars(on_data).nonlocals["step_func"]
+    except (KeyError, TypeError):
+        raise LookupError(f"Keras has not made the function {function!r}") from None
 
 
 class _Switch:

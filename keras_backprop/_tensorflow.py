@@ -8,7 +8,7 @@ import contextlib
 import tensorflow as tf
 from tensorflow.python.autograph.core import config as autograph
 from tensorflow.python.eager import backprop, backprop_util, record
-from tensorflow.python.framework import op_callbacks, ops
+from tensorflow.python.framework import auto_control_deps_utils, op_callbacks, ops
 from tensorflow.python.framework.ops import EagerTensor
 from tensorflow.python.ops import default_gradient
 
@@ -21,8 +21,8 @@ def operation_count(graph):
 
 
 __all__ = [
-    "CustomGradient", "Eager", "EagerOperation", "EagerTensor", "functions_run_eagerly", "is_trainable", "operation_count",
-    "registered_gradient", "unseen_reads", "zeros_like",
+    "CustomGradient", "Eager", "EagerOperation", "EagerTensor", "copy_operations", "functions_run_eagerly", "is_trainable",
+    "operation_count", "registered_gradient", "unseen_reads", "with_effects", "zeros_like",
 ]  # fmt: skip
 
 
@@ -172,3 +172,48 @@ def functions_run_eagerly(wanted=True):
         yield
     finally:
         tf.config.run_functions_eagerly(before)
+
+
+def with_effects(graph):
+    """The operations of a traced function that change something, and all that these need, in order.
+
+    Args:
+        graph: the graph of a `tf.ConcreteFunction`.
+    """
+    reads = auto_control_deps_utils.RESOURCE_READ_OPS  # they must run as well, says TensorFlow
+    wanted = set()
+    found = [operation for operation in graph.control_outputs if operation.type not in reads]
+    while found:
+        operation = found.pop()
+        if operation not in wanted:
+            wanted.add(operation)
+            found += [x.op for x in operation.inputs] + operation.control_inputs
+    return [operation for operation in graph.get_operations() if operation in wanted]
+
+
+def copy_operations(operations, inputs, lowered):
+    """Put copies of the operations of one graph into the graph of the function that is being traced.
+
+    Args:
+        operations: list of `tf.Operation`, with all that they depend on.
+        inputs: list of pairs, (a placeholder among them, the tensor that the copies get for it).
+        lowered: bool, whether TensorFlow may take loops and branches apart, which an executor of one thread and XLA do not allow.
+    """
+    if not operations:
+        return
+    source, graph = operations[0].graph, tf.compat.v1.get_default_graph()
+    for function in source._functions.values():
+        graph._add_function_recursive(function)
+    placeholders = {x.op.name for x, _ in inputs}
+    names = {operation.name for operation in operations} - placeholders
+    whole = source.as_graph_def()
+    copies = tf.compat.v1.GraphDef(versions=whole.versions)
+    copies.node.extend(node for node in whole.node if node.name in names)
+    used = set()
+    for node in copies.node:
+        used.update(name.split(":")[0] for name in node.input)
+        node.attr.pop("_class", None)  # beside which other operation it is to run
+        if not lowered and "_lower_using_switch_merge" in node.attr:
+            node.attr["_lower_using_switch_merge"].b = False
+    replaced = {x.name: graph.capture(value) for x, value in inputs if x.op.name in used}
+    tf.graph_util.import_graph_def(copies, replaced, name="step")

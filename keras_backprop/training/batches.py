@@ -5,69 +5,80 @@ import tensorflow as tf
 
 
 class Batches:
-    """Cuts tensors into batches and runs a step on each.
+    """Cuts tensors into batches and runs a step on each. It serves any number of examples, unless XLA has to know it.
 
     Args:
-        examples: `Examples`, for their sizes.
+        examples: `Examples`, like those that will come.
         shuffle: bool, whether the order of the examples changes. One batch of all examples stays as it is.
-        fixed_sizes: bool, give every batch a size that XLA knows. The smaller last batch then is a step of its own. While
-            tracing the sizes are unknown all the same, as in Keras's loop, which some metrics take notice of.
+        for_xla: bool, give every batch a size that XLA knows. The smaller last batch then is a step of its own.
+
+    Attributes:
+        size: int, the number of examples in a batch.
+        kind: tuple. Examples of the same kind are served by the same loop.
+        specification: nested `tf.TensorSpec`, of the tensors of all examples.
     """
 
-    def __init__(self, examples, shuffle=False, fixed_sizes=False):
-        self.n, self.size, self.steps = examples.n, examples.batch_size, examples.steps
-        self.shuffle = bool(shuffle) and self.steps > 1
-        self.for_xla = fixed_sizes
-        self.fixed = fixed_sizes or not examples.ragged
-        self.rest_apart = fixed_sizes and examples.ragged
+    def __init__(self, examples, shuffle=False, for_xla=False):
+        self.size, self.ragged, self.single = examples.batch_size, examples.ragged, examples.steps == 1
+        self.shuffle, self.for_xla = bool(shuffle) and not self.single, for_xla
+        self.n = examples.n if for_xla or self.single else None  # None: it serves any number
+        self.specification = keras.tree.map_structure(
+            lambda x: None if x is None else tf.TensorSpec([self.n, *x.shape[1:]], x.dtype), examples.tensors
+        )
+        tensors = tuple(keras.tree.flatten(self.specification))
+        self.kind = (self.size, self.ragged, self.single, self.shuffle, for_xla, tensors)
 
-    def order(self, seed):
+    def steps(self, tensors):
+        """The number of batches, a tensor."""
+        return -(-self._count(tensors) // self.size)
+
+    def order(self, tensors, seed):
         """A permutation of the examples for an integer tensor `seed` of shape (2,); None for the order they are in."""
         if not self.shuffle:
             return None
+        n = self._count(tensors)
         if self.for_xla:  # which has no shuffle
-            return tf.argsort(tf.random.stateless_uniform([self.n], seed), stable=True)
-        return tf.random.experimental.stateless_shuffle(tf.range(self.n), seed)
+            return tf.argsort(tf.random.stateless_uniform([n], seed), stable=True)
+        return tf.random.experimental.stateless_shuffle(tf.range(n), seed)
 
     def run(self, step, tensors, order, first, last):
         """Run `step(batch)` on the batches first, …, last − 1."""
-        if self.steps == 1:
+        if self.single:
             step(tensors)
             return
-        alike = self.steps - self.rest_apart
+        n = self._count(tensors)
 
-        def body(number):
-            step(self._take(tensors, order, number))
+        def batch(number):
+            start = number * self.size
+            size = tf.minimum(self.size, n - start) if self.ragged and not self.for_xla else self.size
+            step(_take(tensors, order, start, size))
             return (number + 1,)
 
         def rest(number):
-            step(self._take(tensors, order, alike))
+            start = n // self.size * self.size
+            step(_take(tensors, order, start, n - start))
             return (number + 1,)
 
         first = tf.convert_to_tensor(first)
-        tf.while_loop(lambda number: number < tf.minimum(last, alike), body, (first,))
-        if self.rest_apart:
-            tf.while_loop(lambda number: number < last, rest, (tf.maximum(first, alike),))
+        alike = tf.minimum(last, n // self.size) if self.for_xla else last
+        tf.while_loop(lambda number: number < alike, batch, (first,))
+        if self.for_xla and self.ragged:
+            tf.while_loop(lambda number: number < last, rest, (tf.maximum(first, n // self.size),))
 
-    def _take(self, tensors, order, number):
-        """The examples of a batch."""
-        start = number * self.size
-        if isinstance(number, int):
-            size = self.n - start
-        else:
-            size = self.size if self.fixed else tf.minimum(self.size, self.n - start)
-        indices = None if order is None else tf.slice(order, [start], [size])
-
-        def take(x):
-            if x is None:
-                return None
-            if indices is not None:
-                return tf.gather(x, indices)
-            return tf.slice(x, [start] + [0] * (len(x.shape) - 1), [size, *x.shape[1:]])
-
-        batch = keras.tree.map_structure(take, tensors)
-        return keras.tree.map_structure(_of_unknown_size, batch) if self.rest_apart else batch
+    def _count(self, tensors):
+        """The number of examples, an integer or a tensor."""
+        return self.n or tf.shape(next(x for x in keras.tree.flatten(tensors) if x is not None))[0]
 
 
-def _of_unknown_size(x):
-    return None if x is None else tf.compat.v1.placeholder_with_default(x, [None, *x.shape[1:]])
+def _take(tensors, order, start, size):
+    """The examples start, …, start + size − 1 in this order."""
+    indices = None if order is None else tf.slice(order, [start], [size])
+
+    def take(x):
+        if x is None:
+            return None
+        if indices is not None:
+            return tf.gather(x, indices)
+        return tf.slice(x, [start] + [0] * (len(x.shape) - 1), [size, *x.shape[1:]])
+
+    return keras.tree.map_structure(take, tensors)

@@ -7,7 +7,6 @@ right here by overriding our trainer's own methods. And of several workers one w
 
 import contextlib
 import functools
-import inspect
 import itertools
 import pathlib
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_backprop import _keras
 from keras_backprop.training import backup
 
 SUPPORTED = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy, tf.distribute.OneDeviceStrategy)
@@ -45,11 +45,10 @@ class DistributedTrainer(_Trainer):
             )
         return strategy
 
-    def fit(self, *args, **kwargs):
-        """As `keras.Model.fit`; a backup of `keras.callbacks.BackupAndRestore` is kept by the chief, and replaced whole."""
-        arguments = inspect.signature(super().fit).bind(*args, **kwargs).arguments
-        with backup.kept(arguments.get("callbacks"), is_chief(self.distribute_strategy)):
-            return super().fit(*args, **kwargs)
+    def _fit_batch_by_batch(self, **arguments):
+        """Keras's loop; a backup of `keras.callbacks.BackupAndRestore` is kept by the chief, and replaced whole."""
+        with backup.kept(arguments["callbacks"], is_chief(self.distribute_strategy)):
+            return _keras.fit_batch_by_batch(self, **arguments)
 
     def save(self, filepath, *args, **kwargs):
         """As `keras.Model.save`. Every worker must call it; the chief writes the file."""

@@ -29,6 +29,8 @@ class Examples:
         bytes: int, what they take in memory, with those beside them.
         batch_size: int.
         steps: int, the number of batches; the last one may be smaller.
+        batch: what Keras's data set says of a batch: nested like `tensors`, `tf.TensorSpec`. If one batch is smaller than
+            `batch_size`, their size is unknown.
 
     Raises:
         NotInMemoryError: something else than arrays, or arrays that are too large.
@@ -53,6 +55,10 @@ class Examples:
         self.n = next(array.shape[0] for array in keras.tree.flatten(arrays) if array is not None)
         self.batch_size = min(adapter.batch_size, self.n)
         self.steps = adapter.num_batches
+        size = None if adapter.has_partial_batch else adapter.batch_size
+        self.batch = keras.tree.map_structure(
+            lambda x: None if x is None else tf.TensorSpec([size, *x.shape[1:]], x.dtype), self.tensors
+        )
 
     @property
     def ragged(self):

@@ -3,12 +3,16 @@
     python -m keras_backprop.training.launch --workers 2 train.py …
 
 On a real cluster its scheduler does this: it sets `TF_CONFIG` on every machine and starts again what ends with an error.
+
+TensorFlow's server in each worker listens on all addresses of the machine, and does what anyone who connects asks it to: see
+docs/several_machines.md.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -24,8 +28,8 @@ def launch(command, workers=2, restarts=3, timeout=None, environment=None):
 
     Args:
         command: list of str.
-        workers: int.
-        restarts: int, how many times to start again at the most.
+        workers: int ≥ 1.
+        restarts: int ≥ 0, how many times to start again at the most.
         timeout: float, seconds after which all are ended; None waits for ever.
         environment: dict of further environment variables.
 
@@ -33,9 +37,12 @@ def launch(command, workers=2, restarts=3, timeout=None, environment=None):
         int, how many times the workers were started again.
 
     Raises:
+        ValueError: no worker at all, or fewer than no restarts.
         RuntimeError: a worker failed after the last restart.
         TimeoutError: the time is over.
     """
+    if workers < 1 or restarts < 0:
+        raise ValueError(f"There must be a worker, and no fewer than 0 restarts. Received: {workers=}, {restarts=}")
     deadline = None if timeout is None else time.monotonic() + timeout
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
     for attempt in range(restarts + 1):
@@ -89,11 +96,29 @@ def _free_ports(count):
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--restarts", type=int, default=3)
+    parser.add_argument("--workers", type=_at_least(1), default=2)
+    parser.add_argument("--restarts", type=_at_least(0), default=3)
     parser.add_argument("script", nargs=argparse.REMAINDER, help="a Python file and its arguments")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, _end)
     launch([sys.executable, *args.script], args.workers, args.restarts)
+
+
+def _at_least(smallest):
+    """A type of argument: a whole number that is not smaller."""
+
+    def number(text):
+        if int(text) < smallest:
+            raise argparse.ArgumentTypeError(f"must be at least {smallest}, is {text}")
+        return int(text)
+
+    return number
+
+
+def _end(signum, frame):
+    """End as a process does that is ended by a signal, but not before the workers."""
+    signal.signal(signum, signal.SIG_IGN)
+    raise SystemExit(128 + signum)
 
 
 if __name__ == "__main__":

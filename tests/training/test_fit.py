@@ -107,6 +107,32 @@ CASES = {
 }
 
 
+class Stops(keras.callbacks.Callback):
+    """Says at the beginning of training, or of an epoch, that it ends. One more execution follows."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_train_begin(self, logs=None):
+        self.model.stop_training = self.epoch is None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.stop_training |= epoch == self.epoch
+
+
+CASES |= {
+    f"ended-{where}-{steps}-steps-a-call": {
+        "callbacks": lambda epoch=epoch: [Stops(epoch)],
+        "compile_arguments": {"steps_per_execution": steps},
+        "validation_data": HELD_OUT,
+        "batch_size": 10,
+    }
+    for where, epoch in (("before-it-begins", None), ("at-an-epoch", 1))
+    for steps in (1, 3)
+}
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_compiled_epochs_equal_stock_keras(case):
     fit_both(**case)
@@ -182,14 +208,16 @@ def test_a_train_step_of_ones_own_takes_keras_own_loop():
 
 
 @pytest.mark.parametrize("built", [True, False])
-def test_nothing_to_train_is_left_to_keras(built):
-    model = network(built=built, metrics=())
-    for layer in model.layers:
-        layer.trainable = False
-    model.compile("sgd", "sparse_categorical_crossentropy")
+def test_nothing_to_train(built):
+    def make(cls):
+        model = network(cls, built=built, metrics=())
+        for layer in model.layers:
+            layer.trainable = False
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        return model
+
     with pytest.warns(UserWarning, match="does not have any trainable weights"):
-        model.fit(*data(), verbose=0)
-    assert model.fit_path.reason == "there is nothing to train"
+        fit_both(make=make)
 
 
 def test_an_optimizer_that_sets_itself_up_in_the_step_is_left_to_keras():
@@ -353,12 +381,11 @@ def test_a_second_fit_goes_on_and_traces_nothing_anew():
     x, y = data()
     model = network()
     model.fit(x, y, epochs=2, verbose=0)
-    (loop,) = model._compiled_epochs.by_sizes.values()
-    model.fit(x + 1, y, epochs=2, verbose=0)
-    assert list(model._compiled_epochs.by_sizes.values()) == [loop]
-    assert loop._run_epochs.experimental_get_tracing_count() == 1
+    (loop,) = model._loops.kept.values()
+    model.fit(x[:70], y[:70], epochs=2, verbose=0)
+    assert list(model._loops.kept.values()) == [loop]
     model.compile("sgd", "sparse_categorical_crossentropy")
-    assert model._compiled_epochs is None
+    assert not model._loops.kept
 
 
 def test_long_epochs_run_in_parts(monkeypatch):
@@ -516,7 +543,7 @@ def test_what_cannot_be_traced_shuffles_as_keras_does(monkeypatch):
     def fail(*args):
         raise RuntimeError("no")
 
-    monkeypatch.setattr("keras_backprop.training.epochs.CompiledEpochs.trace", fail)
+    monkeypatch.setattr("keras_backprop.training.loops.CompiledEpochs", fail)
     losses = []
     for cls in (keras.Sequential, BackpropSequential):
         model = network(cls)
@@ -547,7 +574,10 @@ def test_validation_steps_with_a_split():
 def test_shuffling_under_xla():
     """An order of its own in every epoch, of every example once; a seed repeats it."""
     examples = Examples(*data(n=50), batch_size=8)
-    orders = [batches.Batches(examples, True, fixed_sizes=True).order([seed, 1]).numpy().tolist() for seed in (0, 0, 1)]
+    orders = [
+        batches.Batches(examples, True, for_xla=True).order(examples.tensors, [seed, 1]).numpy().tolist()
+        for seed in (0, 0, 1)
+    ]
     assert sorted(orders[0]) == list(range(50)) and orders[0] == orders[1] != orders[2]
     histories = []
     for _ in range(2):

@@ -1,0 +1,31 @@
+"""The state of a model at one moment, to go back to."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+LARGEST = 2**24
+"""A model of more bytes takes too long to copy, compared with the epochs that may share a call."""
+
+
+def size(model):
+    """The bytes of all that a `Snapshot` copies."""
+    return sum(
+        math.prod(v.shape) * tf.as_dtype(keras.backend.standardize_dtype(v.dtype)).size for v in _variables(model)
+    )
+
+
+class Snapshot:
+    """Copies of all variables that training changes: weights, metrics, random seeds, the optimizer's."""
+
+    def __init__(self, model):
+        self._values = [(v, tf.identity(v.value)) for v in _variables(model)]
+
+    def restore(self):
+        for variable, value in self._values:
+            variable.assign(value)
+
+
+def _variables(model):
+    return (*model.variables, *model.optimizer.variables)

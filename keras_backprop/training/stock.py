@@ -1,0 +1,61 @@
+"""Whether a model does what Keras's own does in all that the compiled loop takes the place of, or relies on."""
+
+import pathlib
+
+import keras
+import tensorflow as tf
+
+from keras_backprop import _keras
+from keras_backprop.training.path import NotCompiledError
+from keras_backprop.training.update import unwrapped
+
+_METHODS = (
+    "train_step",
+    "test_step",
+    "make_train_function",
+    "make_test_function",
+    "metrics",
+    "compute_metrics",
+    "get_metrics_result",
+    "reset_metrics",
+    "evaluate",
+    "_get_metrics_result_or_logs",
+)
+
+
+def require_stock_behaviour(model):
+    """Look at a compiled model.
+
+    Raises:
+        NotCompiledError: it gets the loop in Python.
+    """
+    if model.epochs_per_execution is None:
+        raise NotCompiledError("epochs_per_execution=None")
+    if model.run_eagerly or tf.config.functions_run_eagerly():
+        raise NotCompiledError("it runs eagerly")
+    if model._distribute_strategy is not None or tf.distribute.has_strategy():
+        raise NotCompiledError("it runs in a distribution strategy")
+    for name in _METHODS:
+        owner = next(cls for cls in type(model).__mro__ if name in vars(cls))
+        if name in vars(model) or not (_is_stock_class(owner) and _is_stock(vars(owner)[name])):
+            raise NotCompiledError(f"the model has a `{name}` of its own")
+    if type(unwrapped(model.optimizer)).__name__ == "ScheduleFreeAdamW":
+        raise NotCompiledError(
+            "ScheduleFreeAdamW sets its momentum while it is built, which Keras's loop does in its step"
+        )
+    if keras.config.max_epochs() or keras.config.max_steps_per_epoch():
+        raise NotCompiledError("Keras limits the epochs or steps of every `fit` (`keras.config`)")
+
+
+def _is_stock_class(cls):
+    return cls in _CLASSES or cls.__module__.split(".")[0] == __name__.split(".")[0]
+
+
+def _is_stock(method):
+    """Whether a method or property is Keras's or this package's: not by its name, which a decorator may copy."""
+    code = getattr(getattr(method, "fget", method), "__code__", None)
+    return code is not None and any(pathlib.Path(code.co_filename).is_relative_to(folder) for folder in _FOLDERS)
+
+
+_CLASSES = {*keras.Model.__mro__, *keras.Sequential.__mro__, *_keras.Functional.__mro__}
+_FOLDERS = pathlib.Path(keras.__file__).parent, pathlib.Path(__file__).parents[1]
