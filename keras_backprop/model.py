@@ -76,9 +76,9 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             )
         return config
 
-    @functools.wraps(keras.Model.fit)
-    def fit(self, *args, **kwargs):
-        callbacks = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs).arguments.get("callbacks")
+    @functools.wraps(_keras.fit)
+    def fit(self, *args, **kwargs):  # type: ignore[override]
+        callbacks = inspect.signature(_keras.fit).bind(self, *args, **kwargs).arguments.get("callbacks")
         self._observers = observers_of(callbacks)
         try:
             history = super().fit(*args, **kwargs)
