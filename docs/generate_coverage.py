@@ -12,6 +12,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import keras
 
 from keras_backprop import _keras
+from keras_backprop._tensorflow import gradients_by_type
+from keras_backprop.chain import rows as rows_of
 from keras_backprop.registry import rule_for
 
 FOLDER = pathlib.Path(__file__).parent
@@ -121,6 +123,22 @@ def name_table(kind, entries, grid, prefix="", columns=2):
     return lines + ["".join(cells[i : i + columns]) + "|" for i in range(0, len(cells), columns)]
 
 
+def type_table():
+    """TensorFlow's types of operations: whose gradient, and whether gradients of single examples pass through."""
+    ours = {name.lower(): name for name, key in public_operations().items() if rule_for(key) is not None}
+    lines = ["| type | gradient | rows of the examples " * 3 + "|", "|---|---|---" * 3 + "|"]
+    cells = []
+    kept = {*rows_of.ELEMENTWISE, *rows_of.KEEPS, "Reshape"}
+    for name, gradient in sorted(gradients_by_type().items()):
+        if name not in kept and name.lower() not in ours:
+            continue
+        by = "not differentiable" if gradient is None else "TensorFlow's"
+        by += f"; rule `ops.{ours[name.lower()]}`" if gradient is not None and name.lower() in ours else ""
+        cells.append(f"| {name} | {by} | {'kept' if name in kept else ''} ")
+    cells += ["| | | "] * (-len(cells) % 3)
+    return lines + ["".join(cells[i : i + 3]) + "|" for i in range(0, len(cells), 3)]
+
+
 def page():
     """The text of docs/coverage.md."""
     grid = json.loads((FOLDER / "grid.json").read_text())
@@ -160,6 +178,14 @@ def page():
         "\n".join(name_table("class", regularizers, grid)),
         "## Operations",
         "\n".join(name_table("operation", public_operations(), grid, prefix="ops.")),
+        "## TensorFlow's types of operations",
+        """\
+What is followed goes back by the gradient function that TensorFlow has registered for the type; types without one are an
+error, but for control flow and calls of functions, whose gradients TensorFlow makes from those of what they hold. Where a
+function of `keras.ops` runs, its rule serves. *Rows kept*: an example's rows stay its own (if axes and shapes allow), so
+that the gradients of single examples of a weight that enters here are known. These are the types that have a namesake in
+`keras.ops` or keep rows; TensorFlow has gradients for many more.""",
+        "\n".join(type_table()),
     ]
     return "\n\n".join(sections) + "\n"
 

@@ -59,6 +59,11 @@ def registered_gradient(operation):
     return ops.get_gradient_function(operation)
 
 
+def gradients_by_type():
+    """TensorFlow's types of operations: a dict, type -> gradient function, or None for what is declared not differentiable."""
+    return {name: ops.gradient_registry.lookup(name) for name in ops.gradient_registry.list()}
+
+
 class EagerOperation:
     """An operation that ran eagerly; to a registered gradient function it looks like a `tf.Operation`.
 

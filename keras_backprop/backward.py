@@ -261,8 +261,7 @@ def _own_factor(model, x, sample_weight):
             )
         else:
             total = tf.reduce_sum(weights) if reductions == {"mean_with_sample_weight"} else tf.cast(n, tf.float32)
-            if replicas.several():
-                total = tf.math.divide_no_nan(total, replicas.factor_of(total, None))
+            total = replicas.divisor_over_replicas(total)
         return tf.math.divide_no_nan(total, weights)
 
     return factor

@@ -50,3 +50,11 @@ def test_no_rule_needed(capsys):
 def test_several_machines(capsys):
     namespace, printed = run("several_machines", capsys)
     assert namespace["restarts"] == 1 and "a model after 180 steps" in printed
+
+
+def test_open_backward(capsys):
+    namespace, printed = run("open_backward", capsys)
+    assert "epoch 5: ‖δ‖ of digits/hidden" in printed
+    assert min(namespace[name]["accuracy"][-1] for name in ("plain", "clipped", "aligned")) > 0.8
+    missing = namespace["mask"] == 0
+    assert (namespace["hidden"].kernel.numpy()[missing] == 0).all()

@@ -66,9 +66,9 @@ class Rows:
         if operation.type == "Reshape":
             return _reshaped(inputs[0], y, rows)
         aligned = all(x.shape.rank == y.shape.rank for x in inputs)
-        if operation.type in _ELEMENTWISE:
+        if operation.type in ELEMENTWISE:
             return rows if aligned else MIXED
-        keeps = _KEEPS.get(operation.type)
+        keeps = KEEPS.get(operation.type)
         return (
             rows if keeps is not None and keeps(operation, [id(x) in self._rows for x in operation.inputs]) else MIXED
         )
@@ -191,7 +191,7 @@ def _attribute(operation, name):
 _CONSTANT = ("Rank", "Shape", "ShapeN", "Size", "BroadcastGradientArgs")
 """What depends on the shape of its input alone."""
 
-_ELEMENTWISE = {
+ELEMENTWISE = {
     "Abs", "Acos", "Acosh", "Add", "AddN", "AddV2", "Asin", "Asinh", "Atan", "Atan2", "Atanh", "Cast", "Ceil",
     "CheckNumerics", "ClipByValue", "Cos", "Cosh", "Digamma", "Div", "DivNoNan", "Elu", "Equal", "Erf", "Erfc", "Erfinv",
     "Exp", "Expm1", "Floor", "FloorDiv", "FloorMod", "Greater", "GreaterEqual", "Identity", "Inv", "IsFinite", "IsInf",
@@ -203,7 +203,7 @@ _ELEMENTWISE = {
 }  # fmt: skip
 """Types of operations that take numbers in the same place together."""
 
-_KEEPS: dict = {
+KEEPS: dict = {
     **dict.fromkeys(["All", "Any", "ArgMax", "ArgMin", "Cumprod", "Cumsum"], _not_along_first(1)),
     **dict.fromkeys(["Max", "Mean", "Min", "Prod", "ReverseV2", "Sum"], _not_along_first(1)),
     **dict.fromkeys(["MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"], _matmul),

@@ -1,0 +1,84 @@
+"""The open places of the backward pass on two logical CPU devices, in a process of their own: devices are set once in a process."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+PROGRAM = """
+import json
+import keras, numpy as np, tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+from keras_backprop import BackwardObserver, Gradients
+from keras_backprop.gradients import ByPath, ClippedByExample
+from tests.gradients.ways import trained
+
+mask = np.arange(30).reshape(5, 6) % 2
+
+
+class Norms(BackwardObserver):
+    def observe(self, link):
+        if isinstance(link.call.op, keras.layers.Layer):
+            self.note(link.path, tf.reduce_sum(tf.abs(link.upstream[0])))
+            self.note(link.path + " steps", 1.0, over_steps="mean")
+
+
+class Monitor(keras.callbacks.Callback):
+    backward_observer = Norms()
+
+
+def halved(call, dy):
+    return Gradients(0.5 * dy * (1 - tf.square(call.output)))
+
+
+results = {}
+for name, options in {
+    "held": {"gradients": ByPath({"hidden/kernel": mask, "out/*": 0.5})},
+    "clipped": {"gradients": ClippedByExample(0.1)},
+    "rules": {"rules": {keras.activations.tanh: halved}},
+    "observed": {"callbacks": [Monitor()]},
+}.items():
+    for way in ("two devices", "Keras's loop"):
+        model, before = trained(lambda: keras.optimizers.AdamW(0.05, weight_decay=0.1), way, **options)
+        after = [keras.ops.convert_to_numpy(v).tolist() for v in model.trainable_weights]
+        results[f"{name}, {way}"] = [after, [w.tolist() for w in before]]
+    if name == "observed":
+        results["figures"] = {key: float(value) for key, value in Monitor.backward_observer.read().items()}
+print("RESULT" + json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module")
+def results():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, check=False)
+    lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT")]
+    assert lines, run.stderr[-3000:]
+    return json.loads(lines[0].removeprefix("RESULT"))
+
+
+@pytest.mark.parametrize("name", ["held", "clipped", "rules", "observed"])
+def test_two_devices_are_as_one(results, name):
+    for two, one in zip(results[f"{name}, two devices"][0], results[f"{name}, Keras's loop"][0], strict=True):
+        np.testing.assert_allclose(two, one, atol=2e-5)
+
+
+def test_what_is_held_does_not_move(results):
+    after, before = (np.array(weights[0]) for weights in results["held, two devices"])
+    held = np.arange(30).reshape(5, 6) % 2 == 0
+    np.testing.assert_array_equal(after[held], before[held])
+    assert (after[~held] != before[~held]).all()
+
+
+def test_figures_of_all_replicas(results):
+    figures = results["figures"]
+    assert figures["hidden"] > 0 and figures["out"] > 0 and figures["hidden steps"] == 1
