@@ -16,86 +16,140 @@ from keras_backprop.chain.examples import Contributions
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.chain.weights import Reads, weights_as_they_are
-from keras_backprop.objective import record_objective
+from keras_backprop.objective import Objective, record_objective
 from keras_backprop.observers import telling
 from keras_backprop.weight_gradients import add, cast
 
 
-def backward(model, x, y=None, sample_weight=None, training=True):
-    """The forward and the backward pass of a compiled model on one batch. No weight is changed.
+def backward(model, x, y=None, sample_weight=None, training=True, *, loss=None, upstream=None, weights=None):
+    """The forward and the backward pass of a model on one batch. No weight is changed.
 
     The forward pass is a call of the model like any other: in training mode batch statistics and seeds advance.
 
     Args:
-        model: a compiled Keras model, stock or `BackpropModel`.
+        model: a Keras model, stock or `BackpropModel`; compiled, if neither `loss` nor `upstream` is given.
         x, y, sample_weight: a batch as `fit` takes it: arrays or tensors, nested as the model wants them.
         training: bool, the training flag of the forward pass.
+        loss: what is differentiated, in the place of the compiled loss and all penalties: a function of `(y, y_pred)`, or of
+            `y_pred` alone where `y` is None; anything that Keras or TensorFlow computes, or the name of a loss of Keras. The
+            mean is taken of what it returns. Or a dict, name -> function: several errors over one forward pass, and a dict of
+            results.
+        upstream: in the place of a loss, ∂E/∂(predictions), nested and shaped as these: a vector–Jacobian product.
+        weights: list of `keras.Variable`, the only ones whose gradients are wanted; by default the model's trainable weights.
 
     Returns:
-        A `Backward`.
+        A `Backward`, or a dict of them.
 
     Raises:
         TypeError: `model` is no Keras model.
-        ValueError: the model is not compiled, or the targets do not fit the predictions.
+        ValueError: the model is not compiled, `loss` is no loss, it and `upstream` are both given, or data do not fit.
         MissingRuleError: something that the error depends on has no gradient, neither here nor in TensorFlow.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`backward` takes a `keras.Model`. Received: {model!r} (of type {type(model).__name__})")
-    if not model.compiled:
+    if loss is None and upstream is None and not model.compiled:
         raise ValueError(
-            f"The model '{model.name}' is not compiled: it has no loss. Call `model.compile(loss=…)` first."
+            f"The model '{model.name}' is not compiled: it has no loss. Call `model.compile(loss=…)` first, or give a `loss`."
         )
-    x, y, sample_weight = keras.tree.map_structure(
-        lambda a: a if a is None or tf.is_tensor(a) else tf.convert_to_tensor(a), (x, y, sample_weight)
+    if loss is not None and (upstream is not None or sample_weight is not None):
+        raise ValueError(
+            "`loss` takes the place of the compiled loss: give neither `upstream` nor `sample_weight` beside it."
+        )
+    several = {n: keras.losses.get(f) for n, f in (loss if isinstance(loss, dict) else {None: loss}).items()}
+    x, y, sample_weight, upstream = keras.tree.map_structure(
+        lambda a: a if a is None or tf.is_tensor(a) else tf.convert_to_tensor(a), (x, y, sample_weight, upstream)
     )
-    return backward_pass(model, x, y, sample_weight, training, of_inputs=True)
+
+    def errors(record, y_pred):
+        if upstream is not None:
+            return {None: _given(y_pred, upstream)}
+        if loss is None:
+            return {None: record_objective(model, record, x, y, y_pred, sample_weight, training)}
+        arguments = (y_pred,) if y is None else (y, y_pred)
+        values = {name: tf.reduce_mean(function(*arguments)) for name, function in several.items()}
+        return {name: Objective(value, [(value, tf.ones_like(value))]) for name, value in values.items()}
+
+    results = _passes(model, x, y, sample_weight, errors, training, of_inputs=True, weights=weights)
+    return results if isinstance(loss, dict) else results[None]
 
 
-def backward_pass(model, x, y, sample_weight, training=True, of_inputs=False, scaled=False, observers=()):
-    """Record the forward pass and the error, scale, sweep.
+def backward_pass(model, x, y, sample_weight, observers=()):
+    """The pass of a training step: with the compiled loss, and with the loss scale of the optimizer in all gradients.
 
     Args:
         model: a compiled Keras model.
         x, y, sample_weight: a batch of tensors.
-        training: bool, the training flag of the forward pass.
-        of_inputs: bool, whether the gradients of the inputs are wanted as well.
-        scaled: bool, whether the gradients carry the loss scale of the model's optimizer, as what it is to be given must.
         observers: list of `BackwardObserver`.
 
     Returns:
         A `Backward`.
     """
+
+    def errors(record, y_pred):
+        return {None: record_objective(model, record, x, y, y_pred, sample_weight)}
+
+    return _passes(model, x, y, sample_weight, errors, scaled=True, observers=observers)[None]
+
+
+def _given(y_pred, upstream):
+    """The upstream gradients of predictions, as they were given."""
+    keras.tree.assert_same_structure(y_pred, upstream)
+    pairs = [
+        (y, tf.cast(dy, y.dtype))
+        for y, dy in zip(keras.tree.flatten(y_pred), keras.tree.flatten(upstream), strict=True)
+    ]
+    for y, dy in pairs:
+        if not y.shape.is_compatible_with(dy.shape):
+            raise ValueError(f"`upstream` must have the shape of the predictions, {y.shape}. Received: {dy.shape}")
+    return Objective(None, pairs)
+
+
+def _passes(
+    model, x, y, sample_weight, errors, training=True, of_inputs=False, scaled=False, observers=(), weights=None
+):
+    """Record the forward pass and errors, scale, sweep.
+
+    Args:
+        errors: function (record, y_pred) -> dict, name -> `Objective`.
+        of_inputs: bool, whether the gradients of the inputs are wanted as well.
+        scaled: bool, whether the gradients carry the loss scale of the model's optimizer, as what it is to be given must.
+        weights: list of `keras.Variable`, or None for the model's trainable weights.
+
+    Returns:
+        A dict, name -> `Backward`.
+    """
     inputs = [tensor for tensor in keras.tree.flatten(x) if tensor is not None]
     floats = [tensor for tensor in inputs if tensor.dtype.is_floating] if of_inputs else []
-    with Record(model.trainable_weights, floats) as record:
+    with Record(model.trainable_weights if weights is None else weights, floats) as record:
         y_pred = record.run(model, x, **({"training": training} if model._call_has_training_arg else {}))
-        objective = record_objective(model, record, x, y, y_pred, sample_weight, training)
-        record.weights = weights = model.trainable_weights  # those too that the call has built
+        objectives = errors(record, y_pred)
+        record.weights = list(
+            model.trainable_weights if weights is None else weights
+        )  # those too that the call has built
+    weights, calls = record.weights, record.calls
     batch = [tensor for tensor in keras.tree.flatten((x, y, sample_weight)) if tensor is not None]
     scale = loss_scale(model.optimizer) if scaled else None
-    upstream, same_values = Reads(record.timeline).before(times(scale, objective.upstream), weights)
-    calls, seen = record.calls, []
-
-    tell = [telling(observers, calls, scale)] if observers else []
-
-    def observe(call, dys, dxs, parts):
-        seen.append((call, dys, parts))
-
-    with same_values:
-        swept = sweep(calls, upstream, weights, floats, [observe, *tell])
     # Whoever asks a result for more, after an eager step, may have updated the weights.
-    values = weights_as_they_are(weights) if of_inputs and record.timeline.eager else same_values
-    examples = Contributions(calls, seen, upstream, record, batch, values)
-    own = _own_factor(model, batch[0], sample_weight)
-    dxs = [swept.input_gradient(tensor) for tensor in inputs]
-    return Backward(objective.loss, y_pred, weights, dxs, swept, examples, own, scale)
+    snapshot = weights_as_they_are(weights) if of_inputs and record.timeline.eager else None
+    results = {}
+    for name, objective in objectives.items():
+        upstream, same_values = Reads(record.timeline).before(times(scale, objective.upstream), weights)
+        links: list = []
+        tell = [telling(observers, calls, scale)] if observers else []
+        with same_values:
+            swept = sweep(calls, upstream, weights, floats, [lambda *link, links=links: links.append(link), *tell])
+        examples = Contributions(calls, links, upstream, record, batch, snapshot or same_values)
+        dxs = [swept.input_gradient(tensor) for tensor in inputs]
+        own = _own_factor(model if objective.compiled else None, batch[0], sample_weight)
+        results[name] = Backward(objective.loss, y_pred, weights, dxs, swept, examples, own, scale)
+    return results
 
 
 class Backward:
     """What `backward` returns. E is the error of the batch, penalties included. What nobody asks for is not computed.
 
     Attributes:
-        loss: scalar tensor, E.
+        loss: scalar tensor, E; None where `upstream` was given.
         y_pred: the predictions.
         weights: list of the model's trainable weights.
         inputs: list of ∂E/∂x for each tensor in `x`; None for integers.
@@ -119,10 +173,23 @@ class Backward:
         Of a layer that ends in an activation it is δ = ∂E/∂z, z being what the activation is applied to.
         """
         deltas: dict = {}
-        for call, dys, _ in self._examples.seen:
+        for call, dys, _, _ in self._examples.seen:
             if isinstance(call.op, keras.layers.Layer):
                 deltas.setdefault(call.path, []).insert(0, dys[0] if len(dys) == 1 else tuple(dys))
         return deltas
+
+    @functools.cached_property
+    def links(self):
+        """Every link that E went back through, a list of `ObservedLink` in forward order.
+
+        Its `call.inputs` and `call.outputs` are what ran forward (of `hidden/tanh` z and a), `upstream` and `downstream` the
+        gradients of these; the factors of a product are in `weight_gradients`.
+        """
+        seen: list = []
+        tell = telling([_Collector(seen)], self._examples.calls, self.scale)
+        for link in self._examples.seen:
+            tell(*link)
+        return seen[::-1]
 
     def gradient(self, weight):
         """∂E/∂W of one weight, given as a variable or by its path.
@@ -218,6 +285,11 @@ class Backward:
         raise KeyError(f"There is no trainable weight {getattr(weight, 'path', weight)!r}. Available: {paths}")
 
 
+class _Collector:
+    def __init__(self, links):
+        self.observe = links.append
+
+
 def times(scale, upstream):
     """The upstream gradients times a loss scale; as they are where there is none."""
     return upstream if scale is None else [(y, dy * tf.cast(scale, dy.dtype)) for y, dy in upstream]
@@ -234,7 +306,7 @@ def loss_scale(optimizer):
 
 def _own_factor(model, x, sample_weight):
     """A function without arguments: what turns a contribution to E into the gradient of the example's own error."""
-    compiled = model._compile_loss
+    compiled = None if model is None else model._compile_loss
     reductions = {getattr(entry.loss, "reduction", None) for entry in getattr(compiled, "_flat_losses", None) or ()}
 
     def factor():

@@ -122,7 +122,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         """
         own = () if self._scope is None else (self._scope,)
         with scopes.entered(*self._scopes, *own):  # also in the threads of replicas
-            result = backward_pass(self, x, y, sample_weight, scaled=True, observers=self._observers)
+            result = backward_pass(self, x, y, sample_weight, self._observers)
         if self._scope is not None:
             self._scope.check()
         return result

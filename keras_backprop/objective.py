@@ -20,10 +20,12 @@ class Objective(NamedTuple):
     Attributes:
         loss: the total loss, as `compute_loss` returned it.
         upstream: list of (tensor, ∂loss/∂tensor): where the backward pass starts.
+        compiled: bool, whether it is the error that `fit` minimises.
     """
 
     loss: Any
     upstream: list
+    compiled: bool = False
 
 
 def record_objective(model, record, x, y, y_pred, sample_weight=None, training=True):
@@ -62,7 +64,7 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
             if not misfit(model, y, y_pred):
                 raise
             raise ValueError(wrong_targets(model, y, y_pred, error)) from error
-    return Objective(loss, [(loss, tf.ones_like(loss))])
+    return Objective(loss, [(loss, tf.ones_like(loss))], compiled=True)
 
 
 def _build(compiled, y, y_pred, sample_weight):

@@ -42,7 +42,7 @@ class Contributions:
 
     Args:
         calls: list of `Call`, in the order they ran.
-        seen: list of (call, dys, weight gradients by name), as the sweep told them.
+        seen: list of (call, dys, dxs, weight gradients by name), as the sweep told them.
         upstream: list of (tensor, gradient), where the error starts from.
         record: the `Record` of the forward pass.
         batch: list of the tensors of the batch.
@@ -50,7 +50,7 @@ class Contributions:
     """
 
     def __init__(self, calls, seen, upstream, record, batch, values):
-        self._calls, self.seen, self._upstream, self._record = calls, seen, upstream, record
+        self.calls, self.seen, self._upstream, self._record = calls, seen, upstream, record
         self._batch, self._values = batch, values
 
     @functools.cached_property
@@ -60,11 +60,11 @@ class Contributions:
     @functools.cached_property
     def _free(self):
         """The links that depend on no example."""
-        return [call for call in self._calls if not self._depends(call)]
+        return [call for call in self.calls if not self._depends(call)]
 
     @property
     def _swept(self):
-        return [link for link in self.seen if self._depends(link[0])]
+        return [(call, dys, parts) for call, dys, _, parts in self.seen if self._depends(call)]
 
     def of(self, weight, parts):
         """The gradient of a weight by examples, and what of it is no example's: penalties.

@@ -1,0 +1,126 @@
+"""`backward` of other errors than the compiled one, and what its result holds."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_backprop import backward
+
+
+def critic():
+    keras.utils.set_random_seed(6)
+    return keras.Sequential(
+        [keras.Input((4,)), layers.Dense(5, "tanh", kernel_regularizer="l2", name="hidden"), layers.Dense(2)]
+    )
+
+
+POINTS = np.random.default_rng(8).normal(size=(6, 4)).astype("float32")
+
+
+def taped(model, error):
+    with tf.GradientTape() as tape:
+        value = error(model(POINTS, training=True))
+    return tape.gradient(value, [v.value for v in model.trainable_weights])
+
+
+def assert_equal(ours, theirs):
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_loss_of_the_predictions_alone(traced):
+    """Without compiling, without a dummy y; penalties are not in it."""
+    model = critic()
+
+    def gradients():
+        result = backward(model, POINTS, loss=lambda p: tf.nn.softplus(-p))
+        return result.gradients, result.loss
+
+    ours, error = (tf.function(gradients) if traced else gradients)()
+    assert_equal(ours, taped(model, lambda p: tf.reduce_mean(tf.nn.softplus(-p))))
+    assert error.shape == ()
+
+
+@pytest.mark.parametrize("loss", ["mae", keras.losses.MeanAbsoluteError(), keras.losses.mean_absolute_error])
+def test_a_loss_of_targets_and_predictions(loss):
+    model, y = critic(), np.ones((6, 2), "float32")
+    assert_equal(backward(model, POINTS, y, loss=loss).gradients, taped(model, lambda p: tf.reduce_mean(tf.abs(p - 1))))
+
+
+def test_several_losses_over_one_forward_pass():
+    model, calls = critic(), []
+
+    class Counted(layers.Layer):
+        def call(self, x):
+            calls.append(1)
+            return x
+
+    model = keras.Sequential([*model.layers, Counted()])
+    calls.clear()
+    results = backward(model, POINTS, loss={"first": lambda p: p[:, 0], "second": lambda p: p[:, 1] ** 2})
+    assert len(calls) == 1
+    assert_equal(results["first"].gradients, taped(model, lambda p: tf.reduce_mean(p[:, 0])))
+    assert_equal(results["second"].gradients, taped(model, lambda p: tf.reduce_mean(p[:, 1] ** 2)))
+
+
+def test_a_vector_jacobian_product():
+    model, upstream = critic(), np.random.default_rng(1).normal(size=(6, 2)).astype("float32")
+    result = backward(model, POINTS, upstream=upstream)
+    assert_equal(result.gradients, taped(model, lambda p: tf.reduce_sum(p * upstream)))
+    assert result.loss is None
+    with pytest.raises(ValueError, match="must have the shape of the predictions"):
+        backward(model, POINTS, upstream=np.ones((6, 3)))
+
+
+def test_only_some_weights():
+    model = critic()
+    result = backward(model, POINTS, loss=tf.square, weights=[model.layers[1].bias])
+    assert_equal(result.gradients, taped(model, lambda p: tf.reduce_mean(p**2))[3:])
+
+
+def test_links_hold_what_ran_and_its_gradients():
+    model = critic()
+    result = backward(model, POINTS, loss=tf.square)
+    links = {link.path: link for link in result.links}
+    hidden, tanh = links["critic/hidden"], links["critic/hidden/tanh"]
+    np.testing.assert_allclose(tanh.call.output, tf.tanh(hidden.call.output), rtol=1e-6)
+    np.testing.assert_allclose(hidden.upstream[0], tanh.downstream[0])
+    x, delta = hidden.weight_gradients["kernel"].factors
+    np.testing.assert_allclose(tf.transpose(x) @ delta, result.gradient("critic/hidden/kernel"), rtol=1e-5)
+    assert list(links).index("critic/hidden") < list(links).index("critic/hidden/tanh")
+
+
+@pytest.mark.parametrize("momentum", [0.5, 0.99])
+def test_second_derivatives_through_batch_normalisation(momentum):
+    """A gradient penalty in training mode, against finite differences in float64."""
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((3,), dtype="float64")
+    h = layers.BatchNormalization(momentum=momentum, dtype="float64")(layers.Dense(4, "tanh", dtype="float64")(inputs))
+    model = keras.Model(inputs, layers.Dense(1, dtype="float64")(h))
+    x, kernel = np.random.default_rng(3).normal(size=(5, 3)), model.layers[1].kernel
+
+    def penalty():
+        return tf.reduce_sum(tf.square(backward(model, tf.constant(x), loss=tf.square).inputs[0]))
+
+    with tf.GradientTape() as tape:
+        value = penalty()
+    gradient = tape.gradient(value, kernel.value)
+    step, w = np.random.default_rng(4).normal(size=(3, 4)), kernel.numpy()
+    sides = []
+    for sign in (1, -1):
+        kernel.assign(w + sign * 1e-5 * step)
+        sides.append(float(penalty()))
+    kernel.assign(w)
+    np.testing.assert_allclose(np.sum(gradient * step), (sides[0] - sides[1]) / 2e-5, rtol=1e-6)
+
+
+def test_what_does_not_go_together():
+    with pytest.raises(ValueError, match="neither `upstream` nor `sample_weight`"):
+        backward(critic(), POINTS, loss="mse", upstream=np.ones((6, 2)))
+    with pytest.raises(ValueError, match="is not compiled.*or give a `loss`"):
+        backward(critic(), POINTS)
+    with pytest.raises(ValueError, match="Could not interpret loss"):
+        backward(critic(), POINTS, loss=3)
