@@ -11,9 +11,8 @@ from keras_backprop import backward
 
 def critic():
     keras.utils.set_random_seed(6)
-    return keras.Sequential(
-        [keras.Input((4,)), layers.Dense(5, "tanh", kernel_regularizer="l2", name="hidden"), layers.Dense(2)]
-    )
+    hidden = layers.Dense(5, "tanh", kernel_regularizer="l2", name="hidden")
+    return keras.Sequential([keras.Input((4,)), hidden, layers.Dense(2)], name="critic")
 
 
 POINTS = np.random.default_rng(8).normal(size=(6, 4)).astype("float32")
@@ -59,6 +58,7 @@ def test_several_losses_over_one_forward_pass():
             return x
 
     model = keras.Sequential([*model.layers, Counted()])
+    model(POINTS)  # builds it, by symbolic calls
     calls.clear()
     results = backward(model, POINTS, loss={"first": lambda p: p[:, 0], "second": lambda p: p[:, 1] ** 2})
     assert len(calls) == 1
