@@ -7,6 +7,8 @@ is what a `tf.GradientTape` is used for. It works eagerly and inside `tf.functio
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any, overload
 
 import keras
 import tensorflow as tf
@@ -17,11 +19,49 @@ from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.chain.weights import Reads, weights_as_they_are
 from keras_backprop.objective import Objective, record_objective
-from keras_backprop.observers import telling
+from keras_backprop.observers import ObservedLink, telling
 from keras_backprop.weight_gradients import add, cast
 
 
-def backward(model, x, y=None, sample_weight=None, training=True, *, loss=None, upstream=None, weights=None):
+@overload
+def backward(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    training: bool = True,
+    *,
+    loss: dict[str, Any],
+    upstream: Any = None,
+    weights: Any = None,
+) -> "dict[str, Backward]": ...
+
+
+@overload
+def backward(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    training: bool = True,
+    *,
+    loss: Callable[..., Any] | str | None = None,
+    upstream: Any = None,
+    weights: Any = None,
+) -> "Backward": ...
+
+
+def backward(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    training: bool = True,
+    *,
+    loss: Any = None,
+    upstream: Any = None,
+    weights: Any = None,
+) -> Any:
     """The forward and the backward pass of a model on one batch. No weight is changed.
 
     The forward pass is a call of the model like any other: in training mode batch statistics and seeds advance.
@@ -73,7 +113,7 @@ def backward(model, x, y=None, sample_weight=None, training=True, *, loss=None, 
     return results if isinstance(loss, dict) else results[None]
 
 
-def backward_pass(model, x, y, sample_weight, observers=()):
+def backward_pass(model: Any, x: Any, y: Any, sample_weight: Any, observers: Any = ()) -> "Backward":
     """The pass of a training step: with the compiled loss, and with the loss scale of the optimizer in all gradients.
 
     Args:
@@ -156,18 +196,20 @@ class Backward:
         scale: None, or a scalar tensor, the loss scale (mixed precision) that is in all gradients during training.
     """
 
-    def __init__(self, loss, y_pred, weights, inputs, swept, examples, own, scale):
+    def __init__(
+        self, loss: Any, y_pred: Any, weights: Any, inputs: Any, swept: Any, examples: Any, own: Any, scale: Any
+    ) -> None:
         self.loss, self.y_pred, self.weights, self.inputs, self.scale = loss, y_pred, weights, inputs, scale
         self._swept, self._examples, self._own = swept, examples, own
         self._contributions: dict = {}
 
     @functools.cached_property
-    def gradients(self):
+    def gradients(self) -> list[Any]:
         """∂E/∂W for each of `weights`, None where E does not depend on it: what `optimizer.apply` takes. A list."""
         return [self._swept.gradient(v) for v in self.weights]
 
     @functools.cached_property
-    def deltas(self):
+    def deltas(self) -> dict[str, list[Any]]:
         """A dict, path of a layer -> list of ∂E/∂(the layer's output), one for each use of the layer, in forward order.
 
         Of a layer that ends in an activation it is δ = ∂E/∂z, z being what the activation is applied to.
@@ -179,7 +221,7 @@ class Backward:
         return deltas
 
     @functools.cached_property
-    def links(self):
+    def links(self) -> list[ObservedLink]:
         """Every link that E went back through, a list of `ObservedLink` in forward order.
 
         Its `call.inputs` and `call.outputs` are what ran forward (of `hidden/tanh` z and a), `upstream` and `downstream` the
@@ -191,7 +233,7 @@ class Backward:
             tell(*link)
         return seen[::-1]
 
-    def gradient(self, weight):
+    def gradient(self, weight: Any) -> Any:
         """∂E/∂W of one weight, given as a variable or by its path.
 
         Raises:
@@ -199,7 +241,7 @@ class Backward:
         """
         return self.gradients[self._index(weight)]
 
-    def per_example(self, weight):
+    def per_example(self, weight: Any) -> Any:
         """What each example contributes to ∂E/∂W, shape `(n, *shape)`: they add up to it, but for penalties.
 
         The mean over n examples is in E, and so a factor 1/n is in each.
@@ -217,7 +259,7 @@ class Backward:
         index = self._index(weight)
         return self._added(index, [part.per_example() for part in self._of_examples(index)])
 
-    def squared_norms(self, weight=None):
+    def squared_norms(self, weight: Any = None) -> Any:
         """The squared norm of what each example contributes, shape `(n,)`: of one weight, or of all together.
 
         Returns:
@@ -239,7 +281,7 @@ class Backward:
         widest = max((norm.dtype for norm in norms), key=lambda dtype: dtype.size, default=None)
         return tf.add_n([tf.cast(norm, widest) for norm in norms]) if norms else None
 
-    def example_norms(self):
+    def example_norms(self) -> Any:
         """The norm of the gradient of each example's own error, over all weights together, shape `(n,)`.
 
         The mean over the batch, sample weights, and a loss scale are taken out of what it contributes to E; an example of weight
@@ -253,7 +295,7 @@ class Backward:
         norms *= tf.cast(self._own(), norms.dtype)
         return norms if self.scale is None else norms / tf.cast(self.scale, norms.dtype)
 
-    def weighted(self, c):
+    def weighted(self, c: Any) -> list[Any]:
         """The gradients with the contribution of example n times cₙ, for `c` of shape `(n,)`; penalties as they are."""
         weighted = []
         for index in range(len(self.weights)):
@@ -290,12 +332,12 @@ class _Collector:
         self.observe = links.append
 
 
-def times(scale, upstream):
+def times(scale: Any, upstream: Any) -> Any:
     """The upstream gradients times a loss scale; as they are where there is none."""
     return upstream if scale is None else [(y, dy * tf.cast(scale, dy.dtype)) for y, dy in upstream]
 
 
-def loss_scale(optimizer):
+def loss_scale(optimizer: Any) -> Any:
     """The optimizer's loss scale (mixed precision), a scalar tensor; None where there is none."""
     if optimizer is None:
         return None

@@ -11,6 +11,7 @@ is taken apart into as many ordinary ones as it has interleaved grids. The deriv
 
 import itertools
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -29,19 +30,21 @@ class Window:
         data_format: "channels_last", "channels_first", or None for Keras's default.
     """
 
-    def __init__(self, rank, strides=1, padding="valid", dilation_rate=1, data_format=None):
+    def __init__(
+        self, rank: Any, strides: Any = 1, padding: Any = "valid", dilation_rate: Any = 1, data_format: Any = None
+    ) -> None:
         self.rank = rank
         self.strides, self.dilation = (each(rank, value) for value in (strides, dilation_rate))
         self.padding = padding.lower()
         self.channels_first = (data_format or keras.config.image_data_format()) == "channels_first"
 
     @classmethod
-    def of(cls, call):
+    def of(cls, call: Any) -> Any:
         """The window of a convolution layer or operation."""
         rank = len(call.input.shape) - 2
         return cls(rank, call["strides"], call["padding"], call["dilation_rate"], call["data_format"])
 
-    def apply(self, x, W):
+    def apply(self, x: Any, W: Any) -> Any:
         """y = W ∗ x"""
         y = tf.nn.convolution(
             self.lift(x), _lift_kernel(W), self.lifted(self.strides), self.padding.upper(),
@@ -49,7 +52,7 @@ class Window:
         )  # fmt: skip
         return self.lower(y)
 
-    def input_gradient(self, x, W, dy, depthwise=False):
+    def input_gradient(self, x: Any, W: Any, dy: Any, depthwise: Any = False) -> Any:
         """dx, for x of which only the shape matters."""
         W, sizes = _lift_kernel(W), self.sizes(x)
         plain = _Plain(self, sizes, W.shape[:-2], depthwise)
@@ -57,7 +60,7 @@ class Window:
         dx = kernel(plain.sizes, W, plain.split(self.lift(dy)), plain.strides, plain.padding)
         return self.lower(plain.join(dx))
 
-    def weight_gradient(self, x, kernel_shape, dy, depthwise=False):
+    def weight_gradient(self, x: Any, kernel_shape: Any, dy: Any, depthwise: Any = False) -> Any:
         """dW, summed over the batch."""
         sizes = [1] * (self.rank == 1) + list(kernel_shape)
         plain = _Plain(self, self.sizes(x), sizes[:-2], depthwise)
@@ -65,7 +68,7 @@ class Window:
         dW = kernel(plain.split_input(self.lift(x)), sizes, plain.split(self.lift(dy)), plain.strides, plain.padding)
         return tf.reshape(dW, kernel_shape) if self.rank == 1 else dW
 
-    def patches(self, x, kernel_size):
+    def patches(self, x: Any, kernel_size: Any) -> Any:
         """What the kernel sees at each position: shape (n, positions…, entries of the kernel, channels)."""
         x, kernel_size = self.lift(x), self.lifted(kernel_size)
         strides, dilation = self.lifted(self.strides), self.lifted(self.dilation)
@@ -78,29 +81,29 @@ class Window:
             seen.append(x[:, *(slice(a, a + r, s) for a, r, s in zip(starts, reach, strides, strict=True))])
         return tf.stack(seen, axis=-2)
 
-    def lift(self, x):
+    def lift(self, x: Any) -> Any:
         """Channels last and at least two spatial axes."""
         if self.channels_first:
             x = tf.transpose(x, [0, *range(2, self.rank + 2), 1])
         return tf.expand_dims(x, 1) if self.rank == 1 else x
 
-    def lower(self, x):
+    def lower(self, x: Any) -> Any:
         """The inverse of `lift`."""
         x = tf.squeeze(x, 1) if self.rank == 1 else x
         return tf.transpose(x, [0, self.rank + 1, *range(1, self.rank + 1)]) if self.channels_first else x
 
-    def lifted(self, values, fill=1):
+    def lifted(self, values: Any, fill: Any = 1) -> Any:
         """One value for each of at least two spatial axes."""
         return (fill, *values) if self.rank == 1 else tuple(values)
 
-    def sizes(self, x):
+    def sizes(self, x: Any) -> Any:
         """The shape that `lift(x)` has: ints, and scalar tensors where they are unknown."""
         sizes = list(keras.ops.shape(x))
         if self.channels_first:
             sizes = [sizes[0], *sizes[2:], sizes[1]]
         return [sizes[0], 1, *sizes[1:]] if self.rank == 1 else sizes
 
-    def pads(self, sizes, kernel_size):
+    def pads(self, sizes: Any, kernel_size: Any) -> Any:
         """(before, after) for each lifted spatial axis: how many zeros the padding adds."""
         strides, dilation = self.lifted(self.strides), self.lifted(self.dilation)
         if self.padding == "valid":
@@ -170,26 +173,26 @@ class Convolution(WeightGradient):
         depthwise: bool, every channel has kernels of its own.
     """
 
-    def __init__(self, x, dy, kernel_shape, window, depthwise=False):
+    def __init__(self, x: Any, dy: Any, kernel_shape: Any, window: Any, depthwise: Any = False) -> None:
         self.x, self.dy, self.kernel_shape = x, dy, [int(size) for size in kernel_shape]
         self.window, self.depthwise = window, depthwise
 
-    def total(self):
+    def total(self) -> Any:
         return self._total(self.dy)
 
     def _total(self, dy):
         return self.window.weight_gradient(self.x, self.kernel_shape, dy, self.depthwise)
 
-    def per_example(self):
+    def per_example(self) -> Any:
         products = self._products().per_example()  # (n·g, k·i, o)
         k, groups = math.prod(self.kernel_shape[:-2]), self._groups()
         grouped = tf.reshape(products, [-1, groups, k, products.shape[1] // k, products.shape[2]])
         return tf.reshape(tf.transpose(grouped, [0, 2, 3, 1, 4]), [-1, *self.kernel_shape])
 
-    def squared_norms(self):
+    def squared_norms(self) -> Any:
         return tf.reduce_sum(tf.reshape(self._products().squared_norms(), [-1, self._groups()]), 1)
 
-    def weighted_total(self, c):
+    def weighted_total(self, c: Any) -> Any:
         return self._total(self.dy * tf.reshape(tf.cast(c, self.dy.dtype), [-1] + [1] * (len(self.dy.shape) - 1)))
 
     def _groups(self):
@@ -214,7 +217,7 @@ def _same(size, kernel, stride, dilation):
     return total // 2, total - total // 2
 
 
-def each(rank, value):
+def each(rank: Any, value: Any) -> Any:
     """One value for each of `rank` axes."""
     return (value,) * rank if isinstance(value, int) else tuple(value)
 

@@ -1,5 +1,7 @@
 """The note's layer, as a Keras layer that carries its own chain rule."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -28,17 +30,17 @@ class BackpropDense(keras.layers.Dense):
 
     activation_is_a_link = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         """z = x·W + b, and a = σ(z)."""
         z = self.pre_activation(inputs)
         return z if self.activation is None else self.activation(z)
 
-    def pre_activation(self, inputs):
+    def pre_activation(self, inputs: Any) -> Any:
         """z = x·W + b, what the activation is applied to. Shape `(n, …, units)`."""
         z = keras.ops.matmul(inputs, self.kernel)
         return z if self.bias is None else keras.ops.add(z, self.bias)
 
-    def backward(self, call, dz):
+    def backward(self, call: Any, dz: Any) -> Any:
         """The chain rule of z = x·W + b.
 
             ∂E/∂x = ∂E/∂z · Wᵀ        ∂E/∂W = xᵀ · ∂E/∂z        ∂E/∂b = Σ ∂E/∂z

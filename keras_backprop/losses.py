@@ -1,5 +1,7 @@
 """The note's error."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -9,7 +11,7 @@ from keras_backprop.rule import Gradients
 
 
 @keras.saving.register_keras_serializable(package="keras_backprop")
-def half_mean_squared_error(y_true, y_pred):
+def half_mean_squared_error(y_true: Any, y_pred: Any) -> Any:
     """½·mean (T − a)² over the last axis.
 
     Args:
@@ -35,15 +37,17 @@ class HalfMeanSquaredError(_keras.LossFunctionWrapper):
         dtype: the dtype of the computation; `keras.config.floatx()` by default.
     """
 
-    def __init__(self, reduction="sum_over_batch_size", name="half_mean_squared_error", dtype=None):
+    def __init__(
+        self, reduction: Any = "sum_over_batch_size", name: str = "half_mean_squared_error", dtype: Any = None
+    ) -> None:
         super().__init__(half_mean_squared_error, name=name, reduction=reduction, dtype=dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "reduction": self.reduction}
 
 
 @backward_rule(half_mean_squared_error)
-def half_mean_squared_error_backward(call, dy):
+def half_mean_squared_error_backward(call: Any, dy: Any) -> Any:
     """y = ½·mean (T − a)²        da = dy·(a − T)/k over the k values of the last axis"""
     T, a = call.inputs[:2]
     k = tf.cast(tf.shape(a)[-1], a.dtype)

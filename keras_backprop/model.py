@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras, registry, scopes
-from keras_backprop.backward import backward_pass
+from keras_backprop.backward import Backward, backward_pass
 from keras_backprop.gradients import held, made_gradients
 from keras_backprop.observers import observers_of
 from keras_backprop.scopes import Scope
@@ -37,7 +37,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     _scopes: Any = ()
     _observers: Any = ()
 
-    def compile(self, *args, gradients=None, rules=None, **kwargs):
+    def compile(self, *args: Any, gradients: Any = None, rules: Any = None, **kwargs: Any) -> Any:
         """As `keras.Model.compile`, and more.
 
         Args:
@@ -76,8 +76,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             )
         return config
 
-    @functools.wraps(_keras.fit)
-    def fit(self, *args, **kwargs):  # type: ignore[override]
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
         callbacks = inspect.signature(_keras.fit).bind(self, *args, **kwargs).arguments.get("callbacks")
         self._observers = observers_of(callbacks)
         try:
@@ -114,7 +113,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         return self.compute_metrics(x, y, result.y_pred, sample_weight=sample_weight)
 
-    def backward_pass(self, x, y=None, sample_weight=None):
+    def backward_pass(self, x: Any, y: Any = None, sample_weight: Any = None) -> Backward:
         """The forward pass, the error and the chain rule on a batch of tensors, in training mode.
 
         Returns:
@@ -127,7 +126,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             self._scope.check()
         return result
 
-    def make_gradients(self, result):
+    def make_gradients(self, result: Any) -> list[Any]:
         """What the optimizer is given: by default the gradients as they are, or what `compile(gradients=…)` makes of them.
 
         Args:
@@ -138,7 +137,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         """
         return result.gradients if self.gradients is None else made_gradients(self.gradients, result)
 
-    def update_weights(self, gradients, weights):
+    def update_weights(self, gradients: Any, weights: Any) -> None:
         """Give the gradients to the optimizer.
 
         Args:
@@ -149,6 +148,10 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         with lean_update(self.optimizer), after(gradients, self.optimizer):
             self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         put_back()
+
+
+functools.update_wrapper(BackpropTrainer.fit, _keras.fit)
+BackpropTrainer.fit.__doc__ = _keras.Trainer.fit.__doc__  # TensorFlow's `fit` of Keras has none
 
 
 @keras.saving.register_keras_serializable(package="keras_backprop")
@@ -175,7 +178,7 @@ class BackpropModel(BackpropTrainer, keras.Model):
             super().__init__(*args, **kwargs)
 
     @classmethod
-    def from_keras(cls, model, name=None):
+    def from_keras(cls, model: Any, name: str | None = None) -> Any:
         """A model that computes what `model` computes and shares its layers and weights. Compile it before `fit`.
 
         Args:

@@ -50,14 +50,14 @@ class BackwardObserver:
     eagerly, under XLA, and on several replicas, whose figures are put together.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._notes: dict = {}
 
-    def observe(self, link):
+    def observe(self, link: Any) -> None:
         """Look at an `ObservedLink` while the step is traced, and `note` what is to be kept. Links come in backward order."""
         raise NotImplementedError
 
-    def note(self, name, value, over_steps="last"):
+    def note(self, name: str, value: Any, over_steps: str = "last") -> None:
         """Keep a figure.
 
         Args:
@@ -83,11 +83,11 @@ class BackwardObserver:
                 self._notes[name] = pool.submit(_Note, name, value.shape, over_steps, strategy).result()
         self._notes[name].add(value)
 
-    def read(self):
+    def read(self) -> dict[str, Any]:
         """The figures since the last `reset`: a dict, name -> NumPy array, in the order of the forward pass."""
         return {name: note.read() for name, note in reversed(self._notes.items())}
 
-    def reset(self):
+    def reset(self) -> None:
         """Begin anew with sums, means and extremes."""
         for note in self._notes.values():
             note.reset()
@@ -131,7 +131,7 @@ class _Note:
         self._steps.assign(0.0)
 
 
-def observers_of(callbacks):
+def observers_of(callbacks: Any) -> Any:
     """The observers of callbacks, a tuple, each once.
 
     Raises:
@@ -150,7 +150,7 @@ def observers_of(callbacks):
     return tuple(found.values())
 
 
-def telling(observers, calls, loss_scale):
+def telling(observers: Any, calls: Any, loss_scale: Any) -> Any:
     """A function for `sweep` that tells observers of every link.
 
     Args:

@@ -4,12 +4,18 @@ What the package registers for itself goes to `registry` directly, key by key.
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from keras_backprop import registry
 from keras_backprop.scopes import spellings
 
+F = TypeVar("F", bound=Callable[..., Any])
 
-def backward_rule(*keys, activation=False, reads_logits=False, applies=None, broadcasts=False):
+
+def backward_rule(
+    *keys: Any, activation: Any = False, reads_logits: bool = False, applies: Any = None, broadcasts: bool = False
+) -> Callable[[F], F]:
     """Register the decorated function as the backward rule of layers, operations or functions.
 
         @backward_rule(keras.activations.relu)
@@ -37,7 +43,7 @@ def backward_rule(*keys, activation=False, reads_logits=False, applies=None, bro
     keys, options = _reached(keys), {"activation": activation, "reads_logits": reads_logits, "applies": applies}
     register = registry.backward_rule(*keys, broadcasts=broadcasts, **options)
 
-    def decorator(function):
+    def decorator(function: F) -> F:
         register(function)
         _give(keys)
         return function
@@ -45,7 +51,7 @@ def backward_rule(*keys, activation=False, reads_logits=False, applies=None, bro
     return decorator
 
 
-def elementwise(*keys_and_derivative, fused=None):
+def elementwise(*keys_and_derivative: Any, fused: Any = None) -> None:
     """Register y = f(x), elementwise, by its local derivative.
 
     Args:
@@ -63,7 +69,7 @@ def elementwise(*keys_and_derivative, fused=None):
     _give(keys)
 
 
-def linear(*keys_and_adjoint):
+def linear(*keys_and_adjoint: Any) -> None:
     """Register an operation that is linear in its one input by its adjoint `(call, dy) -> dx`.
 
     Raises:
@@ -75,7 +81,7 @@ def linear(*keys_and_adjoint):
     _give(keys)
 
 
-def not_differentiable(*keys, because=None):
+def not_differentiable(*keys: Any, because: Any = None) -> None:
     """Declare that no gradient flows back through these.
 
     Args:

@@ -15,6 +15,7 @@ import inspect
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -98,7 +99,7 @@ def backward_rule(*keys, activation=False, reads_logits=False, applies=None, bro
     return register
 
 
-def forward_rule(*keys):
+def forward_rule(*keys: Any) -> Any:
     """Register the decorated function as the forward pass that the backward rule of `keys` needs.
 
     The function takes the layer (or operation) and the arguments of its `call`, computes what `call` would, state updates
@@ -218,7 +219,7 @@ def refused(reason, *keys, runs_code=False):
         _rules[key] = Rule(_name(key), backward, composition=run if runs_code else None, state="refused")
 
 
-def rule_for(op):
+def rule_for(op: Any) -> Rule | None:
     """The rule of a layer, operation or function, or of its class; None where it is unknown.
 
     A rule registered for the exact class wins; then, up the class's method resolution order, a `backward` method or a

@@ -25,7 +25,17 @@ class Call:
 
     __slots__ = ("arguments", "inputs", "op", "outputs", "path", "repeats", "rule", "saved")
 
-    def __init__(self, op, inputs, outputs, arguments=None, saved=None, path="", rule=None, repeats=None):
+    def __init__(
+        self,
+        op: Any,
+        inputs: Any,
+        outputs: Any,
+        arguments: Any = None,
+        saved: Any = None,
+        path: str = "",
+        rule: Any = None,
+        repeats: Any = None,
+    ) -> None:
         self.op = op
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
@@ -36,16 +46,16 @@ class Call:
         self.repeats = repeats
 
     @property
-    def input(self):
+    def input(self) -> Any:
         """The first input tensor: x."""
         return self.inputs[0]
 
     @property
-    def output(self):
+    def output(self) -> Any:
         """The first output tensor: y."""
         return self.outputs[0]
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Any:
         """An argument of the call, or, where the call has none of that name, an attribute of the operation.
 
         Keras passes the same option to `keras.ops.softmax(x, axis=1)` as an argument of the function and keeps it as an
@@ -55,7 +65,7 @@ class Call:
             return self.arguments[name]
         return getattr(self.op, name)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Call {self.path or self.op}: {_shapes(self.inputs)} -> {_shapes(self.outputs)}>"
 
 
@@ -73,11 +83,11 @@ class Gradients:
 
     __slots__ = ("inputs", "weights")
 
-    def __init__(self, *inputs, **weights):
+    def __init__(self, *inputs: Any, **weights: Any) -> None:
         self.inputs = inputs
         self.weights = weights
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Gradients(inputs={len(self.inputs)}, weights={list(self.weights)})"
 
 
@@ -108,7 +118,7 @@ class Operation:
     variables: dict
 
     @property
-    def name(self):
+    def name(self) -> Any:
         """The type of the operation."""
         return self.operation.type
 

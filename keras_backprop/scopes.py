@@ -13,6 +13,8 @@ import dataclasses
 import fnmatch
 import functools
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -34,7 +36,7 @@ class Scope:
         ValueError: a selector can never be reached.
     """
 
-    def __init__(self, rules):
+    def __init__(self, rules: Any) -> None:
         if not isinstance(rules, dict):
             raise TypeError(f"Rules are given as a dict of selector -> rule. Received: {rules!r}")
         for selector, rule in rules.items():
@@ -45,7 +47,7 @@ class Scope:
         self._entries = [(selector, _matcher(selector), rule) for selector, rule in rules.items()]
         self._matched: set = set()
 
-    def rule(self, key, op, path, base):
+    def rule(self, key: Any, op: Any, path: str, base: Any) -> Any:
         """The rule for a link, or None. A later entry wins.
 
         Args:
@@ -60,7 +62,7 @@ class Scope:
                 return rule if isinstance(rule, Rule) else _in_the_place_of(base, rule)
         return None
 
-    def check(self):
+    def check(self) -> Any:
         """Raise a `ValueError` that names the selectors that have matched nothing so far."""
         unmatched = [_said(s) for i, (s, _, _) in enumerate(self._entries) if i not in self._matched]
         if unmatched:
@@ -73,13 +75,13 @@ class Scope:
 _local = threading.local()
 
 
-def current():
+def current() -> Any:
     """The scopes that this thread is in, outermost first, a tuple."""
     return getattr(_local, "scopes", ())
 
 
 @contextlib.contextmanager
-def entered(*scopes):
+def entered(*scopes: Any) -> Any:
     """For the duration of the block, this thread is in some scopes more."""
     before = current()
     _local.scopes = (*before, *(scope for scope in scopes if scope not in before))
@@ -90,7 +92,7 @@ def entered(*scopes):
 
 
 @contextlib.contextmanager
-def use_rules(rules):
+def use_rules(rules: Any) -> Iterator[Scope]:
     """For the duration of the block, other rules hold: for `fit`, `backward`, `explain` and the checks.
 
     What was traced before is traced anew. Scopes can be nested; the inner one wins. Other threads are not concerned, but for the
@@ -107,7 +109,7 @@ def use_rules(rules):
     scope.check()
 
 
-def rule_of(key, op, path):
+def rule_of(key: Any, op: Any, path: str) -> Any:
     """The rule of a link: the innermost scope's that has one, or the registered one; None where there is none."""
     base = registry.rule_for(key)
     for scope in reversed(current()):
@@ -150,7 +152,7 @@ def _matches_key(keys, key, op, path):
     return any(key is one for one in keys if not isinstance(one, str))
 
 
-def spellings(selector):
+def spellings(selector: Any) -> Any:
     """All that a rule for a class or a function is to reach.
 
     An activation has several: the function of `keras.activations` and that of `keras.ops`, the operation of a Functional graph,

@@ -14,6 +14,7 @@ position and the Gram-matrix form of Rochette et al. (2019) for several.
 """
 
 import math
+from typing import Any
 
 import tensorflow as tf
 
@@ -29,20 +30,20 @@ class WeightGradient:
     shape = None
     dtype = tf.float32
 
-    def total(self):
+    def total(self) -> Any:
         """The gradient summed over the batch, a tensor (or `tf.IndexedSlices`) of the weight's shape."""
         raise NotImplementedError
 
-    def per_example(self):
+    def per_example(self) -> Any:
         """The gradient of each example, a tensor of shape `(n, *shape)`."""
         raise NotImplementedError
 
-    def squared_norms(self):
+    def squared_norms(self) -> Any:
         """The squared Euclidean norm of each example's gradient, a tensor of shape `(n,)`."""
         per_example = self.per_example()
         return tf.reduce_sum(tf.square(per_example), axis=list(range(1, len(per_example.shape))))
 
-    def weighted_total(self, c):
+    def weighted_total(self, c: Any) -> Any:
         """Σₙ cₙ·dWₙ for the weights `c` of shape `(n,)`."""
         return tf.tensordot(tf.cast(c, self.per_example().dtype), self.per_example(), axes=1)
 
@@ -58,7 +59,7 @@ class Contraction(WeightGradient):
         batch: int, which axis of the factors the batch is where the equation has no `n`: 1 where time comes first.
     """
 
-    def __init__(self, equation, *factors, batch=0):
+    def __init__(self, equation: str, *factors: Any, batch: int = 0) -> None:
         operands, self.result = equation.replace(" ", "").split("->")
         self.letters = operands.split(",")
         if len(self.letters) != len(factors) or len(factors) not in (1, 2):
@@ -69,7 +70,7 @@ class Contraction(WeightGradient):
         self.factors, self.batch = factors, batch
         self.explicit = any("n" in letters for letters in self.letters)
 
-    def total(self):
+    def total(self) -> Any:
         sparse = getattr(self.factors[0], "_sparse", None)
         if sparse is not None and len(sparse.shape) == 2 and self.result == "".join(self.letters):
             # (n, i) and (n, o): the rows of dW that x touches. To Keras an empty example touches the first.
@@ -93,7 +94,7 @@ class Contraction(WeightGradient):
             f"Z{self.letters[0]},Z{self.letters[1]}->{self.result}", *map(self._merged, factors, self.letters)
         )
 
-    def per_example(self):
+    def per_example(self) -> Any:
         if self.explicit:
             return tf.einsum(f"{','.join(self.letters)}->n{self.result}", *self.factors)
         factors = [self._by_example(f, k) for f, k in zip(self.factors, self.letters, strict=True)]
@@ -102,7 +103,7 @@ class Contraction(WeightGradient):
         x, dy = self.letters
         return tf.einsum(f"nZ{x},nZ{dy}->n{self.result}", *factors)
 
-    def squared_norms(self):
+    def squared_norms(self) -> Any:
         if self.explicit or len(self.factors) == 1 or self.result != "".join(self.letters):
             return super().squared_norms()
         x, dy = (tf.reshape(f, _join(tf.shape(f)[:2], [-1])) for f in map(self._by_example, self.factors, self.letters))
@@ -116,7 +117,7 @@ class Contraction(WeightGradient):
         gram = tf.matmul(x, x, transpose_b=True) * tf.matmul(dy, dy, transpose_b=True)
         return tf.reduce_sum(gram, axis=[1, 2])
 
-    def weighted_total(self, c):
+    def weighted_total(self, c: Any) -> Any:
         dy = self.factors[-1]
         n = self.letters[-1].index("n") if self.explicit and "n" in self.letters[-1] else self.batch
         if self.explicit and "n" not in self.letters[-1]:
@@ -156,19 +157,19 @@ class Joined(WeightGradient):
         stacked: bool, the slices lack that axis.
     """
 
-    def __init__(self, *parts, axis=-1, stacked=False):
+    def __init__(self, *parts: Any, axis: int = -1, stacked: bool = False) -> None:
         self.parts, self.axis, self.stacked = parts, axis, stacked
 
-    def total(self):
+    def total(self) -> Any:
         return self._joined([part.total() for part in self.parts])
 
-    def per_example(self):
+    def per_example(self) -> Any:
         return self._joined([part.per_example() for part in self.parts], examples=1)
 
-    def squared_norms(self):
+    def squared_norms(self) -> Any:
         return tf.add_n([part.squared_norms() for part in self.parts])
 
-    def weighted_total(self, c):
+    def weighted_total(self, c: Any) -> Any:
         return self._joined([part.weighted_total(c) for part in self.parts])
 
     def _joined(self, slices, examples=0):
@@ -184,18 +185,18 @@ class Repeated(WeightGradient):
         steps: int or scalar tensor.
     """
 
-    def __init__(self, *parts, steps):
+    def __init__(self, *parts: Any, steps: Any) -> None:
         self.parts, self.steps = parts, steps
 
-    def total(self):
+    def total(self) -> Any:
         return add([part.total() for part in self.parts])
 
-    def per_example(self):
+    def per_example(self) -> Any:
         singles = tf.add_n([part.per_example() for part in self.parts])
         by_step = tf.concat([[self.steps, -1], tf.shape(singles)[1:]], 0)
         return tf.ensure_shape(tf.reduce_sum(tf.reshape(singles, by_step), 0), [None, *singles.shape[1:]])
 
-    def weighted_total(self, c):
+    def weighted_total(self, c: Any) -> Any:
         return add([part.weighted_total(tf.tile(c, [self.steps])) for part in self.parts])
 
 
@@ -208,10 +209,10 @@ class Lookup(WeightGradient):
         rows: int, the number of rows of the table.
     """
 
-    def __init__(self, indices, dy, rows):
+    def __init__(self, indices: Any, dy: Any, rows: Any) -> None:
         self.indices, self.dy, self.rows = indices, dy, rows
 
-    def total(self):
+    def total(self) -> Any:
         return self._total(self.dy)
 
     def _total(self, dy):
@@ -220,14 +221,14 @@ class Lookup(WeightGradient):
             tf.reshape(dy, [-1, *row]), tf.reshape(self.indices, [-1]), tf.constant([self.rows, *row], tf.int32)
         )
 
-    def per_example(self):
+    def per_example(self) -> Any:
         n, row = tf.shape(self.indices)[0], self.dy.shape[len(self.indices.shape) :].as_list()
         indices = tf.cast(tf.reshape(self.indices, [n, -1]), tf.int32)
         places = indices + self.rows * tf.range(n)[:, None]
         summed = tf.math.unsorted_segment_sum(tf.reshape(self.dy, [-1, *row]), tf.reshape(places, [-1]), n * self.rows)
         return tf.reshape(summed, [n, self.rows, *row])
 
-    def squared_norms(self):
+    def squared_norms(self) -> Any:
         # ‖Σₜ eₖ₍ₜ₎·dyₜᵀ‖² = Σₜₛ [kₜ = kₛ]·⟨dyₜ,dyₛ⟩
         n, row = tf.shape(self.indices)[0], self.dy.shape[len(self.indices.shape) :].as_list()
         indices = tf.reshape(self.indices, [n, -1])
@@ -235,7 +236,7 @@ class Lookup(WeightGradient):
         same = tf.cast(indices[:, :, None] == indices[:, None, :], dy.dtype)
         return tf.reduce_sum(same * tf.matmul(dy, dy, transpose_b=True), axis=[1, 2])
 
-    def weighted_total(self, c):
+    def weighted_total(self, c: Any) -> Any:
         shape = [-1] + [1] * (len(self.dy.shape) - 1)
         return self._total(self.dy * tf.reshape(tf.cast(c, self.dy.dtype), shape))
 
@@ -248,16 +249,16 @@ class Combination(WeightGradient):
         *products: the `WeightGradient`s.
     """
 
-    def __init__(self, function, *products):
+    def __init__(self, function: Any, *products: Any) -> None:
         self.function, self.products = function, products
 
-    def total(self):
+    def total(self) -> Any:
         return self.function(*(product.total() for product in self.products))
 
-    def per_example(self):
+    def per_example(self) -> Any:
         return self.function(*(product.per_example() for product in self.products))
 
-    def weighted_total(self, c):
+    def weighted_total(self, c: Any) -> Any:
         return self.function(*(product.weighted_total(c) for product in self.products))
 
 
@@ -272,22 +273,22 @@ class Total(WeightGradient):
         reason: str, why there are no gradients of single examples.
     """
 
-    def __init__(self, dW, reason=SUMMED):
+    def __init__(self, dW: Any, reason: str = SUMMED) -> None:
         self.dW, self.reason = dW, reason
 
-    def total(self):
+    def total(self) -> Any:
         return self.dW
 
-    def per_example(self):
+    def per_example(self) -> Any:
         raise ValueError(f"There is no gradient per example: {self.reason}.")
 
     squared_norms = per_example
 
-    def weighted_total(self, c):
+    def weighted_total(self, c: Any) -> Any:
         return self.per_example()
 
 
-def add(gradients):
+def add(gradients: Any) -> Any:
     """The sum of gradients that are tensors or `tf.IndexedSlices`. Slices stay slices as long as all are."""
     if len(gradients) == 1:
         return gradients[0]
@@ -300,7 +301,7 @@ def add(gradients):
     return tf.add_n([tf.convert_to_tensor(g) for g in gradients])
 
 
-def cast(x, dtype):
+def cast(x: Any, dtype: Any) -> Any:
     """A gradient, a tensor or `tf.IndexedSlices`, in another dtype."""
     if x.dtype == dtype:
         return x

@@ -2,6 +2,7 @@
 
 import numbers
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,7 +19,7 @@ class GradientCheck(keras.callbacks.Callback):
     masks, and change nothing: training goes on exactly as without the callback, only slower in the steps that check.
 
     Args:
-        every: int ≥ 1, check the steps 0, every, 2·every, …
+        every: Any ≥ 1, check the steps 0, every, 2·every, …
         tolerance: float, the largest difference that passes, relative to the largest entry of the tape's gradient;
             by default what the dtype of the model's computation allows.
         action: "raise" or "warn".
@@ -33,7 +34,7 @@ class GradientCheck(keras.callbacks.Callback):
             is being looked for. Names the worst weight. Its update has been made already.
     """
 
-    def __init__(self, every=100, tolerance=None, action="raise"):
+    def __init__(self, every: Any = 100, tolerance: Any = None, action: Any = "raise") -> None:
         super().__init__()
         if isinstance(every, bool) or not isinstance(every, numbers.Integral) or every < 1:
             raise ValueError(f"`every` must be a whole number of steps, 1 or more. Received: every={every!r}")
@@ -44,7 +45,7 @@ class GradientCheck(keras.callbacks.Callback):
         self.every, self.tolerance, self.action = int(every), tolerance, action
         self.checked, self.max_error = 0, 0.0
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         model = self.model
         if type(model).train_step is keras.Model.train_step:
             raise ValueError(
@@ -67,7 +68,7 @@ class GradientCheck(keras.callbacks.Callback):
         model.__dict__["train_step"] = self._checked_step
         model.make_train_function(force=True)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         steps = int(self._step.numpy())
         checks = -(-steps // self.every)  # steps 0, every, … have been checked
         if checks == self._seen:
@@ -99,7 +100,7 @@ class GradientCheck(keras.callbacks.Callback):
             raise ArithmeticError(message)
         warnings.warn(message, stacklevel=3)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Any = None) -> None:
         self._restore()
 
     def _restore(self):

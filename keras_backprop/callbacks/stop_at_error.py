@@ -3,6 +3,7 @@
 import math
 import numbers
 import warnings
+from typing import Any
 
 import keras
 
@@ -17,7 +18,7 @@ class StopAtError(keras.callbacks.Callback):
     error after the epoch's last update.
 
     Args:
-        epsilon: float > 0, the threshold ε.
+        epsilon: Any > 0, the threshold ε.
         monitor: str, a key of the epoch's logs that is better when smaller, such as "loss", "val_loss" or the name of an
             error metric.
         patience: int ≥ 0, for how many further epochs the error must stay at or below ε before training stops.
@@ -32,7 +33,7 @@ class StopAtError(keras.callbacks.Callback):
             metric that no epoch reports is a warning at the end of training, for not every epoch need validate.
     """
 
-    def __init__(self, epsilon=0.001, monitor="loss", patience=0, verbose=0):
+    def __init__(self, epsilon: Any = 0.001, monitor: str = "loss", patience: Any = 0, verbose: int = 0) -> None:
         super().__init__()
         number = isinstance(epsilon, numbers.Real) and not isinstance(epsilon, bool)
         if not number or not math.isfinite(epsilon) or epsilon <= 0:
@@ -60,17 +61,17 @@ class StopAtError(keras.callbacks.Callback):
     reads_only_logs = True
 
     @property
-    def epoch_end_bounds(self):
+    def epoch_end_bounds(self) -> Any:
         return {self.monitor: self.epsilon}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         self.stopped_epoch = None
         self.error = None
         self._below = 0
         self._warned = False
         self._seen = False
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: Any, logs: Any = None) -> None:
         error = self._error(logs or {})
         if error is None:
             return
@@ -89,7 +90,7 @@ class StopAtError(keras.callbacks.Callback):
             self.stopped_epoch, self.error = epoch + 1, error
             self.model.stop_training = True
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Any = None) -> None:
         if not self._seen and self.params.get("epochs"):
             warnings.warn(
                 f"StopAtError monitors `{self.monitor}`, which no epoch reported. Pass `validation_data` to `fit`.",
@@ -102,7 +103,7 @@ class StopAtError(keras.callbacks.Callback):
                 f"or below epsilon = {self.epsilon:g}."
             )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "epsilon": self.epsilon,
             "monitor": self.monitor,
@@ -111,7 +112,7 @@ class StopAtError(keras.callbacks.Callback):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Any) -> Any:
         return cls(**config)
 
     def _error(self, logs):

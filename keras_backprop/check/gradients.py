@@ -1,5 +1,7 @@
 """`check_gradients` and `check_layer`: explicit gradients against `tf.GradientTape` and central differences, in float64."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -14,7 +16,7 @@ from keras_backprop.objective import misfit, wrong_targets
 from keras_backprop.rule import Copy, Operation
 
 
-def check_gradients(model, x, y, sample_weight=None, finite_differences=True):
+def check_gradients(model: Any, x: Any, y: Any, sample_weight: Any = None, finite_differences: bool = True) -> Report:
     """Check the gradients of a compiled model's loss on one batch.
 
     The model is any Keras model; it is not changed. Computation is in float64, with the same dropout masks throughout.
@@ -55,7 +57,7 @@ def check_gradients(model, x, y, sample_weight=None, finite_differences=True):
     return _check(ModelProblem(model, x, y, sample_weight), finite_differences)
 
 
-def check_layer(layer, *inputs, finite_differences=True, **call_arguments):
+def check_layer(layer: Any, *inputs: Any, finite_differences: bool = True, **call_arguments: Any) -> Report:
     """Check the gradients of a layer, of a random linear combination of its outputs.
 
     Args:

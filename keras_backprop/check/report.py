@@ -50,7 +50,7 @@ class Culprit:
     relative: float
     missing: bool = False
 
-    def __str__(self):
+    def __str__(self) -> str:
         if self.missing:
             wrong = "is missing"
         elif self.relative == float("inf"):
@@ -77,22 +77,22 @@ class Report:
     tolerance: float = 0.0
 
     @property
-    def max_error(self):
+    def max_error(self) -> float:
         """The largest relative difference from the tape's gradients."""
         return max((row.tape_relative for row in self.rows), default=0.0)
 
     @property
-    def passed(self):
+    def passed(self) -> bool:
         """Whether every gradient agrees with both references."""
         return all(row.verdict != "wrong" for row in self.rows) and not self.culprits
 
-    def raise_if_failed(self):
+    def raise_if_failed(self) -> "Report":
         """Raise an `ArithmeticError` that names the rule, if a gradient is wrong. Returns the report."""
         if not self.passed:
             raise ArithmeticError(str(self))
         return self
 
-    def __str__(self):
+    def __str__(self) -> str:
         width = max([len(row.path) for row in self.rows] + [6])
         lines = [
             f"Gradients of {self.subject}: {'all agree' if self.passed else 'WRONG'} "

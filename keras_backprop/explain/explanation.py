@@ -1,6 +1,7 @@
 """What `explain` returns."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +24,7 @@ class Explanation:
     examples: int
     optimizer: str
 
-    def link(self, path):
+    def link(self, path: str) -> Any:
         """The link of this path (the first, for a layer that is used several times).
 
         Raises:
@@ -31,7 +32,7 @@ class Explanation:
         """
         return _find(self.links, path, "link")
 
-    def weight(self, path):
+    def weight(self, path: str) -> Any:
         """The trainable weight of this path.
 
         Raises:
@@ -39,19 +40,19 @@ class Explanation:
         """
         return _find(self.weights, path, "trainable weight")
 
-    def to_text(self):
+    def to_text(self) -> str:
         """The chain for a terminal: forward pass, backward pass, update. Large tensors by shape, norm and first entries."""
         from keras_backprop.explain.text import to_text
 
         return to_text(self)
 
-    def to_markdown(self):
+    def to_markdown(self) -> str:
         """The same with LaTeX formulas, numbers put in, for a notebook or a page."""
         from keras_backprop.explain.markdown import to_markdown
 
         return to_markdown(self)
 
-    def plot(self, path):
+    def plot(self, path: str) -> Any:
         """Draw the network with its values and gradients.
 
         Small dense networks are drawn neuron by neuron, with z, a, ∂E/∂w and ∂E/∂b; others layer by layer, with shapes and
@@ -71,10 +72,10 @@ class Explanation:
 
         return plot(self, path)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.to_text()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Explanation of '{self.model}': {len(self.links)} links, E = {self.loss:.6g}>"
 
 

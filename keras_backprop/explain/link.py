@@ -19,11 +19,11 @@ class Symbol(NamedTuple):
     letter: str
     subscript: int | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.letter + ("" if self.subscript is None else str(self.subscript).translate(_SUBSCRIPTS))
 
     @property
-    def latex(self):
+    def latex(self) -> Any:
         """As LaTeX: `z_2`, `w_{12}`, `\\text{cell/gamma}`."""
         letter = self.letter if len(self.letter) == 1 else rf"\text{{{escaped(self.letter)}}}"
         if self.subscript is None:
@@ -31,7 +31,7 @@ class Symbol(NamedTuple):
         return f"{letter}_{self.subscript}" if self.subscript < 10 else f"{letter}_{{{self.subscript}}}"
 
 
-def escaped(text):
+def escaped(text: Any) -> Any:
     """Text as it must be written inside `\\text{…}`."""
     return text.replace("_", r"\_")
 
@@ -78,22 +78,22 @@ class Link:
     deltas: tuple = ()
 
     @property
-    def z(self):
+    def z(self) -> Any:
         """What a dense layer's activation is applied to; None for other links."""
         return self._output("z")
 
     @property
-    def a(self):
+    def a(self) -> Any:
         """What a dense layer's activation gives; None for other links."""
         return self._output("a")
 
     @property
-    def shape(self):
+    def shape(self) -> Any:
         """Shape of the (first) output."""
         return tuple(self.outputs[0].shape)
 
     @property
-    def dtype(self):
+    def dtype(self) -> Any:
         """Name of the dtype of the (first) output."""
         return self.outputs[0].dtype.name
 
@@ -101,7 +101,7 @@ class Link:
         symbol = self.output_symbols[0] if self.output_symbols else None
         return self.outputs[0] if symbol is not None and symbol.letter == letter else None
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         names = ", ".join(str(s) for s in self.output_symbols)
         return f"<Link {self.path}: {self.kind}, {names} of shape {self.shape}>"
 
@@ -127,5 +127,5 @@ class Weight:
     updated: np.ndarray
     uses: int
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Weight {self.symbol}: {self.path} of shape {self.value.shape}>"

@@ -2,6 +2,7 @@
 
 import itertools
 import operator
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ from keras_backprop.registry import rule_for
 from keras_backprop.rule import Operation, WeightRead
 
 
-def explain(model, x, y, sample_weight=None):
+def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanation:
     """The chain rule of one training step on one batch, link by link. The model is left exactly as it was.
 
     The forward pass runs in training mode, as in `fit`: dropout draws the mask that the next step would draw.
@@ -85,7 +86,7 @@ class _Noted:
         self.uses: dict = {}
 
     def link(self, call, kind):
-        rule = call.rule or rule_for(call.op)
+        rule: Any = call.rule or rule_for(call.op)
         dys, dxs, weight_gradients = self.seen.get(
             id(call), ([None] * len(call.outputs), [None] * len(call.inputs), {})
         )

@@ -2,6 +2,7 @@
 
 import fnmatch
 import numbers
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,7 +28,7 @@ class ByPath:
         ValueError: (in training) a pattern matches no trainable weight, or a factor does not fit a weight.
     """
 
-    def __init__(self, changes):
+    def __init__(self, changes: Any) -> None:
         if not isinstance(changes, dict) or not changes:
             raise TypeError(f"`changes` must be a dict of pattern -> factor or function. Received: changes={changes!r}")
         for pattern, change in changes.items():
@@ -38,7 +39,7 @@ class ByPath:
                 )
         self.changes = dict(changes)
 
-    def __call__(self, result):
+    def __call__(self, result: Any) -> Any:
         """The gradients of a `Backward`, a list."""
         self._check(result.weights)
         gradients = list(result.gradients)
@@ -48,7 +49,7 @@ class ByPath:
                     gradients[i] = _changed(gradients[i], change, weight)
         return gradients
 
-    def held(self, weight):
+    def held(self, weight: Any) -> Any:
         """Which entries of a weight are not to move: a tensor of booleans that fits its shape, or None for none."""
         factors = [change for change in self._of(weight) if not callable(change)]
         zeros = [tf.equal(_tensor(f), 0) for f in factors if isinstance(f, keras.Variable) or not np.all(np.asarray(f))]
@@ -74,16 +75,16 @@ class ByPath:
                         f"{tuple(v.shape)}"
                     )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"changes": {pattern: keras.saving.serialize_keras_object(c) for pattern, c in self.changes.items()}}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Any) -> Any:
         return cls({pattern: keras.saving.deserialize_keras_object(c) for pattern, c in config["changes"].items()})
 
 
 @keras.saving.register_keras_serializable(package="keras_backprop")
-def centralized(gradient, weight):
+def centralized(gradient: Any, weight: Any) -> Any:
     """A gradient minus its mean over all axes but the last: over what goes into each unit. Vectors stay as they are.
 
     (Yong et al., "Gradient Centralization", 2020.)
@@ -97,29 +98,29 @@ class Noise:
     """A change for `ByPath`: Gaussian noise is added to the gradient.
 
     Args:
-        stddev: float ≥ 0, the noise's standard deviation.
+        stddev: Any ≥ 0, the noise's standard deviation.
         seed: int or None.
 
     Raises:
         ValueError: another `stddev`.
     """
 
-    def __init__(self, stddev, seed=None):
+    def __init__(self, stddev: Any, seed: Any = None) -> None:
         if isinstance(stddev, bool) or not isinstance(stddev, numbers.Real) or not float(stddev) >= 0:
             raise ValueError(f"`stddev` must be a number, 0 or more. Received: stddev={stddev!r}")
         self.stddev, self.seed = float(stddev), seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def __call__(self, gradient, weight):
+    def __call__(self, gradient: Any, weight: Any) -> Any:
         """`gradient` with noise, of its shape and dtype."""
         noise = keras.random.normal(gradient.shape, stddev=self.stddev, dtype="float32", seed=self.seed_generator)
         return gradient + tf.cast(noise, gradient.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"stddev": self.stddev, "seed": self.seed}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Any) -> Any:
         return cls(**config)
 
 

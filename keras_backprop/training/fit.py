@@ -65,11 +65,13 @@ class CompiledFit:
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
 
-    @functools.wraps(_keras.fit)
-    def fit(self, *args, **kwargs):
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
         self.fit_path = FitPath(False, "something that has been put around `keras.Model.fit` has not called it")
         with _keras.fit_replaced(CompiledFit, _fit):
             return super().fit(*args, **kwargs)  # type: ignore[misc]
+
+
+functools.update_wrapper(CompiledFit.fit, _keras.fit)
 
 
 def _fit(model, *args, **kwargs):
