@@ -56,7 +56,7 @@ def test_a_rule_that_is_a_thousandth_wrong_is_rejected_and_named():
     assert wrong == ["first/kernel", "first/bias", "second/kernel", "second/bias", "input 0"]  # all below the tanh
     assert [culprit.rule for culprit in report.culprits] == ["tanh_a_thousandth_wrong"]  # and only the tanh is to blame
     assert report.culprits[0].relative == pytest.approx(1e-3, rel=1e-2)
-    with pytest.raises(ArithmeticError, match="The rule 'tanh_a_thousandth_wrong' of 'tanh' is wrong"):
+    with pytest.raises(ArithmeticError, match="The rule 'tanh_a_thousandth_wrong' of 'second/tanh' is wrong"):
         report.raise_if_failed()
 
 

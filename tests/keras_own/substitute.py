@@ -26,15 +26,15 @@ OPTIONAL = ("grain", "jax", "torch", "orbax", "tensorboard", "requests")
 
 
 trained: list = []
-_sweep = keras_backprop.model.sweep
+_pass = keras_backprop.model.backward_pass
 
 
 def counted(*args, **kwargs):
     trained.append(None)
-    return _sweep(*args, **kwargs)
+    return _pass(*args, **kwargs)
 
 
-keras_backprop.model.sweep = counted
+keras_backprop.model.backward_pass = counted
 
 
 class Trainer(BackpropTrainer, trainer.TensorFlowTrainer):
