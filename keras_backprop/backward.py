@@ -13,7 +13,7 @@ from typing import Any, overload
 import keras
 import tensorflow as tf
 
-from keras_backprop import replicas
+from keras_backprop import _keras, replicas
 from keras_backprop.chain.examples import Contributions
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
@@ -107,7 +107,10 @@ def backward(
             return {None: record_objective(model, record, x, y, y_pred, sample_weight, training)}
         arguments = (y_pred,) if y is None else (y, y_pred)
         values = {name: tf.reduce_mean(function(*arguments)) for name, function in several.items()}
-        return {name: Objective(value, [(value, tf.ones_like(value))]) for name, value in values.items()}
+        return {
+            name: Objective(value, [(value, tf.ones_like(value))], reduction=getattr(several[name], "reduction", None))
+            for name, value in values.items()
+        }
 
     results = _passes(model, x, y, sample_weight, errors, training, of_inputs=True, weights=weights)
     return results if isinstance(loss, dict) else results[None]
@@ -180,7 +183,7 @@ def _passes(
             swept = sweep(calls, upstream, weights, floats, [lambda *link, links=links: links.append(link), *tell])
         examples = Contributions(calls, links, upstream, record, batch, snapshot or same_values)
         dxs = [swept.input_gradient(tensor) for tensor in inputs]
-        own = _own_factor(model if objective.compiled else None, batch[0], sample_weight)
+        own = _own_factor(_reductions(model, objective), batch[0], y_pred, sample_weight)
         results[name] = Backward(objective.loss, y_pred, weights, dxs, swept, examples, own, scale)
     return results
 
@@ -191,7 +194,7 @@ class Backward:
     Attributes:
         loss: scalar tensor, E; None where `upstream` was given.
         y_pred: the predictions.
-        weights: list of the model's trainable weights.
+        weights: list of the weights whose gradients were wanted.
         inputs: list of ∂E/∂x for each tensor in `x`; None for integers.
         scale: None, or a scalar tensor, the loss scale (mixed precision) that is in all gradients during training.
     """
@@ -237,7 +240,7 @@ class Backward:
         """∂E/∂W of one weight, given as a variable or by its path.
 
         Raises:
-            KeyError: no trainable weight of the model.
+            KeyError: no such weight.
         """
         return self.gradients[self._index(weight)]
 
@@ -253,7 +256,7 @@ class Backward:
             A tensor; None where E does not depend on the weight.
 
         Raises:
-            KeyError: no trainable weight of the model.
+            KeyError: no such weight.
             ValueError: the gradient exists as a sum over the batch only, and why.
         """
         index = self._index(weight)
@@ -266,7 +269,7 @@ class Backward:
             A tensor; None where E does not depend on the weight, or on none of all.
 
         Raises:
-            KeyError: no trainable weight of the model.
+            KeyError: no such weight.
             ValueError: a gradient exists as a sum over the batch only, and why.
         """
         indices = range(len(self.weights)) if weight is None else [self._index(weight)]
@@ -285,13 +288,15 @@ class Backward:
         """The norm of the gradient of each example's own error, over all weights together, shape `(n,)`.
 
         The mean over the batch, sample weights, and a loss scale are taken out of what it contributes to E; an example of weight
-        0 has the norm 0. Where E is not the mean of the examples' own errors, as with `reduction="sum"` in all losses, it is
-        their sum.
+        0 has the norm 0. None where E depends on no weight.
 
         Raises:
             ValueError: a gradient exists as a sum over the batch only, and why.
         """
-        norms = tf.sqrt(self.squared_norms())
+        squares = self.squared_norms()
+        if squares is None:
+            return None
+        norms = tf.sqrt(squares)
         norms *= tf.cast(self._own(), norms.dtype)
         return norms if self.scale is None else norms / tf.cast(self.scale, norms.dtype)
 
@@ -324,7 +329,16 @@ class Backward:
             if variable is weight or (isinstance(weight, str) and variable.path == weight):
                 return index
         paths = ", ".join(repr(v.path) for v in self.weights)
-        raise KeyError(f"There is no trainable weight {getattr(weight, 'path', weight)!r}. Available: {paths}")
+        raise KeyError(f"There is no weight {getattr(weight, 'path', weight)!r}. Available: {paths}")
+
+
+def _reductions(model, objective):
+    """The reductions of the losses in an error."""
+    if not objective.compiled:
+        return {objective.reduction}
+    return {
+        getattr(entry.loss, "reduction", None) for entry in getattr(model._compile_loss, "_flat_losses", None) or ()
+    }
 
 
 class _Collector:
@@ -346,36 +360,56 @@ def loss_scale(optimizer: Any) -> Any:
     return None if scale is one else scale
 
 
-def _own_factor(model, x, sample_weight):
-    """A function without arguments: what turns a contribution to E into the gradient of the example's own error."""
-    compiled = None if model is None else model._compile_loss
-    reductions = {getattr(entry.loss, "reduction", None) for entry in getattr(compiled, "_flat_losses", None) or ()}
+def _own_factor(reductions, x, y_pred, sample_weight):
+    """A function without arguments: what turns a contribution to E into the gradient of the example's own error.
+
+    Args:
+        reductions: set, those of the losses.
+        x: a tensor of the batch.
+        y_pred: the predictions, which a mask may be on.
+        sample_weight: as it was given.
+    """
 
     def factor():
-        n = tf.shape(x)[0]
-        weights = tf.ones([n])
-        if sample_weight is not None:
-            given = [w for w in keras.tree.flatten(sample_weight) if w is not None]
-            if (
-                len(given) != 1
-                or given[0].shape.rank not in (1, 2)
-                or (given[0].shape.rank == 2 and given[0].shape[1] != 1)
-            ):
-                raise ValueError(
-                    "The norm of each example's own gradient is not known with sample weights of several outputs or of several "
-                    f"numbers for each example. Received: sample weights of shapes {[tuple(w.shape) for w in given]}"
-                )
-            weights = tf.cast(tf.reshape(given[0], [-1]), tf.float32)
-        if reductions == {"sum"}:
-            total = tf.ones(())
-        elif "sum" in reductions:
+        if "sum" in reductions and len(reductions) > 1:
             raise ValueError(
                 "The norm of each example's own gradient is not known where one loss is a sum over the examples and another a "
                 f"mean. Received losses of the reductions {sorted(map(str, reductions))}"
             )
-        else:
-            total = tf.reduce_sum(weights) if reductions == {"mean_with_sample_weight"} else tf.cast(n, tf.float32)
-            total = replicas.divisor_over_replicas(total)
-        return tf.math.divide_no_nan(total, weights)
+        n = tf.shape(x)[0]
+        weights = _weights_of_examples(n, y_pred, sample_weight)
+        if reductions == {"sum"}:
+            return tf.math.divide_no_nan(tf.ones(()), weights)
+        masked = sample_weight is None and _masks(y_pred)
+        total = (
+            tf.reduce_sum(weights) if masked or reductions == {"mean_with_sample_weight"} else tf.cast(n, tf.float32)
+        )
+        return tf.math.divide_no_nan(replicas.divisor_over_replicas(total), weights)
 
     return factor
+
+
+def _weights_of_examples(n, y_pred, sample_weight):
+    """What each example counts in the error, a tensor of shape `(n,)`: its sample weight, or the share of a mask."""
+    masks = _masks(y_pred)
+    given = [] if sample_weight is None else keras.tree.flatten(sample_weight)
+    if len(given) > 1 or len(masks) > 1 or (given and masks):
+        raise ValueError(
+            "The norm of each example's own gradient is not known with sample weights or masks of several outputs, or with "
+            "both."
+        )
+    if masks:
+        return tf.reduce_sum(tf.reshape(tf.cast(masks[0], tf.float32), [n, -1]), 1)
+    if not given:
+        return tf.ones([n])
+    (weights,) = given
+    if weights.shape.rank not in (1, 2) or (weights.shape.rank == 2 and weights.shape[1] != 1):
+        raise ValueError(
+            "The norm of each example's own gradient is not known with several sample weights for each example. "
+            f"Received: sample weights of shape {tuple(weights.shape)}"
+        )
+    return tf.abs(tf.cast(tf.reshape(weights, [-1]), tf.float32))
+
+
+def _masks(y_pred):
+    return [m for m in map(_keras.get_keras_mask, keras.tree.flatten(y_pred)) if m is not None]

@@ -15,7 +15,7 @@ from keras_backprop.observers import observers_of
 from keras_backprop.scopes import Scope
 from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.fit import CompiledFit
-from keras_backprop.training.update import after, lean_update
+from keras_backprop.training.update import after, lean_update, unwrapped
 
 
 class BackpropTrainer(CompiledFit, DistributedTrainer):
@@ -88,7 +88,13 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
                 )
             return history
         finally:
-            self._observers = ()
+            self._observers, self._scopes = (), ()
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().train_on_batch(*args, **kwargs)
+        finally:
+            self._scopes = ()
 
     def make_train_function(self, force=False):
         """As Keras's; and anew if other rules hold, or other observers look on, than when it was made."""
@@ -144,7 +150,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             gradients: list, as `make_gradients` returns it.
             weights: list of `keras.Variable`.
         """
-        gradients, put_back = held(self.gradients, gradients, weights)
+        gradients, put_back = held(self.gradients, gradients, weights, unwrapped(self.optimizer).use_ema)
         with lean_update(self.optimizer), after(gradients, self.optimizer):
             self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         put_back()

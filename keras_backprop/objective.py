@@ -21,11 +21,13 @@ class Objective(NamedTuple):
         loss: the total loss, as `compute_loss` returned it.
         upstream: list of (tensor, ∂loss/∂tensor): where the backward pass starts.
         compiled: bool, whether it is the error that `fit` minimises.
+        reduction: of a loss that is not compiled, what it makes of the examples' errors, if it says so.
     """
 
     loss: Any
     upstream: list
     compiled: bool = False
+    reduction: Any = None
 
 
 def record_objective(model, record, x, y, y_pred, sample_weight=None, training=True):

@@ -64,6 +64,7 @@ class BackwardObserver:
             name: str, of the figure; one value for each name and step.
             value: tensor of a shape that is known.
             over_steps: "last", "sum", "mean", "max" or "min": what is made of the values of all steps since the last `reset`.
+                Of several replicas, "last" and "mean" are the mean, the others what they say.
 
         Raises:
             ValueError: another `over_steps`, or the value's shape is unknown.
@@ -86,6 +87,11 @@ class BackwardObserver:
     def read(self) -> dict[str, Any]:
         """The figures since the last `reset`: a dict, name -> NumPy array, in the order of the forward pass."""
         return {name: note.read() for name, note in reversed(self._notes.items())}
+
+    @property
+    def variables(self) -> list[Any]:
+        """The variables that hold the figures."""
+        return [v for note in self._notes.values() for v in note.variables]
 
     def reset(self) -> None:
         """Begin anew with sums, means and extremes."""
@@ -112,6 +118,10 @@ class _Note:
             self._value = tf.Variable(self._start, name=f"note/{safe}", **options)
             self._steps = tf.Variable(0.0, name=f"steps/{safe}", **options)
 
+    @property
+    def variables(self):
+        return self._value, self._steps
+
     def add(self, value):
         if self.over_steps == "last":
             self._value.assign(value)
@@ -123,7 +133,11 @@ class _Note:
         self._steps.assign_add(1.0)
 
     def read(self):
-        value = keras.ops.convert_to_numpy(self._value.read_value())
+        value = self._value.read_value()
+        if self.over_steps in ("max", "min"):
+            of_replicas = getattr(self._value, "values", [value])
+            value = (tf.reduce_max if self.over_steps == "max" else tf.reduce_min)(tf.stack(of_replicas), 0)
+        value = keras.ops.convert_to_numpy(value)
         return value / max(float(self._steps.read_value()), 1.0) if self.over_steps == "mean" else value
 
     def reset(self):

@@ -39,6 +39,7 @@ class Rule:
         broadcasts: bool, inputs of different shapes are broadcast against each other.
         indices: bool, integers among the inputs are places in a table, not numbers.
         state: "rule", "not differentiable" or "refused".
+        couples: `(call) -> str or None`, why the gradients below depend on other examples; None where they do not.
         given: bool, somebody has put it in the place of the package's own: it is for all calls.
     """
 
@@ -53,6 +54,7 @@ class Rule:
     broadcasts: bool = False
     indices: bool = False
     state: str = "rule"
+    couples: Callable | None = None
     given: bool = False
 
 
@@ -70,7 +72,9 @@ _HARMLESS = {
 }  # fmt: skip
 
 
-def backward_rule(*keys, activation=False, reads_logits=False, applies=None, broadcasts=False, indices=False):
+def backward_rule(
+    *keys, activation=False, reads_logits=False, applies=None, broadcasts=False, indices=False, couples=None
+):
     """Register the decorated function as the backward rule of layers, operations or functions.
 
     Args:
@@ -82,6 +86,7 @@ def backward_rule(*keys, activation=False, reads_logits=False, applies=None, bro
         applies: `(op) -> bool`; instances for which it is False are treated as if they had no rule.
         broadcasts: the inputs are broadcast against each other; the rule may return gradients of the output's shape.
         indices: integers among a layer's inputs are places in a table, not numbers to compute with.
+        couples: `(call) -> str or None`, why the gradients below depend on other examples; None where they do not.
 
     Returns:
         A decorator that returns the function unchanged.
@@ -91,7 +96,7 @@ def backward_rule(*keys, activation=False, reads_logits=False, applies=None, bro
         for key in keys:
             _rules[key] = Rule(
                 _name(function), function, activation=activation, reads_logits=reads_logits, applies=applies,
-                broadcasts=broadcasts, indices=indices,
+                broadcasts=broadcasts, indices=indices, couples=couples,
             )  # fmt: skip
         return function
 

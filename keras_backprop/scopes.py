@@ -131,7 +131,7 @@ def _in_the_place_of(base, function):
 def _matcher(selector):
     """A function (key, op, path) -> bool."""
     if isinstance(selector, str):
-        return functools.partial(_matches_path, selector)
+        return lambda key, op, path: matches(selector, path)
     if not isinstance(selector, keras.Operation):
         keys = spellings(selector)
         if not keys:
@@ -140,7 +140,8 @@ def _matcher(selector):
     return lambda key, op, path: op is selector or key is selector
 
 
-def _matches_path(pattern, key, op, path):
+def matches(pattern, path):
+    """Whether a path, with or without the model's name in front, is of a pattern: `*` is anything, `?` one character."""
     return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path.partition("/")[2], pattern)
 
 

@@ -45,7 +45,8 @@ class WeightGradient:
 
     def weighted_total(self, c: Any) -> Any:
         """Σₙ cₙ·dWₙ for the weights `c` of shape `(n,)`."""
-        return tf.tensordot(tf.cast(c, self.per_example().dtype), self.per_example(), axes=1)
+        per_example = self.per_example()
+        return tf.tensordot(tf.cast(c, per_example.dtype), per_example, axes=1)
 
 
 class Contraction(WeightGradient):
@@ -87,7 +88,7 @@ class Contraction(WeightGradient):
         x, dy = factors
         if self.result == "".join(self.letters):  # an outer product: one matmul, as the tape would do it
             product = tf.matmul(_rows(x, len(self.letters[0])), _rows(dy, len(self.letters[1])), transpose_a=True)
-            return product if self.result.__len__() == 2 else tf.reshape(product, self._result_shape())
+            return product if len(self.result) == 2 else tf.reshape(product, self._result_shape())
         if self.letters == [self.result, self.result]:  # an elementwise product (a scale)
             return _sum_leading(x * dy, keep=len(self.result))
         return tf.einsum(

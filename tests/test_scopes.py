@@ -258,3 +258,47 @@ def test_rules_are_code_and_not_saved(tmp_path):
     with pytest.warns(UserWarning, match="are code and are not saved"):
         model.save(tmp_path / "model.keras")
     assert keras.models.load_model(tmp_path / "model.keras").rules is None
+
+
+class Tape(layers.Layer):
+    """A layer that looks into another."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(4)
+
+    def call(self, x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = self.dense(x)
+        return y + tape.gradient(y, x)
+
+
+class Mapped(layers.Layer):
+    """A layer that calls another in a loop of TensorFlow."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(4)
+
+    def build(self, shape):
+        self.dense.build((None, 4))
+
+    def call(self, x):
+        return tf.map_fn(lambda row: self.dense(row[None])[0], x)
+
+
+@pytest.mark.parametrize("own", [Tape, Mapped])
+def test_a_rule_that_cannot_serve_is_an_error(own):
+    model = BackpropSequential([keras.Input((4,)), own(), layers.Dense(3)])
+    model.compile("sgd", "mse", rules={layers.Dense: stopped})
+    with pytest.raises(ValueError, match="cannot serve"):
+        model.fit(U, T, verbose=0, batch_size=6)
+
+
+def test_rules_end_with_their_block():
+    model = network(layers.ReLU())
+    with use_rules({layers.ReLU: stopped}):
+        model.fit(U, T, verbose=0)
+        model.train_on_batch(U, T)
+    assert np.any(model.backward_pass(tf.constant(U), tf.constant(T)).gradients[0])

@@ -66,6 +66,17 @@ class Contributions:
     def _swept(self):
         return [(call, dys, parts) for call, dys, _, parts in self.seen if self._depends(call)]
 
+    @functools.cached_property
+    def _coupled(self):
+        """Tensors whose gradients depend on other examples: a dict, id -> why."""
+        coupled: dict = {}
+        for call, _, _, _ in self.seen:  # in backward order
+            why = call.rule.couples(call) if call.rule.couples else None
+            why = next((coupled[id(y)] for y in call.outputs if id(y) in coupled), why)
+            if why:
+                coupled.update((id(x), why) for x in call.inputs)
+        return coupled
+
     def of(self, weight, parts):
         """The gradient of a weight by examples, and what of it is no example's: penalties.
 
@@ -82,6 +93,10 @@ class Contributions:
         entered, penalties, kept = [], [], []
         for call, dys, named in self._swept:
             own = [part for part in named.values() if id(part) in whole]
+            enters = bool(own) or any(id(x) in needed for x in call.inputs)
+            why = next((self._coupled[id(y)] for y in call.outputs if id(y) in self._coupled), None)
+            if enters and why:
+                return [Total(None, why)], []
             if any(id(x) in needed for x in call.inputs) or any(map(_is_summed, own)):
                 (penalties if _adds_a_number(call, needed) else entered).append((call, dys))
                 continue
@@ -147,7 +162,6 @@ def _is_summed(part):
 
 
 def _adds_a_number(call, needed):
-    """Whether a link adds a number that depends on weights alone to the error."""
-    numbers = [x for x in call.inputs if id(x) in needed]
+    """Whether a link adds a number that depends on weights alone to another number: a penalty to the error."""
     is_sum = isinstance(call.op, Operation) and call.op.name in ("Add", "AddN", "AddV2", "Pack", "Sub")
-    return is_sum and bool(numbers) and all(x.shape.rank == 0 for x in numbers)
+    return is_sum and any(id(x) in needed for x in call.inputs) and all(x.shape.rank == 0 for x in call.inputs)

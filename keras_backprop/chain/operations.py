@@ -113,8 +113,14 @@ def links(timeline, closed, owners, weights, sources=()):
     owner = _owners(closed, len(operations))
     producer = {id(y): i for i, one in enumerate(operations) if one is not None for y in one.outputs}
     captured = [(x, timeline.inside(x)) for x in sources]
-    depends = _depends(operations, closed, weights, {id(x) for pair in captured for x in pair})
+    depends = _depends(operations, weights, {id(x) for pair in captured for x in pair})
     opened = _opened(timeline, operations, closed, owner, producer, depends, weights)
+    for one in closed:
+        if id(one) in opened and one.call.rule.given:
+            raise ValueError(
+                f"The rule '{one.call.rule.name}' cannot serve '{one.call.path}': something takes what is computed inside, a "
+                "tape of one's own for instance, so that it is followed operation by operation."
+            )
     at = {}
     for one in closed:
         if id(one) not in opened:
@@ -157,18 +163,18 @@ def _owners(closed, count):
     return owner
 
 
-def _depends(operations, closed, weights, wanted):
+def _depends(operations, weights, wanted):
     """The ids of the tensors that may depend on something whose gradient is wanted, links being operations like others."""
     depends = {*wanted, *weights}
     for operation in operations:
-        if operation is None or operation.type in _CONSTANT:
+        if operation is None or operation.type in _NOTHING_BACK:
             continue
         if any(id(x) in depends for x in operation.inputs):
             depends.update(id(y) for y in operation.outputs if _tensorflow.is_trainable(y))
     return depends
 
 
-_CONSTANT = ("OnesLike", "Shape", "StopGradient", "ZerosLike")
+_NOTHING_BACK = ("OnesLike", "Shape", "StopGradient", "ZerosLike")
 """What depends on the shape of its input alone, or counts as if."""
 
 

@@ -37,6 +37,7 @@ class Record:
     Attributes:
         calls: the links.
         layers_run: list of `LayerRun`: the calls of layers that keep the examples apart, in the order in which they ended.
+        densified: list of tensors, what rules see of sparse ones.
     """
 
     def __init__(self, weights=None, inputs=None, isolate=None):
@@ -46,6 +47,7 @@ class Record:
         self._open = False
         self._values: dict = {}
         self.layers_run: list = []
+        self.densified: list = []
         self._closed: list = []
         self._owners: list = []
         self._standing: set = set()
@@ -155,6 +157,10 @@ class Record:
 
         def body(*args, **kwargs):
             if not self._follows():
+                if not self._inside:
+                    _refuse_given(
+                        rule_of(op, op, op.path if hasattr(op, "path") else op.name), op, "in a loop or a function"
+                    )
                 return call(*args, **kwargs)
             if unbuilt:
                 self.stand_in(op)  # in for what it has built since
@@ -183,6 +189,7 @@ class Record:
         first = self.timeline.position()
         arguments = _bind(call, args, kwargs)
         inputs = _tensors(arguments)
+        self.densified += [x for x in inputs if hasattr(x, "_sparse")]
         if rule.reads_logits:  # those of the predictions; targets may have some as well
             prediction = list(arguments.values())[1]
             inputs += [prediction._keras_logits] if hasattr(prediction, "_keras_logits") else []
@@ -217,7 +224,7 @@ class Record:
             self._running.pop()
             if not self._inside:
                 self._owners.append((first, self.timeline.position(), path))
-        if not self._inside and _is_layer_of_keras(op):
+        if not self._inside and _keeps_rows(op):
             given, made = ([y for y in keras.tree.flatten(part) if _is_tensor(y)] for part in ((args, kwargs), outputs))
             self.layers_run.append(operations.LayerRun(given, made, self.timeline.position()))
         return outputs
@@ -245,7 +252,7 @@ class Record:
         outputs = keras.tree.map_structure(lambda y: _copied(y) if id(y) in known else y, outputs)
         call.outputs = tuple(y for y in keras.tree.flatten(outputs) if _is_tensor(y))
         self._closed.append(operations.Closed(call, first, self.timeline.position()))
-        if isinstance(call.op, keras.layers.Layer):
+        if not call.rule.given and _keeps_rows(call.op):
             run = operations.LayerRun(call.inputs, call.outputs, self.timeline.position(), call.repeats)
             self.layers_run.append(run)
         return outputs
@@ -300,9 +307,25 @@ def _suits(rule, op, args):
     return rule.indices or rule.composition is not None or all(x.dtype.is_floating for x in tensors)
 
 
-def _is_layer_of_keras(op):
-    is_part = isinstance(op, keras.layers.Layer) and not isinstance(op, keras.Model)
-    return is_part and type(op).__module__.startswith("keras.")
+def _refuse_given(rule, op, where):
+    """A rule of somebody's own for a layer that runs where its operations are followed would be dropped without a word."""
+    if rule is not None and rule.given:
+        raise ValueError(
+            f"The rule '{rule.name}' cannot serve '{getattr(op, 'path', op)}', which runs {where} of TensorFlow: there it is "
+            "followed operation by operation. Call the layer outside, or select it by no rule."
+        )
+
+
+def _keeps_rows(op):
+    """Whether it is a layer or an activation of Keras that keeps the examples apart, whatever its operations are.
+
+    A model may be any graph of operations, a `Lambda` or an activation of one's own may do anything.
+    """
+    if not isinstance(op, keras.layers.Layer):
+        return getattr(keras.activations, getattr(op, "__name__", ""), None) is op
+    open_ended = isinstance(op, (keras.Model, keras.layers.Activation, keras.layers.Lambda))
+    along_first = 0 in keras.tree.flatten(getattr(op, "axis", None))
+    return type(op).__module__.startswith("keras.") and not open_ended and not along_first
 
 
 def _is_sized(x):

@@ -1,7 +1,7 @@
 """Which tensors of a forward pass have rows of their own for every example, and which have mixed the examples.
 
-A layer of Keras keeps the examples apart along the first axis. What is followed operation by operation may do anything with
-them; here its operations are looked at, one by one, in the order in which they ran.
+A layer of Keras with a rule of this package keeps the examples apart along the first axis, if it is not told to work along that
+axis. All else may do anything with them; its operations are looked at, one by one, in the order in which they ran.
 """
 
 import math
@@ -23,9 +23,16 @@ class Rows:
     def __init__(self, record, leaves):
         self._rows: dict = {}
         timeline = record.timeline
+        self._sparse: set = set()  # the parts of sparse examples
         for x in leaves:
-            if x is not None and x.shape.rank != 0:
+            if isinstance(x, tf.SparseTensor):
+                parts = [id(y) for part in (x.indices, x.values) for y in (part, timeline.inside(part))]
+                self._sparse.update(parts)
+                self._rows.update(dict.fromkeys(parts, MIXED))
+            elif x.shape.rank != 0:
                 self._rows[id(x)] = self._rows[id(timeline.inside(x))] = 1
+        for x in record.densified:
+            self._rows[id(x)] = 1
         trusted = sorted(record.layers_run, key=lambda layer: layer.last)
         for i, operation in enumerate(timeline.operations()):
             while trusted and trusted[0].last <= i:
@@ -47,12 +54,21 @@ class Rows:
         """A layer of Keras gives every example a row, if it was given such rows."""
         given = [self._rows[id(x)] for x in layer.inputs if id(x) in self._rows]
         if given:
-            kept = 1 if layer.repeats is not None else MIXED if MIXED in given else given[0]
+            kept = 1 if layer.repeats is not None else given[0] if len(set(given)) == 1 else MIXED
             self._rows.update((id(y), kept) for y in layer.outputs)
 
     def _run(self, operation):
         given = [self._rows[id(x)] for x in operation.inputs if id(x) in self._rows]
-        if not given or operation.type in _CONSTANT:
+        if not given or operation.type in OF_SHAPES:
+            return
+        if operation.type == "IdentityN":
+            pairs = zip(operation.inputs, operation.outputs, strict=True)
+            self._rows.update((id(y), self._rows[id(x)]) for x, y in pairs if id(x) in self._rows)
+            return
+        if id(operation.inputs[0]) in self._sparse and operation.type in ("SparseReorder", "SparseToDense"):
+            whole = operation.type == "SparseToDense"
+            self._rows.update((id(y), 1 if whole else MIXED) for y in operation.outputs)
+            self._sparse.update(id(y) for y in operation.outputs)
             return
         same = MIXED not in given and len(set(given)) == 1
         for y in operation.outputs:
@@ -83,16 +99,15 @@ def _reshaped(x, y, rows):
     return numbers // width if numbers % width == 0 else MIXED
 
 
-def _axes(operation, position):
+def _axes(operation, position, data=0):
     """The axes that an operation was given as its input at a position, from 0 on; None where they are not known."""
-    axes = tf.get_static_value(operation.inputs[position])
-    data = operation.inputs[0 if position else -1]
-    return None if axes is None else {int(a) % max(data.shape.rank, 1) for a in axes.reshape(-1)}
+    axes, rank = tf.get_static_value(operation.inputs[position]), operation.inputs[data].shape.rank
+    return None if axes is None else {int(a) % max(rank, 1) for a in axes.reshape(-1)}
 
 
-def _not_along_first(position):
+def _not_along_first(position, data=0):
     def keeps(operation, _):
-        axes = _axes(operation, position)
+        axes = _axes(operation, position, data)
         return axes is not None and 0 not in axes
 
     return keeps
@@ -127,12 +142,10 @@ def _einsum(operation, depends):
 
 def _gather(operation, depends):
     """Rows that the examples look up in a table; or parts of every example."""
-    if depends[:2] == [False, True]:
-        return True
-    if depends[:2] == [True, True]:
-        return bool(_attribute(operation, "batch_dims"))
     axes = _axes(operation, 2)
-    return axes is not None and 0 not in axes
+    if axes is None or depends[:2] == [True, True]:
+        return bool(_attribute(operation, "batch_dims")) and depends[:2] == [True, True]
+    return 0 in axes if depends[1] else 0 not in axes
 
 
 def _strided_slice(operation, _):
@@ -171,14 +184,23 @@ def _first_is(value):
     return keeps
 
 
-def _one_of_examples(operation, depends):
-    """The examples' images or rows, and filters that are no examples."""
-    return depends.count(True) == 1
+def _of(position):
+    """Images or rows of the examples, and filters or numbers that are no examples."""
+
+    def keeps(_, depends):
+        return [i for i, one in enumerate(depends) if one] == [position]
+
+    return keeps
 
 
-def _of_stack(operation, _):
-    """Along the last axes of more than these."""
-    return operation.inputs[0].shape.rank > 2
+def _of_stack(operation, depends):
+    """Along the last two axes of three or more."""
+    return all(x.shape.rank > 2 for x, one in zip(operation.inputs, depends, strict=True) if one)
+
+
+def _along_last(operation, depends):
+    """Along the last axis of two or more."""
+    return operation.inputs[0].shape.rank > 1 and not any(depends[1:])
 
 
 def _attribute(operation, name):
@@ -188,32 +210,32 @@ def _attribute(operation, name):
         return 0
 
 
-_CONSTANT = ("Rank", "Shape", "ShapeN", "Size", "BroadcastGradientArgs")
+OF_SHAPES = ("Rank", "Shape", "ShapeN", "Size", "BroadcastGradientArgs")
 """What depends on the shape of its input alone."""
 
 ELEMENTWISE = {
-    "Abs", "Acos", "Acosh", "Add", "AddN", "AddV2", "Asin", "Asinh", "Atan", "Atan2", "Atanh", "Cast", "Ceil",
-    "CheckNumerics", "ClipByValue", "Cos", "Cosh", "Digamma", "Div", "DivNoNan", "Elu", "Equal", "Erf", "Erfc", "Erfinv",
-    "Exp", "Expm1", "Floor", "FloorDiv", "FloorMod", "Greater", "GreaterEqual", "Identity", "Inv", "IsFinite", "IsInf",
-    "IsNan", "LeakyRelu", "Less", "LessEqual", "Lgamma", "Log", "Log1p", "LogicalAnd", "LogicalNot", "LogicalOr", "Maximum",
-    "Minimum", "Mod", "Mul", "MulNoNan", "Neg", "NotEqual", "OnesLike", "Pow", "PreventGradient", "RealDiv", "Reciprocal",
-    "Relu", "Relu6", "Rint", "Round", "Rsqrt", "Select", "SelectV2", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus",
-    "Softsign", "Sqrt", "Square", "SquaredDifference", "StopGradient", "Sub", "Tan", "Tanh", "Xdivy", "Xlog1py", "Xlogy",
-    "ZerosLike", "BroadcastTo",
+    "Abs", "Acos", "Acosh", "Add", "AddN", "AddV2", "Asin", "Asinh", "Atan", "Atan2", "Atanh", "Bitcast", "Cast", "Ceil",
+    "CheckNumerics", "ClipByValue", "Cos", "Cosh", "Digamma", "Div", "DivNoNan", "Elu", "EnsureShape", "Equal", "Erf",
+    "Erfc", "Erfinv", "Exp", "Expm1", "Floor", "FloorDiv", "FloorMod", "Greater", "GreaterEqual", "Identity", "Inv",
+    "IsFinite", "IsInf", "IsNan", "LeakyRelu", "Less", "LessEqual", "Lgamma", "Log", "Log1p", "LogicalAnd", "LogicalNot",
+    "LogicalOr", "Maximum", "Minimum", "Mod", "Mul", "MulNoNan", "Neg", "NotEqual", "OnesLike", "Pow", "PreventGradient",
+    "RealDiv", "Reciprocal", "Relu", "Relu6", "Rint", "Round", "Rsqrt", "Select", "SelectV2", "Selu", "Sigmoid", "Sign",
+    "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Square", "SquaredDifference", "StopGradient", "Sub", "Tan", "Tanh",
+    "Xdivy", "Xlog1py", "Xlogy", "ZerosLike", "swish_impl", "BroadcastTo",
 }  # fmt: skip
-"""Types of operations that take numbers in the same place together."""
+"""Types of operations that take numbers in the same place together (`swish_impl` is how `tf.nn.silu` runs eagerly)."""
 
 KEEPS: dict = {
-    **dict.fromkeys(["All", "Any", "ArgMax", "ArgMin", "Cumprod", "Cumsum"], _not_along_first(1)),
+    **dict.fromkeys(["All", "Any", "ArgMax", "ArgMin", "Cumprod", "Cumsum", "EuclideanNorm"], _not_along_first(1)),
     **dict.fromkeys(["Max", "Mean", "Min", "Prod", "ReverseV2", "Sum"], _not_along_first(1)),
     **dict.fromkeys(["MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"], _matmul),
     **dict.fromkeys(["Pad", "PadV2", "MirrorPad"], _first_is(0)),
-    **dict.fromkeys(["Conv2D", "Conv3D", "DepthwiseConv2dNative"], _one_of_examples),
-    **dict.fromkeys(["Conv2DBackpropInput", "Conv3DBackpropInputV2", "BiasAdd", "LRN", "TopKV2"], _one_of_examples),
-    **dict.fromkeys(["AvgPool", "AvgPool3D", "MaxPool", "MaxPool3D", "DepthToSpace", "SpaceToDepth"], _one_of_examples),
-    **dict.fromkeys(["ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor"], _one_of_examples),
+    **dict.fromkeys(["Conv2D", "Conv3D", "DepthwiseConv2dNative", "BiasAdd", "LRN"], _of(0)),
+    **dict.fromkeys(["Conv2DBackpropInput", "Conv3DBackpropInputV2"], _of(2)),
+    **dict.fromkeys(["AvgPool", "AvgPool3D", "MaxPool", "MaxPool3D", "DepthToSpace", "SpaceToDepth"], _of(0)),
+    **dict.fromkeys(["ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor"], _of(0)),
     **dict.fromkeys(["Cholesky", "MatrixBandPart", "MatrixInverse", "MatrixTriangularSolve", "MatrixSolve"], _of_stack),
-    **dict.fromkeys(["Softmax", "LogSoftmax"], lambda operation, _: operation.inputs[0].shape.rank > 1),
+    **dict.fromkeys(["FFT", "IFFT", "LogSoftmax", "Softmax", "TopKV2"], _along_last),
     "ConcatV2": _not_along_first(-1),
     "Einsum": _einsum,
     "ExpandDims": _expand_dims,
@@ -223,7 +245,7 @@ KEEPS: dict = {
     "ResourceGather": lambda operation, depends: depends[1],
     "Roll": _not_along_first(2),
     "Slice": _slice,
-    "Split": _not_along_first(0),
+    "Split": _not_along_first(0, data=1),
     "SplitV": _not_along_first(2),
     "Squeeze": _squeeze,
     "StridedSlice": _strided_slice,

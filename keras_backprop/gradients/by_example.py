@@ -9,7 +9,7 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="keras_backprop")
 class ClippedByExample:
-    """Gradients in which no example counts more than a gradient of the given norm.
+    """Gradients in which no example counts more than a gradient of the given norm, times its sample weight.
 
     The norm is that of the gradient of the example's own error, over all weights together, as `Backward.example_norms` tells it.
     A longer gradient is shortened to it; the mean over the batch is taken of what results. Penalties are no example's, and stay

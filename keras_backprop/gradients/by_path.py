@@ -1,12 +1,13 @@
 """Gradients that are changed by where their weights stand in the model."""
 
-import fnmatch
 import numbers
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from keras_backprop.scopes import matches
 
 
 @keras.saving.register_keras_serializable(package="keras_backprop")
@@ -46,8 +47,14 @@ class ByPath:
         for i, weight in enumerate(result.weights):
             for change in self._of(weight):
                 if gradients[i] is not None:
-                    gradients[i] = _changed(gradients[i], change, weight)
+                    gradients[i] = _changed(gradients[i], change, weight, result.scale)
         return gradients
+
+    @property
+    def variables(self) -> list[Any]:
+        """The variables of the changes: factors, and states of random numbers."""
+        own = [change for change in self.changes.values() if isinstance(change, keras.Variable)]
+        return own + [v for change in self.changes.values() for v in getattr(change, "variables", ())]
 
     def held(self, weight: Any) -> Any:
         """Which entries of a weight are not to move: a tensor of booleans that fits its shape, or None for none."""
@@ -59,11 +66,11 @@ class ByPath:
         return held
 
     def _of(self, weight):
-        return [change for pattern, change in self.changes.items() if _matches(weight.path, pattern)]
+        return [change for pattern, change in self.changes.items() if matches(pattern, weight.path)]
 
     def _check(self, weights):
         for pattern, change in self.changes.items():
-            matched = [v for v in weights if _matches(v.path, pattern)]
+            matched = [v for v in weights if matches(pattern, v.path)]
             if not matched:
                 paths = ", ".join(repr(v.path) for v in weights)
                 raise ValueError(f"ByPath: the pattern {pattern!r} matches no trainable weight. There are: {paths}")
@@ -116,16 +123,17 @@ class Noise:
         noise = keras.random.normal(gradient.shape, stddev=self.stddev, dtype="float32", seed=self.seed_generator)
         return gradient + tf.cast(noise, gradient.dtype)
 
+    @property
+    def variables(self) -> list[Any]:
+        """The state of the random numbers."""
+        return [self.seed_generator.state]
+
     def get_config(self) -> dict[str, Any]:
         return {"stddev": self.stddev, "seed": self.seed}
 
     @classmethod
     def from_config(cls, config: Any) -> Any:
         return cls(**config)
-
-
-def _matches(path, pattern):
-    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path.partition("/")[2], pattern)
 
 
 def _is_factor(change):
@@ -141,9 +149,10 @@ def _tensor(factor):
     return factor if factor.dtype.is_floating else tf.cast(factor, tf.float32)
 
 
-def _changed(gradient, change, weight):
-    if callable(change):
-        return change(tf.convert_to_tensor(gradient), weight)
+def _changed(gradient, change, weight, scale):
+    if callable(change):  # a function sees gradients without the loss scale
+        scale = tf.cast(1.0 if scale is None else scale, gradient.dtype)
+        return change(tf.convert_to_tensor(gradient) / scale, weight) * scale
     factor = tf.cast(_tensor(change), gradient.dtype)
     if isinstance(gradient, tf.IndexedSlices):
         if factor.shape.rank == 0:

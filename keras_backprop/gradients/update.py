@@ -25,19 +25,28 @@ def made_gradients(function, result):
     return list(gradients)
 
 
-def held(function, gradients, weights):
+def held(function, gradients, weights, optimizer_averages=False):
     """The gradients, and a function that puts back after the update what is not to move.
 
     Args:
         function: what `compile(gradients=…)` was given; has it a method `held`, this says of a weight which entries are held.
         gradients: list of gradients or None.
         weights: list of `keras.Variable`.
+        optimizer_averages: bool, whether the optimizer keeps averages of weights.
 
     Returns:
         `gradients`, and a function without arguments.
+
+    Raises:
+        ValueError: something is held, and the optimizer averages weights.
     """
     ask = getattr(function, "held", None)
     masks = [] if ask is None else [(i, ask(weight)) for i, weight in enumerate(weights)]
+    if optimizer_averages and any(mask is not None for _, mask in masks):
+        raise ValueError(
+            "A weight cannot be held where the optimizer averages weights (`use_ema=True`): the average would move. Leave one of "
+            "the two out."
+        )
     kept = [(weights[i], mask, tf.identity(weights[i].value)) for i, mask in masks if mask is not None]
     if not kept:
         return gradients, lambda: None

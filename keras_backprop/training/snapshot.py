@@ -17,10 +17,13 @@ def size(model):
 
 
 class Snapshot:
-    """Copies of all variables that training changes: weights, metrics, random seeds, the optimizer's."""
+    """Copies of all variables that training changes: weights, metrics, random seeds, the optimizer's, and what looks on."""
 
     def __init__(self, model):
         self._values = [(v, tf.identity(v.value)) for v in _variables(model)]
+        self._values += [
+            (v, tf.identity(v)) for observer in model._observers for v in getattr(observer, "variables", ())
+        ]
 
     def restore(self):
         for variable, value in self._values:
@@ -28,4 +31,4 @@ class Snapshot:
 
 
 def _variables(model):
-    return (*model.variables, *model.optimizer.variables)
+    return (*model.variables, *model.optimizer.variables, *getattr(model.gradients, "variables", ()))

@@ -59,12 +59,21 @@ KEEP = {
     "position": lambda x, w, b, v: x + ops.take(v, ops.arange(6), axis=0),
     "slices": lambda x, w, b, v: ops.concatenate([x[:, :3] @ w, x[:, 3:] * b], 1),
     "twice": lambda x, w, b, v: ops.tanh(x @ w) @ w,
+    "a number": lambda x, w, b, v: (x + b[0]) @ w - w[0, 0],
+    "silu": lambda x, w, b, v: tf.nn.silu(x @ w) + tf.ensure_shape(x * b, x.shape),
+    "quantised": lambda x, w, b, v: x @ w + tf.gather(v, tf.argmax(x, -1)),
 }  # fmt: skip
 
 MIX = {
     "mean of the batch": lambda x, w, b, v: (x - ops.mean(x, 0)) @ w,
     "time first": lambda x, w, b, v: ops.transpose(ops.transpose(x, (1, 0, 2)) @ w, (1, 0, 2)),
     "a function": in_a_function,
+    "reversed": lambda x, w, b, v: (x[::-1] @ w)[::-1],
+    "columns": lambda x, w, b, v: (
+        x + ops.transpose(tf.gather(w, ops.cast(x[:4, 0, 0] > 0, "int32"), axis=1))[:, None][:1]
+    ),
+    "sorted": lambda x, w, b, v: x * ops.reshape(tf.sort(x[:, 0, 0], direction="DESCENDING") * w[0, 0], (-1, 1, 1)),
+    "added to rows": lambda x, w, b, v: x + tf.nn.bias_add(w, x[0, 0])[None, :1],
 }
 
 
@@ -159,3 +168,65 @@ def test_examples_are_of_the_weights_at_the_time():
     for weight, gradients in zip((dense.lora_kernel_a, dense.lora_kernel_b), expected, strict=True):
         np.testing.assert_allclose(result.per_example(weight), gradients, rtol=1e-6)
         np.testing.assert_allclose(tf.reduce_sum(gradients, 0), result.gradient(weight), rtol=1e-4, atol=1e-6)
+
+
+def whole(*stack):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((4,)), *stack])
+    model.compile(loss="mse")
+    return model
+
+
+F = X[:, 0]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [layers.Lambda(lambda x: x[::-1]), layers.Activation(lambda x: x[::-1]), layers.Dense(4, lambda x: x[::-1])],
+    ids=["Lambda", "Activation", "activation"],
+)
+def test_what_layers_of_keras_are_told_to_do_is_looked_into(between):
+    model = whole(layers.Dense(4), between, last := layers.Dense(3))
+    result = backward(model, F, Y)
+    with pytest.raises(ValueError, match="has no rows that belong to one example each"):
+        result.per_example(last.kernel)
+
+
+def test_examples_that_are_joined():
+    keras.utils.set_random_seed(1)
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    joined = layers.Concatenate(axis=0)(inputs)
+    model = keras.Model(inputs, layers.Dense(3)(joined))
+    model.compile(loss="mse")
+    result = backward(model, [F, F], np.concatenate([Y, Y]))
+    with pytest.raises(ValueError, match="has no rows that belong to one example each"):
+        result.squared_norms()
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": False, "center": False}])
+def test_below_batch_statistics_there_are_no_single_examples(options):
+    model = whole(below := layers.Dense(4), layers.BatchNormalization(**options), above := layers.Dense(3))
+    result = backward(model, F, Y)
+    with pytest.raises(ValueError, match="couple its examples"):
+        result.per_example(below.kernel)
+    assert result.per_example(above.kernel).shape == (5, 4, 3)
+    assert backward(model, F, Y, training=False).per_example(below.kernel).shape == (5, 4, 4)
+
+
+def test_activations_of_keras_keep_the_rows():
+    for name in ("silu", "gelu", "softmax", "mish", "log_softmax"):
+        model = whole(first := layers.Dense(4, name), layers.Dense(3))
+        singles = backward(model, F, Y).per_example(first.kernel)
+        np.testing.assert_allclose(singles, np.stack(one_by_one_of(model, first.kernel)), rtol=1e-4, atol=1e-6)
+
+
+def one_by_one_of(model, weight):
+    return [backward(model, F[i : i + 1], Y[i : i + 1]).gradient(weight) / 5 for i in range(5)]
+
+
+def test_sparse_examples():
+    model = whole(dense := layers.Dense(3))
+    sparse = tf.sparse.from_dense(F)
+    result = backward(model, sparse, loss=lambda p: ops.sum(p**2, -1))
+    expected = backward(model, F, loss=lambda p: ops.sum(p**2, -1))
+    np.testing.assert_allclose(result.per_example(dense.kernel), expected.per_example(dense.kernel), rtol=1e-5)

@@ -201,3 +201,61 @@ def test_no_function():
     model = BackpropSequential([keras.Input((3,)), layers.Dense(3)])
     with pytest.raises(TypeError, match="`gradients` must be a function.*Received: gradients=0.5"):
         model.compile("sgd", "mse", gradients=0.5)
+
+
+def test_functions_see_no_loss_scale():
+    def clipped(gradient, weight):
+        return tf.clip_by_value(gradient, -1e-3, 1e-3)
+
+    moved = []
+    for dtype in (None, "mixed_float16"):
+        keras.utils.set_random_seed(0)
+        model = BackpropSequential([keras.Input((5,)), layers.Dense(3, dtype=dtype)])
+        optimizer = (
+            keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0), initial_scale=64.0)
+            if dtype
+            else keras.optimizers.SGD(1.0)
+        )
+        model.compile(optimizer, "mse", gradients=ByPath({"*/kernel": clipped}))
+        before = model.get_weights()[0]
+        model.train_on_batch(X, 10 * np.ones((24, 3), "float32"))
+        moved.append(np.abs(model.get_weights()[0] - before).max())
+    np.testing.assert_allclose(moved, 1e-3, rtol=1e-2)
+
+
+def test_what_is_held_and_averaged():
+    with pytest.raises(ValueError, match="cannot be held where the optimizer averages weights"):
+        trained(lambda: keras.optimizers.Adam(use_ema=True), "Keras's loop", gradients=ByPath({"hidden/*": 0}))
+
+
+def test_the_norms_of_masked_examples_are_their_own():
+    keras.utils.set_random_seed(0)
+    ids = np.array([[1, 2, 3, 4], [1, 0, 0, 0], [2, 3, 0, 0]])
+    y = np.random.default_rng(0).normal(size=(3, 4, 2)).astype("float32")
+    model = keras.Sequential([layers.Embedding(6, 3, mask_zero=True), layers.Dense(2)])
+    model.compile("sgd", "mse")
+    model(ids)
+    own = [
+        tf.linalg.global_norm(
+            [tf.convert_to_tensor(g) for g in keras_backprop.backward(model, ids[[i]], y[[i]]).gradients]
+        )
+        for i in range(3)
+    ]
+    np.testing.assert_allclose(keras_backprop.backward(model, ids, y).example_norms(), own, rtol=1e-4)
+
+
+def test_the_norms_of_a_loss_that_is_not_compiled():
+    model = BackpropSequential([keras.Input((5,)), layers.Dense(3)])
+    y = np.ones((24, 3), "float32")
+    total = keras_backprop.backward(model, X, y, loss=keras.losses.MeanSquaredError(reduction="sum"))
+    mean = keras_backprop.backward(model, X, y, loss="mse")
+    np.testing.assert_allclose(total.example_norms(), mean.example_norms(), rtol=1e-5)
+
+
+def test_norms_that_are_not_known():
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, [layers.Dense(3)(inputs), layers.Dense(2)(inputs)])
+    model.compile("sgd", ["mse", "mse"])
+    result = keras_backprop.backward(model, X, [np.ones((24, 3)), np.ones((24, 2))], [np.ones(24), None])
+    with pytest.raises(ValueError, match="sample weights or masks of several outputs"):
+        result.example_norms()

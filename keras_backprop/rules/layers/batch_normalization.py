@@ -45,7 +45,11 @@ def batch_normalization_forward(layer, inputs, training=None, mask=None):
     return tf.cast(y, layer.compute_dtype), saved
 
 
-@backward_rule(layers.BatchNormalization)
+def _couples(call):
+    return COUPLED if {"reserve", "centred"} & call.saved.keys() else None
+
+
+@backward_rule(layers.BatchNormalization, couples=_couples)
 def batch_normalization(call, dy):
     """y = γ·x̂ + β        dβ = Σ dy        dγ = Σ dy·x̂        dx = γ·r·(dy − dβ/k − x̂·dγ/k)
 

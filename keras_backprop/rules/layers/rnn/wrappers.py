@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from keras_backprop import _keras
 from keras_backprop.registry import backward_rule, composition
 from keras_backprop.rule import Gradients
 from keras_backprop.rules.layers.rnn.through_time import batch_first, time_first
@@ -108,7 +109,15 @@ def time_distributed(record, layer, inputs, training=None, mask=None):
 
 
 def _each_row_by_itself(layer):
-    return type(layer) in EACH_ROW_BY_ITSELF or isinstance(layer, (keras.Sequential, keras.Model))
+    """Whether a layer, or a graph of such layers, would notice nothing."""
+    if layer.activity_regularizer is not None:
+        return False
+    if isinstance(layer, keras.Model):
+        graph = _keras.graph_of(layer)
+        return graph is not None and all(isinstance(node, keras.layers.Layer) for node in graph.operations)
+    activation = getattr(layer, "activation", None)
+    known = activation is None or getattr(keras.activations, getattr(activation, "__name__", ""), None) is activation
+    return type(layer) in EACH_ROW_BY_ITSELF and known and 0 not in keras.tree.flatten(getattr(layer, "axis", None))
 
 
 def _rows(x):

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+import keras_backprop
 from keras_backprop import check_layer
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
@@ -114,3 +115,20 @@ def test_time_distributed_over_pictures_of_unknown_size():
         error = tf.reduce_sum(tf.sin(y))
     for a, b in zip(keras.tree.flatten(ours(x)), [y, *tape.gradient(error, weights)], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_that_would_notice_runs_step_by_step():
+    """Operations over the batch, penalties, activations of one's own."""
+    a = keras.Input((4,))
+    h = layers.Dense(3)(a)
+    centred = keras.Model(a, h - keras.ops.mean(h, axis=0, keepdims=True))
+    penalised = keras.Sequential([keras.Input((4,)), layers.Dense(3, activity_regularizer="l2")])
+    own = layers.Dense(3, lambda z: z / keras.ops.sum(z, axis=0, keepdims=True))
+    x, y = np.random.default_rng(0).normal(size=(5, 2, 4)), np.ones((5, 2, 3))
+    for inner in (centred, penalised, own):
+        inputs = keras.Input((2, 4))
+        model = keras.Model(inputs, layers.TimeDistributed(inner)(inputs))
+        model.compile(loss="mse")
+        result = keras_backprop.backward(model, x, y)
+        np.testing.assert_allclose(result.y_pred, model(x, training=True), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(result.loss, model.evaluate(x, y, verbose=0), rtol=1e-5)
