@@ -1,4 +1,4 @@
-"""Keras models that train by an explicit chain rule: record -> objective -> sweep -> `optimizer.apply`."""
+"""Keras models that train by an explicit chain rule: the pass, what is made of the gradients, the update."""
 
 import functools
 import inspect
@@ -22,6 +22,10 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     """`train_step` by explicit backpropagation. A mixin: put it before a Keras model class.
 
     Everything else of `fit` stays Keras's: data, metrics, callbacks, the optimizer.
+
+    Attributes:
+        compiled_gradients, compiled_rules: what `compile` was given as `gradients` and `rules`.
+        fit_path: which way the last `fit` went, and why.
     """
 
     # Of the Keras model that this is mixed into.
@@ -30,8 +34,8 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     compute_metrics: Any
     _loss_tracker: Any
 
-    gradients: Any = None
-    rules: Any = None
+    compiled_gradients: Any = None
+    compiled_rules: Any = None
     _traced_with: Any = None
     _scope: Any = None
     _scopes: Any = ()
@@ -62,14 +66,14 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             )
         scope = None if rules is None else Scope(rules)
         super().compile(*args, **kwargs)
-        self.gradients, self.rules = gradients, rules
+        self.compiled_gradients, self.compiled_rules = gradients, rules
         self._scope = scope
 
     def get_compile_config(self):
         config = super().get_compile_config()
-        if config and self.gradients is not None:
-            config["gradients"] = keras.saving.serialize_keras_object(self.gradients)
-        if config and self.rules is not None:
+        if config and self.compiled_gradients is not None:
+            config["gradients"] = keras.saving.serialize_keras_object(self.compiled_gradients)
+        if config and self.compiled_rules is not None:
             warnings.warn(
                 f"The rules of the model '{self.name}' are code and are not saved. Compile it with `rules=…` again.",
                 stacklevel=2,
@@ -141,7 +145,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         Returns:
             list of tensors, `tf.IndexedSlices` or None, in the order of `result.weights`.
         """
-        return result.gradients if self.gradients is None else made_gradients(self.gradients, result)
+        return result.gradients if self.compiled_gradients is None else made_gradients(self.compiled_gradients, result)
 
     def update_weights(self, gradients: Any, weights: Any) -> None:
         """Give the gradients to the optimizer.
@@ -150,7 +154,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             gradients: list, as `make_gradients` returns it.
             weights: list of `keras.Variable`.
         """
-        gradients, put_back = held(self.gradients, gradients, weights, unwrapped(self.optimizer).use_ema)
+        gradients, put_back = held(self.compiled_gradients, gradients, weights, unwrapped(self.optimizer).use_ema)
         with lean_update(self.optimizer), after(gradients, self.optimizer):
             self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         put_back()

@@ -257,7 +257,7 @@ def test_rules_are_code_and_not_saved(tmp_path):
     model.fit(U, T, verbose=0)
     with pytest.warns(UserWarning, match="are code and are not saved"):
         model.save(tmp_path / "model.keras")
-    assert keras.models.load_model(tmp_path / "model.keras").rules is None
+    assert keras.models.load_model(tmp_path / "model.keras").compiled_rules is None
 
 
 class Tape(layers.Layer):

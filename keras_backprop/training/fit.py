@@ -29,13 +29,7 @@ class CompiledFit:
     _loops: Any = None
 
     def compile(self, *args, epochs_per_execution="auto", **kwargs):
-        """As `keras.Model.compile`, and one argument more.
-
-        Args:
-            epochs_per_execution: "auto", an int ≥ 1 or None. How many epochs of `fit` at most share one compiled call, if the
-                data lie in memory; a call takes about 0.2 s. "auto" decides by the callbacks: each sees the model as it is at
-                the end of its own epoch. With a number, callbacks are called after a call, for each of its epochs in
-                order, and see the model as it is after the last. None: Keras's own loop, batch by batch.
+        """As `keras.Model.compile`, and `epochs_per_execution`, which the model's `compile` describes.
 
         Raises:
             ValueError: another `epochs_per_execution`.

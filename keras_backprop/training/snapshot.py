@@ -31,4 +31,4 @@ class Snapshot:
 
 
 def _variables(model):
-    return (*model.variables, *model.optimizer.variables, *getattr(model.gradients, "variables", ()))
+    return (*model.variables, *model.optimizer.variables, *getattr(model.compiled_gradients, "variables", ()))

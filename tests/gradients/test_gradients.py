@@ -157,8 +157,8 @@ def test_saved_with_the_model(gradients, tmp_path):
     model.fit(np.ones((4, 3)), np.ones((4, 3)), verbose=0)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
-    assert type(again.gradients) is type(gradients)
-    config, expected = again.gradients.get_config(), gradients.get_config()
+    assert type(again.compiled_gradients) is type(gradients)
+    config, expected = again.compiled_gradients.get_config(), gradients.get_config()
     assert str(config) == str(expected)
 
 
