@@ -19,8 +19,10 @@ def test_the_example_runs(capsys):
     assert namespace["model"].evaluate(namespace["x"], namespace["t"], verbose=0) <= 0.001
 
 
-def test_the_rule_is_quoted_from_the_source():
-    quoted = next(block for block in BLOCKS if "@backward_rule(layers.Dense" in block)
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "keras_backprop/rules/README.md"])
+def test_the_rule_is_quoted_from_the_source(page):
+    blocks = re.findall(r"```python\n(.+?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    quoted = next(block for block in blocks if "@backward_rule(layers.Dense" in block)
     assert quoted in (ROOT / "keras_backprop/rules/layers/core.py").read_text(encoding="utf-8")
 
 
