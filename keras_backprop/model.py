@@ -154,7 +154,8 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             gradients: list, as `make_gradients` returns it.
             weights: list of `keras.Variable`.
         """
-        gradients, put_back = held(self.compiled_gradients, gradients, weights, unwrapped(self.optimizer).use_ema)
+        averages = getattr(unwrapped(self.optimizer), "use_ema", False)
+        gradients, put_back = held(self.compiled_gradients, gradients, weights, averages)
         with lean_update(self.optimizer), after(gradients, self.optimizer):
             self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         put_back()
