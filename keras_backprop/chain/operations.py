@@ -78,14 +78,16 @@ class Closed:
 
 
 class LayerRun(NamedTuple):
-    """A call of a layer.
+    """A call of a layer, an operation or a function.
 
     Attributes:
-        inputs, outputs: lists of its tensors.
+        op: what was called.
+        inputs, outputs: its arguments and what it returned, nested.
         last: how many operations there were when it ended.
         repeats: None, or how many times it saw every example.
     """
 
+    op: Any
     inputs: Any
     outputs: Any
     last: int

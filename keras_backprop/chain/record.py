@@ -36,7 +36,7 @@ class Record:
 
     Attributes:
         calls: the links.
-        layers_run: list of `LayerRun`: the calls of layers that keep the examples apart, in the order in which they ended.
+        layers_run: list of `LayerRun`, in the order in which they ended.
         densified: list of tensors, what rules see of sparse ones.
     """
 
@@ -224,9 +224,8 @@ class Record:
             self._running.pop()
             if not self._inside:
                 self._owners.append((first, self.timeline.position(), path))
-        if not self._inside and _keeps_rows(op):
-            given, made = ([y for y in keras.tree.flatten(part) if _is_tensor(y)] for part in ((args, kwargs), outputs))
-            self.layers_run.append(operations.LayerRun(given, made, self.timeline.position()))
+        if not self._inside:
+            self.layers_run.append(operations.LayerRun(op, (args, kwargs), outputs, self.timeline.position()))
         return outputs
 
     @contextlib.contextmanager
@@ -252,8 +251,8 @@ class Record:
         outputs = keras.tree.map_structure(lambda y: _copied(y) if id(y) in known else y, outputs)
         call.outputs = tuple(y for y in keras.tree.flatten(outputs) if _is_tensor(y))
         self._closed.append(operations.Closed(call, first, self.timeline.position()))
-        if not call.rule.given and _keeps_rows(call.op):
-            run = operations.LayerRun(call.inputs, call.outputs, self.timeline.position(), call.repeats)
+        if not call.rule.given:
+            run = operations.LayerRun(call.op, call.inputs, call.outputs, self.timeline.position(), call.repeats)
             self.layers_run.append(run)
         return outputs
 
@@ -314,18 +313,6 @@ def _refuse_given(rule, op, where):
             f"The rule '{rule.name}' cannot serve '{getattr(op, 'path', op)}', which runs {where} of TensorFlow: there it is "
             "followed operation by operation. Call the layer outside, or select it by no rule."
         )
-
-
-def _keeps_rows(op):
-    """Whether it is a layer or an activation of Keras that keeps the examples apart, whatever its operations are.
-
-    A model may be any graph of operations, a `Lambda` or an activation of one's own may do anything.
-    """
-    if not isinstance(op, keras.layers.Layer):
-        return getattr(keras.activations, getattr(op, "__name__", ""), None) is op
-    open_ended = isinstance(op, (keras.Model, keras.layers.Activation, keras.layers.Lambda))
-    along_first = 0 in keras.tree.flatten(getattr(op, "axis", None))
-    return type(op).__module__.startswith("keras.") and not open_ended and not along_first
 
 
 def _is_sized(x):

@@ -6,6 +6,7 @@ axis. All else may do anything with them; its operations are looked at, one by o
 
 import math
 
+import keras
 import tensorflow as tf
 
 MIXED = None
@@ -33,7 +34,7 @@ class Rows:
                 self._rows[id(x)] = self._rows[id(timeline.inside(x))] = 1
         for x in record.densified:
             self._rows[id(x)] = 1
-        trusted = sorted(record.layers_run, key=lambda layer: layer.last)
+        trusted = sorted((run for run in record.layers_run if _keeps_rows(run.op)), key=lambda run: run.last)
         for i, operation in enumerate(timeline.operations()):
             while trusted and trusted[0].last <= i:
                 self._trust(trusted.pop(0))
@@ -52,10 +53,10 @@ class Rows:
 
     def _trust(self, layer):
         """A layer of Keras gives every example a row, if it was given such rows."""
-        given = [self._rows[id(x)] for x in layer.inputs if id(x) in self._rows]
+        given = [self._rows[id(x)] for x in keras.tree.flatten(layer.inputs) if id(x) in self._rows]
         if given:
             kept = 1 if layer.repeats is not None else given[0] if len(set(given)) == 1 else MIXED
-            self._rows.update((id(y), kept) for y in layer.outputs)
+            self._rows.update((id(y), kept) for y in keras.tree.flatten(layer.outputs))
 
     def _run(self, operation):
         given = [self._rows[id(x)] for x in operation.inputs if id(x) in self._rows]
@@ -88,6 +89,18 @@ class Rows:
         return (
             rows if keeps is not None and keeps(operation, [id(x) in self._rows for x in operation.inputs]) else MIXED
         )
+
+
+def _keeps_rows(op):
+    """Whether it is a layer or an activation of Keras that keeps the examples apart, whatever its operations are.
+
+    A model may be any graph of operations, a `Lambda` or an activation of one's own may do anything.
+    """
+    if not isinstance(op, keras.layers.Layer):
+        return getattr(keras.activations, getattr(op, "__name__", ""), None) is op
+    open_ended = isinstance(op, (keras.Model, keras.layers.Activation, keras.layers.Lambda))
+    along_first = 0 in keras.tree.flatten(getattr(op, "axis", None))
+    return type(op).__module__.startswith("keras.") and not open_ended and not along_first
 
 
 def _reshaped(x, y, rows):
