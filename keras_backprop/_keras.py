@@ -39,6 +39,7 @@ from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.trainers.data_adapters.array_slicing import convert_to_sliceable, train_validation_split
 from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 from keras.src.trainers.trainer import Trainer
+from keras.src.utils import python_utils as _python_utils
 from keras.src.utils.naming import to_snake_case
 
 __all__ = [
@@ -302,6 +303,26 @@ def fit_replaced(cls, body):
             _fits -= 1
             if not _fits:
                 _body.cell_contents = fit_batch_by_batch
+
+
+def logs_that_can_be_interrupted():
+    """For the duration of the block, in this thread, Keras makes numbers of logs without swallowing Ctrl-C.
+
+    Its own function has a bare `except`, and a short epoch spends much of its time there.
+    """
+    return replaced(_python_utils, pythonify_logs=_pythonify_logs)
+
+
+def _pythonify_logs(logs):
+    numbers: dict = {}
+    for key, value in sorted((logs or {}).items()):
+        if isinstance(value, dict):
+            numbers.update(_pythonify_logs(value))
+            continue
+        with contextlib.suppress(Exception):  # what is no number stays what it is
+            value = float(keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else value)
+        numbers[key] = value
+    return numbers
 
 
 def step_of(function):

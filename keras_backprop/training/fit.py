@@ -61,7 +61,7 @@ class CompiledFit:
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         self.fit_path = FitPath(False, "something that has been put around `keras.Model.fit` has not called it")
-        with _keras.fit_replaced(CompiledFit, _fit):
+        with _keras.fit_replaced(CompiledFit, _fit), _keras.logs_that_can_be_interrupted():
             return super().fit(*args, **kwargs)  # type: ignore[misc]
 
 

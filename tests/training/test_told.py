@@ -114,3 +114,24 @@ def test_a_thread_may_end_a_long_epoch(monkeypatch):
     history = model.fit(x, y, batch_size=2, epochs=3, verbose=0, callbacks=[wait], validation_data=(X, Y))
     assert len(history.epoch) == 1 and list(history.history) == ["loss", "val_loss"]
     assert int(model.optimizer.iterations) < 50_000
+
+
+@pytest.mark.parametrize("options", [{}, {"epochs_per_execution": None}])
+def test_ctrl_c_in_the_logs_is_not_swallowed(options):
+    """Keras makes numbers of logs under a bare `except`."""
+
+    class Interrupting:
+        def __float__(self):
+            raise KeyboardInterrupt
+
+    class Reads(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            keras.callbacks.CallbackList([]).on_epoch_end(epoch, {"loss": Interrupting()})
+
+    model = BackpropSequential([keras.Input((2,)), layers.Dense(1)])
+    model.compile("sgd", "mse", **options)
+    x = np.ones((4, 2), "float32")
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, x[:, :1], epochs=2, verbose=0, callbacks=[Reads()])
+    history = model.fit(x, x[:, :1], epochs=2, verbose=0)  # and afterwards all is as before
+    assert all(isinstance(loss, float) for loss in history.history["loss"])
