@@ -19,6 +19,7 @@ from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import StatelessScope, get_stateless_scope
 from keras.src.backend.common.variables import AutocastScope
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+from keras.src.layers.preprocessing.data_layer import DataLayer as PreprocessingLayer
 from keras.src.layers.rnn.conv_lstm import ConvLSTM, ConvLSTMCell
 from keras.src.losses.loss import (
     apply_mask,
@@ -49,6 +50,7 @@ __all__ = [
     "ConvLSTMCell",
     "Functional",
     "LossFunctionWrapper",
+    "PreprocessingLayer",
     "StatelessScope",
     "Trainer",
     "activations",

@@ -303,7 +303,7 @@ def _suits(rule, op, args):
     if not isinstance(op, keras.layers.Layer):
         listed = bool(args) and isinstance(args[0], (list, tuple)) and getattr(op, "keepdims", None) is not None
         return not listed and all(map(_is_sized, tensors))  # a sum of a list Keras stacks first
-    return rule.indices or rule.composition is not None or all(x.dtype.is_floating for x in tensors)
+    return rule.indices or rule.composition is not None or all(tf.as_dtype(x.dtype).is_floating for x in tensors)
 
 
 def _refuse_given(rule, op, where):
@@ -375,7 +375,7 @@ def _name(function):
 
 
 def _is_float(x):
-    return _is_tensor(x) and x.dtype.is_floating and not isinstance(x, tf.SparseTensor)
+    return _is_tensor(x) and tf.as_dtype(x.dtype).is_floating and not isinstance(x, tf.SparseTensor)
 
 
 def _is_tensor(x):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from keras_backprop import _keras
 from keras_backprop.check.tolerances import DIFFERENCE_TOLERANCE, STEPS
 
 
@@ -79,13 +80,16 @@ def _compare(error, base, slope, size, width, tolerance):
 
 
 def _evaluator(problem):
-    """The error as a compiled function of the values of all weights and inputs."""
+    """The error as a function of the values of all weights and inputs, compiled where the layers compute the same then.
+
+    Keras's preprocessing layers do not: in a graph they go back to the dtype that they were made with.
+    """
     count = len(problem.weights)
 
-    @tf.function(autograph=False)
     def evaluate(tensors):
         values = {id(v): value for v, value in zip(problem.weights, tensors[:count], strict=True)}
         with problem.scope(values):
             return problem.error(tensors[count:])
 
-    return evaluate
+    preprocesses = any(isinstance(layer, _keras.PreprocessingLayer) for layer in problem.layer._flatten_layers())
+    return evaluate if preprocesses else tf.function(evaluate, autograph=False)

@@ -139,9 +139,13 @@ def explicit_gradients(problem):
     problem.links = [call.op for call in calls]
     problem.holds_something_constant = any(_holds_something_constant(call) for call in calls)
     dtypes = {y.dtype.name for call in calls for y in call.outputs if y.dtype.name in RELATIVE_TOLERANCE}
-    if any(getattr(call.op, "interpolation", "nearest") != "nearest" for call in calls):
+    if any(getattr(call.op, "interpolation", "nearest") != "nearest" or _interpolates(call) for call in calls):
         dtypes.add("float32")  # TensorFlow interpolates in single precision, whatever the dtype
     return gradients, dtypes or {"float64"}
+
+
+def _interpolates(call):
+    return isinstance(call.op, Operation) and call.op.name.startswith(("ImageProjectiveTransform", "ResizeBi"))
 
 
 def _holds_something_constant(call):
