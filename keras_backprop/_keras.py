@@ -203,6 +203,11 @@ def name_of_operation(operation):
     return to_snake_case(type(operation).__name__)
 
 
+def is_activation(function):
+    """Whether it is a function of `keras.activations`."""
+    return getattr(keras.activations, getattr(function, "__name__", ""), None) is function
+
+
 def is_function_of_ops(function):
     """Whether it is a function of `keras.ops`."""
     return (getattr(function, "__module__", None) or "").startswith("keras.src.ops.")

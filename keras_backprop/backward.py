@@ -166,9 +166,8 @@ def _passes(
     with Record(model.trainable_weights if weights is None else weights, floats) as record:
         y_pred = record.run(model, x, **({"training": training} if model._call_has_training_arg else {}))
         objectives = errors(record, y_pred)
-        record.weights = list(
-            model.trainable_weights if weights is None else weights
-        )  # those too that the call has built
+        # Those too that the call has built.
+        record.weights = list(model.trainable_weights if weights is None else weights)
     weights, calls = record.weights, record.calls
     batch = [tensor for tensor in keras.tree.flatten((x, y, sample_weight)) if tensor is not None]
     scale = loss_scale(model.optimizer) if scaled else None

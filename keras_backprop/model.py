@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras, registry, scopes
 from keras_backprop.backward import Backward, backward_pass
-from keras_backprop.gradients import held, made_gradients
+from keras_backprop.gradients.update import held, made_gradients
 from keras_backprop.observers import observers_of
 from keras_backprop.scopes import Scope
 from keras_backprop.training.distribution import DistributedTrainer

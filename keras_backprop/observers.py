@@ -21,6 +21,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_backprop.chain.operations import Uses
+
 
 class ObservedLink(NamedTuple):
     """One link of the backward pass, as an observer sees it.
@@ -78,9 +80,8 @@ class BackwardObserver:
             )
         if name not in self._notes:
             strategy = tf.distribute.get_strategy()
-            with futures.ThreadPoolExecutor(
-                1
-            ) as pool:  # another thread knows nothing of the function that is being traced
+            # Another thread knows nothing of the function that is being traced.
+            with futures.ThreadPoolExecutor(1) as pool:
                 self._notes[name] = pool.submit(_Note, name, value.shape, over_steps, strategy).result()
         self._notes[name].add(value)
 
@@ -172,11 +173,8 @@ def telling(observers: Any, calls: Any, loss_scale: Any) -> Any:
         calls: list of `Call`, in the order they ran.
         loss_scale: None or a scalar tensor.
     """
-    paths, uses = {}, {}
-    for call in calls:
-        path = call.path or call.rule.name
-        uses[path] = uses.get(path, 0) + 1
-        paths[id(call)] = path if uses[path] == 1 else f"{path}·{uses[path]}"
+    uses = Uses()
+    paths = {id(call): uses.unique(call.path or call.rule.name) for call in calls}
 
     def tell(call, dys, dxs, weight_gradients):
         link = ObservedLink(paths[id(call)], call, tuple(dys), tuple(dxs), weight_gradients, loss_scale)

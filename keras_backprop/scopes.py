@@ -62,7 +62,7 @@ class Scope:
                 return rule if isinstance(rule, Rule) else _in_the_place_of(base, rule)
         return None
 
-    def check(self) -> Any:
+    def check(self) -> None:
         """Raise a `ValueError` that names the selectors that have matched nothing so far."""
         unmatched = [_said(s) for i, (s, _, _) in enumerate(self._entries) if i not in self._matched]
         if unmatched:
@@ -81,7 +81,7 @@ def current() -> Any:
 
 
 @contextlib.contextmanager
-def entered(*scopes: Any) -> Any:
+def entered(*scopes: Any) -> Iterator[None]:
     """For the duration of the block, this thread is in some scopes more."""
     before = current()
     _local.scopes = (*before, *(scope for scope in scopes if scope not in before))
@@ -165,7 +165,7 @@ def spellings(selector: Any) -> Any:
     if isinstance(selector, type):
         return [selector]
     name = getattr(selector, "__name__", "")
-    is_activation = getattr(keras.activations, name, None) is selector
+    is_activation = _keras.is_activation(selector)
     if _keras.is_function_of_ops(selector):
         operation = _keras.operation_of(selector)
         if operation is None:

@@ -19,7 +19,7 @@ class GradientCheck(keras.callbacks.Callback):
     masks, and change nothing: training goes on exactly as without the callback, only slower in the steps that check.
 
     Args:
-        every: Any ≥ 1, check the steps 0, every, 2·every, …
+        every: int ≥ 1, check the steps 0, every, 2·every, …
         tolerance: float, the largest difference that passes, relative to the largest entry of the tape's gradient;
             by default what the dtype of the model's computation allows.
         action: "raise" or "warn".

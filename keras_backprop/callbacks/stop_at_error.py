@@ -18,7 +18,7 @@ class StopAtError(keras.callbacks.Callback):
     error after the epoch's last update.
 
     Args:
-        epsilon: Any > 0, the threshold ε.
+        epsilon: float > 0, the threshold ε.
         monitor: str, a key of the epoch's logs that is better when smaller, such as "loss", "val_loss" or the name of an
             error metric.
         patience: int ≥ 0, for how many further epochs the error must stay at or below ε before training stops.

@@ -236,25 +236,32 @@ def _link(operation, path, weights):
     return Call(op, operation.inputs, operation.outputs, path=path, rule=rule_of(op, op, path))
 
 
-class _Names:
+class Uses:
+    """Paths of their own for what has the same: the second ends in ·2."""
+
+    def __init__(self):
+        self._seen: dict = {}
+
+    def unique(self, path):
+        """The path, with the number of the use if it is not the first."""
+        self._seen[path] = self._seen.get(path, 0) + 1
+        return path if self._seen[path] == 1 else f"{path}·{self._seen[path]}"
+
+
+class _Names(Uses):
     """Whose an operation is and what it does, the same in every run: `encoder/my_norm/truediv`, not `truediv_15`."""
 
     def __init__(self, owners, count):
+        super().__init__()
         self._path = [""] * count
         for first, last, path in reversed(owners):  # outer calls first, and what is inside over them
             self._path[first:last] = [path] * (min(last, count) - first)
-        self._seen: dict = {}
 
     def of(self, position, operation):
         """The name of an operation; the second of the same name in the same call ends in ·2."""
         path = self._path[position]
         name = _WORDS.get(operation.type, operation.type.lower())
         return self.unique(f"{path}/{name}" if path else name)
-
-    def unique(self, path):
-        """The path; the second such ends in ·2."""
-        self._seen[path] = self._seen.get(path, 0) + 1
-        return path if self._seen[path] == 1 else f"{path}·{self._seen[path]}"
 
 
 _WORDS = {

@@ -9,6 +9,8 @@ import math
 import keras
 import tensorflow as tf
 
+from keras_backprop import _keras
+
 MIXED = None
 """Depends on the examples, and has no rows of their own for them."""
 
@@ -97,7 +99,7 @@ def _keeps_rows(op):
     A model may be any graph of operations, a `Lambda` or an activation of one's own may do anything.
     """
     if not isinstance(op, keras.layers.Layer):
-        return getattr(keras.activations, getattr(op, "__name__", ""), None) is op
+        return _keras.is_activation(op)
     open_ended = isinstance(op, (keras.Model, keras.layers.Activation, keras.layers.Lambda))
     along_first = 0 in keras.tree.flatten(getattr(op, "axis", None))
     return type(op).__module__.startswith("keras.") and not open_ended and not along_first

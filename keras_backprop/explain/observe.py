@@ -61,12 +61,13 @@ def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanatio
             totals = {name: tf.convert_to_tensor(part.total()) for name, part in weight_gradients.items()}
             seen[id(call)] = dys, dxs, totals
 
-        result = sweep(calls, times(loss_scale(model.optimizer), upstream), weights, _floats(inputs), [observe])
+        scale = loss_scale(model.optimizer)
+        result = sweep(calls, times(scale, upstream), weights, _floats(inputs), [observe])
         reached = [not isinstance(call.op, (Operation, WeightRead)) or id(call) in seen for call in calls]
         calls, kinds = list(itertools.compress(calls, reached)), list(itertools.compress(kinds, reached))
         gradients = [result.gradient(variable) for variable in weights]
         updated = new_values(model.optimizer, gradients, weights) if model.optimizer else _numpy(weights)
-        noted = _Noted(Names(calls, kinds, inputs), _loss_scale(model), seen, weights, updated)
+        noted = _Noted(Names(calls, kinds, inputs), 1.0 if scale is None else float(scale), seen, weights, updated)
         return Explanation(
             model=model.name,
             links=[noted.link(call, kind) for call, kind in zip(calls, kinds, strict=True)],
@@ -272,11 +273,6 @@ def _input_dtype(model):
 
 def _floats(tensors):
     return [tensor for tensor in tensors if tensor.dtype.is_floating]
-
-
-def _loss_scale(model):
-    """The factor that the optimizer puts on the loss in mixed precision."""
-    return float(model.optimizer.scale_loss(tf.ones(()))) if model.optimizer else 1.0
 
 
 def _described(optimizer):

@@ -7,6 +7,5 @@ The list is in the order of the model's trainable weights. `fit` stays what it i
 
 from keras_backprop.gradients.by_example import ClippedByExample
 from keras_backprop.gradients.by_path import ByPath, Noise, centralized
-from keras_backprop.gradients.update import held, made_gradients
 
-__all__ = ["ByPath", "ClippedByExample", "Noise", "centralized", "held", "made_gradients"]
+__all__ = ["ByPath", "ClippedByExample", "Noise", "centralized"]

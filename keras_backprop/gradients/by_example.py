@@ -16,7 +16,7 @@ class ClippedByExample:
     as they are. (Abadi et al., "Deep Learning with Differential Privacy", 2016, without the noise.)
 
     Args:
-        norm: Any > 0.
+        norm: float > 0.
 
     Raises:
         ValueError: another `norm`; and in training a gradient that exists as a sum over the batch only, and why.

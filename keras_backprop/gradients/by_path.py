@@ -105,7 +105,7 @@ class Noise:
     """A change for `ByPath`: Gaussian noise is added to the gradient.
 
     Args:
-        stddev: Any ≥ 0, the noise's standard deviation.
+        stddev: float ≥ 0, the noise's standard deviation.
         seed: int or None.
 
     Raises:

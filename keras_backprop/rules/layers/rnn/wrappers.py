@@ -116,7 +116,7 @@ def _each_row_by_itself(layer):
         graph = _keras.graph_of(layer)
         return graph is not None and all(isinstance(node, keras.layers.Layer) for node in graph.operations)
     activation = getattr(layer, "activation", None)
-    known = activation is None or getattr(keras.activations, getattr(activation, "__name__", ""), None) is activation
+    known = activation is None or _keras.is_activation(activation)
     return type(layer) in EACH_ROW_BY_ITSELF and known and 0 not in keras.tree.flatten(getattr(layer, "axis", None))
 
 
