@@ -5,7 +5,6 @@
     elementwise(ops.Tanh, lambda x, y: 1 - y**2)      only a local derivative dy/dx
     linear(ops.Transpose, lambda call, dy: …)         only an adjoint
     not_differentiable(ops.Argmax)                    nothing flows back
-    refused("it …", ops.Cond)                         no backward pass, and why
 
 Something is in exactly one of three states: it has a rule, it is declared not differentiable, or it is unknown. The unknown is
 followed through the operations that it creates (`chain/operations.py`).
@@ -38,7 +37,7 @@ class Rule:
         composition: `(record, op, call_arguments…) -> outputs` of a layer that runs other layers, else None.
         broadcasts: bool, inputs of different shapes are broadcast against each other.
         indices: bool, integers among the inputs are places in a table, not numbers.
-        state: "rule", "not differentiable" or "refused".
+        state: "rule" or "not differentiable".
         couples: `(call) -> str or None`, why the gradients below depend on other examples; None where they do not.
         given: bool, somebody has put it in the place of the package's own: it is for all calls.
     """
@@ -196,32 +195,6 @@ def not_differentiable(*keys, because=None):
     check_keys(keys)
     for key in keys:
         _rules[key] = Rule(_name(key), backward, state="not differentiable")
-
-
-def refused(reason, *keys, runs_code=False):
-    """Declare that operations have no backward pass, and why: an error for whoever needs the gradient.
-
-    Args:
-        reason: str, the rest of a sentence that begins with "it", and what to do instead.
-        *keys: operation classes.
-        runs_code: bool, weights may be used inside where nobody sees it, so that the forward pass is an error already.
-    """
-
-    def error(path):
-        return MissingRuleError(f"'{path}' has no backward pass: {reason}.")
-
-    def backward(call, dy):
-        def raise_error():
-            raise error(call.path)
-
-        return Gradients(*[raise_error] * len(call.inputs))
-
-    def run(record, op, /, *args, **kwargs):
-        raise error(op.name)
-
-    check_keys(keys)
-    for key in keys:
-        _rules[key] = Rule(_name(key), backward, composition=run if runs_code else None, state="refused")
 
 
 def rule_for(op: Any) -> Rule | None:
