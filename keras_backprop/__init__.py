@@ -13,7 +13,7 @@ from keras_backprop.convolution_gradient import Convolution, Window
 from keras_backprop.explain import explain
 from keras_backprop.model import BackpropModel, BackpropSequential
 from keras_backprop.observers import BackwardObserver, ObservedLink
-from keras_backprop.own_rules import backward_rule, elementwise, linear, not_differentiable
+from keras_backprop.own_rules import backward_rule, elementwise, not_differentiable, pullback
 from keras_backprop.registry import Rule, forward_rule, rule_for
 from keras_backprop.rule import Call, Gradients, MissingRuleError
 from keras_backprop.scopes import use_rules
@@ -47,9 +47,9 @@ __all__ = [
     "forward_rule",
     "gradients",
     "layers",
-    "linear",
     "losses",
     "not_differentiable",
+    "pullback",
     "rule_for",
     "rules",
     "use_rules",

@@ -103,7 +103,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     def make_train_function(self, force=False):
         """As Keras's; and anew if other rules hold, or other observers look on, than when it was made."""
         self._scopes = scopes.current()
-        traced_with = (registry.version(), self._scopes, self._observers)
+        traced_with = (registry.current(), self._scopes, self._observers)
         super().make_train_function(force or traced_with != self._traced_with)
         self._traced_with = traced_with
         return self.train_function

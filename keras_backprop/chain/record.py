@@ -297,7 +297,7 @@ def _suits(rule, op, args):
     """
     if rule.given or not isinstance(op, keras.Operation) or not type(op).__module__.startswith("keras."):
         return True
-    if rule.state == "not differentiable":
+    if rule.kind == "not differentiable":
         return False
     tensors = [x for x in keras.tree.flatten(args) if _is_tensor(x)]
     if not isinstance(op, keras.layers.Layer):

@@ -151,7 +151,7 @@ def _interpolates(call):
 def _holds_something_constant(call):
     """Whether the gradient is by intention not the derivative: some of what depends on the inputs counts as a constant."""
     masks = isinstance(call.op, keras.layers.Masking)
-    return masks or call.rule.state == "not differentiable" or getattr(call.op, "renorm", False)
+    return masks or call.rule.kind == "not differentiable" or getattr(call.op, "renorm", False)
 
 
 def tape_gradients(problem):

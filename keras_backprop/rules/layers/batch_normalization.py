@@ -49,7 +49,7 @@ def _couples(call):
     return COUPLED if {"reserve", "centred"} & call.saved.keys() else None
 
 
-@backward_rule(layers.BatchNormalization, couples=_couples)
+@backward_rule(layers.BatchNormalization, couples=_couples, joins=True)
 def batch_normalization(call, dy):
     """y = γ·x̂ + β        dβ = Σ dy        dγ = Σ dy·x̂        dx = γ·r·(dy − dβ/k − x̂·dγ/k)
 

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop.registry import composition, linear, not_differentiable
+from keras_backprop.registry import composition, not_differentiable, pullback
 
 
 def rescaling(call, dy):
@@ -23,8 +23,8 @@ def normalization(call, dy):
     return dy * deviation if layer.invert else dy / deviation
 
 
-linear(layers.Rescaling, rescaling)
-linear(layers.Normalization, normalization)
+pullback(layers.Rescaling, rescaling, rowwise=True, joins=True)
+pullback(layers.Normalization, normalization, joins=True)
 
 
 @composition(layers.Pipeline)

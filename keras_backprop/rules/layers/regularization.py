@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop.registry import backward_rule, forward_rule, linear
+from keras_backprop.registry import backward_rule, forward_rule, pullback
 from keras_backprop.rule import Gradients
 
 SPATIAL = (layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D)
@@ -63,10 +63,10 @@ def dropout(call, dy):
 
 
 # y = x + noise        dx = dy
-linear(layers.GaussianNoise, lambda call, dy: dy)
+pullback(layers.GaussianNoise, lambda call, dy: dy)
 
 # y = x, and a penalty on it that is a link of its own        dx = dy
-linear(layers.ActivityRegularization, lambda call, dy: dy)
+pullback(layers.ActivityRegularization, lambda call, dy: dy, joins=True)
 
 
 def dropout_mask(x, rate, noise_shape, seed_generator):

@@ -3,7 +3,7 @@
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop.registry import linear
+from keras_backprop.registry import pullback
 
 
 def reshape_back(call, dy):
@@ -34,7 +34,7 @@ def permute_back(call, dy):
     return tf.transpose(dy, [order.index(axis) for axis in range(len(order))])
 
 
-linear(layers.Reshape, reshape_back)
-linear(layers.Flatten, flatten_back)
-linear(layers.Permute, permute_back)
-linear(layers.RepeatVector, lambda call, dy: tf.reduce_sum(dy, axis=1))
+pullback(layers.Reshape, reshape_back, rowwise=True, joins=True)
+pullback(layers.Flatten, flatten_back, rowwise=True, joins=True)
+pullback(layers.Permute, permute_back, rowwise=True, joins=True)
+pullback(layers.RepeatVector, lambda call, dy: tf.reduce_sum(dy, axis=1), rowwise=True, joins=True)

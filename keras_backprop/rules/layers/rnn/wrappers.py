@@ -5,26 +5,12 @@ import tensorflow as tf
 from keras import layers
 
 from keras_backprop import _keras
-from keras_backprop.registry import backward_rule, composition
+from keras_backprop.registry import backward_rule, composition, rule_for
 from keras_backprop.rule import Gradients
 from keras_backprop.rules.layers.rnn.through_time import batch_first, time_first
 
-EACH_ROW_BY_ITSELF = (
-    layers.Activation, layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D, layers.Conv1D,
-    layers.Conv1DTranspose, layers.Conv2D, layers.Conv2DTranspose, layers.Conv3D, layers.Conv3DTranspose,
-    layers.Cropping1D, layers.Cropping2D, layers.Cropping3D, layers.Dense, layers.DepthwiseConv1D,
-    layers.DepthwiseConv2D, layers.ELU, layers.Embedding, layers.Flatten, layers.GlobalAveragePooling1D,
-    layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D, layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D,
-    layers.GlobalMaxPooling3D, layers.GroupNormalization, layers.Identity, layers.InputLayer, layers.LayerNormalization,
-    layers.LeakyReLU, layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D, layers.Permute, layers.PReLU,
-    layers.ReLU, layers.RepeatVector, layers.Rescaling, layers.Reshape, layers.SeparableConv1D, layers.SeparableConv2D,
-    layers.UnitNormalization, layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D, layers.ZeroPadding1D,
-    layers.ZeroPadding2D, layers.ZeroPadding3D,
-)  # fmt: skip
-"""Layers for which many time steps may pass as many examples: nothing random, no statistics of the batch, no state."""
 
-
-@composition(layers.Bidirectional)
+@composition(layers.Bidirectional, joins=True)
 def bidirectional(record, layer, sequences, initial_state=None, mask=None, training=None):
     """y = merge(forward(x), reversed backward(x))        the two directions and the merging are links of their own"""
     kwargs = {}
@@ -94,7 +80,7 @@ def stacked_rnn_cells(record, cells, inputs, states, training=False, **kwargs):
     return y, after[0] if len(after) == 1 else after
 
 
-@composition(layers.TimeDistributed)
+@composition(layers.TimeDistributed, joins=True)
 def time_distributed(record, layer, inputs, training=None, mask=None):
     """y[t] = layer(x[t])        all time steps as one batch, or one after the other if the layer would notice"""
     inner = layer.layer
@@ -115,9 +101,10 @@ def _each_row_by_itself(layer):
     if isinstance(layer, keras.Model):
         graph = _keras.graph_of(layer)
         return graph is not None and all(isinstance(node, keras.layers.Layer) for node in graph.operations)
-    activation = getattr(layer, "activation", None)
+    activation, rule = getattr(layer, "activation", None), rule_for(layer)
     known = activation is None or _keras.is_activation(activation)
-    return type(layer) in EACH_ROW_BY_ITSELF and known and 0 not in keras.tree.flatten(getattr(layer, "axis", None))
+    along_rows = 0 in keras.tree.flatten(getattr(layer, "axis", None))
+    return rule is not None and rule.rowwise and known and not along_rows
 
 
 def _rows(x):
