@@ -164,7 +164,7 @@ def _passes(
     inputs = [tensor for tensor in keras.tree.flatten(x) if tensor is not None]
     floats = [tensor for tensor in inputs if tensor.dtype.is_floating] if of_inputs else []
     with Record(model.trainable_weights if weights is None else weights, floats) as record:
-        y_pred = record.run(model, x, **({"training": training} if model._call_has_training_arg else {}))
+        y_pred = record.run(model, x, **_keras.training_argument(model, training))
         objectives = errors(record, y_pred)
         # Those too that the call has built.
         record.weights = list(model.trainable_weights if weights is None else weights)
@@ -335,9 +335,7 @@ def _reductions(model, objective):
     """The reductions of the losses in an error."""
     if not objective.compiled:
         return {objective.reduction}
-    return {
-        getattr(entry.loss, "reduction", None) for entry in getattr(model._compile_loss, "_flat_losses", None) or ()
-    }
+    return {getattr(loss, "reduction", None) for loss in _keras.losses_of(_keras.compiled_loss(model))}
 
 
 class _Collector:

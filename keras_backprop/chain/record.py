@@ -104,7 +104,7 @@ class Record:
 
     def stand_in(self, layer):
         """From now on, calls of a layer, and of everything in it, are recorded, from wherever they come."""
-        for one in layer._flatten_layers():
+        for one in _keras.layers_in(layer):
             if id(one) in self._standing:
                 continue
             self._standing.add(id(one))
@@ -144,7 +144,7 @@ class Record:
         return tf.identity(variable.value)
 
     def _read(self, x):
-        is_weight = isinstance(x, keras.Variable) and x.trainable and tf.as_dtype(x._dtype).is_floating
+        is_weight = isinstance(x, keras.Variable) and x.trainable and tf.as_dtype(_keras.dtype_of(x)).is_floating
         return self.read(x) if is_weight else x
 
     def _replace(self, owner, **replacements):
@@ -192,7 +192,8 @@ class Record:
         self.densified += [x for x in inputs if hasattr(x, "_sparse")]
         if rule.reads_logits:  # those of the predictions; targets may have some as well
             prediction = list(arguments.values())[1]
-            inputs += [prediction._keras_logits] if hasattr(prediction, "_keras_logits") else []
+            logits = _keras.logits_of(prediction)
+            inputs += [] if logits is None else [logits]
         link = Call(op, inputs, (), arguments, path=path, rule=rule, repeats=self._repeats)
         activation = _keras.current(op, "activation") if rule.activation else None
         if activation is keras.activations.linear:
@@ -260,8 +261,8 @@ class Record:
         if not _is_float(x) or isinstance(x, keras.Variable):
             return x
         copy = _copied(x, self._copy)
-        if hasattr(x, "_keras_logits"):
-            copy._keras_logits = self._copy(x._keras_logits)
+        if _keras.logits_of(x) is not None:
+            _keras.leave_logits(copy, self._copy(_keras.logits_of(x)))
         return copy
 
     def _copy(self, x):
@@ -365,8 +366,8 @@ def _copied(x, copy=tf.identity):
     mask = _keras.get_keras_mask(x)
     if mask is not None:
         _keras.set_keras_mask(copy, mask)
-    if hasattr(x, "_keras_logits"):
-        copy._keras_logits = x._keras_logits
+    if _keras.logits_of(x) is not None:
+        _keras.leave_logits(copy, _keras.logits_of(x))
     return copy
 
 

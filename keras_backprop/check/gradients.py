@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_backprop import _keras
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import reachable, sweep, weight_named, weights_of
 from keras_backprop.check.differences import compare_directions
@@ -48,7 +49,7 @@ def check_gradients(model: Any, x: Any, y: Any, sample_weight: Any = None, finit
         )
     batch = keras.tree.map_structure(lambda a: None if a is None else tf.convert_to_tensor(a), (x, y, sample_weight))
     try:
-        model._symbolic_build(data_batch=batch)
+        _keras.build_all(model, batch)
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         y_pred = model(batch[0])
         if not misfit(model, batch[1], y_pred):
@@ -82,7 +83,7 @@ def check_layer(layer: Any, *inputs: Any, finite_differences: bool = True, **cal
     inputs, call_arguments = keras.tree.map_structure(
         lambda x: tf.convert_to_tensor(x) if isinstance(x, (np.ndarray, np.generic)) else x, (inputs, call_arguments)
     )
-    if not all(one.built for one in layer._flatten_layers()):
+    if not all(one.built for one in _keras.layers_in(layer)):
         layer(*inputs, **call_arguments)
     try:
         return _check(LayerProblem(layer, inputs, call_arguments), finite_differences)

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from keras_backprop import _keras
 from keras_backprop.registry import composition, not_differentiable, pullback
 
 
@@ -31,11 +32,11 @@ pullback(layers.Normalization, normalization, joins=True)
 def pipeline(record, layer, inputs, training=True, mask=None):
     """y = fₖ(… f₁(x))"""
     for one in layer.layers:
-        options = {"mask": mask} if one._call_has_mask_arg else {}
-        if one._call_has_training_arg and training is not None:
+        options = {"mask": mask} if _keras.takes_mask(one) else {}
+        if _keras.takes_training(one) and training is not None:
             options["training"] = training
         inputs = record.run(one, inputs, **options)
-        mask = keras.tree.map_structure(lambda x: getattr(x, "_keras_mask", None), inputs)
+        mask = _keras.masks_of(inputs)
     return inputs
 
 

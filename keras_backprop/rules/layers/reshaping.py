@@ -3,6 +3,7 @@
 import tensorflow as tf
 from keras import layers
 
+from keras_backprop import _keras
 from keras_backprop.registry import pullback
 
 
@@ -21,7 +22,7 @@ def flatten_back(call, dy):
     """y = reshape(x), channels first: of x with its channels moved to the end        dx = reshape(dy), moved back"""
     x = call.input
     rank = len(x.shape)
-    if not call.op._channels_first or rank <= 2:
+    if not _keras.is_channels_first(call.op) or rank <= 2:
         return reshape_back(call, dy)
     order = [0, *range(2, rank), 1]
     moved = _reshaped(dy, [x.shape[axis] for axis in order], lambda: tf.gather(tf.shape(x), order))

@@ -14,9 +14,9 @@ from keras_backprop.rules.layers.rnn.through_time import batch_first, time_first
 def bidirectional(record, layer, sequences, initial_state=None, mask=None, training=None):
     """y = merge(forward(x), reversed backward(x))        the two directions and the merging are links of their own"""
     kwargs = {}
-    if layer.forward_layer._call_has_training_arg:
+    if _keras.takes_training(layer.forward_layer):
         kwargs["training"] = training
-    if layer.forward_layer._call_has_mask_arg:
+    if _keras.takes_mask(layer.forward_layer):
         kwargs["mask"] = mask
     half = None if initial_state is None else len(initial_state) // 2
     first, second = (None, None) if half is None else (initial_state[:half], initial_state[half:])
@@ -73,7 +73,7 @@ def stacked_rnn_cells(record, cells, inputs, states, training=False, **kwargs):
     y, after = inputs, []
     for cell, state in zip(cells.cells, states, strict=False):
         nested = keras.tree.is_nested(state)
-        takes_training = isinstance(cell, keras.layers.Layer) and cell._call_has_training_arg
+        takes_training = isinstance(cell, keras.layers.Layer) and _keras.takes_training(cell)
         options = {**kwargs, "training": training} if takes_training else kwargs
         y, state = record.run(cell, y, list(state) if nested else [state], **options)
         after.append(state[0] if len(state) == 1 and not nested else state)
@@ -84,10 +84,10 @@ def stacked_rnn_cells(record, cells, inputs, states, training=False, **kwargs):
 def time_distributed(record, layer, inputs, training=None, mask=None):
     """y[t] = layer(x[t])        all time steps as one batch, or one after the other if the layer would notice"""
     inner = layer.layer
-    masked = mask is not None and inner._call_has_mask_arg
-    if masked or not all(_each_row_by_itself(one) for one in inner._flatten_layers()):
+    masked = mask is not None and _keras.takes_mask(inner)
+    if masked or not all(_each_row_by_itself(one) for one in _keras.layers_in(inner)):
         return record.stock(layer)(inputs, training=training, mask=mask)
-    kwargs = {"training": training} if inner._call_has_training_arg else {}
+    kwargs = _keras.training_argument(inner, training)
     n, steps = _sizes([], inputs, 0)[:2]
     with record.repeated(steps):
         y = record.run_body(inner, _rows(time_first(inputs)), **kwargs)
