@@ -51,7 +51,7 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
                 path = getattr(regularizer, "name", None) or getattr(
                     regularizer, "__name__", type(regularizer).__name__
                 )
-                run = functools.partial(record.run_as, regularizer, regularizer, regularizer, path)
+                run = functools.partial(record.run_function, regularizer, path)
                 stack.enter_context(_keras.replaced(variable, _regularizer=run))
         compiled = _keras.compiled_loss(model)
         if compiled is not None:
@@ -98,10 +98,8 @@ class _Evened:
         reduction = getattr(loss, "reduction", None)
         if not seen or reduction in (None, "none", "sum") or not len(seen[-1].shape):
             return value
-        even = replicas.evened
-        return self.record.run_as(
-            even, even, even, loss.name, value, *self._divisor(seen[-1], y_pred, sample_weight, reduction)
-        )
+        divisor = self._divisor(seen[-1], y_pred, sample_weight, reduction)
+        return self.record.run_function(replicas.evened, loss.name, value, *divisor)
 
     def _divisor(self, values, y_pred, sample_weight, reduction):
         masks = [m for m in (_keras.get_keras_mask(y_pred), _keras.get_keras_mask(values)) if m is not None]

@@ -193,8 +193,9 @@ def composition(*keys, **facts):
     """Register the decorated function as the way through a layer that runs other layers.
 
     The function takes the record, the layer and the arguments of its `call`, and returns what `call` would, state updates
-    included. Whatever it runs by `record.run(…)`, `record.run_body(…)` or `record.run_as(…)` becomes a link of the chain
-    with a rule of its own; the layer itself is none. `facts` are fields of `Rule`, of the layer apart from what it runs.
+    included. Whatever it runs by `record.run(…)`, `record.run_body(…)`, `record.run_function(…)` or `record.run_as(…)` becomes a
+    link of the chain with a rule of its own; the layer itself is none. `facts` are fields of `Rule`, of the layer apart from
+    what it runs.
     """
 
     def decorator(function):

@@ -27,7 +27,7 @@ def bidirectional(record, layer, sequences, initial_state=None, mask=None, train
         (y, *states), (y_reversed, *more) = y, y_reversed
         states = (*states, *more)
     merge = Merge(layer)
-    y = record.run_as(merge, merge, merge, f"{layer.path}/merge", y, y_reversed)
+    y = record.run_function(merge, f"{layer.path}/merge", y, y_reversed)
     if not layer.return_state:
         return y
     return (*y, *states) if layer.merge_mode is None else (y, *states)
