@@ -56,6 +56,11 @@ class Rule:
     couples: Callable | None = None
     given: bool = False
 
+    @property
+    def formula(self) -> Any:
+        """How the rule is written (see `formula.py`), or None. It belongs to `backward`: another function has another."""
+        return getattr(self.backward, "formula", None)
+
 
 _rules: dict = {}
 _forward_rules: dict = {}
@@ -249,6 +254,7 @@ def _own_rule(base):
     def backward(call, dy):
         return call.op.backward(call, dy)
 
+    backward.formula = getattr(vars(base)["backward"], "formula", None)  # type: ignore[attr-defined]
     return Rule(
         f"{base.__qualname__.split('.')[-1]}.backward",
         backward,

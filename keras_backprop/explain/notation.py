@@ -10,7 +10,8 @@ ENTRIES = 3  # of more values the first ones
 _PLAIN = {
     r"\partial ": "∂", r"\cdot": "·", r"\odot": "⊙", r"\sigma": "σ", r"\sum": "Σ", r"^\top": "ᵀ", r"^2": "²", r"^3": "³",
     r"\mathrel{+}=": "+=", r"\left": "", r"\right": "", r"\Phi": "Φ", r"\alpha": "α", r"\operatorname": "", r"\,": " ",
-    r"\;": " ", r"\to": "→", r"\_": "_", "-": "−",
+    r"\;": " ", r"\to": "→", r"\_": "_", "-": "−", r"\geq": "≥", r"\leq": "≤", r"\sqrt": "√", r"\delta": "δ", r"\pi": "π",
+    r"\eta": "η", r"\beta": "β", r"\varepsilon": "ε", r"\mathrel{+}": "+", r"\hat": "", r"\varphi": "φ", r"\lambda": "λ", r"^\prime": "′", r"\prime": "′",
 }  # fmt: skip
 
 
@@ -103,13 +104,26 @@ def bracketed(formula):
 def plain(latex):
     """A formula of this package in Unicode: `\\frac{\\partial E}{\\partial w_2}` is ∂E/∂w₂."""
     text = re.sub(r"(?<!\\)_(?:\{(\d+)\}|(\d))", lambda m: (m[1] or m[2]).translate(_SUBSCRIPTS), latex)
+    text = re.sub(r"\^\{\((\d+)\)\}", lambda m: f"⁽{m[1].translate(_SUPERSCRIPTS)}⁾", text)
     for source, target in _PLAIN.items():
         text = text.replace(source, target)
-    text = re.sub(r"\\(?:text|mathrm)\{([^{}]*)\}", r"\1", text)
-    text = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", text)
+    text = re.sub(r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"\^\{([^{}]*)\}", r"^(\1)", text)
+    while (match := _FRACTION.search(text)) is not None:
+        text = text[: match.start()] + "/".join(map(_side, match.groups())) + text[match.end() :]
     return re.sub(r"\{([^{}]*)\}", r"\1", text).replace("\\", "")
 
 
+_FRACTION = re.compile(r"\\frac\{([^{}]*)\}\{([^{}]*)\}")
+
+
+def _side(text):
+    """One side of a fraction on one line."""
+    alone = re.fullmatch(r"[−-]?[^\s]+|\([^()]*\)", text) or (text.startswith("∂") and " " not in text)
+    return text if alone else f"({text})"
+
+
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
