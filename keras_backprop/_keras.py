@@ -415,3 +415,10 @@ def replaced(owner, **replacements):
                         vars(owner)[name] = switch.original
                     else:
                         del vars(owner)[name]
+
+
+def frozen_weights(model):
+    """The weights of a model that would be trained, were they or their layers not frozen: no moving statistics, no seeds."""
+    trained = {id(v) for v in model.trainable_weights}
+    every = {id(v): v for layer in model._flatten_layers() for v in layer._trainable_variables}
+    return [v for key, v in every.items() if key not in trained]

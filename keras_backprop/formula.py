@@ -2,8 +2,8 @@
 
     Formula("sigmoid(x)", "y*(1 - y)")      latex("y*(1 - y)", {"y": "a_2"}) is a_2(1 - a_2)
 
-A formula is an attribute of the backward function of a rule (`Rule.formula`): another function in its place never shows it. The text
-is Python's syntax, with the letters of `rules/README.md`; a condition counts 1 where it holds and 0 elsewhere. The tests
+A formula is an attribute of the backward function of a rule (`Rule.formula`): another function in its place never shows it. The
+text is Python's syntax, with the letters of `rules/README.md`; a condition counts 1 where it holds and 0 elsewhere. The tests
 evaluate every formula and compare it with its rule.
 """
 
@@ -105,7 +105,8 @@ _FUNCTIONS: dict[str, Any] = {
     "max": np.maximum, "min": np.minimum, "cosh": np.cosh, "softmax": _softmax, "pi": math.pi,
     "softplus": lambda x: np.logaddexp(0.0, x), "Phi": lambda x: 0.5 * (1 + np.vectorize(math.erf)(np.asarray(x) / math.sqrt(2))),
     "total": lambda x: np.sum(x, -1, keepdims=True), "mean": lambda x: np.mean(x, -1, keepdims=True),
-    "examples": lambda x: np.sum(x, 0),
+    "examples": lambda x: np.sum(x, 0), "norm": lambda x: np.sqrt(np.sum(np.square(x))),
+    "rms": lambda x: np.sqrt(np.mean(np.square(x))),
 }  # fmt: skip
 
 _OPERATORS = {

@@ -1,6 +1,6 @@
 """What `explain` returns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -15,6 +15,8 @@ class Explanation:
         loss: float, the error E of the batch: all losses and penalties.
         examples: int, the size of the batch.
         optimizer: str, the compiled optimizer and its learning rate.
+        frozen: list of `Weight`, those that are not trained.
+        update: `OptimizerFormula`, how the optimizer makes the new weights; None where there is none.
     """
 
     model: str
@@ -23,6 +25,8 @@ class Explanation:
     loss: float
     examples: int
     optimizer: str
+    frozen: list = field(default_factory=list)
+    update: Any = None
 
     def link(self, path: str) -> Any:
         """The link of this path (the first, for a layer that is used several times).

@@ -58,6 +58,9 @@ class Link:
         updates: dict, the new values that the compiled optimizer would give the weights, by attribute name.
         deltas: tuple, of a recurrent layer: the errors at every time step, in the order of the steps, each of shape
             `(T, n, …)`. Of SimpleRNN and LSTM ∂E/∂z, the error of what goes into the activations; of GRU that and ∂E/∂h.
+        formula: how the rule that ran is written, a `Formula` or `LossFormula`; None where it is not known.
+        options: dict, the call's options: numbers, words, None.
+        trained: tuple of the attribute names of the weights that are trained.
     """
 
     path: str
@@ -76,6 +79,9 @@ class Link:
     updates: dict = field(default_factory=dict)
     weight_symbols: dict = field(default_factory=dict)
     deltas: tuple = ()
+    formula: Any = None
+    options: dict = field(default_factory=dict)
+    trained: tuple = ()
 
     @property
     def z(self) -> Any:
@@ -118,6 +124,7 @@ class Weight:
             not depend on it.
         updated: array, the value that the compiled optimizer would give it.
         uses: int, how many links contribute to the gradient.
+        trained: bool, False for a frozen weight.
     """
 
     path: str
@@ -126,6 +133,7 @@ class Weight:
     gradient: np.ndarray | None
     updated: np.ndarray
     uses: int
+    trained: bool = True
 
     def __repr__(self) -> str:
         return f"<Weight {self.symbol}: {self.path} of shape {self.value.shape}>"

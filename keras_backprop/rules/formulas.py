@@ -10,25 +10,6 @@ from keras_backprop._keras import activations as symbolic
 from keras_backprop._keras import ops
 from keras_backprop.formula import Formula, LossFormula, written
 from keras_backprop.registry import registered
-from keras_backprop.rules import activations as _activations
-from keras_backprop.rules import regularizers as _regularizers
-from keras_backprop.rules.layers import activation, core, embedding, merging, softmax
-from keras_backprop.rules.losses import crossentropy, hinge, regression
-from keras_backprop.rules.ops import elementwise  # registers
-
-_ = (
-    _activations,
-    _regularizers,
-    activation,
-    core,
-    crossentropy,
-    elementwise,
-    embedding,
-    hinge,
-    merging,
-    regression,
-    softmax,
-)
 
 _RELU = {"negative_slope": 0, "max_value": None, "threshold": 0}
 _relu = Formula("max(0, x)", "(x > 0)", when=_RELU)
@@ -136,8 +117,9 @@ LOSSES = {
 }
 """Losses of Keras. (Where targets are 0 and 1 a hinge loss takes −1 and 1 for them.)"""
 
-for _keys, _formula in {**ELEMENTWISE, **LAYERS}.items():
-    for _key in _keys:
-        written(_formula)(registered()[_key].backward)
-for _loss, _loss_formula in LOSSES.items():
-    written(_loss_formula)(registered()[_loss].backward)
+
+def hang() -> None:
+    """Put every formula on the backward function of its rule, once all rules are registered."""
+    every = {key: formula for keys, formula in {**ELEMENTWISE, **LAYERS}.items() for key in keys}
+    for key, formula in {**every, **LOSSES}.items():
+        written(formula)(registered()[key].backward)
