@@ -51,6 +51,7 @@ class LossFormula:
         mean: bool, a mean over the outputs and no sum.
         logits: str or None, the derivative by z where the loss is computed from the logits that a softmax or sigmoid made a of.
         classes: bool, the targets are numbers of classes; T in the formulas is then one hot.
+        shown: str, the term as books write it, where a sums to 1 or another number is understood; else as it is.
         when: dict, option -> the value that it must have for the formula to hold.
     """
 
@@ -61,6 +62,7 @@ class LossFormula:
     mean: bool = True
     logits: str | None = None
     classes: bool = False
+    shown: str = ""
     when: dict = field(default_factory=dict)
 
     def holds(self, options: Any) -> bool:
@@ -159,7 +161,7 @@ def _write_call(node, names):
         return rf"\sqrt{{{arguments}}}", ATOM
     if name in ("total", "examples"):
         body = _in(node.args[0], names, PRODUCT)
-        return (r"\sum " if name == "total" else r"\sum_n ") + body, SIGN
+        return (r"\sum " if name == "total" else r"\sum_n ") + body, PRODUCT
     return f"{_OPERATORS.get(name, name)}({arguments})", ATOM
 
 
@@ -175,9 +177,12 @@ def _write_operation(node, names):
         return f"{_in(left, names, ATOM)}^{_braced(_write(right, names)[0])}", ATOM - 1
     if isinstance(node.op, ast.MatMult):
         return f"{_in(left, names, PRODUCT)} {_in(right, names, PRODUCT)}", PRODUCT
-    second = _in(right, names, PRODUCT)
-    close = isinstance(left, ast.Name) and second.startswith("(")
-    return f"{_in(left, names, SIGN)}{'' if close else chr(32) + chr(92) + 'cdot '}{second}", PRODUCT
+    first, second = _in(left, names, SIGN), _in(right, names, PRODUCT)
+    if first == "1":
+        return second, PRODUCT
+    close = isinstance(left, ast.Name) and second.startswith("(") and not first[-1].isdigit()
+    close = close or isinstance(left, ast.Name) and second.startswith("(") and left.id in ("y", "a", "T", "x")
+    return first + ("" if close else r" \cdot ") + second, PRODUCT
 
 
 def _in(node, names, tightness):

@@ -25,15 +25,18 @@ class Symbol(NamedTuple):
     @property
     def latex(self) -> Any:
         """As LaTeX: `z_2`, `w_{12}`, `\\text{cell/gamma}`."""
-        letter = self.letter if len(self.letter) == 1 else rf"\text{{{escaped(self.letter)}}}"
+        letter = self.letter if len(self.letter) == 1 else text_of(self.letter)
         if self.subscript is None:
             return letter
         return f"{letter}_{self.subscript}" if self.subscript < 10 else f"{letter}_{{{self.subscript}}}"
 
 
-def escaped(text: Any) -> Any:
-    """Text as it must be written inside `\\text{…}`."""
-    return text.replace("_", r"\_")
+def text_of(name: str) -> str:
+    """A name as a word in a formula. Some renderers take no underscore in `\\text`: a no-break space stands for it."""
+    return rf"\text{{{name.replace('_', NO_BREAK)}}}"
+
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,11 @@ FEW = 6  # so many values are written out
 ENTRIES = 3  # of more values the first ones
 
 _PLAIN = {
-    r"\partial ": "∂", r"\cdot": "·", r"\odot": "⊙", r"\sigma": "σ", r"\sum": "Σ", r"^\top": "ᵀ", r"^2": "²", r"^3": "³",
+    r"\partial ": "∂", r"\cdot": "·", r"\odot": "⊙", r"\sigma": "σ", r"\sum": "Σ", r"\sum_n": "Σₙ", r"c_n": "cₙ", r"^\top": "ᵀ", r"^2": "²", r"^3": "³",
     r"\mathrel{+}=": "+=", r"\left": "", r"\right": "", r"\Phi": "Φ", r"\alpha": "α", r"\operatorname": "", r"\,": " ",
     r"\;": " ", r"\to": "→", r"\_": "_", "-": "−", r"\geq": "≥", r"\leq": "≤", r"\sqrt": "√", r"\delta": "δ", r"\pi": "π",
-    r"\eta": "η", r"\beta": "β", r"\varepsilon": "ε", r"\mathrel{+}": "+", r"\hat": "", r"\varphi": "φ", r"\lambda": "λ", r"^\prime": "′", r"\prime": "′",
+    r"\eta": "η", r"\beta": "β", r"\varepsilon": "ε", r"\hat": "", r"\varphi": "φ", r"\lambda": "λ", r"\prime": "′", r"\mu": "μ",
+    r"\rho": "ρ", r"\leftarrow": "←", r"\quad": "  ",
 }  # fmt: skip
 
 
@@ -105,13 +106,13 @@ def plain(latex):
     """A formula of this package in Unicode: `\\frac{\\partial E}{\\partial w_2}` is ∂E/∂w₂."""
     text = re.sub(r"(?<!\\)_(?:\{(\d+)\}|(\d))", lambda m: (m[1] or m[2]).translate(_SUBSCRIPTS), latex)
     text = re.sub(r"\^\{\((\d+)\)\}", lambda m: f"⁽{m[1].translate(_SUPERSCRIPTS)}⁾", text)
-    for source, target in _PLAIN.items():
+    for source, target in sorted(_PLAIN.items(), key=lambda pair: -len(pair[0])):
         text = text.replace(source, target)
     text = re.sub(r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}", r"\1", text)
     text = re.sub(r"\^\{([^{}]*)\}", r"^(\1)", text)
     while (match := _FRACTION.search(text)) is not None:
         text = text[: match.start()] + "/".join(map(_side, match.groups())) + text[match.end() :]
-    return re.sub(r"\{([^{}]*)\}", r"\1", text).replace("\\", "")
+    return re.sub(r"\{([^{}]*)\}", r"\1", text).replace("\\", "").replace("\N{NO-BREAK SPACE}", "_")
 
 
 _FRACTION = re.compile(r"\\frac\{([^{}]*)\}\{([^{}]*)\}")

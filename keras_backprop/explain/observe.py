@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras
 from keras_backprop.backward import backward_pass
+from keras_backprop.explain.errors import errors_in_one
 from keras_backprop.explain.explanation import Explanation
 from keras_backprop.explain.link import Link, Weight
 from keras_backprop.explain.names import Names
@@ -58,10 +59,13 @@ def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanatio
         gradients = result.gradients
         updated = new_values(model.optimizer, gradients, weights) if model.optimizer else _numpy(weights)
         scale = 1.0 if result.scale is None else float(result.scale)
-        noted = _Noted(Names(calls, kinds, inputs), scale, seen, weights, updated)
+        targets = [tensor for tensor in keras.tree.flatten(y) if tensor is not None]
+        noted = _Noted(Names(calls, kinds, inputs, targets), scale, seen, weights, updated)
+        after = sum(any(call is one for one in calls) for call in result.calls[:forward])
+        links = [noted.link(call, kind) for call, kind in zip(calls, kinds, strict=True)]
         return Explanation(
             model=model.name,
-            links=[noted.link(call, kind) for call, kind in zip(calls, kinds, strict=True)],
+            links=errors_in_one(links, after),
             weights=[noted.weight(*each) for each in zip(weights, gradients, updated, strict=True)],
             frozen=[noted.frozen(variable) for variable in _keras.frozen_weights(model)],
             loss=float(result.loss),

@@ -68,10 +68,10 @@ ELEMENTWISE = {
 """Functions of one number: y, and dy/dx."""
 
 _SOFTMAX = Formula("softmax(x)", gradients={"x": "y*(dy - total(y*dy))"})
-_DENSE = Formula("x @ W + b", gradients={"x": "dy @ W.T", "W": "x.T @ dy", "b": "examples(dy)"})
+DENSE = Formula("x @ W + b", gradients={"x": "dy @ W.T", "W": "x.T @ dy", "b": "examples(dy)"})
 
 LAYERS = {
-    (layers.Dense,): _DENSE,
+    (layers.Dense,): DENSE,
     (activations.softmax, ops.Softmax, layers.Softmax): _SOFTMAX,
     (activations.log_softmax, ops.LogSoftmax): Formula(
         "x - log(total(exp(x)))", gradients={"x": "dy - exp(y)*total(dy)"}
@@ -104,13 +104,13 @@ LOSSES = {
     losses.poisson: LossFormula("a - T*log(a + epsilon)", "1 - T/(a + epsilon)"),
     losses.kl_divergence: LossFormula("T*log(T/a)", "-T/a", mean=False),
     losses.binary_crossentropy: LossFormula(
-        "-(T*log(a) + (1 - T)*log(1 - a))", "(1 - T)/(1 - a) - T/a", logits="-(T - a)", when=_EXACT
+        "-(T*log(a) + (1 - T)*log(1 - a))", "(1 - T)/(1 - a) - T/a", logits="a - T", when=_EXACT
     ),
     losses.categorical_crossentropy: LossFormula(
-        "-T*log(a/total(a))", "total(T)/total(a) - T/a", mean=False, logits="-(T - a)", when=_EXACT
+        "-T*log(a/total(a))", "total(T)/total(a) - T/a", mean=False, logits="a - T", shown="-T*log(a)", when=_EXACT
     ),
     losses.sparse_categorical_crossentropy: LossFormula(
-        "-T*log(a)", "total(T)/total(a) - T/a", mean=False, logits="-(T - a)", classes=True, when={"ignore_class": None}
+        "-T*log(a)", "total(T)/total(a) - T/a", mean=False, logits="a - T", classes=True, shown="-T*log(a)", when={"ignore_class": None}
     ),
     losses.hinge: LossFormula("max(0, 1 - T*a)", "-T*(T*a <= 1)"),
     losses.squared_hinge: LossFormula("max(0, 1 - T*a)**2", "-max(0, 1 - T*a)*T", times=2),
