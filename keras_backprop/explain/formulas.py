@@ -130,7 +130,15 @@ def error_function(link: Any) -> Any:
         targets = np.eye(link.inputs[1].shape[-1])[targets.astype(int).reshape(-1)]
     coefficient, options = np.asarray(link.upstream[0], "float64").reshape(-1, 1), _plain_options(link)
     share = formula.factor / (link.inputs[1].shape[-1] if formula.mean else 1)
-    return lambda a: float(np.sum(coefficient * share * evaluate(formula.term, {**options, "T": targets, "a": a})))
+
+    def rows(a):
+        return np.sum(coefficient * share * evaluate(formula.term, {**options, "T": targets, "a": a}), -1)
+
+    def error(a):
+        return float(np.sum(rows(a)))
+
+    error.rows = rows  # type: ignore[attr-defined]
+    return error
 
 
 def _slope(link):

@@ -136,6 +136,7 @@ class Head:
         prediction: `Node`, the predictions: the node, or what a softmax makes of it.
         slope: function (values of node and prediction) -> value; None where it is not known.
         via: str, which loss or link it comes from.
+        formula: the `LossFormula`, or None.
     """
 
     node: Node
@@ -145,6 +146,7 @@ class Head:
     prediction: Any = None
     slope: Callable | None = None
     via: str = ""
+    formula: Any = None
 
 
 @dataclass(eq=False)
@@ -156,6 +158,8 @@ class Graph:
         weights: dict, path -> array, before the update.
         extra: dict, path -> array: what penalties add to the gradient of a weight.
         opaque: dict, path -> list of (rule, array): contributions of links that are not looked into.
+        errors: list of (`Node` of predictions, function predictions -> error), of the losses whose formula is known.
+        penalties: float, the rest of E.
     """
 
     nodes: list = field(default_factory=list)
@@ -164,16 +168,23 @@ class Graph:
     weights: dict = field(default_factory=dict)
     extra: dict = field(default_factory=dict)
     opaque: dict = field(default_factory=dict)
+    errors: list = field(default_factory=list)
+    penalties: float = 0.0
 
-    def backward(self) -> None:
-        """Give every node its ∂E/∂node."""
+    @property
+    def error(self) -> float:
+        """E."""
+        return self.penalties + sum(function(node.value) for node, function in self.errors)
+
+    def backward(self, round_to: Any = None) -> None:
+        """Give every node its ∂E/∂node. `round_to`: decimals to which every intermediate result is rounded, or None."""
         for node in self.nodes:
             node.gradient = np.zeros_like(node.value)
         for head in self.heads:
             head.node.gradient = head.node.gradient + head.value
         for node in reversed(self.nodes):
             for edge in node.edges:
-                edge.source.gradient = edge.source.gradient + edge.back(node.gradient)
+                edge.source.gradient = _rounded(edge.source.gradient + edge.back(node.gradient), round_to)
 
     def forward(self, round_to: Any = None) -> bool:
         """Compute all values anew, and the derivatives and heads. False where something is not known: then nothing is sure."""

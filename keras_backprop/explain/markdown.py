@@ -21,14 +21,14 @@ def to_markdown(explanation):
     parts = [f"# {headline(explanation)}", "## Forward", _rows(forward_rows(explanation))]
     if scalars:
         rows = [(_math(f.name), _math(f.formula), _math(latex_number(f.value))) for f in factors_of(scalars)]
-        parts += ["## The chain, factor by factor", _table(("factor", "formula", "value"), rows)]
+        parts += ["## The chain, factor by factor", table(("factor", "formula", "value"), rows)]
         parts += ["## The gradients", *map(_scalar_product, scalars)]
     else:
         parts += ["## Backward, the last link first", _rows(backward_rows(explanation))]
     if matrices and not scalars:
         parts += ["## The gradients", *map(_matrix_product, matrices)]
     header = ("weight", "path", "before", "gradient", "after")
-    parts += [f"## Update ({explanation.optimizer})", _table(header, map(_update, explanation.weights))]
+    parts += [f"## Update ({explanation.optimizer})", table(header, map(_update, explanation.weights))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -50,7 +50,7 @@ def _display(*sides):
 
 def _rows(rows):
     cells = [(f"`{row.path}`", _math(row.formula), _value(row.value)) for row in rows]
-    return _table(("link", "formula", "value"), cells)
+    return table(("link", "formula", "value"), cells)
 
 
 def _value(array):
@@ -67,6 +67,18 @@ def _math(formula):
     return f"${formula}$"
 
 
-def _table(header, rows):
+def display(lines, flavor=None):
+    """Formulas on lines of their own, aligned at `&`; as a block of mathematics of a flavor of Markdown.
+
+    Raises:
+        ValueError: an unknown flavor.
+    """
+    if flavor not in (None, "github"):
+        raise ValueError(f'`flavor` must be None or "github". Received: {flavor!r}')
+    body = lines[0].replace("&", "") if len(lines) == 1 else "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
+    return f"```math\n{body}\n```" if flavor == "github" else f"$$\n{body}\n$$"
+
+
+def table(header, rows):
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

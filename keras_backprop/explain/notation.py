@@ -1,6 +1,10 @@
 """Numbers, arrays and formulas in writing. A formula is written once, in LaTeX; `plain` makes it readable in a terminal."""
 
+import contextlib
+import contextvars
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +20,40 @@ _PLAIN = {
 }  # fmt: skip
 
 
+_digits: contextvars.ContextVar = contextvars.ContextVar("digits", default=None)
+
+
+@contextlib.contextmanager
+def precision(digits: Any) -> Iterator[None]:
+    """Within the block, numbers are written with so many decimals (an int); None leaves it as it is.
+
+    Raises:
+        ValueError: `digits` is no whole number from 1 to 17.
+    """
+    if digits is not None and (not isinstance(digits, (int, np.integer)) or isinstance(digits, bool) or not 1 <= digits <= 17):
+        raise ValueError(f"`digits` must be a whole number of decimals, from 1 to 17. Received: {digits!r}")
+    token = _digits.set(digits if digits is not None else _digits.get())
+    try:
+        yield
+    finally:
+        _digits.reset(token)
+
+
+def _with_digits(value, digits):
+    """So many decimals; of small numbers so many significant digits less one."""
+    size = abs(value)
+    if size < 10.0 ** (1 - digits) or size >= 1e9:
+        mantissa, _, exponent = f"{value:.{max(digits - 1, 1)}e}".partition("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return f"{value:.{digits}f}".rstrip("0").rstrip(".")
+
+
 def number(value):
-    """Four decimals, fewer where they say all (0.45, 1); of small numbers three significant digits."""
+    """Four decimals, fewer where they say all (0.45, 1); of small numbers three significant digits. See `precision`."""
     value = float(value)
     size = abs(value)
+    if _digits.get() is not None and np.isfinite(value) and size:
+        return _with_digits(value, _digits.get())
     if size == 0:
         return "0"
     if not np.isfinite(value):
@@ -104,7 +138,8 @@ def bracketed(formula):
 
 def plain(latex):
     """A formula of this package in Unicode: `\\frac{\\partial E}{\\partial w_2}` is ∂E/∂w₂."""
-    text = re.sub(r"(?<!\\)_(?:\{(\d+)\}|(\d))", lambda m: (m[1] or m[2]).translate(_SUBSCRIPTS), latex)
+    text = re.sub(r"(\^\{\(\d+\))\\prime\}(_(?:\{[\d,]+\}|\d))?", r"\1}\2′", latex).replace(r"^{\prime}", "′")
+    text = re.sub(r"(?<!\\)_(?:\{([\d,]+)\}|(\d))", lambda m: (m[1] or m[2]).translate(_SUBSCRIPTS), text)
     text = re.sub(r"\^\{\((\d+)\)\}", lambda m: f"⁽{m[1].translate(_SUPERSCRIPTS)}⁾", text)
     for source, target in sorted(_PLAIN.items(), key=lambda pair: -len(pair[0])):
         text = text.replace(source, target)
@@ -132,3 +167,13 @@ def _bracketed(array):
     if array.ndim <= 1:
         return "[" + " ".join(number(value) for value in np.atleast_1d(array)) + "]"
     return "[" + " ".join(map(_bracketed, array)) + "]"
+
+
+def columns(cells):
+    """Rows of cells as lines with aligned columns."""
+    if not cells:
+        return []
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  " + "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    ]

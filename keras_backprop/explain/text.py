@@ -1,6 +1,6 @@
 """The chain for a terminal."""
 
-from keras_backprop.explain.notation import brief, number, plain
+from keras_backprop.explain.notation import brief, columns, number, plain
 from keras_backprop.explain.rows import backward_rows, forward_rows
 from keras_backprop.explain.scalar_chain import factors_of, scalar_chain
 
@@ -56,11 +56,3 @@ def update_text(weights):
         gradient = "none" if weight.gradient is None else brief(weight.gradient, with_shape=False)
         cells.append((symbol, weight.path, brief(weight.value), gradient, brief(weight.updated, with_shape=False)))
     return columns(cells)
-
-
-def columns(cells):
-    """Rows of cells as lines with aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  " + "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
-    ]

@@ -21,6 +21,7 @@ def graph_of(explanation: Any) -> Graph:
     """The graph of an explanation. What it gives is compared with the record; where it differs, nothing is looked into."""
     graph = _Builder(explanation).graph
     graph.backward()
+    graph.penalties = explanation.loss - graph.error
     for weight in explanation.weights:
         if weight.gradient is None:
             continue
@@ -194,7 +195,10 @@ class _Builder:
             text = formulas.loss_gradient_template(link) if position else ""
             if slope is not None and not np.allclose(slope(node.value, prediction.value), dx, rtol=1e-3, atol=1e-6):
                 slope, text = None, ""
-            self.graph.heads.append(Head(node, _f(dx), text or "", targets, prediction, slope, link.path))
+            error = formulas.error_function(link) if position else None
+            if error is not None:
+                self.graph.errors.append((prediction, error))
+            self.graph.heads.append(Head(node, _f(dx), text or "", targets, prediction, slope, link.path, link.formula))
 
 
 def _f(array):
