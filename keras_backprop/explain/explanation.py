@@ -122,26 +122,58 @@ class Explanation:
             raise ValueError("Nothing to compare: give names and numbers, `compare({'∂E/∂w₂': 0.0571})` or `compare(dW=array)`.")
         return compare(self, Spelling(self, self.graph, convention), given, example)
 
-    def to_text(self) -> str:
-        """The chain for a terminal: forward pass, backward pass, update. Large tensors by shape, norm and first entries."""
+    def to_text(self, *, digits: Any = None, example: Any = None, units: Any = None) -> str:
+        """The chain for a terminal: forward pass, backward pass, update. Large tensors by shape, norm and first entries.
+
+        Args:
+            digits: int, decimals; by default four, fewer where they say all.
+            example: int from 0, the only example whose values are shown; gradients of weights are those of the batch.
+            units: list of ints from 0, the only units shown of every layer.
+
+        Raises:
+            ValueError, IndexError, TypeError: one of these that makes no sense.
+        """
         from keras_backprop.explain.text import to_text
 
-        return to_text(self)
+        return to_text(self, digits, example, units)
 
-    def to_markdown(self) -> str:
-        """The same with LaTeX formulas, numbers put in, for a notebook or a page."""
+    def to_markdown(
+        self, *, digits: Any = None, example: Any = None, units: Any = None, flavor: Any = None, blank: Any = None
+    ) -> str:
+        """The same with LaTeX formulas, numbers put in, for a notebook or a page.
+
+        Args:
+            digits, example, units: as in `to_text`.
+            flavor: None, or "github" for its `math` blocks.
+            blank: list of names of numbers, or "gradients", "updates", "values", "all": an exercise sheet, in which these are left
+                blank. What is returned is then a `Sheet`, a string whose attribute `solution` is the page with the solution.
+
+        Raises:
+            ValueError, IndexError, TypeError: one of these that makes no sense.
+            KeyError: a name in `blank` that is none.
+        """
+        if blank is not None:
+            from keras_backprop.explain.sheet import sheet
+
+            return sheet(self, blank, digits, flavor)
         from keras_backprop.explain.markdown import to_markdown
 
-        return to_markdown(self)
+        return to_markdown(self, digits, example, units, flavor)
 
-    def plot(self, path: str) -> Any:
+    def plot(
+        self, path: Any, *, example: Any = None, chain: Any = None, digits: Any = None, numbers: Any = None
+    ) -> Any:
         """Draw the network with its values and gradients.
 
-        Small dense networks are drawn neuron by neuron, with z, a, ∂E/∂w and ∂E/∂b; others layer by layer, with shapes and
-        the norms of the gradients.
+        Small dense networks are drawn neuron by neuron, with z, a, ∂E/∂w and ∂E/∂b, recurrent layers in a few steps unrolled in
+        time; others layer by layer, with shapes and the norms of the gradients.
 
         Args:
             path: str or path, the file to write; the suffix says which format: `.png`, `.svg` or `.pdf`.
+            example: int from 0, whose values are shown; by default those of the first, with the gradients of all.
+            chain: a `Chain`, or a weight's name: its paths are lit.
+            digits: int, decimals.
+            numbers: bool, whether numbers stand on the edges; by default where there is room.
 
         Returns:
             The path, as a `pathlib.Path`.
@@ -152,7 +184,20 @@ class Explanation:
         """
         from keras_backprop.explain.plot import plot
 
-        return plot(self, path)
+        return plot(self, path, example=example, chain=chain, digits=digits, numbers=numbers)
+
+    def _repr_markdown_(self) -> str:
+        return self.to_markdown()
+
+    def _repr_svg_(self) -> Any:
+        from keras_backprop.explain.plot import svg
+
+        return svg(self)
+
+    def _repr_html_(self) -> str:
+        from keras_backprop.explain.page import to_html
+
+        return to_html(self)
 
     def __str__(self) -> str:
         return self.to_text()

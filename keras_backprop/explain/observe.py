@@ -40,12 +40,7 @@ def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanatio
         ValueError: the model is not compiled or not built, or targets do not fit the inputs or the predictions.
         MissingRuleError: something that the error depends on has no gradient, neither here nor in TensorFlow.
     """
-    _check_model(model)
-    x = _as_inputs(model, _as_tensors("x", x, _input_dtype(model)))
-    y = _as_tensors("y", y, None)
-    _check_sizes(model, x, y)
-    if sample_weight is not None:
-        sample_weight = _as_tensors("sample_weight", sample_weight, keras.config.floatx())
+    x, y, sample_weight = as_batch(model, x, y, sample_weight)
     with unchanged(model):
         inputs = [tensor for tensor in keras.tree.flatten(x) if tensor is not None]
         result = backward_pass(model, x, y, sample_weight, of_inputs=True)
@@ -73,6 +68,17 @@ def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanatio
             optimizer=_described(model.optimizer),
             update=optimizer_formula(model.optimizer),
         )
+
+
+def as_batch(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Any:
+    """A batch as tensors, checked: (x, y, sample_weight). It raises what `explain` raises."""
+    _check_model(model)
+    x = _as_inputs(model, _as_tensors("x", x, _input_dtype(model)))
+    y = _as_tensors("y", y, None)
+    _check_sizes(model, x, y)
+    if sample_weight is not None:
+        sample_weight = _as_tensors("sample_weight", sample_weight, keras.config.floatx())
+    return x, y, sample_weight
 
 
 class _Noted:

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from keras_backprop.explain import formulas
 from keras_backprop.explain.link import Symbol, text_of
@@ -26,8 +27,51 @@ class Row(NamedTuple):
     value: Any
 
 
-def forward_rows(explanation):
+class Shown:
+    """Which examples and units are shown.
+
+    Args:
+        explanation: the `Explanation`.
+        example: int from 0, the only one to show; None for all.
+        units: list of ints from 0, those to show of every layer; None for all.
+
+    Raises:
+        IndexError: there is no such example.
+        TypeError: `units` are no whole numbers.
+    """
+
+    def __init__(self, explanation, example=None, units=None):
+        self.count, self.example, self.units = explanation.examples, example, None if units is None else list(units)
+        if example is not None and not 0 <= example < self.count:
+            raise IndexError(f"`example` must be from 0 to {self.count - 1}. Received: {example!r}")
+        if self.units is not None and not all(isinstance(unit, (int, np.integer)) for unit in self.units):
+            raise TypeError(f"`units` are whole numbers from 0. Received: {units!r}")
+
+    def of(self, array):
+        """The part of a tensor, examples first, that is shown."""
+        array = np.asarray(array)
+        if self.example is not None and array.ndim and len(array) == self.count:
+            array = array[self.example : self.example + 1]
+        if self.units is not None and array.ndim >= 2:
+            array = array[..., [unit for unit in self.units if unit < array.shape[-1]]]
+        return array
+
+
+def given_rows(explanation, view=None):
+    """The inputs and the targets."""
+    view, rows, seen = view or Shown(explanation), [], set()
+    for link in shown(explanation):
+        for symbol, value in zip(link.input_symbols, link.inputs, strict=True):
+            if symbol is not None and symbol.letter in "xT" and symbol not in seen:
+                seen.add(symbol)
+                word = "input" if symbol.letter == "x" else "target"
+                rows.append(Row(word, symbol.latex, view.of(value)))
+    return sorted(rows, key=lambda row: row.path)
+
+
+def forward_rows(explanation, view=None):
     """What every link computes, in forward order, and last the error E."""
+    view = view or Shown(explanation)
     rows, losses = [], [link for link in shown(explanation) if link.kind == "loss"]
     penalties = any(link.kind == "regularizer" for link in explanation.links)
     for link in shown(explanation):
@@ -35,19 +79,21 @@ def forward_rows(explanation):
             rows.append(Row(link.path, f"E = {formulas.loss(link) or _called(link)}", explanation.loss))
             return rows
         for symbol, value in _outputs(link):
-            rows.append(Row(link.path, f"{symbol.latex} = {_forward(link)}", value))
+            rows.append(Row(link.path, f"{symbol.latex} = {_forward(link)}", view.of(value)))
     rows.append(Row("error", r"E = \text{all errors and penalties, weighted and added}", explanation.loss))
     return rows
 
 
-def backward_rows(explanation):
+def backward_rows(explanation, view=None):
     """What every link makes of the gradient, the last link first."""
+    view = view or Shown(explanation)
     parts = (zip(link.input_symbols, link.downstream, strict=True) for link in shown(explanation))
     uses = Counter(symbol for link in parts for symbol, dx in link if dx is not None)
     uses.update({weight.symbol: weight.uses - uses[weight.symbol] for weight in explanation.weights})
     rows = []
     for link in reversed(shown(explanation)):
-        rows += _loss_rows(link, uses) if link.kind == "loss" else _link_rows(link, uses)
+        made = _loss_rows(link, uses) if link.kind == "loss" else _link_rows(link, uses)
+        rows += [row._replace(value=view.of(row.value)) for row in made]
         for name, gradient in link.weight_gradients.items():
             symbol = link.weight_symbols.get(name, Symbol(f"{link.path}/{name}"))
             sign = _equals(uses[symbol])

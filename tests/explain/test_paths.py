@@ -101,7 +101,6 @@ NETWORKS = {
     "softmax, mse": lambda: chain(2, 3, 3, last="softmax", loss="mse"), "wide": lambda: chain(3, 9, 9, 9, 2),
     "SimpleRNN": sequence("SimpleRNN"), "LSTM": sequence("LSTM", units=1, steps=3), "GRU": sequence("GRU", units=1, steps=3),
     "GRU before": sequence("GRU", units=1, steps=3, reset_after=False), "backwards": sequence("SimpleRNN", go_backwards=True),
-    "residual": residual,
 }  # fmt: skip
 
 
@@ -116,6 +115,13 @@ def test_the_paths_add_up_to_the_gradient(name):
             assert total == pytest.approx(weight.gradient[index], rel=2e-3, abs=1e-8), f"{weight.path}{index}"
             for path in found.paths:
                 assert path.value == pytest.approx(np.prod([f.value for f in path.factors]), abs=1e-12)
+
+
+def test_what_is_not_looked_into_ends_the_paths():
+    explanation = explain(*residual())
+    for weight in explanation.weights:
+        found = explanation.chain(weight.path, *[0] * weight.value.ndim)
+        assert sum(path.value for path in found.paths) == pytest.approx(found.gradient, rel=2e-3, abs=1e-7)
 
 
 @pytest.mark.usefixtures("float64")

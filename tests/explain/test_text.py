@@ -34,7 +34,7 @@ The gradients, as products of these factors
   ∂E/∂w₁ = 0.4653 · 0.2037 · 0.45 · 0.2395 · 0.1 = 0.00102
   ∂E/∂b₁ = 0.4653 · 0.2037 · 0.45 · 0.2395 · 1 = 0.0102
 
-Update (SGD, learning rate 0.4)
+Update (SGD, learning rate 0.4): w ← w − η · g
   weight   path                 before   ∂E/∂weight   after
   w₁       note/hidden/kernel   0.15     0.00102      0.1496
   b₁       note/hidden/bias     0.4      0.0102       0.3959
