@@ -10,7 +10,8 @@ from keras_backprop import callbacks, gradients, layers, losses, rules
 from keras_backprop.backward import Backward, backward
 from keras_backprop.check import check_gradients, check_layer
 from keras_backprop.convolution_gradient import Convolution, Window
-from keras_backprop.explain import explain
+from keras_backprop.explain import exercise, explain, steps
+from keras_backprop.formula import Formula, LossFormula, written
 from keras_backprop.model import BackpropModel, BackpropSequential
 from keras_backprop.observers import BackwardObserver, ObservedLink
 from keras_backprop.own_rules import backward_rule, elementwise, not_differentiable, pullback
@@ -29,8 +30,10 @@ __all__ = [
     "Call",
     "Contraction",
     "Convolution",
+    "Formula",
     "Gradients",
     "Lookup",
+    "LossFormula",
     "MissingRuleError",
     "ObservedLink",
     "Rule",
@@ -43,6 +46,7 @@ __all__ = [
     "check_gradients",
     "check_layer",
     "elementwise",
+    "exercise",
     "explain",
     "forward_rule",
     "gradients",
@@ -52,5 +56,7 @@ __all__ = [
     "pullback",
     "rule_for",
     "rules",
+    "steps",
     "use_rules",
+    "written",
 ]

@@ -116,13 +116,16 @@ def backward(
     return results if isinstance(loss, dict) else results[None]
 
 
-def backward_pass(model: Any, x: Any, y: Any, sample_weight: Any, observers: Any = ()) -> "Backward":
+def backward_pass(
+    model: Any, x: Any, y: Any, sample_weight: Any, observers: Any = (), of_inputs: bool = False
+) -> "Backward":
     """The pass of a training step: with the compiled loss, and with the loss scale of the optimizer in all gradients.
 
     Args:
         model: a compiled Keras model.
         x, y, sample_weight: a batch of tensors.
         observers: list of `BackwardObserver`.
+        of_inputs: bool, whether the gradients of the inputs are wanted too, and where the forward pass ended (for `explain`).
 
     Returns:
         A `Backward`.
@@ -131,7 +134,8 @@ def backward_pass(model: Any, x: Any, y: Any, sample_weight: Any, observers: Any
     def errors(record, y_pred):
         return {None: record_objective(model, record, x, y, y_pred, sample_weight)}
 
-    return _passes(model, x, y, sample_weight, errors, scaled=True, observers=observers)[None]
+    options = {"scaled": True, "observers": observers, "of_inputs": of_inputs, "ends": of_inputs}
+    return _passes(model, x, y, sample_weight, errors, **options)[None]
 
 
 def _given(y_pred, upstream):
@@ -148,8 +152,8 @@ def _given(y_pred, upstream):
 
 
 def _passes(
-    model, x, y, sample_weight, errors, training=True, of_inputs=False, scaled=False, observers=(), weights=None
-):
+    model, x, y, sample_weight, errors, training=True, of_inputs=False, scaled=False, observers=(), weights=None, ends=False
+):  # fmt: skip
     """Record the forward pass and errors, scale, sweep.
 
     Args:
@@ -157,6 +161,7 @@ def _passes(
         of_inputs: bool, whether the gradients of the inputs are wanted as well.
         scaled: bool, whether the gradients carry the loss scale of the model's optimizer, as what it is to be given must.
         weights: list of `keras.Variable`, or None for the model's trainable weights.
+        ends: bool, whether to note which calls are those of the forward pass.
 
     Returns:
         A dict, name -> `Backward`.
@@ -165,6 +170,7 @@ def _passes(
     floats = [tensor for tensor in inputs if tensor.dtype.is_floating] if of_inputs else []
     with Record(model.trainable_weights if weights is None else weights, floats) as record:
         y_pred = record.run(model, x, **_keras.training_argument(model, training))
+        forward_calls = len(record.calls) if ends else None
         objectives = errors(record, y_pred)
         # Those too that the call has built.
         record.weights = list(model.trainable_weights if weights is None else weights)
@@ -184,6 +190,7 @@ def _passes(
         dxs = [swept.input_gradient(tensor) for tensor in inputs]
         own = _own_factor(_reductions(model, objective), batch[0], y_pred, sample_weight)
         results[name] = Backward(objective.loss, y_pred, weights, dxs, swept, examples, own, scale)
+        results[name].calls, results[name].forward_calls = calls, forward_calls
     return results
 
 
@@ -196,7 +203,12 @@ class Backward:
         weights: list of the weights whose gradients were wanted.
         inputs: list of ∂E/∂x for each tensor in `x`; None for integers.
         scale: None, or a scalar tensor, the loss scale (mixed precision) that is in all gradients during training.
+        calls: list of every `Call` that ran, in forward order, those too that E does not depend on.
+        forward_calls: int, how many of them the model made; the others are of the error. None where nobody wanted to know.
     """
+
+    calls: Any = ()
+    forward_calls: Any = None
 
     def __init__(
         self, loss: Any, y_pred: Any, weights: Any, inputs: Any, swept: Any, examples: Any, own: Any, scale: Any

@@ -63,6 +63,11 @@ class Rule:
     joins: bool = False
     given: bool = False
 
+    @property
+    def formula(self) -> Any:
+        """How the rule is written (see `formula.py`), or None. It belongs to `backward`: another function has another."""
+        return getattr(self.backward, "formula", None)
+
 
 class Registry:
     """An immutable table of rules: key -> `Rule`. Look-ups change nothing; whatever is registered makes another table.
@@ -129,6 +134,11 @@ _current = Registry({}, {})
 def current() -> Registry:
     """The table that holds now. What was traced belongs to the table of its time."""
     return _current
+
+
+def registered() -> dict:
+    """All keys with a rule: a dict key -> `Rule`."""
+    return dict(_current.items())
 
 
 def hold(registry: Registry) -> None:
@@ -288,6 +298,7 @@ def _own_rule(base):
     def backward(call, dy):
         return call.op.backward(call, dy)
 
+    backward.formula = getattr(vars(base)["backward"], "formula", None)  # type: ignore[attr-defined]
     return Rule(
         f"{base.__qualname__.split('.')[-1]}.backward",
         backward,

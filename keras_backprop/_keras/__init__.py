@@ -58,7 +58,15 @@ from keras_backprop._keras.layers import (
     training_argument,
     validate_attention,
 )
-from keras_backprop._keras.models import build_all, compiled_loss, compute_loss, graph_of, losses_of, with_losses
+from keras_backprop._keras.models import (
+    build_all,
+    compiled_loss,
+    compute_loss,
+    frozen_weights,
+    graph_of,
+    losses_of,
+    with_losses,
+)
 from keras_backprop._keras.operations import (
     activations,
     activations_called,
@@ -102,6 +110,7 @@ __all__ = [
     "fit_batch_by_batch",
     "fit_replaced",
     "forget_dropout_masks",
+    "frozen_weights",
     "functional_init_arguments",
     "functions_followed",
     "get_keras_mask",

@@ -43,3 +43,10 @@ def graph_of(layer):
     if isinstance(layer, keras.Sequential) and type(layer).call is keras.Sequential.call:
         return layer._functional  # None while unbuilt, or for a stack whose inputs are nested
     return None
+
+
+def frozen_weights(model: Any) -> list:
+    """The weights of a model that would be trained, were they or their layers not frozen: no moving statistics, no seeds."""
+    trained = {id(v) for v in model.trainable_weights}
+    every = {id(v): v for layer in model._flatten_layers() for v in layer._trainable_variables}
+    return [v for key, v in every.items() if key not in trained]

@@ -95,7 +95,7 @@ def test_every_activation_has_a_rule_of_its_own():
     from keras_backprop import registry
 
     assert len([*NAMES, "threshold"]) == 32
-    assert {getattr(activations, name) for name in [*NAMES, "threshold"]} <= set(dict(registry.current().items()))
+    assert {getattr(activations, name) for name in [*NAMES, "threshold"]} <= set(registry.registered())
 
 
 KINKS = {

@@ -12,7 +12,7 @@ from keras_backprop.rule import Call
 from tests.grid import cases as grid
 from tests.rules.test_activations import NAMES
 
-RULES = dict(registry.current().items())
+RULES = registry.registered()
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if rule_for(getattr(activations, n)).needs == "y"])
