@@ -17,7 +17,7 @@ from keras_backprop.chain.examples import Contributions
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.chain.weights import Reads, weights_as_they_are
-from keras_backprop.example_scale import ExampleScale
+from keras_backprop.example_scale import ExampleScale, weights_for
 from keras_backprop.objective import Objective, record_objective
 from keras_backprop.observers import ObservedLink, telling
 from keras_backprop.weight_gradients import add, cast
@@ -116,20 +116,24 @@ def backward(
     return results if isinstance(loss, dict) else results[None]
 
 
-def backward_pass(model: Any, x: Any, y: Any, sample_weight: Any, observers: Any = ()) -> "Backward":
+def backward_pass(
+    model: Any, x: Any, y: Any, sample_weight: Any, observers: Any = (), weights_of_examples: bool = False
+) -> "Backward":
     """The pass of a training step: with the compiled loss, and with the loss scale of the optimizer in all gradients.
 
     Args:
         model: a compiled Keras model.
         x, y, sample_weight: a batch of tensors.
         observers: list of `BackwardObserver`.
+        weights_of_examples: bool, whether sample weights of shape `(n,)` are the examples', whatever shape their errors have.
 
     Returns:
         A `Backward`.
     """
 
     def errors(record, y_pred):
-        return {None: record_objective(model, record, x, y, y_pred, sample_weight)}
+        weights = weights_for(y_pred, sample_weight) if weights_of_examples else sample_weight
+        return {None: record_objective(model, record, x, y, y_pred, weights)}
 
     return _passes(model, x, y, sample_weight, errors, scaled=True, observers=observers)[None]
 

@@ -118,3 +118,16 @@ class ExampleScale:
                 f"Received: sample weights of shape {tuple(weights.shape)}"
             )
         return tf.abs(tf.cast(tf.reshape(weights, [-1]), tf.float32))
+
+
+def weights_for(y_pred: Any, sample_weight: Any) -> Any:
+    """Weights of examples, one for each, in the shapes that Keras's losses want for these predictions.
+
+    Keras multiplies the errors of all positions, `(n, t)`, with the weights as they are: `(n,)` would be weights of positions.
+    """
+    shapes = [y.shape.rank for y in keras.tree.flatten(y_pred)]
+    if not tf.is_tensor(sample_weight) or sample_weight.shape.rank != 1 or max(shapes) <= 2:
+        return sample_weight
+    return keras.tree.map_structure(
+        lambda y: tf.reshape(sample_weight, [-1] + [1] * max(0, y.shape.rank - 2)), y_pred
+    )

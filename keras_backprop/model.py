@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras, registry, scopes
 from keras_backprop.backward import Backward, backward_pass
+from keras_backprop.example_scale import weights_for
 from keras_backprop.gradients.update import held, made_gradients
 from keras_backprop.observers import observers_of
 from keras_backprop.scopes import Scope
@@ -130,6 +131,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         loss, seen = result.loss, (x, y, result.y_pred, sample_weight)
         if plan_of(self) is not None and sample_weight is not None:
             batch_size = padding.rows(sample_weight)
+            seen = (x, y, result.y_pred, weights_for(result.y_pred, sample_weight))
             loss, seen = padding.shown_loss(self, result, batch_size), padding.first(batch_size, seen)
         self._loss_tracker.update_state(_keras.unscale_loss_for_distribution(loss), sample_weight=batch_size)
         if result.weights:
@@ -147,7 +149,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         """
         own = () if self._scope is None else (self._scope,)
         with scopes.entered(*self._scopes, *own):  # also in the threads of replicas
-            result = backward_pass(self, x, y, sample_weight, self._observers)
+            result = backward_pass(self, x, y, sample_weight, self._observers, plan_of(self) is not None)
         if self._scope is not None:
             self._scope.check()
         return result

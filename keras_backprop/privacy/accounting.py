@@ -50,7 +50,7 @@ def epsilon(mechanism: Mechanism, steps: int, delta: float, accountant: str = "p
         steps: int, 0 or more.
         delta: float between 0 and 1.
         accountant: "pld", by privacy loss distributions (Koskela et al., 2020; Doroshenko et al., 2022), which is tight; or "rdp",
-            by Rényi divergences (Mironov, 2017), an upper bound that is quicker.
+            by Rényi divergences (Mironov, 2017), for comparison: looser, and of batches that are not truncated.
 
     Raises:
         ImportError: dp-accounting is not installed.
@@ -78,10 +78,7 @@ def epsilon(mechanism: Mechanism, steps: int, delta: float, accountant: str = "p
     ledger = getattr(importlib.import_module(f"dp_accounting.{kind[0]}"), kind[1])(neighboring_relation=relation)
     with _silent():
         ledger.compose(event, count)
-        value = max(0.0, float(ledger.get_epsilon(delta)))
-    if accountant == "rdp" and isinstance(event, dp.PoissonSampledDpEvent):
-        return _with_truncation(mechanism, steps, delta, value)
-    return value
+        return max(0.0, float(ledger.get_epsilon(delta)))
 
 
 def _event(dp, m, steps, exact):
@@ -97,19 +94,6 @@ def _event(dp, m, steps, exact):
     return dp.TruncatedSubsampledGaussianDpEvent(m.examples, q, m.largest_batch_size, m.noise_multiplier), steps
 
 
-def _with_truncation(m, steps, delta, value):
-    """RDP has no truncated batches: where one is likely enough to matter for δ, it says so and gives no number."""
-    if (
-        m.largest_batch_size < m.examples
-        and steps * tail(m.examples, m.expected_batch_size, m.largest_batch_size) > delta
-    ):
-        raise ValueError(
-            f"The RDP accountant of dp-accounting knows nothing of truncated batches, and with at most {m.largest_batch_size} "
-            f'examples in a batch they are not rare enough to be left out. Use accountant="pld".'
-        )
-    return value
-
-
 def noise_for(mechanism: Mechanism, steps: int, delta: float, target: float) -> float:
     """The smallest noise multiplier, to a thousandth of it, with which a number of steps stays within ε = `target`.
 
@@ -122,21 +106,22 @@ def noise_for(mechanism: Mechanism, steps: int, delta: float, target: float) -> 
         ValueError: no noise multiplier up to 10,000 is enough.
     """
 
-    def within(noise):
-        return epsilon(mechanism._replace(noise_multiplier=noise), steps, delta) <= target
+    def within(noise, largest=mechanism.examples):  # truncated batches take the accountant ten times as long
+        attempt = mechanism._replace(noise_multiplier=noise, largest_batch_size=largest)
+        return epsilon(attempt, steps, delta) <= target
 
-    low, high = 0.0, 0.5
+    low, high = 0.0, 1.0
     while not within(high):
         low, high = high, 2 * high
         if high > 1e4:
-            raise ValueError(
-                f"No noise multiplier up to 10,000 keeps {steps} steps within ε = {target:g} at δ = {delta:g}."
-            )
-    while low < 1e-2 * high and high > 2e-2:  # the first bracket begins at 0, where the accountant takes long
-        low, high = (high / 2, high) if not within(high / 2) else (low, high / 2)
+            raise ValueError(f"No noise multiplier up to 10,000 keeps {steps} steps within ε = {target:g} at δ = {delta:g}.")
+    while not low and high > 1e-3:  # far below the answer the accountant takes long
+        low, high = (low, high / 2) if within(high / 2) else (high / 2, high)
     while high - low > 1e-3 * high:
         middle = (low + high) / 2
         low, high = (low, middle) if within(middle) else (middle, high)
+    while not within(high, mechanism.largest_batch_size):
+        high *= 1.001
     return high
 
 

@@ -215,9 +215,9 @@ class Plan:
             self.parts = parts
         require_private_model(model)
         count = int(keras.ops.convert_to_numpy(self._count))
-        if parts > 1 and optimizer.built and (count - int(optimizer.iterations)) % parts:
+        if parts > 1 and optimizer.built and (count - int(optimizer._iterations)) % parts:
             raise ValueError(
-                f"The optimizer has accumulated {int(optimizer.iterations) % parts} of {parts} parts of a batch, the plan has used "
+                f"The optimizer has accumulated {int(optimizer._iterations) % parts} of {parts} parts of a batch, the plan has used "
                 f"{count % parts}: an example would count twice. Compile the model with a new optimizer."
             )
         if optimizer is not model.optimizer:

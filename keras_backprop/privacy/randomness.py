@@ -98,7 +98,7 @@ class SystemRandom:
         if span <= 0 or 2**32 % span:
             raise ValueError(f"`high` − `low` must divide 2³². Received: low={low}, high={high}")
         words = np.frombuffer(secrets.token_bytes(4 * int(np.prod(size, dtype=np.int64))), "uint32")
-        return low + (words.reshape(size) % span).astype("int64")
+        return low + words.reshape(size).astype("int64") % span
 
     def standard_normal(self, size: Any) -> Any:
         """Standard normal numbers in double precision, by the method of Box and Muller."""
