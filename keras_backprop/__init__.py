@@ -6,7 +6,7 @@ Every layer's gradient is a chain rule that one can read, watch, check, change a
 from keras_backprop import _quiet  # noqa: F401  isort: skip  (before anything imports TensorFlow)
 from keras_backprop import _backend  # noqa: F401  isort: skip  (before anything imports Keras)
 
-from keras_backprop import callbacks, gradients, layers, losses, rules
+from keras_backprop import callbacks, gradients, layers, losses, privacy, rules
 from keras_backprop.backward import Backward, backward
 from keras_backprop.check import check_gradients, check_layer
 from keras_backprop.convolution_gradient import Convolution, Window
@@ -53,6 +53,7 @@ __all__ = [
     "layers",
     "losses",
     "not_differentiable",
+    "privacy",
     "pullback",
     "rule_for",
     "rules",

@@ -13,11 +13,11 @@ from typing import Any, overload
 import keras
 import tensorflow as tf
 
-from keras_backprop import _keras, replicas
 from keras_backprop.chain.examples import Contributions
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.chain.weights import Reads, weights_as_they_are
+from keras_backprop.example_scale import ExampleScale, weights_for
 from keras_backprop.objective import Objective, record_objective
 from keras_backprop.observers import ObservedLink, telling
 from keras_backprop.weight_gradients import add, cast
@@ -117,7 +117,13 @@ def backward(
 
 
 def backward_pass(
-    model: Any, x: Any, y: Any, sample_weight: Any, observers: Any = (), of_inputs: bool = False
+    model: Any,
+    x: Any,
+    y: Any,
+    sample_weight: Any,
+    observers: Any = (),
+    of_inputs: bool = False,
+    weights_of_examples: bool = False,
 ) -> "Backward":
     """The pass of a training step: with the compiled loss, and with the loss scale of the optimizer in all gradients.
 
@@ -126,13 +132,15 @@ def backward_pass(
         x, y, sample_weight: a batch of tensors.
         observers: list of `BackwardObserver`.
         of_inputs: bool, whether the gradients of the inputs are wanted too, and where the forward pass ended (for `explain`).
+        weights_of_examples: bool, whether sample weights of shape `(n,)` are the examples', whatever shape their errors have.
 
     Returns:
         A `Backward`.
     """
 
     def errors(record, y_pred):
-        return {None: record_objective(model, record, x, y, y_pred, sample_weight)}
+        weights = weights_for(y_pred, sample_weight) if weights_of_examples else sample_weight
+        return {None: record_objective(model, record, x, y, y_pred, weights)}
 
     options = {"scaled": True, "observers": observers, "of_inputs": of_inputs, "ends": of_inputs}
     return _passes(model, x, y, sample_weight, errors, **options)[None]
@@ -175,6 +183,7 @@ def _passes(
         # Those too that the call has built.
         record.weights = list(model.trainable_weights if weights is None else weights)
     weights, calls = record.weights, record.calls
+    added = [(layer.path, loss) for layer in model._flatten_layers() for loss in getattr(layer, "_losses", ())]
     batch = [tensor for tensor in keras.tree.flatten((x, y, sample_weight)) if tensor is not None]
     scale = loss_scale(model.optimizer) if scaled else None
     # Whoever asks a result for more, after an eager step, may have updated the weights.
@@ -188,8 +197,8 @@ def _passes(
             swept = sweep(calls, upstream, weights, floats, [lambda *link, links=links: links.append(link), *tell])
         examples = Contributions(calls, links, upstream, record, batch, snapshot or same_values)
         dxs = [swept.input_gradient(tensor) for tensor in inputs]
-        own = _own_factor(_reductions(model, objective), batch[0], y_pred, sample_weight)
-        results[name] = Backward(objective.loss, y_pred, weights, dxs, swept, examples, own, scale)
+        own = ExampleScale(_reductions(model, objective), batch[0], y_pred, sample_weight)
+        results[name] = Backward(objective.loss, y_pred, weights, dxs, swept, examples, own, scale, added)
         results[name].calls, results[name].forward_calls = calls, forward_calls
     return results
 
@@ -205,16 +214,19 @@ class Backward:
         scale: None, or a scalar tensor, the loss scale (mixed precision) that is in all gradients during training.
         calls: list of every `Call` that ran, in forward order, those too that E does not depend on.
         forward_calls: int, how many of them the model made; the others are of the error. None where nobody wanted to know.
+        example_scale: `ExampleScale`, what turns contributions to E into gradients of the examples' own errors.
     """
 
     calls: Any = ()
     forward_calls: Any = None
 
     def __init__(
-        self, loss: Any, y_pred: Any, weights: Any, inputs: Any, swept: Any, examples: Any, own: Any, scale: Any
-    ) -> None:
+        self, loss: Any, y_pred: Any, weights: Any, inputs: Any, swept: Any, examples: Any, example_scale: Any, scale: Any,
+        added: Any = (),
+    ) -> None:  # fmt: skip
         self.loss, self.y_pred, self.weights, self.inputs, self.scale = loss, y_pred, weights, inputs, scale
-        self._swept, self._examples, self._own = swept, examples, own
+        self.example_scale = example_scale
+        self._swept, self._examples, self._added_losses = swept, examples, added
         self._contributions: dict = {}
 
     @functools.cached_property
@@ -274,7 +286,10 @@ class Backward:
         return self._added(index, [part.per_example() for part in self._of_examples(index)])
 
     def squared_norms(self, weight: Any = None) -> Any:
-        """The squared norm of what each example contributes, shape `(n,)`: of one weight, or of all together.
+        """The squared norm of what each example contributes, shape `(n,)`: of one weight, of several, or of all together.
+
+        Args:
+            weight: a variable or its path, or a list of them; None for all.
 
         Returns:
             A tensor; None where E does not depend on the weight, or on none of all.
@@ -283,7 +298,8 @@ class Backward:
             KeyError: no such weight.
             ValueError: a gradient exists as a sum over the batch only, and why.
         """
-        indices = range(len(self.weights)) if weight is None else [self._index(weight)]
+        several = self.weights if weight is None else weight if isinstance(weight, (list, tuple)) else [weight]
+        indices = [self._index(one) for one in several]
         norms = []
         for index in indices:
             parts = self._of_examples(index)
@@ -308,17 +324,51 @@ class Backward:
         if squares is None:
             return None
         norms = tf.sqrt(squares)
-        norms *= tf.cast(self._own(), norms.dtype)
+        norms *= tf.cast(self.example_scale.own(), norms.dtype)
         return norms if self.scale is None else norms / tf.cast(self.scale, norms.dtype)
 
-    def weighted(self, c: Any) -> list[Any]:
-        """The gradients with the contribution of example n times cₙ, for `c` of shape `(n,)`; penalties as they are."""
-        weighted = []
-        for index in range(len(self.weights)):
-            parts, penalties = self._parts(index)
-            gradients = [*(part.weighted_total(c) for part in parts), *(part.total() for part in penalties)]
+    def weighted(self, c: Any, penalties: bool = True, left_out: Any = None) -> list[Any]:
+        """The gradients with the contribution of example n times cₙ.
+
+        Args:
+            c: float tensor of shape `(n,)`; or a list of such tensors, one for each weight, None for one that is not wanted.
+            penalties: bool, whether those of weights are in it, which are no example's.
+            left_out: None, or a tensor of shape `(n,)`, 0 for examples whose numbers are not to be looked at, be they
+                infinite or NaN, and 1 for the others.
+
+        Returns:
+            list of tensors, `tf.IndexedSlices` and None.
+        """
+        cs = list(c) if isinstance(c, (list, tuple)) else [c] * len(self.weights)
+        weighted: list = []
+        for index, of_weight in enumerate(cs):
+            parts, numbers = self._parts(index)
+            if of_weight is None:
+                weighted.append(None)
+                continue
+            if left_out is not None:
+                parts = [part.only(left_out) for part in parts]
+            gradients = [part.weighted_total(of_weight) for part in parts]
+            gradients += [part.total() for part in numbers] if penalties else []
             weighted.append(self._added(index, gradients))
         return weighted
+
+    def penalties(self) -> list[Any]:
+        """What of the gradients is no example's: those of penalties on weights. A list, None where there is none."""
+        return [
+            self._added(index, [part.total() for part in self._parts(index)[1]]) for index in range(len(self.weights))
+        ]
+
+    @property
+    def coupling(self) -> dict[str, str]:
+        """The layers in which the examples of the batch depend on each other, and why: a dict, path -> reason."""
+        whys = ((call, call.rule.couples and call.rule.couples(call)) for call in self._examples.calls)
+        return {call.path: why for call, why in whys if why}
+
+    @property
+    def losses_of_examples(self) -> list[str]:
+        """The paths of layers that have added something to the loss that depends on the examples: activity regularisers, for one."""
+        return list(dict.fromkeys(path for path, loss in self._added_losses if self._examples.depends(loss)))
 
     def _added(self, index, gradients):
         """Gradients of one weight, added up in its dtype; None for none."""
@@ -367,58 +417,3 @@ def loss_scale(optimizer: Any) -> Any:
     one = tf.ones(())
     scale = optimizer.scale_loss(one)
     return None if scale is one else scale
-
-
-def _own_factor(reductions, x, y_pred, sample_weight):
-    """A function without arguments: what turns a contribution to E into the gradient of the example's own error.
-
-    Args:
-        reductions: set, those of the losses.
-        x: a tensor of the batch.
-        y_pred: the predictions, which a mask may be on.
-        sample_weight: as it was given.
-    """
-
-    def factor():
-        if "sum" in reductions and len(reductions) > 1:
-            raise ValueError(
-                "The norm of each example's own gradient is not known where one loss is a sum over the examples and another a "
-                f"mean. Received losses of the reductions {sorted(map(str, reductions))}"
-            )
-        n = tf.shape(x)[0]
-        weights = _weights_of_examples(n, y_pred, sample_weight)
-        if reductions == {"sum"}:
-            return tf.math.divide_no_nan(tf.ones(()), weights)
-        masked = sample_weight is None and _masks(y_pred)
-        total = (
-            tf.reduce_sum(weights) if masked or reductions == {"mean_with_sample_weight"} else tf.cast(n, tf.float32)
-        )
-        return tf.math.divide_no_nan(replicas.divisor_over_replicas(total), weights)
-
-    return factor
-
-
-def _weights_of_examples(n, y_pred, sample_weight):
-    """What each example counts in the error, a tensor of shape `(n,)`: its sample weight, or the share of a mask."""
-    masks = _masks(y_pred)
-    given = [] if sample_weight is None else keras.tree.flatten(sample_weight)
-    if len(given) > 1 or len(masks) > 1 or (given and masks):
-        raise ValueError(
-            "The norm of each example's own gradient is not known with sample weights or masks of several outputs, or with "
-            "both."
-        )
-    if masks:
-        return tf.reduce_sum(tf.reshape(tf.cast(masks[0], tf.float32), [n, -1]), 1)
-    if not given:
-        return tf.ones([n])
-    (weights,) = given
-    if weights.shape.rank not in (1, 2) or (weights.shape.rank == 2 and weights.shape[1] != 1):
-        raise ValueError(
-            "The norm of each example's own gradient is not known with several sample weights for each example. "
-            f"Received: sample weights of shape {tuple(weights.shape)}"
-        )
-    return tf.abs(tf.cast(tf.reshape(weights, [-1]), tf.float32))
-
-
-def _masks(y_pred):
-    return [m for m in map(_keras.get_keras_mask, keras.tree.flatten(y_pred)) if m is not None]

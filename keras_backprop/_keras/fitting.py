@@ -72,7 +72,7 @@ def step_of(function):
         LookupError: it is somebody else's function.
     """
     try:
-        on_data = inspect.getclosurevars(function).nonlocals["one_step_on_data"]
+        on_data = inspect.getclosurevars(inspect.unwrap(function)).nonlocals["one_step_on_data"]
         return inspect.getclosurevars(on_data).nonlocals["step_func"]
     except (KeyError, TypeError):
         raise LookupError(f"Keras has not made the function {function!r}") from None
