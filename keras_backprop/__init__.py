@@ -7,7 +7,8 @@ from keras_backprop import _quiet  # noqa: F401  isort: skip  (before anything i
 from keras_backprop import _backend  # noqa: F401  isort: skip  (before anything imports Keras)
 
 from keras_backprop import callbacks, gradients, layers, losses, privacy, rules
-from keras_backprop.backward import Backward, backward
+from keras_backprop.backward_pass import backward
+from keras_backprop.backward_result import Backward
 from keras_backprop.check import check_gradients, check_layer
 from keras_backprop.convolution_gradient import Convolution, Window
 from keras_backprop.explain import exercise, explain, steps

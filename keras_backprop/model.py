@@ -9,7 +9,8 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras, registry, scopes
-from keras_backprop.backward import Backward, backward_pass
+from keras_backprop.backward_pass import backward_pass
+from keras_backprop.backward_result import Backward
 from keras_backprop.example_scale import weights_for
 from keras_backprop.gradients.update import held, made_gradients
 from keras_backprop.observers import observers_of

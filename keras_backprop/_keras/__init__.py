@@ -59,6 +59,7 @@ from keras_backprop._keras.layers import (
     validate_attention,
 )
 from keras_backprop._keras.models import (
+    added_losses,
     build_all,
     compiled_loss,
     compute_loss,
@@ -93,6 +94,7 @@ __all__ = [
     "Trainer",
     "activations",
     "activations_called",
+    "added_losses",
     "apply_mask",
     "build_all",
     "can_convert_arrays",

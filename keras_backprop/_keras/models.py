@@ -50,3 +50,8 @@ def frozen_weights(model: Any) -> list:
     trained = {id(v) for v in model.trainable_weights}
     every = {id(v): v for layer in model._flatten_layers() for v in layer._trainable_variables}
     return [v for key, v in every.items() if key not in trained]
+
+
+def added_losses(model: Any) -> list:
+    """What layers have added to the error in the last call, a list of (path of the layer, loss)."""
+    return [(layer.path, loss) for layer in model._flatten_layers() for loss in getattr(layer, "_losses", ())]

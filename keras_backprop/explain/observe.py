@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
-from keras_backprop.backward import backward_pass
+from keras_backprop.backward_pass import backward_pass
 from keras_backprop.explain.errors import errors_in_one
 from keras_backprop.explain.explanation import Explanation
 from keras_backprop.explain.link import Link, Weight

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_backprop.backward import backward_pass
+from keras_backprop.backward_pass import backward_pass
 from keras_backprop.explain.explanation import Explanation
 from keras_backprop.explain.notation import brief, columns, latex_number, number, precision
 from keras_backprop.explain.observe import as_batch, explain
