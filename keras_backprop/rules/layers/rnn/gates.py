@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_backprop.rule import Call
 from keras_backprop.scopes import rule_of
+from keras_backprop.shapes import reshape_like
 from keras_backprop.weight_gradients import Contraction, Joined
 
 
@@ -86,6 +87,4 @@ def _matmul(x, W, transpose_b=False):
     if len(x.shape) == 2:
         return tf.matmul(x, W, transpose_b=transpose_b)
     rows = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), W, transpose_b=transpose_b)
-    sizes = x.shape[:-1].as_list()
-    sizes = [s if s is not None else tf.shape(x)[i] for i, s in enumerate(sizes)] if sizes.count(None) > 1 else sizes
-    return tf.reshape(rows, [-1 if s is None else s for s in sizes] + [rows.shape[-1]])
+    return reshape_like(rows, x, range(len(x.shape) - 1), [rows.shape[-1]])
