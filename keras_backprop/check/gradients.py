@@ -14,8 +14,9 @@ from keras_backprop.check.differences import compare_directions
 from keras_backprop.check.problem import LayerProblem, ModelProblem
 from keras_backprop.check.report import Culprit, Report, Row
 from keras_backprop.check.tolerances import RELATIVE_TOLERANCE
-from keras_backprop.objective import Objective, misfit, wrong_targets
+from keras_backprop.objective import Objective
 from keras_backprop.rule import Copy, Operation
+from keras_backprop.targets import misfit, wrong_targets
 
 
 def check_gradients(model: Any, x: Any, y: Any, sample_weight: Any = None, finite_differences: bool = True) -> Report:
