@@ -159,7 +159,13 @@ def _interpolates(call):
 
 
 def _holds_something_constant(call):
-    """Whether the gradient is by intention not the derivative: some of what depends on the inputs counts as a constant."""
+    """Whether the gradient is by intention not the derivative.
+
+    Some of what depends on the inputs may count as a constant; and TensorFlow goes back through a projective transform of
+    pictures by the inverse transform, which at their borders is not the adjoint.
+    """
+    if isinstance(call.op, Operation) and call.op.name.startswith("ImageProjectiveTransform"):
+        return True
     masks = isinstance(call.op, keras.layers.Masking)
     return masks or call.rule.kind == "not differentiable" or getattr(call.op, "renorm", False)
 
