@@ -24,7 +24,7 @@ def fits(explanation):
     return max(widths) <= MOST_UNITS and len(widths) <= MOST_LAYERS + 1
 
 
-def draw(explanation):
+def draw(explanation, example=None, chain=None, numbers=None):
     """The drawing, a `Canvas`."""
     return _Drawing(explanation).canvas
 

@@ -111,6 +111,7 @@ class _Builder:
             edge.derive = lambda y, x: _softmax_jacobian(y)
             edge.text = r"{y}([{j} = {i}] - {k})"
             node.compute = lambda x: evaluate("softmax(x)", {"x": x})
+            node.text = r"\exp({x}) / \sum \exp(z)"
         elif link.kind == "activation" or link.rule in ("dropout", "identity"):
             if link.upstream[0] is None or link.downstream[0] is None:
                 return False
@@ -124,6 +125,7 @@ class _Builder:
             ) * np.ones(())
             if formula.value:
                 node.compute = lambda x: evaluate(formula.value, {**options, "x": x}) * np.ones_like(x)
+                node.text = formulas.template(formula.value, options)
         self._new(symbol, node)
         node.edges.append(edge)
         return True
