@@ -11,10 +11,10 @@ from keras_backprop.backward import Backward, backward
 from keras_backprop.check import check_gradients, check_layer
 from keras_backprop.convolution_gradient import Convolution, Window
 from keras_backprop.explain import exercise, explain, steps
+from keras_backprop.formula import Formula, LossFormula, written
 from keras_backprop.model import BackpropModel, BackpropSequential
 from keras_backprop.observers import BackwardObserver, ObservedLink
 from keras_backprop.own_rules import backward_rule, elementwise, linear, not_differentiable
-from keras_backprop.formula import Formula, LossFormula, written
 from keras_backprop.registry import Rule, forward_rule, rule_for
 from keras_backprop.rule import Call, Gradients, MissingRuleError
 from keras_backprop.scopes import use_rules

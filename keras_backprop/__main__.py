@@ -102,7 +102,9 @@ def _updated(explanation):
         for index in np.ndindex(weight.value.shape):
             also = spelling.running(weight.path, index)
             name = plain(spelling.name(weight.path, index))
-            counted = f" (w{str(also).translate(_SUBSCRIPTS)})" if also is not None and weight.symbol.letter == "W" else ""
+            counted = (
+                f" (w{str(also).translate(_SUBSCRIPTS)})" if also is not None and weight.symbol.letter == "W" else ""
+            )
             yield f"{name}{counted} = {float(weight.updated[index]):.10f}"
 
 
@@ -123,7 +125,9 @@ def _asked(options, parser, explanation, model, x, target):
             try:
                 print(f"  {explanation.compare(name.strip(), number.strip(), example=options.example)}")
             except (KeyError, IndexError, ValueError) as error:
-                parser.error(f"argument --compare: {error.args[0] if name else 'write NAME=NUMBER, as in dw5=0.0822'}. Received: {given!r}")
+                parser.error(
+                    f"argument --compare: {error.args[0] if name else 'write NAME=NUMBER, as in dw5=0.0822'}. Received: {given!r}"
+                )
     if options.steps:
         print(f"\n{steps(model, x, target, options.steps).to_text(digits=options.digits)}")
 
@@ -155,7 +159,9 @@ def _data(options, parser):
     if options.csv is not None:
         rows = _read(options.csv, parser)
         if rows.shape[1] <= options.outputs:
-            parser.error(f"argument --csv: {rows.shape[1]} columns are no inputs and {options.outputs} targets. See --outputs.")
+            parser.error(
+                f"argument --csv: {rows.shape[1]} columns are no inputs and {options.outputs} targets. See --outputs."
+            )
         return rows[:, : -options.outputs], rows[:, -options.outputs :]
     textbook = options.hidden == [2] and options.outputs == 2
     x = options.input or ([[0.05, 0.10]] if textbook else [[0.1]])
@@ -166,7 +172,9 @@ def _data(options, parser):
     if len(x) != len(target):
         parser.error(f"argument --target: there must be one for each --input. Received: {len(x)} and {len(target)}")
     if len(target[0]) != options.outputs:
-        parser.error(f"argument --target: {options.outputs} numbers are needed (see --outputs). Received: {len(target[0])}")
+        parser.error(
+            f"argument --target: {options.outputs} numbers are needed (see --outputs). Received: {len(target[0])}"
+        )
     return np.array(x), np.array(target)
 
 
@@ -226,7 +234,16 @@ def _weights(options, units, parser):
     return every
 
 
-def build(weights, learning_rate, units=(1, 1, 1), activation="sigmoid", last="sigmoid", loss=None, hold_biases=False, name="worked_example"):
+def build(
+    weights,
+    learning_rate,
+    units=(1, 1, 1),
+    activation="sigmoid",
+    last="sigmoid",
+    loss=None,
+    hold_biases=False,
+    name="worked_example",
+):
     """The compiled network of the worked example, or another.
 
     Args:
@@ -292,15 +309,29 @@ def _parse(arguments):
     add("--biases", type=_number, nargs="+", metavar="B", help="the biases, if they are not among --weights")
     add("--hold-biases", action="store_true", help="do not train the biases")
     add("--activation", default="sigmoid", choices=["sigmoid", "tanh", "relu", "linear"], help="(default: %(default)s)")
-    add("--last-activation", choices=["sigmoid", "tanh", "relu", "linear", "softmax"], help="of the last layer (default: the same)")
+    add(
+        "--last-activation",
+        choices=["sigmoid", "tanh", "relu", "linear", "softmax"],
+        help="of the last layer (default: the same)",
+    )
     add("--loss", default="half_squared", choices=list(LOSSES), help="the error (default: %(default)s)")
     add("--chain", nargs="+", metavar="WEIGHT", help="every path to these weights: w5, w2_11, b1_2")
-    add("--compare", nargs="+", metavar="NAME=NUMBER", help="your own numbers, dw5=0.0822 w5_new=0.3589: which mistake is it?")
+    add(
+        "--compare",
+        nargs="+",
+        metavar="NAME=NUMBER",
+        help="your own numbers, dw5=0.0822 w5_new=0.3589: which mistake is it?",
+    )
     add("--steps", type=_count, metavar="N", help="N updates as a table")
     add("--digits", type=_count, help="decimals (default: 4)")
     add("--example", type=_count, help="the only example to show, from 1")
     add("--seed", type=int, default=0, help="of the round numbers (default: %(default)s)")
-    add("--output-dir", type=Path, default=Path("keras_backprop_output"), help="where the pictures go (default: ./%(default)s)")
+    add(
+        "--output-dir",
+        type=Path,
+        default=Path("keras_backprop_output"),
+        help="where the pictures go (default: ./%(default)s)",
+    )
     options = parser.parse_args(arguments)
     if options.digits is not None and options.digits > 17:
         parser.error(f"argument --digits: must be from 1 to 17. Received: {options.digits}")

@@ -181,7 +181,7 @@ def _write_operation(node, names):
     if first == "1":
         return second, PRODUCT
     close = isinstance(left, ast.Name) and second.startswith("(") and not first[-1].isdigit()
-    close = close or isinstance(left, ast.Name) and second.startswith("(") and left.id in ("y", "a", "T", "x")
+    close = close or (isinstance(left, ast.Name) and second.startswith("(") and left.id in ("y", "a", "T", "x"))
     return first + ("" if close else r" \cdot ") + second, PRODUCT
 
 

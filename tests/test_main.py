@@ -90,7 +90,18 @@ def test_the_textbook_network(tmp_path, capsys, weights):
 
 def test_a_csv_of_several_examples(tmp_path, capsys):
     (tmp_path / "xor.csv").write_text("a,b,target\n0,0,0\n0,1,1\n1,0,1\n1,1,0\n")
-    arguments = ["--csv", str(tmp_path / "xor.csv"), "--hidden", "2", "--loss", "mse", "--epochs", "1", "--example", "2"]
+    arguments = [
+        "--csv",
+        str(tmp_path / "xor.csv"),
+        "--hidden",
+        "2",
+        "--loss",
+        "mse",
+        "--epochs",
+        "1",
+        "--example",
+        "2",
+    ]
     assert main([*arguments, "--output-dir", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "for 4 examples, of which example 2 is shown" in printed and "all agree" in printed

@@ -104,7 +104,6 @@ class Canvas:
             self.figure.savefig(path, dpi=dpi, metadata=metadata)
         return path
 
-
     def pixels(self):
         """The drawing as an array of pixels, `(height, width, 4)`."""
         self.figure.set_dpi(200)

@@ -104,7 +104,9 @@ class Comparison(list):
 
     def _only(self):
         if len(self) != 1:
-            raise ValueError(f"There are {len(self)} results: take one of them. Their verdicts: {[one.verdict for one in self]}")
+            raise ValueError(
+                f"There are {len(self)} results: take one of them. Their verdicts: {[one.verdict for one in self]}"
+            )
         return self[0]
 
     def __str__(self) -> str:
@@ -136,7 +138,12 @@ class _Comparer:
             raise IndexError(f"`example` must be from 0 to {explanation.examples - 1}. Received: {example!r}")
 
     def compared(self, name, value):
-        if isinstance(value, (list, tuple)) and value and any(np.ndim(v) for v in value) and len({np.shape(v) for v in value}) > 1:
+        if (
+            isinstance(value, (list, tuple))
+            and value
+            and any(np.ndim(v) for v in value)
+            and len({np.shape(v) for v in value}) > 1
+        ):
             return self._list(name, value)
         return [self._one(name, self._found(name, value), value)]
 
@@ -147,7 +154,9 @@ class _Comparer:
         if name.lower() == "dw" and len(values) != len(weights):
             weights = [w for w in weights if np.ndim(w.value) > 1]
         if len(values) != len(weights):
-            raise ValueError(f"{name!r} must have an array for each of the {len(weights)} weights. Received: {len(values)} arrays")
+            raise ValueError(
+                f"{name!r} must have an array for each of the {len(weights)} weights. Received: {len(values)} arrays"
+            )
         from keras_backprop.explain.spelling import Found
 
         return [
@@ -171,7 +180,9 @@ class _Comparer:
         same = [w for w in self.explanation.weights if (w.symbol.letter == "b") == bias and np.shape(w.value) == shape]
         if len(same) != 1:
             names = ", ".join(f"{w.symbol} of shape {np.shape(w.value)}" for w in self.explanation.weights)
-            raise ValueError(f"Which weight {name!r} of shape {shape} is of is not clear. The weights are {names}: say d{names[:2]}, for instance.")
+            raise ValueError(
+                f"Which weight {name!r} of shape {shape} is of is not clear. The weights are {names}: say d{names[:2]}, for instance."
+            )
         kind = "update" if name.endswith("_new") else "gradient" if name.startswith("d") else "weight"
         return Found(kind, path=same[0].path, latex=same[0].symbol.latex)
 
@@ -189,14 +200,23 @@ class _Comparer:
         if np.size(value) == np.size(expected) and np.shape(value) != np.shape(expected):
             value = np.reshape(value, np.shape(expected))
         if np.shape(value) != np.shape(expected):
-            if np.ndim(value) == 0 and kind in ("value", "delta", "factor") and self.explanation.examples > 1 and self.example is None:
+            if (
+                np.ndim(value) == 0
+                and kind in ("value", "delta", "factor")
+                and self.explanation.examples > 1
+                and self.example is None
+            ):
                 raise ValueError(
                     f"{name!r} has a number for each of the {self.explanation.examples} examples: say which one, example=0 for instance."
                 )
             raise ValueError(f"{name!r} has the shape {np.shape(expected)}. Received: shape {np.shape(value)}")
         difference = np.abs(value - expected)
         worst = float(np.max(difference, initial=0.0))
-        where = tuple(int(i) for i in np.unravel_index(int(np.argmax(difference)), np.shape(difference))) if np.ndim(value) else ()
+        where = (
+            tuple(int(i) for i in np.unravel_index(int(np.argmax(difference)), np.shape(difference)))
+            if np.ndim(value)
+            else ()
+        )
         how = _Given(given)
         how.value = value
         judged = self._judged(found, key, value, expected, how)
@@ -253,7 +273,9 @@ class _Comparer:
             yield np.asarray(read(graph, key, self.example))
 
     def _before(self, found):
-        return np.asarray(self.spelling.weights[found.path].value, "float64")[found.index if found.index is not None else ...]
+        return np.asarray(self.spelling.weights[found.path].value, "float64")[
+            found.index if found.index is not None else ...
+        ]
 
     def _updated(self, found, gradient, **numbers):
         formula, weight = self.explanation.update, self.spelling.weights[found.path]
@@ -285,13 +307,20 @@ class _Comparer:
             if right is None:
                 continue
             for sentence, result in other._wrong(found, key, right):
-                if np.shape(result) == np.shape(expected) and given.is_of(np.asarray(result)) and not _same(result, expected):
+                if (
+                    np.shape(result) == np.shape(expected)
+                    and given.is_of(np.asarray(result))
+                    and not _same(result, expected)
+                ):
                     named.append(sentence)
         return list(dict.fromkeys(named))
 
     def _wrong(self, found, key, right):
         """(sentence, what the mistake gives), the likeliest first."""
-        n, outputs = self.explanation.examples, max((h.node.units for h in self.graph.heads if h.targets is not None), default=1)
+        n, outputs = (
+            self.explanation.examples,
+            max((h.node.units for h in self.graph.heads if h.targets is not None), default=1),
+        )
         kind = found.kind
         if kind in ("gradient", "delta"):
             yield from self._scaled(right, n, outputs)
@@ -330,7 +359,11 @@ class _Comparer:
         if outputs > 1 and mean:
             yield f"the sum over the {outputs} outputs instead of the mean", right * outputs
         if outputs > 1:
-            again = "the mean over the {} outputs was taken once more" if mean else "the mean over the {} outputs instead of the sum"
+            again = (
+                "the mean over the {} outputs was taken once more"
+                if mean
+                else "the mean over the {} outputs instead of the sum"
+            )
             yield again.format(outputs), right / outputs
         if outputs > 1 and n > 1 and mean:
             yield f"the sum over {n} examples and {outputs} outputs instead of the mean", right * n * outputs
@@ -347,8 +380,14 @@ class _Comparer:
             use, n = uses[0], self.explanation.examples
             parts = graph.by_example(use)
             for example in range(n):
-                yield f"only example {example + 1} was counted: ∂E/∂w is the sum over all examples", parts[example][place]
-                yield f"only example {example + 1} was counted, without the 1/{n} of the mean", parts[example][place] * n
+                yield (
+                    f"only example {example + 1} was counted: ∂E/∂w is the sum over all examples",
+                    parts[example][place],
+                )
+                yield (
+                    f"only example {example + 1} was counted, without the 1/{n} of the mean",
+                    parts[example][place] * n,
+                )
         gradient = graph.gradient_of(found.path)
         if gradient.ndim == 2 and gradient.shape[0] == gradient.shape[1] > 1:
             turned = gradient.T[place]
@@ -371,9 +410,16 @@ class _Comparer:
         ):
             if uses and all(use.edge is not None for use in uses):
                 yield sentence, self._with_sources(uses, found, [put(use.edge.source.value) for use in uses])[place]
-        before = [next((e.source.value for e in use.edge.source.edges if e.function), None) for use in uses if use.edge is not None]
+        before = [
+            next((e.source.value for e in use.edge.source.edges if e.function), None)
+            for use in uses
+            if use.edge is not None
+        ]
         if before and len(before) == len(uses) and all(values is not None for values in before):
-            yield "z instead of a as the last factor: what goes into the weight is the activation", self._with_sources(uses, found, before)[place]
+            yield (
+                "z instead of a as the last factor: what goes into the weight is the activation",
+                self._with_sources(uses, found, before)[place],
+            )
         if len(uses) == 1 and uses[0].edge is None:
             use = uses[0]
             for edge in use.node.edges:
@@ -406,24 +452,39 @@ class _Comparer:
             for consumer, edge in self.graph.consumers(node):
                 if edge.function:
                     a = consumer.value if unit is None else consumer.value[:, unit]
-                    yield "the activation was applied already: that is a", a if self.example is None and len(a) > 1 else a[self.example or 0]
+                    yield (
+                        "the activation was applied already: that is a",
+                        a if self.example is None and len(a) > 1 else a[self.example or 0],
+                    )
         for other in range(node.units if unit is not None else 0):
             if other != unit:
-                yield f"another unit: that is the number of {plain(node.name(other))}", read(self.graph, [kind, position, other, *key[3:]], self.example)
+                yield (
+                    f"another unit: that is the number of {plain(node.name(other))}",
+                    read(self.graph, [kind, position, other, *key[3:]], self.example),
+                )
         if self.example is not None:
             for example in range(self.explanation.examples):
                 if example != self.example:
-                    yield f"another example: that is the number of example {example + 1}", read(self.graph, key, example)
+                    yield (
+                        f"another example: that is the number of example {example + 1}",
+                        read(self.graph, key, example),
+                    )
         if kind == "delta":
             yield "that is the value, not the error δ", read(self.graph, ["value", *key[1:]], self.example)
             for edge in node.edges:
                 if edge.function:
                     other = self.graph.nodes.index(edge.source)
-                    yield "that is ∂E/∂z, not ∂E/∂a: σ′ is in it", read(self.graph, ["delta", other, unit, *key[3:]], self.example)
+                    yield (
+                        "that is ∂E/∂z, not ∂E/∂a: σ′ is in it",
+                        read(self.graph, ["delta", other, unit, *key[3:]], self.example),
+                    )
             for consumer, edge in self.graph.consumers(node):
                 if edge.function:
                     other = self.graph.nodes.index(consumer)
-                    yield "that is ∂E/∂a, not δ = ∂E/∂z: the factor σ′ is missing", read(self.graph, ["delta", other, unit, *key[3:]], self.example)
+                    yield (
+                        "that is ∂E/∂a, not δ = ∂E/∂z: the factor σ′ is missing",
+                        read(self.graph, ["delta", other, unit, *key[3:]], self.example),
+                    )
         if kind == "factor":
             edge = node.edges[key[5]]
             if edge.function and edge.local is not None:
@@ -486,7 +547,10 @@ class _Comparer:
             for path, other in self.spelling.weights.items():
                 for index in np.ndindex(np.shape(other.updated)) if np.size(other.updated) <= 64 else ():
                     if (path, index) != (found.path, found.index) and not change:
-                        yield f"another index: that is the new {plain(self.spelling.name(path, index))}", np.asarray(other.updated)[index]
+                        yield (
+                            f"another index: that is the new {plain(self.spelling.name(path, index))}",
+                            np.asarray(other.updated)[index],
+                        )
 
     def _of_error(self, right, n, outputs):
         formulas = [head.formula for head in self.graph.heads if head.formula is not None]
@@ -553,7 +617,7 @@ class _Given:
             exponent = Decimal(text).normalize().as_tuple().exponent
         self.significant = len(digits) if array.ndim == 0 else 16
         self.full = self.full or self.significant >= 12
-        self.half = 0.5 * 10.0 ** exponent if isinstance(exponent, int) else 0.0
+        self.half = 0.5 * 10.0**exponent if isinstance(exponent, int) else 0.0
 
     def is_of(self, number, exact=False):
         """Whether the number that was given is this one, as exactly as it was given."""
@@ -564,7 +628,12 @@ class _Given:
         if self.full:
             tolerance = 2e-6 if self.single else 1e-7 if not exact else 1e-8
             largest = float(np.max(size, initial=0.0))
-            return bool(np.all(difference <= (2e-5 if self.single and self.value.ndim else tolerance) * max(largest, 1e-300) + 1e-15))
+            return bool(
+                np.all(
+                    difference
+                    <= (2e-5 if self.single and self.value.ndim else tolerance) * max(largest, 1e-300) + 1e-15
+                )
+            )
         share = 0.03 if exact else 1e-3
         difference, size = np.max(difference), np.max(size)
         return bool(difference <= min(self.half * (1 + 1e-9), share * float(size)) + 1e-15)
@@ -584,10 +653,12 @@ def _plain(value):
 
 def _relative(value, expected):
     largest = float(np.max(np.abs(expected), initial=0.0))
-    return float(np.max(np.abs(value - expected), initial=0.0)) / largest if largest else float(np.max(np.abs(value), initial=0.0))
+    return (
+        float(np.max(np.abs(value - expected), initial=0.0)) / largest
+        if largest
+        else float(np.max(np.abs(value), initial=0.0))
+    )
 
 
 def _same(result, expected):
     return np.allclose(result, expected, rtol=1e-6, atol=1e-12)
-
-

@@ -22,7 +22,9 @@ def errors_in_one(links: list, after: int) -> list:
     operations = [link for link in tail if link.kind == "op" and not isinstance(link.op, WeightRead)]
     if not any(not is_conversion(link.op) for link in operations):
         return links
-    made = {symbol for link in links[:after] for symbol in (*link.output_symbols, *link.input_symbols) if symbol is not None}
+    made = {
+        symbol for link in links[:after] for symbol in (*link.output_symbols, *link.input_symbols) if symbol is not None
+    }
     groups: dict = {}
     for link in operations:
         name = link.path.split("/")[0]
@@ -53,7 +55,7 @@ def _composite(name: str, group: list, made: set) -> Any:
         symbol.letter in "wWbU" or len(symbol.letter) > 1 for symbol in inputs
     )
     symbols = sorted(inputs, key=lambda symbol: symbol.letter != "T")
-    if not symbols or last.upstream[0] is None and not penalty:
+    if not symbols or (last.upstream[0] is None and not penalty):
         return None
     downstream = tuple(inputs[symbol][1] for symbol in symbols)
     letter = "R" if penalty else "e"

@@ -28,9 +28,17 @@ class Exercise:
         """The explanation of the first update."""
         return explain(self.model, self.x, self.y)
 
-    def to_markdown(self, *, blank: Any = ("values", "error", "deltas", "gradients", "updates"), digits: Any = None, flavor: Any = None) -> str:
+    def to_markdown(
+        self,
+        *,
+        blank: Any = ("values", "error", "deltas", "gradients", "updates"),
+        digits: Any = None,
+        flavor: Any = None,
+    ) -> str:
         """The sheet; its attribute `solution` is the page with the solution. The arguments are those of `Explanation.to_markdown`."""
-        return self.explanation.to_markdown(blank=list(blank) if not isinstance(blank, str) else blank, digits=digits, flavor=flavor)
+        return self.explanation.to_markdown(
+            blank=list(blank) if not isinstance(blank, str) else blank, digits=digits, flavor=flavor
+        )
 
     def compare(self, *numbers: Any, **named: Any) -> Any:
         """Compare a learner's numbers: `Explanation.compare`."""
@@ -71,7 +79,9 @@ def exercise(
         ValueError: `units` are not two or more whole numbers from 1.
     """
     if len(units) < 2 or not all(isinstance(n, (int, np.integer)) and n >= 1 for n in units):
-        raise ValueError(f"An exercise has two or more numbers of units, each 1 or more: exercise(2, 2, 1). Received: {units}")
+        raise ValueError(
+            f"An exercise has two or more numbers of units, each 1 or more: exercise(2, 2, 1). Received: {units}"
+        )
     from keras_backprop.losses import HalfSquaredError
 
     random = np.random.default_rng(seed)
@@ -79,7 +89,9 @@ def exercise(
     last = last or ("softmax" if categorical and "binary" not in loss else "sigmoid" if categorical else activation)
     layers = [
         keras.layers.Dense(n, function, use_bias=use_bias, dtype="float64", name=f"layer_{i}")
-        for i, (n, function) in enumerate(zip(units[1:], [activation] * (len(units) - 2) + [last], strict=True), start=1)
+        for i, (n, function) in enumerate(
+            zip(units[1:], [activation] * (len(units) - 2) + [last], strict=True), start=1
+        )
     ]
     name = "exercise_" + "_".join(map(str, units))
     model = keras.Sequential([keras.Input((units[0],), dtype="float64"), *layers], name=name)

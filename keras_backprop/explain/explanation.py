@@ -119,7 +119,9 @@ class Explanation:
         given = dict(numbers) if isinstance(numbers, dict) else {numbers: value} if numbers is not None else {}
         given |= named
         if not given or (numbers is not None and not isinstance(numbers, dict) and value is None):
-            raise ValueError("Nothing to compare: give names and numbers, `compare({'∂E/∂w₂': 0.0571})` or `compare(dW=array)`.")
+            raise ValueError(
+                "Nothing to compare: give names and numbers, `compare({'∂E/∂w₂': 0.0571})` or `compare(dW=array)`."
+            )
         return compare(self, Spelling(self, self.graph, convention), given, example)
 
     def to_text(self, *, digits: Any = None, example: Any = None, units: Any = None) -> str:

@@ -243,4 +243,3 @@ class Graph:
 
 def _rounded(array, digits):
     return array if digits is None else np.round(array, digits)
-

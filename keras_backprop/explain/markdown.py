@@ -4,6 +4,7 @@ from keras_backprop.explain.matrix_chain import matrix_chain
 from keras_backprop.explain.notation import (
     bracketed,
     brief,
+    derivative,
     gradient_of,
     is_small,
     latex_array,
@@ -30,10 +31,21 @@ def to_markdown(explanation, digits=None, example=None, units=None, flavor=None)
         parts += ["## Forward", _rows(forward_rows(explanation, view))]
         steps = steps_rows(explanation, example)
         if steps:
-            cells = [(_math(a), _math(b.removeprefix("= ")) if b else "", c, _math(d.split(" = ")[0]) + " = " + d.split(" = ", 1)[1]) for a, b, c, d in steps]
+            cells = [
+                (
+                    _math(a),
+                    _math(b.removeprefix("= ")) if b else "",
+                    c,
+                    _math(d.split(" = ")[0]) + " = " + d.split(" = ", 1)[1],
+                )
+                for a, b, c, d in steps
+            ]
             parts += ["## Step by step through time", table(("", "formula", "value", "gradient"), cells)]
         if scalars:
-            rows = [(_math(f.name), _math(f.formula) if f.formula else "", _math(latex_number(f.value))) for f in factors_of(scalars)]
+            rows = [
+                (_math(f.name), _math(f.formula) if f.formula else "", _math(latex_number(f.value)))
+                for f in factors_of(scalars)
+            ]
             parts += ["## The chain, factor by factor", table(("factor", "formula", "value"), rows)]
             parts += ["## The gradients", *(_scalar_product(product, flavor) for product in scalars)]
         else:
@@ -65,12 +77,17 @@ def _scalar_product(product, flavor):
     """∂E/∂w₂ = −(T − a₂) · a₂(1 − a₂) · a₁ = 0.4653 · 0.2037 · 0.6023 = 0.0571"""
     formulas = r" \cdot ".join(bracketed(f.formula or f.name) for f in product.factors)
     values = r" \cdot ".join(latex_factor(f.value) for f in product.factors)
+    if product.penalty:
+        formulas += f" + {derivative('R', product.symbol.latex)}"
+        values += f" + {latex_factor(product.penalty)}"
     return _equation(gradient_of(product.symbol), [formulas, values, latex_number(product.gradient)], flavor)
 
 
 def _matrix_product(product, flavor):
     """∂E/∂W₂ = a₁ᵀ (−(T − a₂) ⊙ a₂(1 − a₂)) = the same in numbers = the gradient"""
-    return _equation(gradient_of(product.symbol), [product.formula, product.numbers, latex_array(product.gradient)], flavor)
+    return _equation(
+        gradient_of(product.symbol), [product.formula, product.numbers, latex_array(product.gradient)], flavor
+    )
 
 
 def _equation(left, sides, flavor):
@@ -146,4 +163,7 @@ def _math(formula):
 def table(header, rows):
     """A table of Markdown."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", r"\vert ") if "$" in cell else cell for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", r"\vert ") if "$" in cell else cell for cell in line) + " |"
+        for line in lines
+    )

@@ -117,18 +117,31 @@ class Slips:
                 return self._changed(change)
 
             if all(edge.derive is not None and self.graph.nodes[p].compute is not None for p, edge in every):
-                yield f"{of} was taken at a instead of z: σ′(a) instead of σ′(z) = a(1 − a) and the like", put(
-                    lambda node, edge: edge.derive(node.compute(node.value), node.value)
+                yield (
+                    f"{of} was taken at a instead of z: σ′(a) instead of σ′(z) = a(1 − a) and the like",
+                    put(lambda node, edge: edge.derive(node.compute(node.value), node.value)),
                 )
-            yield f"the derivative {of} is missing: a factor was left out", put(lambda node, edge: np.ones_like(edge.local))
-            yield f"a instead of a(1 − a): {of} was replaced by the activation itself", put(lambda node, edge: node.value)
+            yield (
+                f"the derivative {of} is missing: a factor was left out",
+                put(lambda node, edge: np.ones_like(edge.local)),
+            )
+            yield (
+                f"a instead of a(1 − a): {of} was replaced by the activation itself",
+                put(lambda node, edge: node.value),
+            )
             yield f"{of} was multiplied twice: a doubled factor", put(lambda node, edge: edge.local**2)
             if all(edge.text == "{y}(1 - {y})" for _, edge in every):
                 yield f"(1 − a) instead of a(1 − a) as {of}", put(lambda node, edge: 1 - node.value)
-                yield f"z(1 − z) instead of a(1 − a) as {of}", put(lambda node, edge: edge.source.value * (1 - edge.source.value))
+                yield (
+                    f"z(1 − z) instead of a(1 − a) as {of}",
+                    put(lambda node, edge: edge.source.value * (1 - edge.source.value)),
+                )
                 yield f"1 − a² (tanh′) instead of a(1 − a) as {of}", put(lambda node, edge: 1 - node.value**2)
             if all(edge.text == "1 - {y}^2" for _, edge in every):
-                yield f"a(1 − a) (that of the sigmoid) instead of 1 − a² as {of}", put(lambda node, edge: node.value * (1 - node.value))
+                yield (
+                    f"a(1 − a) (that of the sigmoid) instead of 1 − a² as {of}",
+                    put(lambda node, edge: node.value * (1 - node.value)),
+                )
                 yield f"1 − a instead of 1 − a² as {of}", put(lambda node, edge: 1 - node.value)
                 yield f"1 − z² instead of 1 − a² as {of}", put(lambda node, edge: 1 - edge.source.value**2)
 
@@ -148,18 +161,23 @@ class Slips:
                 return self._changed(change)
 
             if path in news:
-                yield f"the updated {name} was used: all gradients of a step are made with the weights before it", put(
-                    lambda edge, path=path: news[path][:, edge.columns]
+                yield (
+                    f"the updated {name} was used: all gradients of a step are made with the weights before it",
+                    put(lambda edge, path=path: news[path][:, edge.columns]),
                 )
             shapes = {e.matrix.shape for n in self.graph.nodes for e in n.edges if e.weight == path}
             if all(rows == columns > 1 for rows, columns in shapes):
-                yield f"{name} is transposed: the indices of the matrix are the other way round", put(lambda edge: edge.matrix.T)
+                yield (
+                    f"{name} is transposed: the indices of the matrix are the other way round",
+                    put(lambda edge: edge.matrix.T),
+                )
             yield f"the factor {name} is missing on the way back", put(lambda edge: np.ones_like(edge.matrix))
             yield f"the factor {name} was multiplied twice: a doubled factor", put(lambda edge: edge.matrix**2)
             for columns in {s[1] for s in shapes if 1 < s[1] <= 8}:
                 for unit in range(columns):
-                    yield f"a path is missing: only the one over unit {unit + 1} behind {name} was followed", put(
-                        lambda edge, unit=unit: edge.matrix * (np.arange(edge.matrix.shape[1]) == unit)
+                    yield (
+                        f"a path is missing: only the one over unit {unit + 1} behind {name} was followed",
+                        put(lambda edge, unit=unit: edge.matrix * (np.arange(edge.matrix.shape[1]) == unit)),
                     )
         if len([p for p in paths if p in news]) > 1:
 
@@ -169,7 +187,10 @@ class Slips:
                         if edge.weight in news:
                             edge.matrix = news[edge.weight][:, edge.columns]
 
-            yield "the updated weights were used: all gradients of a step are made with the weights before it", self._changed(all_new)
+            yield (
+                "the updated weights were used: all gradients of a step are made with the weights before it",
+                self._changed(all_new),
+            )
 
     def _of_heads(self):
         for position, head in enumerate(self.graph.heads):
@@ -185,17 +206,26 @@ class Slips:
 
             targets = np.asarray(head.targets, "float64")
             if targets.shape != a.shape:
-                targets = np.eye(a.shape[-1])[targets.astype(int).reshape(-1)] if a.shape[-1] > 1 else targets.reshape(a.shape)
+                targets = (
+                    np.eye(a.shape[-1])[targets.astype(int).reshape(-1)]
+                    if a.shape[-1] > 1
+                    else targets.reshape(a.shape)
+                )
             share = np.divide(head.value, a - targets, out=np.ones_like(a), where=a != targets)
             if together:
                 name = plain(head.node.name(0))
-                yield f"a(1 − a) was multiplied in addition: ∂E/∂{name} = a − T contains it already", put(head.value * a * (1 - a))
+                yield (
+                    f"a(1 − a) was multiplied in addition: ∂E/∂{name} = a − T contains it already",
+                    put(head.value * a * (1 - a)),
+                )
                 with np.errstate(divide="ignore", invalid="ignore"):
-                    yield "∂E/∂a = −T/a was taken for ∂E/∂z: the derivative of the softmax is missing", put(
-                        np.nan_to_num(-share * targets / a)
+                    yield (
+                        "∂E/∂a = −T/a was taken for ∂E/∂z: the derivative of the softmax is missing",
+                        put(np.nan_to_num(-share * targets / a)),
                     )
-                    yield "−T/a · a(1 − a): of the softmax only the diagonal was used, the other outputs were forgotten", put(
-                        -share * targets * (1 - a)
+                    yield (
+                        "−T/a · a(1 − a): of the softmax only the diagonal was used, the other outputs were forgotten",
+                        put(-share * targets * (1 - a)),
                     )
             yield "the target is missing: a instead of a − T", put(share * a)
             yield "|T − a| instead of a − T: the sign was lost", put(np.abs(head.value))
@@ -219,7 +249,10 @@ class Slips:
             def only(graph, step=step):
                 graph.uses = [use for use in graph.uses if use.node.time in (None, step)]
 
-            yield f"only time step {step} was counted: the gradient of a shared weight is the sum over all steps", self._changed(only)
+            yield (
+                f"only time step {step} was counted: the gradient of a shared weight is the sum over all steps",
+                self._changed(only),
+            )
 
     def _forward_slips(self):
         layers: dict = {}
@@ -228,7 +261,11 @@ class Slips:
                 layers.setdefault((node.letter, node.layer, node.time is not None), []).append(position)
         groups = [*layers.values(), *([[p for ps in layers.values() for p in ps]] if len(layers) > 1 else [])]
         for positions in groups:
-            where = "" if len(groups) > 1 and positions is groups[-1] else f" in {plain(self.graph.nodes[positions[0]].name(0))}"
+            where = (
+                ""
+                if len(groups) > 1 and positions is groups[-1]
+                else f" in {plain(self.graph.nodes[positions[0]].name(0))}"
+            )
 
             def without(graph, positions=positions):
                 for p in positions:
@@ -250,7 +287,10 @@ class Slips:
                 graph = self._changed(turned, forward=True)
                 if graph is not None:
                     name = self.spelling.weights[path].symbol
-                    yield f"{name} is transposed in the forward pass: the indices of the matrix are the other way round", graph
+                    yield (
+                        f"{name} is transposed in the forward pass: the indices of the matrix are the other way round",
+                        graph,
+                    )
         for positions, a, z in self._groups():
 
             def straight(graph, positions=positions):

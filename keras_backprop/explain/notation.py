@@ -30,7 +30,9 @@ def precision(digits: Any) -> Iterator[None]:
     Raises:
         ValueError: `digits` is no whole number from 1 to 17.
     """
-    if digits is not None and (not isinstance(digits, (int, np.integer)) or isinstance(digits, bool) or not 1 <= digits <= 17):
+    if digits is not None and (
+        not isinstance(digits, (int, np.integer)) or isinstance(digits, bool) or not 1 <= digits <= 17
+    ):
         raise ValueError(f"`digits` must be a whole number of decimals, from 1 to 17. Received: {digits!r}")
     token = _digits.set(digits if digits is not None else _digits.get())
     try:

@@ -98,10 +98,16 @@ class Chain:
     def _lines(self):
         name, several = plain(self.name), len(self.examples) > 1
         place = f"{self.path}[{', '.join(map(str, self.index))}]" if self.index else self.path
-        also = f"w{str(self.also).translate(_SUBSCRIPTS)}, " if self.also is not None and f"_{self.also}" not in self.name else ""
+        also = (
+            f"w{str(self.also).translate(_SUBSCRIPTS)}, "
+            if self.also is not None and f"_{self.also}" not in self.name
+            else ""
+        )
         lines = [f"The chain of {name}  ({also}{place})", ""]
         if not several:
-            rows = [(plain(f.name), "= " + plain(f.formula) if f.formula else "", number(f.value)) for f in self.factors]
+            rows = [
+                (plain(f.name), "= " + plain(f.formula) if f.formula else "", number(f.value)) for f in self.factors
+            ]
             lines += [*columns(rows), ""]
         for count, path in enumerate(self.paths, start=1):
             lead = f"  path {count}" if len(self.paths) > 1 else "  ∂E/∂" + name
@@ -110,7 +116,10 @@ class Chain:
             if len(self.paths) > 1:
                 lines += [f"{lead}{where}: {names}", f"      = {_product(path)} = {number(path.value)}"]
             else:
-                lines += [f"{lead} = {names}", f"  {' ' * len('∂E/∂' + name)} = {_product(path)} = {number(path.value)}"]
+                lines += [
+                    f"{lead} = {names}",
+                    f"  {' ' * len('∂E/∂' + name)} = {_product(path)} = {number(path.value)}",
+                ]
         if len(self.paths) > 1:
             total = " + ".join(_in_brackets(number(path.value)) for path in self.paths) if len(self.paths) <= 8 else (
                 f"the sum of {len(self.paths)} products")  # fmt: skip
@@ -118,7 +127,10 @@ class Chain:
         if not self.paths:
             lines += [f"  E does not depend on {name}: ∂E/∂{name} = {number(self.gradient)}"]
         update = f"  {name}: {number(self.before)} → {number(self.after)}"
-        return [*lines, f"{update}  ({self.explanation.optimizer})" if self.trained else f"{update}  (frozen: not trained)"]
+        return [
+            *lines,
+            f"{update}  ({self.explanation.optimizer})" if self.trained else f"{update}  (frozen: not trained)",
+        ]
 
     def to_markdown(self, digits: Any = None, flavor: Any = None) -> str:
         """The chain as LaTeX formulas with the numbers put in; over several examples with a table example × factor.
@@ -136,7 +148,10 @@ class Chain:
             if several:
                 parts.append(self._table(table))
             else:
-                rows = [(f"${f.name}$", f"${f.formula}$" if f.formula else "", f"${latex_number(f.value)}$") for f in self.factors]
+                rows = [
+                    (f"${f.name}$", f"${f.formula}$" if f.formula else "", f"${latex_number(f.value)}$")
+                    for f in self.factors
+                ]
                 parts.append(table(("factor", "formula", "value"), rows))
             for path in self.paths if len(self.paths) <= 12 else ():
                 names = r" \cdot ".join(f.name for f in path.factors)
@@ -157,7 +172,9 @@ class Chain:
         for path in self.paths:
             values = {f.name: latex_number(f.value) for f in path.factors}
             example = "" if path.example is None else str(path.example + 1)
-            rows.append((example, *(f"${values[n]}$" if n in values else "" for n in names), f"${latex_number(path.value)}$"))
+            rows.append(
+                (example, *(f"${values[n]}$" if n in values else "" for n in names), f"${latex_number(path.value)}$")
+            )
         rows.append(("sum", *("" for _ in names), f"${latex_number(self.gradient)}$"))
         return table(("example", *(f"${n}$" for n in names), "product"), rows)
 
@@ -258,7 +275,13 @@ class _Finder:
             last = Factor(name, "1", 1.0, (use.node, unit), None)
         else:
             source = use.edge.source
-            last = Factor(name, source.name(index[0]), float(source.value[example, index[0]]), (use.node, unit), (source, index[0]))
+            last = Factor(
+                name,
+                source.name(index[0]),
+                float(source.value[example, index[0]]),
+                (use.node, unit),
+                (source, index[0]),
+            )
         paths = []
         for factors in self._to(use.node, unit, example):
             every = [*factors, last]
@@ -269,14 +292,17 @@ class _Finder:
         """How many paths lead from the error to one unit of a node, at the most."""
         if id(node) not in self._counts:
             self._counts[id(node)] = len(self._heads.get(id(node), ())) + sum(
-                self._count(one) * (1 if edge.local is not None else one.units) for one, edge in self._consumers[id(node)]
+                self._count(one) * (1 if edge.local is not None else one.units)
+                for one, edge in self._consumers[id(node)]
             )
         return self._counts[id(node)]
 
     def _to(self, node, unit, example):
         """The lists of factors from the error to a unit."""
         if self._count(node) > MOST_PATHS:
-            return [[Factor(derivative("E", node.name(unit)), "", float(node.gradient[example, unit]), None, (node, unit))]]
+            return [
+                [Factor(derivative("E", node.name(unit)), "", float(node.gradient[example, unit]), None, (node, unit))]
+            ]
         found = []
         for head in self._heads.get(id(node), ()):
             found.append([self._head(head, node, unit, example)])

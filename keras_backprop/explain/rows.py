@@ -146,7 +146,9 @@ def _forward(link):
 def _called(link):
     """The name of what a link does, and of what."""
     if link.formula is not None and getattr(link.formula, "value", "") in ("a + b", "a - b", "a*b"):
-        return {"a + b": " + ", "a - b": " - ", "a*b": r" \odot "}[link.formula.value].join(map(_latex, link.input_symbols))
+        return {"a + b": " + ", "a - b": " - ", "a*b": r" \odot "}[link.formula.value].join(
+            map(_latex, link.input_symbols)
+        )
     arguments = ", ".join(_latex(symbol) for symbol in link.input_symbols[:2] if symbol is not None)
     name = type(link.op).__name__ if link.kind == "layer" else formulas.name_of(link)
     return f"{text_of(name)}({arguments})"

@@ -52,7 +52,11 @@ def sheet(explanation: Any, blank: Any, digits: Any, flavor: Any) -> Sheet:
     wanted = _wanted(entries, [blank] if isinstance(blank, str) else list(blank), spelling)
     answers = {entry.name: entry.value for entry in entries if entry.key in wanted}
     with precision(digits if digits is not None else 6):
-        head = [f"# Exercise: '{explanation.model}'", "## Given", *_given(explanation, spelling, table, display, flavor)]
+        head = [
+            f"# Exercise: '{explanation.model}'",
+            "## Given",
+            *_given(explanation, spelling, table, display, flavor),
+        ]
         titles = {"values": "Forward", "error": "The error", "deltas": "Backward", "gradients": "The gradients",
                   "updates": f"The new weights ({explanation.optimizer})"}  # fmt: skip
         page, solution = [*head], [f"# Solution: '{explanation.model}'"]
@@ -119,11 +123,21 @@ def _entries(explanation):
     for weight in reversed(explanation.weights):
         for index in np.ndindex(np.shape(weight.value)) if weight.gradient is not None else ():
             name = spelling.name(weight.path, index)
-            entries.append(_Entry("gradients", derivative("E", name), "", float(weight.gradient[index]), ("gradient", weight.path, index)))
+            entries.append(
+                _Entry(
+                    "gradients",
+                    derivative("E", name),
+                    "",
+                    float(weight.gradient[index]),
+                    ("gradient", weight.path, index),
+                )
+            )
     for weight in explanation.weights:
         for index in np.ndindex(np.shape(weight.value)):
             name = spelling.name(weight.path, index)
-            entries.append(_Entry("updates", primed(name), "", float(weight.updated[index]), ("update", weight.path, index)))
+            entries.append(
+                _Entry("updates", primed(name), "", float(weight.updated[index]), ("update", weight.path, index))
+            )
     return entries
 
 
@@ -132,7 +146,10 @@ def _forward(node, unit, spelling):
     for edge in node.edges:
         if edge.matrix is not None:
             start = edge.columns.start or 0
-            terms += [f"{edge.source.name(i)} {spelling.name(edge.weight, (i, unit + start))}" for i in range(edge.source.units)]
+            terms += [
+                f"{edge.source.name(i)} {spelling.name(edge.weight, (i, unit + start))}"
+                for i in range(edge.source.units)
+            ]
     if terms:
         biases = [use for use in spelling.graph.uses if use.node is node and use.edge is None and use.row is None]
         terms += [spelling.name(use.path, (unit + (use.columns.start or 0),)) for use in biases]
@@ -143,7 +160,14 @@ def _forward(node, unit, spelling):
 
 def _wanted(entries, blank, spelling):
     wanted = set()
-    groups = {"activations": "values", "forward": "values", "backward": "deltas", "δ": "deltas", "weights": "updates", "new": "updates"}
+    groups = {
+        "activations": "values",
+        "forward": "values",
+        "backward": "deltas",
+        "δ": "deltas",
+        "weights": "updates",
+        "new": "updates",
+    }
     for name in blank:
         group = groups.get(name, name)
         if group == "all":

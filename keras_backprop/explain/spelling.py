@@ -114,7 +114,10 @@ class Spelling:
         if kind in ("gradient", "update", "change"):
             place = self._weight_or_none(name)
             if place is not None:
-                above = {"gradient": rf"\frac{{\partial E}}{{\partial {self.name(*place)}}}", "change": rf"\Delta {self.name(*place)}"}
+                above = {
+                    "gradient": rf"\frac{{\partial E}}{{\partial {self.name(*place)}}}",
+                    "change": rf"\Delta {self.name(*place)}",
+                }
                 return Found(kind, path=place[0], index=place[1], latex=above.get(kind, primed(self.name(*place))))
             node = self._node(name, None) if kind == "gradient" else None
             if node is not None:
@@ -123,7 +126,9 @@ class Spelling:
 
     def available(self) -> str:
         """A sentence with the names that there are."""
-        nodes = list(dict.fromkeys(plain(node.name(unit)) for node in self.graph.nodes for unit in range(min(node.units, 4))))
+        nodes = list(
+            dict.fromkeys(plain(node.name(unit)) for node in self.graph.nodes for unit in range(min(node.units, 4)))
+        )
         weights = [
             f"{w.symbol}" + (f" of shape {np.shape(w.value)}" if np.size(w.value) > 1 else "") + f" ({path})"
             for path, w in self.weights.items()
@@ -162,12 +167,16 @@ class Spelling:
     def _node(self, name, letter):
         """(node, unit or None) of a name; `letter` is meant where the name has none (δ₁ is that of z₁)."""
         short = re.fullmatch(r"(net|out|in)?_?\{?([ho])_?(\d+)\}?", name)
-        layers = sorted({node.layer for node in self.graph.nodes if node.letter == "z" and node.time is None and node.layer})
+        layers = sorted(
+            {node.layer for node in self.graph.nodes if node.letter == "z" and node.time is None and node.layer}
+        )
         recurrent = any(node.time is not None for node in self.graph.nodes)
         if short and layers and not (recurrent and short[2] == "h"):
             number = layers[-1] if short[2] == "o" else layers[0]
             wanted = letter or ("z" if short[1] in ("net", "in") else "a")
-            return self._pick([n for n in self.graph.nodes if n.letter == wanted and n.layer == number], int(short[3]) - 1)
+            return self._pick(
+                [n for n in self.graph.nodes if n.letter == wanted and n.layer == number], int(short[3]) - 1
+            )
         parsed = _parsed(name, letter)
         if parsed is None:
             return None
@@ -175,10 +184,16 @@ class Spelling:
         nodes = [node for node in self.graph.nodes if node.letter == first]
         if not nodes:
             return None
-        numbered = [node for node in nodes if number is not None and (node.time if node.time is not None else node.layer) == number]
+        numbered = [
+            node
+            for node in nodes
+            if number is not None and (node.time if node.time is not None else node.layer) == number
+        ]
         timed = [node for node in numbered if node.time is not None] or numbered
         if number is None:
-            return self._pick(nodes if len(nodes) == 1 else nodes[:0], None) or (self._pick(nodes[-1:], None) if letter else None)
+            return self._pick(nodes if len(nodes) == 1 else nodes[:0], None) or (
+                self._pick(nodes[-1:], None) if letter else None
+            )
         unit = (places[0] - (0 if zero_based else 1)) if places else None
         if timed:
             return self._pick(timed, unit)
@@ -227,7 +242,11 @@ class Spelling:
                 return None
             if zero_based:
                 return chosen[0], self._checked(chosen[0], tuple(places))
-            numbers = places if len(places) > 1 or np.ndim(self.weights[chosen[0]].value) == 1 else list(map(int, str(places[0])))
+            numbers = (
+                places
+                if len(places) > 1 or np.ndim(self.weights[chosen[0]].value) == 1
+                else list(map(int, str(places[0])))
+            )
             if self.convention == "column" and len(numbers) == 2:
                 numbers = numbers[::-1]
             return chosen[0], self._checked(chosen[0], tuple(n - 1 for n in numbers))

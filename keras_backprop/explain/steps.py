@@ -37,7 +37,9 @@ def steps(model: Any, x: Any, y: Any, n: int, sample_weight: Any = None) -> "Ste
     first = explain(model, x, y, sample_weight)
     size = sum(np.size(w.value) for w in first.weights)
     if size * n > MOST_NUMBERS:
-        raise ValueError(f"{n} steps of {size} weights are too many numbers to keep ({size * n:,}; at most {MOST_NUMBERS:,}).")
+        raise ValueError(
+            f"{n} steps of {size} weights are too many numbers to keep ({size * n:,}; at most {MOST_NUMBERS:,})."
+        )
     batch = as_batch(model, x, y, sample_weight)
     weights = model.trainable_weights
     with unchanged(model):
@@ -185,7 +187,10 @@ class Steps:
             if len(gradients) > 1:
                 parts += ["", *_table([row for row in rows if len(row) > len(weights)], gradients)]
             if not self._names():
-                parts += ["", *(f"  {path}: {brief(values[-1])} after the last" for path, values in self.weights.items())]
+                parts += [
+                    "",
+                    *(f"  {path}: {brief(values[-1])} after the last" for path, values in self.weights.items()),
+                ]
         return "\n".join(parts)
 
     def to_markdown(self, *, epochs: Any = None, digits: Any = None) -> str:

@@ -31,7 +31,11 @@ def to_text(explanation, digits=None, example=None, units=None):
             parts += ["Backward, the last link first", *rows_text(backward_rows(explanation, view))]
             singles = single_weights(explanation, example)
             if singles:
-                parts += ["", "The gradients, weight by weight", *(f"  {plain(name)} = {sums}" for name, sums in singles)]
+                parts += [
+                    "",
+                    "The gradients, weight by weight",
+                    *(f"  {plain(name)} = {sums}" for name, sums in singles),
+                ]
         parts += [f"  {sentence}" for sentence in remarks(explanation)]
         parts += ["", *update_head(explanation), *update_text([*explanation.weights, *explanation.frozen])]
     return "\n".join(parts)
@@ -52,6 +56,11 @@ def remarks(explanation):
             yield (
                 f"The {name} and the cross-entropy are differentiated together: ∂E/∂z = a − T, over the number of examples. The "
                 f"derivative of the {name} and that of the logarithm cancel; there is no factor ∂a/∂z besides."
+            )
+        if any(node.time for node in explanation.graph.nodes) and hasattr(link.op, "cell"):
+            yield (
+                f"'{link.path}' uses its weights in every time step: with δₜ = ∂E/∂zₜ, ∂E/∂W = Σₜ xₜᵀ·δₜ, ∂E/∂U = Σₜ hₜ₋₁ᵀ·δₜ, ∂E/∂b = Σₜ δₜ. "
+                "From step to step ∂E/∂h is multiplied by the derivative of the activation and by U."
             )
 
 
@@ -109,7 +118,9 @@ def rows_text(rows):
 
 def factors_text(products):
     """Lines `factor = formula  value`."""
-    return columns([(plain(f.name), "= " + plain(f.formula) if f.formula else "", number(f.value)) for f in factors_of(products)])
+    return columns(
+        [(plain(f.name), "= " + plain(f.formula) if f.formula else "", number(f.value)) for f in factors_of(products)]
+    )
 
 
 def products_text(products):
@@ -117,7 +128,9 @@ def products_text(products):
     lines = []
     for product in products:
         name = f"∂E/∂{product.symbol}"
-        lines.append(f"  {name} = {' · '.join(_factor(f.value) for f in product.factors)} = {number(product.gradient)}")
+        penalty = f" + {_factor(product.penalty)} (penalty)" if product.penalty else ""
+        values = " · ".join(_factor(f.value) for f in product.factors)
+        lines.append(f"  {name} = {values}{penalty} = {number(product.gradient)}")
     return lines
 
 

@@ -37,12 +37,20 @@ def draw(explanation: Any, example: Any = None, chain: Any = None) -> Canvas:
     lit = _lit(chain)
     lines = max(len(_lines(gates[t], row)) for t in steps)
     height = 0.75 + 0.3 * lines
-    right = COLUMN * len(steps) + (COLUMN if rest else 0) + 1.0
-    canvas = Canvas(-0.4, -height / 2 - 2.6, right + 0.9, height / 2 + 2.0)
+    right = COLUMN * len(steps) + (WIDTH if rest else -0.5)
+    canvas = Canvas(-0.4, -height / 2 - 2.2, max(right + 0.6, 7.5), height / 2 + 2.0)
     _head(canvas, explanation, example, height, right)
     strengths = [float(np.linalg.norm(hidden[t].gradient[row])) for t in steps]
     strongest = max(strengths) or 1.0
-    canvas.box((COLUMN * (len(steps) - 1) + WIDTH) / 2, 0, COLUMN * (len(steps) - 1) + WIDTH + 0.5, height + 0.75, "#fbfcfd", FAINT, dashed=True)
+    canvas.box(
+        (COLUMN * (len(steps) - 1) + WIDTH) / 2,
+        0,
+        COLUMN * (len(steps) - 1) + WIDTH + 0.5,
+        height + 0.75,
+        "none",
+        FAINT,
+        dashed=True,
+    )
     for t, strength in zip(steps, strengths, strict=True):
         x = COLUMN * (t - 1) + WIDTH / 2
         _step(canvas, x, height, t, hidden[t], inputs.get(t), gates[t], row, id(hidden[t]) in lit)
@@ -59,16 +67,26 @@ def draw(explanation: Any, example: Any = None, chain: Any = None) -> Canvas:
 def _lit(chain):
     if chain is None:
         return set()
-    return {id(place[0]) for path in chain.paths for factor in path.factors for place in (factor.start, factor.end) if place}
+    return {
+        id(place[0]) for path in chain.paths for factor in path.factors for place in (factor.start, factor.end) if place
+    }
 
 
 def _head(canvas, explanation, example, height, right):
     top = height / 2 + 1.65
     canvas.text(-0.1, top, explanation.model, size=17, align="left", weight="bold")
-    canvas.text(right - 1.6, top, r"values $\rightarrow$", size=14, align="right")
-    canvas.text(right + 0.5, top, r"$\leftarrow$ gradients", GRADIENT, 14, align="right")
+    right = max(right, 6.9)
+    canvas.text(right - 1.2, top, r"values $\rightarrow$", size=14, align="right")
+    canvas.text(right + 0.3, top, r"$\leftarrow$ gradients", GRADIENT, 14, align="right")
     shown = "" if explanation.examples == 1 else f"Example {(example or 0) + 1} of {explanation.examples}.  "
-    canvas.text(-0.1, top - 0.36, f"{shown}A column is a time step; the stronger a red arrow, the larger the gradient.", FAINT, 12.5, align="left")
+    canvas.text(
+        -0.1,
+        top - 0.4,
+        f"{shown}A column is a time step; the stronger a red arrow, the larger the gradient.",
+        FAINT,
+        12.5,
+        align="left",
+    )
 
 
 def _lines(nodes, row):
@@ -76,7 +94,11 @@ def _lines(nodes, row):
     by_letter: dict = {}
     for node in nodes:
         by_letter.setdefault(node.letter, []).append(node)
-    return [f"${node.letter} = {_numbers(node.value[row])}$" for nodes in by_letter.values() for node in nodes[-1:]]
+    return [
+        f"${nodes[0].letter} = {_numbers(nodes[0].value[row])}$"
+        for nodes in by_letter.values()
+        if "^" not in nodes[0].letter
+    ]
 
 
 def _numbers(values):
@@ -91,9 +113,16 @@ def _step(canvas, x, height, t, hidden, given, gates, row, lit):
     for line in _lines(gates, row):
         canvas.text(x, y, line, size=12 if hidden.units == 1 else 10, zorder=5)
         y -= 0.3
-    canvas.text(x, y - 0.05, f"$h_{t} = {_numbers(hidden.value[row])}$", size=13 if hidden.units == 1 else 10.5, weight="bold", zorder=5)
+    canvas.text(
+        x,
+        y - 0.05,
+        f"$h_{t} = {_numbers(hidden.value[row])}$",
+        size=13 if hidden.units == 1 else 10.5,
+        weight="bold",
+        zorder=5,
+    )
     if given is not None:
-        below = -height / 2 - 1.75
+        below = -height / 2 - 1.5
         canvas.box(x, below, wide * 0.8, 0.5, INPUT, INPUT_EDGE)
         canvas.text(x, below, f"$x_{t} = {_numbers(given.value[row])}$", size=12, zorder=5)
         canvas.arrow((x, below + 0.25), (x, -height / 2), INK)
@@ -105,13 +134,15 @@ def _gradient(canvas, x, height, hidden, row, share, first):
     canvas.text(x, y, text, GRADIENT, 12.5 if hidden.units == 1 else 9.5, box=True)
     if share < 0.1:
         percent = f"{100 * share:.2g}" if share >= 1e-4 else latex_number(100 * share)
-        canvas.text(x, -height / 2 - 1.0, rf"vanishing: ${percent}$ % left", GRADIENT, 12, box=True, weight="bold")
+        canvas.text(x, -height / 2 - 0.85, rf"vanishing: ${percent}$ % left", GRADIENT, 12, box=True, weight="bold")
     del first
 
 
 def _behind(canvas, explanation, rest, row, x, height):
     """The dense layers behind the last step, and the error."""
-    lines = [f"${node.name(unit)} = {latex_number(node.value[row, unit])}$" for node in rest for unit in range(node.units)]
+    lines = [
+        f"${node.name(unit)} = {latex_number(node.value[row, unit])}$" for node in rest for unit in range(node.units)
+    ]
     reds = [
         rf"$\partial E/\partial {node.name(unit)} = {latex_number(node.gradient[row, unit])}$"
         for node in rest for unit in range(node.units)
@@ -125,7 +156,11 @@ def _behind(canvas, explanation, rest, row, x, height):
     for line in lines:
         canvas.text(place, y, line, size=12.5, zorder=5)
         y -= 0.32
-    if heads and np.size(heads[0].targets[row]) <= MOST_UNITS and np.issubdtype(np.asarray(heads[0].targets).dtype, np.floating):
+    if (
+        heads
+        and np.size(heads[0].targets[row]) <= MOST_UNITS
+        and np.issubdtype(np.asarray(heads[0].targets).dtype, np.floating)
+    ):
         canvas.text(place, y, f"$T = {_numbers(np.atleast_1d(heads[0].targets[row]))}$", size=12.5, zorder=5)
         y -= 0.32
     canvas.text(place, y, f"$E = {latex_number(explanation.loss)}$", size=14, zorder=5)

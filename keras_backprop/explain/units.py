@@ -58,9 +58,7 @@ class _Builder:
                 self._new(symbol, Node("x", _f(value), symbol.subscript, plain=value.shape[-1] == 1))
         if link.kind == "loss":
             self._loss(link)
-        elif link.kind == "regularizer" and not self._penalises_activity(link):
-            return
-        elif isinstance(link.op, keras.layers.InputLayer):
+        elif (link.kind == "regularizer" and not self._penalises_activity(link)) or isinstance(link.op, keras.layers.InputLayer):
             return
         elif not (self._dense(link) or self._function(link) or self._combination(link) or self._recurrent(link)):
             self._opaque(link)
@@ -120,9 +118,9 @@ class _Builder:
             return False
         if isinstance(formula, Formula) and formula.derivative is not None:
             edge.text = formulas.template(formula.derivative, options)
-            edge.derive = lambda y, x: np.broadcast_to(
-                evaluate(formula.derivative, {**options, "x": x, "y": y}), np.shape(x)
-            ) * np.ones(())
+            edge.derive = lambda y, x: (
+                np.broadcast_to(evaluate(formula.derivative, {**options, "x": x, "y": y}), np.shape(x)) * np.ones(())
+            )
             if formula.value:
                 node.compute = lambda x: evaluate(formula.value, {**options, "x": x}) * np.ones_like(x)
                 node.text = formulas.template(formula.value, options)
@@ -155,7 +153,7 @@ class _Builder:
         return True
 
     def _recurrent(self, link):
-        if not _is_recurrent(link) or link.formula is None and link.rule not in ("simplernn", "lstm", "gru"):
+        if not _is_recurrent(link) or (link.formula is None and link.rule not in ("simplernn", "lstm", "gru")):
             return False
         last = unroll(link, self.graph, self.nodes, self.path_of)
         if last is None:

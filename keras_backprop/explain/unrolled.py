@@ -31,7 +31,11 @@ def unroll(link: Any, graph: Any, nodes: dict, path_of: dict) -> Any:
         return None
     made, uses, last = steps.run()
     outputs = np.asarray(link.outputs[0], "float64")
-    found = np.stack([node.value for node in made if node.letter == "h" and node.time], 1) if outputs.ndim == 3 else last.value
+    found = (
+        np.stack([node.value for node in made if node.letter == "h" and node.time], 1)
+        if outputs.ndim == 3
+        else last.value
+    )
     if link.op.go_backwards and outputs.ndim == 3:
         return None
     if not np.allclose(found, outputs, rtol=1e-4, atol=1e-5):
@@ -138,10 +142,10 @@ class _Steps:
     def _lstm(self, t, x, h, c):
         both = [(x, "cell.kernel"), (h, "cell.recurrent_kernel")]
         σ, φ = self.layer.cell.recurrent_activation, self.layer.cell.activation
-        i = self._function("i", t, self._affine("z", t, both, 0), σ)
-        f = self._function("f", t, self._affine("z", t, both, 1), σ)
-        g = self._function("g", t, self._affine("z", t, both, 2), φ)
-        o = self._function("o", t, self._affine("z", t, both, 3), σ)
+        i = self._function("i", t, self._affine("z^{i}", t, both, 0), σ)
+        f = self._function("f", t, self._affine("z^{f}", t, both, 1), σ)
+        g = self._function("g", t, self._affine("z^{g}", t, both, 2), φ)
+        o = self._function("o", t, self._affine("z^{o}", t, both, 3), σ)
         names = {n: plain_name(n) for n in (i, f, g, o, c)}
         edges = [
             (f, lambda f, c, i, g: c, names[c]), (c, lambda f, c, i, g: f, names[f]),
@@ -157,8 +161,8 @@ class _Steps:
         cell, both = self.layer.cell, [(x, "cell.kernel"), (h, "cell.recurrent_kernel")]
         σ, φ = cell.recurrent_activation, cell.activation
         rows = (0, 1) if cell.reset_after else (None,)
-        u = self._function("u", t, self._affine("z", t, both, 0, rows), σ)
-        r = self._function("r", t, self._affine("z", t, both, 1, rows), σ)
+        u = self._function("u", t, self._affine("z^{u}", t, both, 0, rows), σ)
+        r = self._function("r", t, self._affine("z^{r}", t, both, 1, rows), σ)
         if cell.reset_after:
             q = self._affine("q", t, both[1:], 2, (1,))
             p = self._affine("p", t, both[:1], 2, (0,))
@@ -194,5 +198,3 @@ def _of_values(derivative):
 def plain_name(node: Any) -> str:
     """The name of the whole vector of a time step: h_2."""
     return f"{node.letter}_{node.time}" if (node.time or 0) < 10 else f"{node.letter}_{{{node.time}}}"
-
-

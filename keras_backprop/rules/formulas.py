@@ -110,7 +110,13 @@ LOSSES = {
         "-T*log(a/total(a))", "total(T)/total(a) - T/a", mean=False, logits="a - T", shown="-T*log(a)", when=_EXACT
     ),
     losses.sparse_categorical_crossentropy: LossFormula(
-        "-T*log(a)", "total(T)/total(a) - T/a", mean=False, logits="a - T", classes=True, shown="-T*log(a)", when={"ignore_class": None}
+        "-T*log(a)",
+        "total(T)/total(a) - T/a",
+        mean=False,
+        logits="a - T",
+        classes=True,
+        shown="-T*log(a)",
+        when={"ignore_class": None},
     ),
     losses.hinge: LossFormula("max(0, 1 - T*a)", "-T*(T*a <= 1)"),
     losses.squared_hinge: LossFormula("max(0, 1 - T*a)**2", "-max(0, 1 - T*a)*T", times=2),

@@ -169,7 +169,9 @@ def test_arrays_of_a_notebook_cell(explanations):
     assert "close" in str(close) and "largest difference" in str(close)
     turned = explanation.compare(dW2=dW2.T)[0]
     assert "other way round" in turned.mistake
-    result = explanation.compare(weights=[w.updated for w in explanation.weights], gradients=[-w.gradient for w in explanation.weights])
+    result = explanation.compare(
+        weights=[w.updated for w in explanation.weights], gradients=[-w.gradient for w in explanation.weights]
+    )
     assert [one.verdict for one in result] == ["exact"] * 4 + ["mistake"] * 4 and "sign" in result.mistake
     assert not result.correct and "✗" in result._repr_markdown_()
 

@@ -33,7 +33,15 @@ def test_the_same_seed_gives_the_same_sheet():
     assert all(len(number) <= 5 for number in re.findall(r"\$(-?0\.\d+)\$", sheets[0].split("## Forward")[0]))
 
 
-@pytest.mark.parametrize("options", [{}, {"loss": "categorical_crossentropy"}, {"loss": "binary_crossentropy"}, {"activation": "tanh", "examples": 3, "loss": "mse"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"loss": "categorical_crossentropy"},
+        {"loss": "binary_crossentropy"},
+        {"activation": "tanh", "examples": 3, "loss": "mse"},
+    ],
+)
 def test_the_solution_is_right(options):
     made = exercise(2, 2, 2, seed=1, **options)
     sheet = made.to_markdown(blank="updates")

@@ -33,7 +33,9 @@ def test_it_is_what_fit_does(optimizer):
     history = model.fit(x, y, epochs=5, batch_size=4, shuffle=False, verbose=0).history["loss"]
     np.testing.assert_allclose(taken.errors[:5], history, rtol=1e-6)
     for variable in model.trainable_weights:
-        np.testing.assert_allclose(taken.weights[variable.path][-1], keras.ops.convert_to_numpy(variable), rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(
+            taken.weights[variable.path][-1], keras.ops.convert_to_numpy(variable), rtol=1e-6, atol=1e-9
+        )
 
 
 def test_gradients_and_rules_of_compile_are_in_it():
