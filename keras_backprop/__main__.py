@@ -1,11 +1,12 @@
 """`python -m keras_backprop`: the worked example, from the first forward pass to the stop at the threshold.
 
-One input, one hidden and one output unit, both sigmoid; or the network of any such exercise: `--hidden 2 --outputs 2`. Everything is
-float64, so that the figures can be compared digit by digit.
+One input, one hidden and one output unit, both sigmoid; or the network of any such exercise: `--hidden 2 --outputs 2`.
+Everything is float64, so that the figures can be compared digit by digit.
 """
 
 import argparse
 import csv
+import itertools
 import math
 import os
 import re
@@ -197,11 +198,11 @@ def _read(path, parser):
     return np.array(rows)
 
 
-def _weights(options, units, parser):
+def _weights(options, units, parser) -> list:
     """A list of arrays as `set_weights` takes it."""
-    sizes = list(zip(units[:-1], units[1:], strict=True))
+    sizes = list(itertools.pairwise(units))
     count, layers, biases = sum(i * o for i, o in sizes), len(sizes), sum(o for _, o in sizes)
-    given = options.weights
+    given: list = options.weights
     if given is None:
         given = NOTE if units == [1, 1, 1] else TEXTBOOK if units == [2, 2, 2] else None
         if given is None and options.biases is None:
@@ -212,13 +213,15 @@ def _weights(options, units, parser):
     if extra is None and len(given) == count:
         extra = [0.0] * layers
     if extra is None:
+        given = list(given)
         each = {count + layers: [1] * layers, count + biases: [o for _, o in sizes]}.get(len(given))
         if each is None:
             parser.error(
                 f"argument --weights: {count} weights are needed, or these with {layers} biases (one for each layer, behind its "
                 f"weights) or {biases} (one for each unit). Received: {len(given)} numbers"
             )
-        rest, given, extra = list(given), [], []
+        rest: list = list(given)
+        given, extra = [], []
         for (i, o), n in zip(sizes, each, strict=True):
             given, extra, rest = given + rest[: i * o], extra + rest[i * o : i * o + n], rest[i * o + n :]
     if len(given) != count:
@@ -290,7 +293,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(arguments):
-    parser = _Parser(prog="python -m keras_backprop", description="The worked example of backpropagation, step by step; or another.",
+    parser = _Parser(prog="python -m keras_backprop", description="An example of backpropagation, step by step.",
                      allow_abbrev=False)  # fmt: skip
     parser._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.IGNORECASE)  # knows no -1e-3
     add = parser.add_argument
@@ -304,7 +307,7 @@ def _parse(arguments):
     add("--target", "--targets", type=_number, nargs="+", action="append", help="T, likewise (default: 0.25)")
     add("--csv", type=Path, metavar="FILE", help="examples, a line each: inputs, then targets")
     add("--weights", type=_number, nargs="+", metavar="W",
-        help="layer by layer, in a layer unit by unit; behind the weights of a layer its biases, one for all units or one for each "
+        help="layer by layer, in a layer unit by unit; behind a layer's weights its biases, one for all units or one for each "
         "(default: 0.15 0.4 0.45 0.65; of 2-2-2 the textbook's; of others round numbers)")  # fmt: skip
     add("--biases", type=_number, nargs="+", metavar="B", help="the biases, if they are not among --weights")
     add("--hold-biases", action="store_true", help="do not train the biases")

@@ -53,8 +53,8 @@ def to_markdown(explanation, digits=None, example=None, units=None, flavor=None)
             parts += list(remarks(explanation))
             singles = single_weights(explanation, example)
             if singles:
-                rows = [(_math(_tex(name)), _math(_tex(sums))) for name, sums in singles]
-                parts += ["## The gradients, weight by weight", table(("gradient", "products"), rows)]
+                single = [(_math(_tex(name)), _math(_tex(sums))) for name, sums in singles]
+                parts += ["## The gradients, weight by weight", table(("gradient", "products"), single)]
         if matrices and not scalars and example is None and units is None:
             parts += ["## The gradients", *(_matrix_product(product, flavor) for product in matrices)]
         parts += [f"## Update ({explanation.optimizer})", *_update_formula(explanation, flavor)]

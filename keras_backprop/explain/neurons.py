@@ -221,7 +221,8 @@ class _Drawing:
         for unit in range(self.widths[last]):
             ends = self._at(last, unit), (x - 0.75, 0.0)
             if unit in self.lit["outputs"]:
-                canvas.arrow(*_between(*ends, RADIUS, 0.0), LIT, 7.0, style="-", alpha=0.9)
+                start, end = _between(*ends, RADIUS, 0.0)
+                canvas.arrow(start, end, LIT, 7.0, style="-", alpha=0.9)
             canvas.arrow(*_between(*ends, RADIUS, 0.0))
             if (
                 not self.products

@@ -59,7 +59,8 @@ def remarks(explanation):
             )
         if any(node.time for node in explanation.graph.nodes) and hasattr(link.op, "cell"):
             yield (
-                f"'{link.path}' uses its weights in every time step: with δₜ = ∂E/∂zₜ, ∂E/∂W = Σₜ xₜᵀ·δₜ, ∂E/∂U = Σₜ hₜ₋₁ᵀ·δₜ, ∂E/∂b = Σₜ δₜ. "
+                f"'{link.path}' uses its weights in every time step: with δₜ = ∂E/∂zₜ, ∂E/∂W = Σₜ xₜᵀ·δₜ, ∂E/∂U = Σₜ hₜ₋₁ᵀ·δₜ, "
+                "∂E/∂b = Σₜ δₜ. "
                 "From step to step ∂E/∂h is multiplied by the derivative of the activation and by U."
             )
 
@@ -164,7 +165,7 @@ def state_lines(explanation):
             continue
         after = formula.evaluate(weight.value, weight.gradient, weight.path)
         states = [
-            f"{letter} {brief(np.asarray(before.get(weight.path, np.zeros_like(weight.value))))} → {brief(np.asarray(after[letter]))}"
+            f"{letter} {brief(before.get(weight.path, np.zeros_like(weight.value)))} → {brief(after[letter])}"
             for letter, (_, before) in formula.state.items()
         ]
         if states:

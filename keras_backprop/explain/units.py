@@ -58,7 +58,9 @@ class _Builder:
                 self._new(symbol, Node("x", _f(value), symbol.subscript, plain=value.shape[-1] == 1))
         if link.kind == "loss":
             self._loss(link)
-        elif (link.kind == "regularizer" and not self._penalises_activity(link)) or isinstance(link.op, keras.layers.InputLayer):
+        elif (link.kind == "regularizer" and not self._penalises_activity(link)) or isinstance(
+            link.op, keras.layers.InputLayer
+        ):
             return
         elif not (self._dense(link) or self._function(link) or self._combination(link) or self._recurrent(link)):
             self._opaque(link)
@@ -100,7 +102,8 @@ class _Builder:
         if source is None or link.outputs[0].shape != link.inputs[0].shape or link.weights:
             return False
         node = Node(symbol.letter, _f(link.outputs[0]), symbol.subscript, plain=self.plain)
-        formula, options = link.formula, link.options
+        options = link.options
+        formula: Any = link.formula
         edge = Edge(source, rule=link.rule, function=True)
         if link.local_derivative is not None:
             edge.local = _f(link.local_derivative)
@@ -130,7 +133,8 @@ class _Builder:
 
     def _combination(self, link):
         """A sum, a difference, a product of tensors of one shape."""
-        formula, sources = link.formula, [self.nodes.get(symbol) for symbol in link.input_symbols]
+        formula = link.formula
+        sources: Any = [self.nodes.get(symbol) for symbol in link.input_symbols]
         if not isinstance(formula, Formula) or "a" not in formula.gradients or None in sources or link.weights:
             return False
         if any(value.shape != link.outputs[0].shape for value in link.inputs) or link.outputs[0].ndim != 2:

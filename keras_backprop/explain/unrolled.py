@@ -71,7 +71,7 @@ class _Steps:
         carried = [h]
         if isinstance(self.layer, keras.layers.LSTM):
             carried.append(self._node("c", states[1] if len(states) > 1 else zeros, 0))
-        step = {keras.layers.SimpleRNN: self._simple, keras.layers.LSTM: self._lstm, keras.layers.GRU: self._gru}
+        step: dict = {keras.layers.SimpleRNN: self._simple, keras.layers.LSTM: self._lstm, keras.layers.GRU: self._gru}
         run = next(f for kind, f in step.items() if isinstance(self.layer, kind))
         for t in range(x.shape[1]):
             carried = run(t + 1, self._node("x", x[:, t], t + 1), *carried)
@@ -140,6 +140,7 @@ class _Steps:
         return [self._function("h", t, z, self.layer.cell.activation)]
 
     def _lstm(self, t, x, h, c):
+        edges: list
         both = [(x, "cell.kernel"), (h, "cell.recurrent_kernel")]
         σ, φ = self.layer.cell.recurrent_activation, self.layer.cell.activation
         i = self._function("i", t, self._affine("z^{i}", t, both, 0), σ)
@@ -158,6 +159,7 @@ class _Steps:
         return [self._combined("h", t, edges, np.multiply, rf"{names[o]} \odot {plain_name(k)}"), c]
 
     def _gru(self, t, x, h):
+        edges: list
         cell, both = self.layer.cell, [(x, "cell.kernel"), (h, "cell.recurrent_kernel")]
         σ, φ = cell.recurrent_activation, cell.activation
         rows = (0, 1) if cell.reset_after else (None,)
