@@ -198,7 +198,7 @@ def _read(path, parser):
     return np.array(rows)
 
 
-def _weights(options, units, parser) -> list:
+def _weights(options, units, parser: "_Parser") -> list:
     """A list of arrays as `set_weights` takes it."""
     sizes = list(itertools.pairwise(units))
     count, layers, biases = sum(i * o for i, o in sizes), len(sizes), sum(o for _, o in sizes)

@@ -182,7 +182,7 @@ class Steps:
         with precision(6 if digits is None else digits):
             weights = [name for name in rows[0] if not name.startswith("∂")]
             gradients = ["epoch", *(name for name in rows[0] if name.startswith("∂"))]
-            head = f"{len(self)} updates of '{self.first.model}' ({self.first.optimizer}); a line has the values before its update"
+            head = f"{len(self)} updates of '{self.first.model}' ({self.first.optimizer}); a line is before its update"
             parts = [head, "", *_table(rows, weights)]
             if len(gradients) > 1:
                 parts += ["", *_table([row for row in rows if len(row) > len(weights)], gradients)]

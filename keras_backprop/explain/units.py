@@ -120,10 +120,9 @@ class _Builder:
         else:
             return False
         if isinstance(formula, Formula) and formula.derivative is not None:
-            edge.text = formulas.template(formula.derivative, options)
-            edge.derive = lambda y, x: (
-                np.broadcast_to(evaluate(formula.derivative, {**options, "x": x, "y": y}), np.shape(x)) * np.ones(())
-            )
+            derivative: str = formula.derivative
+            edge.text = formulas.template(derivative, options)
+            edge.derive = lambda y, x: evaluate(derivative, {**options, "x": x, "y": y}) * np.ones_like(x)
             if formula.value:
                 node.compute = lambda x: evaluate(formula.value, {**options, "x": x}) * np.ones_like(x)
                 node.text = formulas.template(formula.value, options)
