@@ -1,7 +1,7 @@
 # %% [markdown]
 # # A recurrent unit in three steps
-# h_t = tanh(w·x_t + u·h_{t−1}), and behind the last step a = v·h₃. The same u acts in every step: its gradient is a sum over paths
-# through time.
+# h_t = tanh(w·x_t + u·h_{t−1}), and behind the last step a = v·h₃. The same u acts in every step: its gradient is a sum
+# over paths through time.
 
 # %%
 import keras

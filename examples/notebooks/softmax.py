@@ -21,7 +21,8 @@ print(explanation)
 
 # %% [markdown]
 # ## By way of the softmax
-# With another error the softmax is a link of its own: every output depends on every z, and a weight reaches the error on three paths.
+# With another error the softmax is a link of its own: every output depends on every z, and a weight reaches the error on three
+# paths.
 
 # %%
 model.compile(keras.optimizers.SGD(0.5), "mse")

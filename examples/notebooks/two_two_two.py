@@ -1,7 +1,7 @@
 # %% [markdown]
 # # The 2-2-2 network
-# The network of many textbooks: i = .05 .10, w = .15 … .55, b = .35 .60, targets .01 .99, η = .5. Its error is half the squared error,
-# summed over the outputs.
+# The network of many textbooks: i = .05 .10, w = .15 … .55, b = .35 .60, targets .01 .99, η = .5. Its error is half the squared
+# error, summed over the outputs.
 
 # %%
 import keras
@@ -39,8 +39,8 @@ explanation.chain("w1", digits=9)
 explanation.plot("two_two_two.png", chain="w1")
 
 # %% [markdown]
-# All new weights, as they are published: w₁ 0.149780716, w₂ 0.19956143, w₃ 0.24975114, w₄ 0.29950229, w₅ 0.35891648, w₆ 0.408666186,
-# w₇ 0.511301270, w₈ 0.561370121.
+# All new weights, as they are published: w₁ 0.149780716, w₂ 0.19956143, w₃ 0.24975114, w₄ 0.29950229, w₅ 0.35891648,
+# w₆ 0.408666186, w₇ 0.511301270, w₈ 0.561370121.
 
 # %%
 print(explanation.compare({

@@ -42,8 +42,8 @@ print(keras_backprop.check_gradients(model, x, T))
 
 # %% [markdown]
 # ## A rule that is wrong
-# In a scope, so that it is gone afterwards. The formula of the right rule does not stand beside the wrong one's number, and the check
-# names the rule.
+# In a scope, so that it is gone afterwards. The formula of the right rule does not stand beside the wrong one's number, and the
+# check names the rule.
 
 
 # %%

@@ -72,7 +72,7 @@ class Explanation:
 
         Args:
             weight: its name in any spelling (`"w₅"`, `"w5"`, `"w⁽²⁾₁₁"`, `"w2_11"`, `"W₂[0,0]"`, `"output/kernel"`), or a
-                variable.                Weights without a layer in their name are counted layer by layer, and unit by unit within a layer.
+                variable. Without a layer in their name they are counted layer by layer, and unit by unit within a layer.
             *index: ints from 0, the place in the weight's array, where the name does not say it.
             example: int from 0, the paths of one example only; by default those of all, whose sum is the gradient.
             convention: "row" (w₁₂ leads from unit 1 to unit 2, as in Keras's matrix) or "column" (to unit 1 from unit 2).

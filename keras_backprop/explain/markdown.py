@@ -14,7 +14,14 @@ from keras_backprop.explain.notation import (
 )
 from keras_backprop.explain.rows import Shown, backward_rows, forward_rows, given_rows
 from keras_backprop.explain.scalar_chain import factors_of, scalar_chain
-from keras_backprop.explain.text import formulas_of_optimizers, headline, remarks, single_weights, steps_rows
+from keras_backprop.explain.text import (
+    formulas_of_optimizers,
+    headline,
+    inside_text,
+    remarks,
+    single_weights,
+    steps_rows,
+)
 
 WIDEST = 150
 """Characters of LaTeX numbers on one line; a longer product is broken over several, aligned at its signs of equality."""
@@ -29,6 +36,12 @@ def to_markdown(explanation, digits=None, example=None, units=None, flavor=None)
         if not scalars:
             parts += ["## Given", _rows(given_rows(explanation, view))]
         parts += ["## Forward", _rows(forward_rows(explanation, view))]
+        inside = inside_text(explanation, example)
+        if inside:
+            parts += [
+                "## Inside the layers",
+                table(("link", "", ""), [(f"`{path}`", what, text) for path, what, text in inside]),
+            ]
         steps = steps_rows(explanation, example)
         if steps:
             cells = [

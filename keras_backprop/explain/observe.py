@@ -216,7 +216,7 @@ def _variables(op):
 
 def _options(call):
     """The options of a call that formulas may speak of: numbers, words, None."""
-    given = {**getattr(call.op, "_fn_kwargs", {}), **call.arguments}
+    given = {**getattr(call.op, "_fn_kwargs", {}), **call.arguments, "class": type(call.op).__name__}
     for name in (
         "negative_slope",
         "alpha",
@@ -229,8 +229,10 @@ def _options(call):
         "axis",
         "epsilon",
         "delta",
+        "score_mode",
+        "use_scale",
     ):
-        if name not in given and isinstance(getattr(call.op, name, None), (int, float)):
+        if name not in given and isinstance(getattr(call.op, name, None), (int, float, str)):
             given[name] = getattr(call.op, name)
     plain = {
         n: v.item() if isinstance(v, (np.generic, np.ndarray)) and np.size(v) == 1 else v for n, v in given.items()

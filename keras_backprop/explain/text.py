@@ -4,6 +4,7 @@ import numpy as np
 
 from keras_backprop.explain import formulas
 from keras_backprop.explain.graph import Node
+from keras_backprop.explain.inside import inside_rows
 from keras_backprop.explain.notation import brief, columns, number, plain, precision
 from keras_backprop.explain.rows import Shown, backward_rows, forward_rows, given_rows, shown
 from keras_backprop.explain.scalar_chain import factors_of, scalar_chain
@@ -21,6 +22,9 @@ def to_text(explanation, digits=None, example=None, units=None):
         if not products:
             parts += ["Given", *rows_text(given_rows(explanation, view)), ""]
         parts += ["Forward", *rows_text(forward_rows(explanation, view)), ""]
+        inside = inside_text(explanation, example)
+        if inside:
+            parts += ["Inside the layers", *columns(inside), ""]
         steps = steps_rows(explanation, example)
         if steps:
             parts += ["Step by step through time", *columns([tuple(map(plain, row)) for row in steps]), ""]
@@ -39,6 +43,11 @@ def to_text(explanation, digits=None, example=None, units=None):
         parts += [f"  {sentence}" for sentence in remarks(explanation)]
         parts += ["", *update_head(explanation), *update_text([*explanation.weights, *explanation.frozen])]
     return "\n".join(parts)
+
+
+def inside_text(explanation, example=None):
+    """(path, what, numbers) of what happens inside layers, of one example."""
+    return [(link.path, *row) for link in shown(explanation) for row in inside_rows(link, example or 0)]
 
 
 def headline(explanation, example=None):
@@ -70,8 +79,10 @@ def single_weights(explanation, example=None):
     count = sum(np.size(w.value) for w in explanation.weights if w.gradient is not None)
     if count > MOST_WEIGHTS or not explanation.graph.uses:
         return []
-    found = []
+    found, followed = [], {use.path for use in explanation.graph.uses}
     for weight in explanation.weights:
+        if weight.path not in followed:
+            continue
         for index in np.ndindex(np.shape(weight.value)) if weight.gradient is not None else ():
             chain = explanation.chain(weight.path, *index, example=example)
             if 0 < len(chain.paths) <= MOST_TERMS:
