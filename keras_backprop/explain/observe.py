@@ -17,9 +17,9 @@ from keras_backprop.explain.names import Names
 from keras_backprop.explain.one_step import apply, gradients_for, pass_of
 from keras_backprop.explain.optimizers import optimizer_formula
 from keras_backprop.explain.unchanged import new_values, unchanged
-from keras_backprop.targets import shapes, wrong_targets
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import Operation, WeightRead
+from keras_backprop.targets import shapes, wrong_targets
 
 
 def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanation:
