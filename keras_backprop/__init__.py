@@ -12,7 +12,7 @@ from keras_backprop.check import check_gradients, check_layer
 from keras_backprop.convolution_gradient import Convolution, Window
 from keras_backprop.explain import explain
 from keras_backprop.model import BackpropModel, BackpropSequential
-from keras_backprop.observers import BackwardObserver, ObservedLink
+from keras_backprop.observers import BackwardObserver, ObservedLink, ObservedUpdate
 from keras_backprop.own_rules import backward_rule, elementwise, linear, not_differentiable
 from keras_backprop.registry import Rule, forward_rule, rule_for
 from keras_backprop.rule import Call, Gradients, MissingRuleError
@@ -33,6 +33,7 @@ __all__ = [
     "Lookup",
     "MissingRuleError",
     "ObservedLink",
+    "ObservedUpdate",
     "Rule",
     "Total",
     "WeightGradient",

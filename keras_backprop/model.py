@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_backprop import _keras, registry, scopes
 from keras_backprop.backward import Backward, backward_pass
 from keras_backprop.gradients.update import held, made_gradients
-from keras_backprop.observers import observers_of
+from keras_backprop.observers import ObservedUpdate, observers_of, updating
 from keras_backprop.scopes import Scope
 from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.fit import CompiledFit
@@ -118,7 +118,9 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         batch_size = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
         self._loss_tracker.update_state(_keras.unscale_loss_for_distribution(result.loss), sample_weight=batch_size)
         if result.weights:
-            self.update_weights(self.make_gradients(result), result.weights)
+            gradients = self.make_gradients(result)
+            with updating(self._observers, ObservedUpdate(result, gradients, self.optimizer)):
+                self.update_weights(gradients, result.weights)
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         return self.compute_metrics(x, y, result.y_pred, sample_weight=sample_weight)

@@ -1,0 +1,143 @@
+"""What a row of figures consists of, and what is read from it."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_backprop.watch.quantities import ACTIVATION
+
+
+class Column(NamedTuple):
+    """One figure of a row.
+
+    Attributes:
+        moment: str, see `moments.moment`.
+        width: int, how many numbers.
+        same: bool, whether all replicas have the same, not each that of its part of the batch.
+    """
+
+    moment: str
+    width: int = 1
+    same: bool = False
+
+
+class Figure(NamedTuple):
+    """What a user gets: one quantity of one tensor.
+
+    Attributes:
+        path, of, quantity: str.
+        columns: tuple of int, the columns that it is made of; what they mean `_MADE` says.
+        size: int, the number of elements of the tensor; None where a column says it.
+    """
+
+    path: str
+    of: str
+    quantity: str
+    columns: tuple
+    size: Any = None
+
+
+class Layout(NamedTuple):
+    """The columns of a row, and the figures that are made of them.
+
+    Attributes:
+        columns: tuple of `Column`.
+        figures: tuple of `Figure`, in the order in which a history tells them.
+        scale, updated: int, the columns of the loss scale and of whether the step has updated; -1 where there is none.
+        loss: int, the column of the error.
+        double: bool, whether figures are kept in double precision.
+    """
+
+    columns: tuple
+    figures: tuple
+    scale: int
+    updated: int
+    loss: int
+    double: bool
+
+    @property
+    def width(self) -> int:
+        """The number of numbers in a row."""
+        return sum(column.width for column in self.columns)
+
+
+class Rows:
+    """Rows of figures of all replicas, read.
+
+    Args:
+        layout: `Layout`.
+        rows: array of shape `(replicas, rows, layout.width)`.
+    """
+
+    def __init__(self, layout: Layout, rows: Any) -> None:
+        self.layout, self._rows = layout, rows.astype("float64")
+        self._first = np.cumsum([0, *(column.width for column in layout.columns)])
+        self.loss = self._of(layout.loss).sum(0)[:, 0]
+        self._scale = 1.0 if layout.scale < 0 else self._of(layout.scale)[0, :, 0]
+
+    def values(self, figure: Figure) -> Any:
+        """The values of a figure: shape `(rows,)`, or `(rows, width)`."""
+        columns = [self._of(i) for i in figure.columns]
+        parts = [c if self.layout.columns[i].width > 1 else c[..., 0] for i, c in zip(figure.columns, columns, strict=True)]
+        size = figure.size
+        if figure.quantity in _COUNTED and size is not None:  # of each replica's part
+            parts.append(np.full(parts[0].shape[:2], float(size)))
+        with np.errstate(all="ignore"):
+            values = _MADE[figure.quantity](*parts)
+            return values / self._scale if self._is_scaled(figure) else values
+
+    def told(self, figure: Figure) -> Any:
+        """Which rows say something of a figure, an array of bool; None for all of them."""
+        if figure.quantity not in _OF_UPDATES or self.layout.updated < 0:
+            return None
+        return self._of(self.layout.updated)[0, :, 0] > 0
+
+    def _of(self, i):
+        column = self.layout.columns[i]
+        part = self._rows[:, :, self._first[i] : self._first[i] + column.width]
+        return part[:1] if column.same else part
+
+    def _is_scaled(self, figure):
+        """Whether there is a loss scale in it, to be divided out."""
+        return figure.of != ACTIVATION and figure.quantity in _LINEAR
+
+
+def _root(squares):
+    return np.sqrt(squares.sum(0))
+
+
+def _std(sums, spreads, counts):
+    """Of the parts of several replicas (Chan, Golub & LeVeque, "Updating formulae", 1979)."""
+    means, n = sums / np.maximum(counts, 1), counts.sum(0)
+    mean = sums.sum(0) / n
+    return np.sqrt((spreads.sum(0) + (counts * (means - mean) ** 2).sum(0)) / n)
+
+
+def _share(count, sizes):
+    return count.sum(0) / sizes.sum(0)
+
+
+_LINEAR = ("norm", "mean", "std", "min", "max", "given_norm", "global_norm", "delta_by_step")
+_COUNTED = ("mean", "std", "zeros", "nonfinite", "saturated", "dead")
+_OF_UPDATES = ("update_ratio", "clipped_norm", "clipped_global_norm")
+
+_MADE = {
+    "norm": _root,
+    "scaled_norm": _root,
+    "given_norm": _root,
+    "clipped_norm": _root,
+    "global_norm": lambda *squares: np.sqrt(sum(s.sum(0) for s in squares)),
+    "clipped_global_norm": lambda *squares: np.sqrt(sum(s.sum(0) for s in squares)),
+    "mean": lambda sums, counts: sums.sum(0) / counts.sum(0),
+    "std": _std,
+    "min": lambda x: x.min(0),
+    "max": lambda x: x.max(0),
+    "zeros": _share,
+    "nonfinite": _share,
+    "saturated": _share,
+    "histogram": lambda counts: counts.sum(0),
+    "gain": lambda *squares: np.sqrt(sum(s.sum(0) for s in squares[:-1]) / squares[-1].sum(0)),
+    "delta_by_step": lambda squares: np.sqrt(squares.sum(0)),
+    "update_ratio": lambda change, before: np.sqrt(change.sum(0) / before.sum(0)),
+    "dead": lambda alive, sizes: 1 - (alive.max(0).mean(-1) if alive.ndim == 3 else alive[0] / sizes[0]),
+}
