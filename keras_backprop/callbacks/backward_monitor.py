@@ -6,7 +6,6 @@ import warnings
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_backprop.watch import sinks
 from keras_backprop.watch.history import Block, History
@@ -81,7 +80,9 @@ class BackwardMonitor(keras.callbacks.Callback):
         super().__init__()
         is_count = isinstance(every, numbers.Integral) and not isinstance(every, bool) and every >= 1
         if not is_count and every != "epoch":
-            raise ValueError(f'`every` must be a whole number of steps, 1 or more, or "epoch". Received: every={every!r}')
+            raise ValueError(
+                f'`every` must be a whole number of steps, 1 or more, or "epoch". Received: every={every!r}'
+            )
         if logger is not None and not callable(getattr(logger, "log", None)):
             raise ValueError(f"`logger` must have a method `log(dict)`. Received: logger={logger!r}")
         self.layers, self.quantities = layers, quantities
@@ -140,19 +141,12 @@ class BackwardMonitor(keras.callbacks.Callback):
 
     def _take(self, epoch, before):
         for steps, rows in self.backward_observer.collect(before, self._last_only):
-            figures = rows.layout.figures
-            told = [rows.told(figure) for figure in figures]
-            block = Block(
-                np.full(len(steps), epoch), steps, rows.loss, [figure[:3] for figure in figures],
-                [rows.values(figure) for figure in figures],
-                np.stack([np.full(len(steps), True) if t is None else t for t in told], 1),
-            )  # fmt: skip
+            block = Block(epoch, steps, rows)
             self.history.blocks.append(block)
             if self._sinks:
-                own = History()
-                own.blocks.append(block)
+                records = list(block)
                 for sink in self._sinks:
-                    sink.write(block, list(own))
+                    sink.write(records)
 
     def to_pandas(self) -> Any:
         """`history` as a `pandas.DataFrame`."""

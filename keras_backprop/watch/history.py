@@ -1,30 +1,58 @@
 """The figures that were noted, as records."""
 
 import csv
+import functools
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 
-class Block(NamedTuple):
-    """Figures of some steps, of one layout.
+class Block:
+    """Figures of some steps, of one layout. They are made of what was measured when somebody asks for them.
 
-    Attributes:
-        epochs, steps: arrays of int, shape `(rows,)`.
-        losses: array, shape `(rows,)`, the error of each step.
-        names: list of (path, of, quantity).
-        values: list of arrays, shape `(rows,)` or `(rows, width)`.
-        told: array of bool, shape `(rows, figures)`: which figures there are.
+    Args:
+        epoch: int.
+        steps: array of int, shape `(rows,)`.
+        rows: `Rows`, what was measured.
     """
 
-    epochs: Any
-    steps: Any
-    losses: Any
-    names: list
-    values: list
-    told: Any
+    def __init__(self, epoch: int, steps: Any, rows: Any) -> None:
+        self.steps, self._rows = steps, rows
+        self.epochs = np.full(len(steps), epoch)
+        self.names = [figure[:3] for figure in rows.layout.figures]
+
+    @functools.cached_property
+    def values(self) -> list[Any]:
+        """An array for each of `names`, of shape `(rows,)` or `(rows, width)`."""
+        return [self._rows.values(figure) for figure in self._rows.layout.figures]
+
+    @functools.cached_property
+    def told(self) -> Any:
+        """Which figures there are: booleans of shape `(rows, figures)`."""
+        told = [self._rows.told(figure) for figure in self._rows.layout.figures]
+        return np.stack([np.full(len(self.steps), True) if t is None else t for t in told], 1)
+
+    @property
+    def losses(self) -> Any:
+        """The error of each step, shape `(rows,)`."""
+        return self._rows.loss
+
+    def __len__(self) -> int:
+        return int(self.told.sum())
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self.record(row, column) for row, column in np.argwhere(self.told).tolist())
+
+    def record(self, row: int, column: int) -> dict[str, Any]:
+        """One figure of one step."""
+        path, of, quantity = self.names[column]
+        value = self.values[column][row]
+        return {
+            "epoch": int(self.epochs[row]), "step": int(self.steps[row]), "path": path, "of": of, "quantity": quantity,
+            "value": float(value) if np.ndim(value) == 0 else value,
+        }  # fmt: skip
 
 
 class History(Sequence):
@@ -43,24 +71,21 @@ class History(Sequence):
         self.blocks: list[Block] = []
 
     def __len__(self) -> int:
-        return sum(int(block.told.sum()) for block in self.blocks)
+        return sum(map(len, self.blocks))
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return list(self)[index]
         position = index + len(self) if index < 0 else index
         for block in self.blocks:
-            count = int(block.told.sum())
-            if 0 <= position < count:
-                row, column = np.argwhere(block.told)[position]
-                return _record(block, row, column)
-            position -= count
+            if 0 <= position < len(block):
+                return block.record(*np.argwhere(block.told)[position])
+            position -= len(block)
         raise IndexError(f"There are {len(self)} records. Received: index {index}")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for block in self.blocks:
-            for row, column in np.argwhere(block.told).tolist():
-                yield _record(block, row, column)
+            yield from block
 
     def __repr__(self) -> str:
         steps = sum(len(block.steps) for block in self.blocks)
@@ -134,11 +159,3 @@ def line(record: dict[str, Any]) -> list[Any]:
     value = record["value"]
     return [*(record[key] for key in KEYS[:-1]), json.dumps(value.tolist()) if isinstance(value, np.ndarray) else value]
 
-
-def _record(block, row, column):
-    path, of, quantity = block.names[column]
-    value = block.values[column][row]
-    return {
-        "epoch": int(block.epochs[row]), "step": int(block.steps[row]), "path": path, "of": of, "quantity": quantity,
-        "value": float(value) if np.ndim(value) == 0 else value,
-    }  # fmt: skip

@@ -70,15 +70,21 @@ class Rows:
     """
 
     def __init__(self, layout: Layout, rows: Any) -> None:
-        self.layout, self._rows = layout, rows.astype("float64")
+        self.layout, self._rows = layout, rows
         self._first = np.cumsum([0, *(column.width for column in layout.columns)])
-        self.loss = self._of(layout.loss).sum(0)[:, 0]
         self._scale = 1.0 if layout.scale < 0 else self._of(layout.scale)[0, :, 0]
+
+    @property
+    def loss(self) -> Any:
+        """The error of each step, shape `(rows,)`."""
+        return self._of(self.layout.loss).sum(0)[:, 0]
 
     def values(self, figure: Figure) -> Any:
         """The values of a figure: shape `(rows,)`, or `(rows, width)`."""
         columns = [self._of(i) for i in figure.columns]
-        parts = [c if self.layout.columns[i].width > 1 else c[..., 0] for i, c in zip(figure.columns, columns, strict=True)]
+        parts = [
+            c if self.layout.columns[i].width > 1 else c[..., 0] for i, c in zip(figure.columns, columns, strict=True)
+        ]
         size = figure.size
         if figure.quantity in _COUNTED and size is not None:  # of each replica's part
             parts.append(np.full(parts[0].shape[:2], float(size)))
@@ -94,7 +100,7 @@ class Rows:
 
     def _of(self, i):
         column = self.layout.columns[i]
-        part = self._rows[:, :, self._first[i] : self._first[i] + column.width]
+        part = self._rows[:, :, self._first[i] : self._first[i] + column.width].astype("float64")
         return part[:1] if column.same else part
 
     def _is_scaled(self, figure):
@@ -102,15 +108,16 @@ class Rows:
         return figure.of != ACTIVATION and figure.quantity in _LINEAR
 
 
-def _root(squares):
-    return np.sqrt(squares.sum(0))
+def _norm(*halves):
+    """Of the halves of sums of squares."""
+    return np.sqrt(2 * sum(half.sum(0) for half in halves))
 
 
 def _std(sums, spreads, counts):
     """Of the parts of several replicas (Chan, Golub & LeVeque, "Updating formulae", 1979)."""
     means, n = sums / np.maximum(counts, 1), counts.sum(0)
     mean = sums.sum(0) / n
-    return np.sqrt((spreads.sum(0) + (counts * (means - mean) ** 2).sum(0)) / n)
+    return np.sqrt((2 * spreads.sum(0) + (counts * (means - mean) ** 2).sum(0)) / n)
 
 
 def _share(count, sizes):
@@ -122,12 +129,12 @@ _COUNTED = ("mean", "std", "zeros", "nonfinite", "saturated", "dead")
 _OF_UPDATES = ("update_ratio", "clipped_norm", "clipped_global_norm")
 
 _MADE = {
-    "norm": _root,
-    "scaled_norm": _root,
-    "given_norm": _root,
-    "clipped_norm": _root,
-    "global_norm": lambda *squares: np.sqrt(sum(s.sum(0) for s in squares)),
-    "clipped_global_norm": lambda *squares: np.sqrt(sum(s.sum(0) for s in squares)),
+    "norm": _norm,
+    "scaled_norm": _norm,
+    "given_norm": _norm,
+    "clipped_norm": _norm,
+    "global_norm": _norm,
+    "clipped_global_norm": _norm,
     "mean": lambda sums, counts: sums.sum(0) / counts.sum(0),
     "std": _std,
     "min": lambda x: x.min(0),
@@ -136,8 +143,8 @@ _MADE = {
     "nonfinite": _share,
     "saturated": _share,
     "histogram": lambda counts: counts.sum(0),
-    "gain": lambda *squares: np.sqrt(sum(s.sum(0) for s in squares[:-1]) / squares[-1].sum(0)),
+    "gain": lambda *squares: _norm(*squares[:-1]) / _norm(squares[-1]),
     "delta_by_step": lambda squares: np.sqrt(squares.sum(0)),
-    "update_ratio": lambda change, before: np.sqrt(change.sum(0) / before.sum(0)),
+    "update_ratio": lambda change, before: _norm(change) / _norm(before),
     "dead": lambda alive, sizes: 1 - (alive.max(0).mean(-1) if alive.ndim == 3 else alive[0] / sizes[0]),
 }

@@ -17,7 +17,7 @@ def moment(name, x):
     """A figure of a tensor.
 
     Args:
-        name: "squares" Σx², "sum" Σx, "spread" Σ(x − mean)², "max", "min", "zeros", "nonfinite" (counts), "count",
+        name: "squares" Σx²/2 (as TensorFlow's kernel has it), "sum" Σx, "spread" Σ(x − mean)²/2, "max", "min", "zeros", "nonfinite" (counts), "count",
             "histogram" (counts of |x| between `EDGES`), "alive" and "alive by unit" (units, along the last axis, that are not
             zero for all examples), "by step" (Σx² for each index of the first axis).
         x: tensor of floating-point numbers, of single or double precision.
@@ -37,7 +37,7 @@ def _how_many(condition, dtype):
 
 
 def _spread(x):
-    return 2 * tf.nn.l2_loss(x - tf.reduce_mean(x))
+    return tf.nn.l2_loss(x - tf.reduce_mean(x))
 
 
 def _histogram(x):
@@ -53,7 +53,7 @@ def _alive(x):
 
 
 _MOMENTS = {
-    "squares": lambda x: 2 * tf.nn.l2_loss(x),
+    "squares": tf.nn.l2_loss,
     "sum": tf.reduce_sum,
     "spread": _spread,
     "max": tf.reduce_max,

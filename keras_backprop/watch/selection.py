@@ -26,7 +26,7 @@ class Selection:
         given = [layers] if isinstance(layers, (str, keras.layers.Layer)) else layers
         if not isinstance(given, (list, tuple)) or not all(isinstance(x, (str, keras.layers.Layer)) for x in given):
             raise TypeError(
-                f"`layers` must be patterns of paths, such as \"encoder/*\", or layers. Received: layers={layers!r}"
+                f'`layers` must be patterns of paths, such as "encoder/*", or layers. Received: layers={layers!r}'
             )
         if not given:
             raise ValueError('`layers` must name at least one pattern; "*" is everything. Received: an empty list')
@@ -46,7 +46,9 @@ class Selection:
         for one in self.given:
             if not any(selects(_pattern(one), path) for path in (*paths, *others)):
                 shown = ", ".join(map(repr, list(paths)[:30])) + (", …" if len(paths) > 30 else "")
-                raise ValueError(f"`layers`: {_said(one)} matches no link and no weight of the model. There are: {shown}")
+                raise ValueError(
+                    f"`layers`: {_said(one)} matches no link and no weight of the model. There are: {shown}"
+                )
 
 
 def selects(pattern: str, path: str) -> bool:

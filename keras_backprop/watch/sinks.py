@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_backprop.watch.history import KEYS, Block, line
+from keras_backprop.watch.history import KEYS, line
 from keras_backprop.watch.moments import EDGES
 
 
@@ -21,7 +21,7 @@ class Csv:
     def __init__(self, path: Any) -> None:
         self.path, self._begun = os.fspath(path), False
 
-    def write(self, block: Block, records: Any) -> None:
+    def write(self, records: Any) -> None:
         with open(self.path, "a" if self._begun else "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             if not self._begun:
@@ -40,7 +40,7 @@ class Logger:
     def __init__(self, logger: Any) -> None:
         self.logger = logger
 
-    def write(self, block: Block, records: Any) -> None:
+    def write(self, records: Any) -> None:
         steps: dict = {}
         for r in records:
             figures = steps.setdefault(r["step"], {"epoch": r["epoch"], "step": r["step"]})
@@ -57,9 +57,10 @@ class TensorBoard:
     """
 
     def __init__(self, directory: Any) -> None:
-        self.directory, self._writer = os.fspath(directory), None
+        self.directory = os.fspath(directory)
+        self._writer: Any = None
 
-    def write(self, block: Block, records: Any) -> None:
+    def write(self, records: Any) -> None:
         self._writer = self._writer or tf.summary.create_file_writer(self.directory)
         with self._writer.as_default():
             for record in records:

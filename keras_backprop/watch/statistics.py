@@ -62,7 +62,11 @@ class Statistics(BackwardObserver):
     @property
     def variables(self) -> list[Any]:
         counters = [] if self._step is None else [self._step, self._every, self._offset]
-        return [*counters, *(v for t in self._tables.values() for v in t.variables), *(copy for _, copy in self._copies.values())]
+        return [
+            *counters,
+            *(v for t in self._tables.values() for v in t.variables),
+            *(copy for _, copy in self._copies.values()),
+        ]
 
     @property
     def lost(self) -> int:
@@ -89,62 +93,62 @@ class Statistics(BackwardObserver):
             step.link(link)
 
     def before_update(self, update: Any) -> None:
-        step, result = self._current(), update.result
+        step, result, wanted = self._current(), update.result, self.wanted[GRADIENT]
         self.selection.check([*step.paths, *(w.path for w in result.weights)], self.others)
         step.scale, step.iterations = result.scale, _iterations(update.optimizer)
-        if "update_ratio" in self.wanted[WEIGHT]:
-            selected = [w for w in result.weights if self.selection(w.path)]
-            if self.always or step.several:
-                step.before = {id(w): tf.identity(w.value) for w in selected}
-            else:  # a value that is kept makes the optimizer copy the weight: not in steps that are not noted
-                step.before = self._copied(selected)
-        step.clipped = [None] * len(result.weights)
-        if {"clipped_norm", "clipped_global_norm"} & self.wanted[GRADIENT]:
-            step.clipped = _over_replicas(clipped(update.given, result, update.optimizer))
-
-    def after_update(self, update: Any) -> None:
-        step, result, wanted = self._current(), update.result, self.wanted[GRADIENT]
-        self._tracing.step = None
-        nothing = [None] * len(result.weights)
-        gradients = _over_replicas(result.gradients) if wanted - _OF_WHAT_IS_GIVEN else nothing
-        given = nothing
+        gradients = given = clipped = [None] * len(result.weights)
+        if wanted - _OF_WHAT_IS_GIVEN:
+            gradients = _over_replicas(result.gradients)
         if "given_norm" in wanted:
-            as_they_are = update.given is result.gradients and gradients is not nothing
-            given = gradients if as_they_are else _over_replicas(update.given)
-        for weight, *stages in zip(result.weights, gradients, given, step.clipped, strict=True):
+            is_same = update.given is result.gradients and wanted - _OF_WHAT_IS_GIVEN
+            given = gradients if is_same else _over_replicas(update.given)
+        if {"clipped_norm", "clipped_global_norm"} & wanted:
+            clipped = _over_replicas(as_applied(update))
+        for weight, *stages in zip(result.weights, gradients, given, clipped, strict=True):
             if self.selection(weight.path):
-                step.weight(weight, *stages, step.before.get(id(weight)))
+                step.gradients(weight.path, *stages)
         if "global_norm" in wanted:
             step.together("global_norm", gradients)
         if "clipped_global_norm" in wanted:
-            step.together("clipped_global_norm", step.clipped)
-        updated = None
+            step.together("clipped_global_norm", clipped)
+        if "update_ratio" in self.wanted[WEIGHT]:
+            step.before = self._values([w for w in result.weights if self.selection(w.path)], step)
+
+    def after_update(self, update: Any) -> None:
+        step, updated = self._current(), None
+        self._tracing.step = None
+        for weight, before in step.before:
+            step.update(weight, before)
         if step.iterations is not None:
             updated = tf.cast(_iterations(update.optimizer) - step.iterations, tf.float32)
-        self._write(self._table(step.layout(result.loss, updated)), step)
+        self._write(self._table(step.layout(update.result.loss, updated)), step)
 
     def _current(self):
         """What is being collected in this thread, for the graph that is being traced."""
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         step = getattr(self._tracing, "step", None)
         if step is None or step.graph is not graph:
-            step = self._tracing.step = Step(self.wanted, replicas.several())
+            several = replicas.several()
+            step = self._tracing.step = Step(self.wanted, several, self.always or several)
             step.graph = graph
         return step
 
     def _due(self):
         return tf.equal((local(self._step) + local(self._offset)) % local(self._every), 0)
 
-    def _copied(self, weights):
-        """Copies of weights, in variables that are written in the steps that are noted: a dict, id -> variable."""
+    def _values(self, weights, step):
+        """The weights as they are, a list of (weight, value)."""
+        if self.always or step.several:
+            return [(w, tf.identity(w.value)) for w in weights]
+        # A value that is kept makes the optimizer copy the weight: here only the steps that are noted copy it, into variables.
         with self._lock:
             for w in weights:
                 if id(w) not in self._copies:
                     copy = outside(lambda w=w: tf.Variable(tf.zeros(w.shape, w.value.dtype), trainable=False))
                     self._copies[id(w)] = w, copy
-        copies = {id(w): self._copies[id(w)][1] for w in weights}
-        once_if(self._due(), lambda: [copies[id(w)].assign(w.value) for w in weights])
-        return copies
+        pairs = [self._copies[id(w)] for w in weights]
+        once_if(self._due(), lambda: [copy.assign(w.value) for w, copy in pairs])
+        return pairs
 
     def _table(self, layout):
         with self._lock:
@@ -167,20 +171,19 @@ _OF_WHAT_IS_GIVEN = {"given_norm", "clipped_norm", "clipped_global_norm"}
 """What is known without the gradients as the rules have made them."""
 
 
-def clipped(given: Any, result: Any, optimizer: Any) -> list[Any]:
-    """What an optimizer makes of the gradients that it is given before it updates: without the loss scale, the mean over the steps
-    that it accumulates (in the step that updates), clipped.
+def as_applied(update: Any) -> list[Any]:
+    """What an optimizer makes of the gradients that it is given, before it updates: without the loss scale, added up over the steps
+    that it accumulates, in the step that updates, and clipped.
 
     Args:
-        given: list of gradients or None.
-        result: the `Backward` of the step.
-        optimizer: a Keras optimizer.
+        update: an `ObservedUpdate`.
 
     Returns:
         list of tensors, `tf.IndexedSlices` and None.
     """
-    inner, present = unwrapped(optimizer), [i for i, g in enumerate(given) if g is not None]
-    gradients = [given[i] for i in present]
+    result, optimizer = update.result, update.optimizer
+    inner, present = unwrapped(optimizer), [i for i, g in enumerate(update.given) if g is not None]
+    gradients = [update.given[i] for i in present]
     if result.scale is not None:
         gradients = [g / tf.cast(result.scale, g.dtype) for g in gradients]
     if steps := inner.gradient_accumulation_steps:
@@ -188,8 +191,8 @@ def clipped(given: Any, result: Any, optimizer: Any) -> list[Any]:
             optimizer.build(result.weights)
         sums = [inner._accumulated_gradients[inner._get_variable_index(result.weights[i])] for i in present]
         gradients = [(tf.convert_to_tensor(g) + sum_.value) / steps for g, sum_ in zip(gradients, sums, strict=True)]
-    made = dict(zip(present, inner._clip_gradients(gradients), strict=True))
-    return [made.get(i) for i in range(len(given))]
+    applied = dict(zip(present, inner._clip_gradients(gradients), strict=True))
+    return [applied.get(i) for i in range(len(update.given))]
 
 
 def _over_replicas(gradients):

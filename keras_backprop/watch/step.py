@@ -23,18 +23,20 @@ class Step:
     Args:
         wanted: dict, kind of tensor -> set of quantities (`quantities.parsed`).
         several: bool, whether this is one of several replicas.
+        at_once: bool, whether a tensor is measured where it is told of, while it is in the cache, and not when the row is made.
     """
 
-    def __init__(self, wanted: dict, several: bool) -> None:
-        self.wanted, self.several = wanted, several
+    def __init__(self, wanted: dict, several: bool, at_once: bool) -> None:
+        self.wanted, self.several, self._at_once = wanted, several, at_once
         self.graph: Any = None
         self.paths: list = []
         self.scale: Any = None
         self.iterations: Any = None
-        self.before: dict = {}
-        self.clipped: list = []
+        self.before: list = []
         self._figures: list = []
         self._columns: dict = {}
+        self._numbers: list = []
+        self._plain: dict = {}
 
     def link(self, link: Any) -> None:
         """The figures of an `ObservedLink`."""
@@ -61,24 +63,23 @@ class Step:
                     figures.append(Figure(path, DELTA, "delta_by_step", (column,)))
         self._figures = figures + self._figures  # links come in backward order
 
-    def weight(self, weight: Any, gradient: Any, given: Any, clipped: Any, before: Any) -> None:
-        """The figures of a weight, when it has been updated.
+    def gradients(self, path: str, gradient: Any, given: Any, clipped: Any) -> None:
+        """The figures of a weight's gradient.
 
         Args:
-            weight: `keras.Variable`.
-            gradient, given, clipped: ∂E/∂W, what the optimizer was given, and what it has made of that; tensors, or None.
-            before: the weight before the update, a tensor, or None.
+            path: str, the weight's.
+            gradient, given, clipped: ∂E/∂W, what the optimizer is given, and what it makes of that; tensors, or None.
         """
-        path, wanted = weight.path, self.wanted[GRADIENT]
         if gradient is not None:
             self._figures += self._statistics(path, GRADIENT, gradient, same=True)
-        stages = [("scaled_norm", gradient), ("given_norm", given), ("clipped_norm", clipped)]
-        for quantity, x in stages:
-            if quantity in wanted and x is not None:
+        for quantity, x in (("scaled_norm", gradient), ("given_norm", given), ("clipped_norm", clipped)):
+            if quantity in self.wanted[GRADIENT] and x is not None:
                 self._figures.append(Figure(path, GRADIENT, quantity, (self.column("squares", x, same=True),)))
-        if before is not None:
-            columns = [self.column("change", (weight, before), same=True), self.column("squares", before, same=True)]
-            self._figures.append(Figure(path, WEIGHT, "update_ratio", tuple(columns)))
+
+    def update(self, weight: Any, before: Any) -> None:
+        """The change of a weight, which has been updated. `before`: its value before that."""
+        columns = [self.column("change", (weight, before), same=True), self.column("squares", before, same=True)]
+        self._figures.append(Figure(weight.path, WEIGHT, "update_ratio", tuple(columns)))
 
     def together(self, quantity: str, tensors: Any) -> None:
         """The norm of several gradients together."""
@@ -102,8 +103,8 @@ class Step:
     def row(self) -> Any:
         """The figures, a tensor of shape `(layout.width,)`."""
         dtype = tf.float64 if self._is_double() else tf.float32
-        plain: dict = {}
-        numbers = [self._number(column, x, plain) for _, column, x in self._columns.values()]
+        self._plain.clear()  # of another graph, perhaps
+        numbers = self._numbers if self._at_once else [self._number(c, x) for _, c, x in self._columns.values()]
         if all(column.width == 1 for _, column, _ in self._columns.values()):
             return _stacked(numbers, dtype)
         return tf.concat([tf.reshape(tf.cast(x, dtype), [-1]) for x in numbers], 0)
@@ -112,19 +113,21 @@ class Step:
         """The number of a column, a new one if there is none of this moment of this tensor."""
         key = name, tuple(map(id, x)) if isinstance(x, tuple) else id(x)
         if key not in self._columns:  # which keeps the tensor, lest another be given its identity
-            self._columns[key] = len(self._columns), Column(name, width, same), x
+            column = Column(name, width, same)
+            self._columns[key] = len(self._columns), column, x
+            self._numbers += [self._number(column, x)] if self._at_once else []
         return self._columns[key][0]
 
-    def _number(self, column, x, plain):
+    def _number(self, column, x):
         if column.moment == "change":
             weight, before = x
             return moment("squares", _plain(weight.value - before))
         if column.moment == "saturated":
             saturated, x = x
             return moment("true", saturated(x))
-        if id(x) not in plain:
-            plain[id(x)] = _plain(x)
-        x = plain[id(x)]
+        if id(x) not in self._plain:
+            self._plain[id(x)] = _plain(x)
+        x = self._plain[id(x)]
         if column.moment == "unscaled histogram":
             return moment("histogram", x if self.scale is None else x / tf.cast(self.scale, x.dtype))
         return moment(column.moment, x)

@@ -22,7 +22,7 @@ def network(way="compiled loop", dtype=None, optimizer=None, **arguments):
         h = layers.Dense(6, "tanh", name="hidden", dtype=dtype)(inputs)
         h = layers.Dense(4, "relu", name="second", dtype=dtype)(h)
         out = layers.Dense(3, name="out", dtype="float64" if dtype == "float64" else "float32")(h)
-        model = BackpropModel(inputs, out)
+        model = BackpropModel(inputs, out, name="net")
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer or keras.optimizers.SGD(0.0), loss, **{**options, **arguments})
     return model
