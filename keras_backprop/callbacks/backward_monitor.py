@@ -151,3 +151,52 @@ class BackwardMonitor(keras.callbacks.Callback):
     def to_pandas(self) -> Any:
         """`history` as a `pandas.DataFrame`."""
         return self.history.to_pandas()
+
+    def report(self, path: Any, *, title: Any = None, epsilon: Any = None, findings: Any = None) -> Any:
+        """Write a page of what was watched: one HTML file that needs no network and no other file.
+
+        It shows the error, the flow of the gradient through links and steps, the network with a slider through the noted steps,
+        update ratios, gains, dead and saturated units, and histograms: each of them if its quantity was noted.
+
+        Args:
+            path: str or path that ends in .html.
+            title: str, the heading.
+            epsilon: float, an error ε to be drawn into the curve of the error.
+            findings: list of objects with `title`, `evidence`, `remedy`, `path` and `severity`, such as `keras_backprop.diagnose`
+                finds; None: the page has no such section.
+
+        Returns:
+            The path, as a `pathlib.Path`.
+
+        Raises:
+            ValueError: another suffix.
+        """
+        from keras_backprop.report import monitor_page, page
+
+        return page.write(monitor_page(self, title or self._title(), epsilon, findings), path)
+
+    def plot(self, path: Any, what: str = "flow") -> Any:
+        """Draw a figure of the report as a picture.
+
+        Args:
+            path: str or path that ends in .png, .svg or .pdf.
+            what: "flow" (‖∂E/∂y‖, links × steps), "error", "update_ratio", "gain", "dead" or "saturated" (each over the steps).
+
+        Returns:
+            The path, as a `pathlib.Path`.
+
+        Raises:
+            ImportError: Matplotlib is not installed.
+            ValueError: another suffix, another figure, or one of which nothing was noted.
+        """
+        from keras_backprop.report.pictures import plot
+
+        return plot(self, path, what)
+
+    def _title(self):
+        return f"Backward pass of {self.model.name}" if self.model is not None else "Backward pass"
+
+    def _repr_html_(self) -> str:
+        from keras_backprop.report.notebook import monitor_html
+
+        return monitor_html(self)

@@ -178,9 +178,9 @@ def histogram(name: str, first: Any, last: Any, edges: Any) -> str:
         f"{10 + (i - low + side) * cell:.1f},{floor - shares[0][i] / top * (floor - 22):.1f}" for i in range(low, high) for side in (0, 1)
     )
     parts.append(f'<polyline class="epochs" points="{corners}"/>')
-    for i in {low + 1, high - 1}:
+    for i, anchor in ((low + 1, "start"), (high - 1, "end")):
         edge = edges[min(max(i - 1, 0), len(edges) - 1)]
-        parts.append(f'<text class="soft" x="{10 + (i - low) * cell:.1f}" y="{height - 8}" text-anchor="middle">{number(float(edge))}</text>')
+        parts.append(f'<text class="soft" x="{10 + (i - low) * cell:.1f}" y="{height - 8}" text-anchor="{anchor}">{number(float(edge))}</text>')
     text = name if len(name) <= 48 else "…" + name[-47:]
     parts.append(f'<text x="10" y="13">{escape(text)}</text>')
     return _figure(parts, width, height, f"Magnitudes of {name}")

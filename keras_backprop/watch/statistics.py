@@ -22,6 +22,10 @@ class Statistics(BackwardObserver):
         selection: `Selection`, which links and weights.
         wanted: dict, kind of tensor -> set of quantities (`quantities.parsed`).
         always: bool, whether every step is noted; if not, `begin` says which.
+
+    Attributes:
+        edges: list of (path, path), from which link to which tensors go.
+        uses: dict, path of a weight -> (path of the link that uses it last, the formulas of its rule).
     """
 
     def __init__(self, selection: Any, wanted: dict, always: bool) -> None:
@@ -32,6 +36,8 @@ class Statistics(BackwardObserver):
         self._tracing, self._lock = threading.local(), threading.Lock()
         self._step: Any = None
         self._copies: dict = {}
+        self.edges: list = []
+        self.uses: dict = {}
 
     def begin(self, strategy: Any, every: int, first: int, rows: Any, others: Any) -> None:
         """Before training.
@@ -121,6 +127,7 @@ class Statistics(BackwardObserver):
             step.update(weight, before)
         if step.iterations is not None:
             updated = tf.cast(_iterations(update.optimizer) - step.iterations, tf.float32)
+        self.edges, self.uses = step.edges(), step.uses
         self._write(self._table(step.layout(update.result.loss, updated)), step)
 
     def _current(self):

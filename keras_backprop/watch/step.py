@@ -4,6 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_backprop.chain.sweep import weight_named
 from keras_backprop.rule import WeightRead
 from keras_backprop.watch import units
 from keras_backprop.watch.layout import Column, Figure, Layout
@@ -33,6 +34,9 @@ class Step:
         self.scale: Any = None
         self.iterations: Any = None
         self.before: list = []
+        self.uses: dict = {}
+        self._makers: dict = {}
+        self._inputs: dict = {}
         self._figures: list = []
         self._columns: dict = {}
         self._numbers: list = []
@@ -44,6 +48,7 @@ class Step:
         if isinstance(call.op, WeightRead):
             return
         self.scale = link.loss_scale
+        self._drawn(link)
         for k, y in enumerate(call.outputs):
             path = link.path if k == 0 else f"{link.path}[{k}]"
             if _is_real(y):
@@ -62,6 +67,20 @@ class Step:
                     column = self.column("by step", delta, delta.shape[0])
                     figures.append(Figure(path, DELTA, "delta_by_step", (column,)))
         self._figures = figures + self._figures  # links come in backward order
+
+    def edges(self) -> list[tuple[str, str]]:
+        """From which link to which tensors go, in the order of the forward pass."""
+        made = self._makers
+        return [(made[x], path) for path, xs in reversed(self._inputs.items()) for x in xs if x in made]
+
+    def _drawn(self, link):
+        """What a drawing needs to know: what goes where, and by which formula weights get their gradients."""
+        call = link.call
+        self._makers.update((id(y), link.path) for y in call.outputs)
+        self._inputs[link.path] = [id(x) for x in call.inputs]
+        formula = " ".join((call.rule.backward.__doc__ or "").split())
+        for name in link.weight_gradients:
+            self.uses.setdefault(weight_named(call.op, name).path, (link.path, formula))
 
     def gradients(self, path: str, gradient: Any, given: Any, clipped: Any) -> None:
         """The figures of a weight's gradient.
