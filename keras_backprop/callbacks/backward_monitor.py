@@ -105,17 +105,12 @@ class BackwardMonitor(keras.callbacks.Callback):
         steps, epochs = self.params.get("steps"), self.params.get("epochs") or 1
         self._steps = int(steps) if steps else None
         self._last_only = self.every == "epoch" and self._steps is None
-        if self._last_only:
-            every, rows = 1, 1  # nobody knows which step will be the last
-        elif self.every == "epoch":
-            every, rows = self._steps, 1
-        else:
-            every, rows = self.every, self._steps and math.ceil(self._steps / self.every) + 1
-        rows = rows and rows * (1 if self._last_only else min(epochs, EPOCHS_IN_A_CALL))
-        layers = [layer.path for layer in model._flatten_layers()]
+        every = (self._steps or 1) if self.every == "epoch" else self.every  # of unknown length any step may be the last
+        first = every - 1 if self.every == "epoch" else 0
+        rows = self._steps and (math.ceil(self._steps / every) + 1, min(epochs, EPOCHS_IN_A_CALL))
+        layers = [layer.path or layer.name for layer in model._flatten_layers()]
         self.backward_observer.begin(
-            model.distribute_strategy, every, every - 1 if self.every == "epoch" else 0, rows,
-            [*layers, *(w.path for w in model.weights)],
+            model.distribute_strategy, every, first, rows, [*layers, *(w.path for w in model.weights)],
         )  # fmt: skip
         self._end = self._start = self.backward_observer.steps
 

@@ -39,13 +39,13 @@ class Statistics(BackwardObserver):
         self.edges: list = []
         self.uses: dict = {}
 
-    def begin(self, strategy: Any, every: int, first: int, rows: Any, others: Any) -> None:
+    def begin(self, strategy: Any, every: int, first: int, rows: Any, others: list) -> None:
         """Before training.
 
         Args:
             strategy: the model's `tf.distribute.Strategy`.
             every, first: int, the steps first, first + every, … from now on are noted.
-            rows: int, how many there may be between two readings; None where that is unknown.
+            rows: how many there may be between two readings, see `Table`.
             others: list of str, paths of layers and weights that may be selected although the error does not go back through them.
         """
         self._strategy, self._capacity, self.others = strategy, rows, others

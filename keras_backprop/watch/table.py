@@ -11,7 +11,7 @@ LARGEST = 2**29
 """The most bytes that the figures of an epoch may take."""
 
 USUAL = 2**24
-"""So many bytes are taken where nobody knows how many steps there will be between two readings."""
+"""So many bytes are taken at most for several epochs, and where nobody knows how many steps there will be."""
 
 
 class Table:
@@ -19,7 +19,8 @@ class Table:
 
     Args:
         layout: `Layout` of a row.
-        rows: int, how many steps may be noted between two readings; None where that is unknown.
+        rows: (int, int), how many steps are noted in an epoch, and how many epochs there are at most between two readings; None
+            where nobody knows.
         strategy: the `tf.distribute.Strategy` in which the step runs.
 
     Raises:
@@ -87,7 +88,7 @@ class Table:
         self._read = int(parts(self._written)[0].numpy())
 
     def hold(self, rows: Any) -> None:
-        """Make room for so many rows. To be called when everything has been read."""
+        """Make room for `rows` as in the constructor. To be called when everything has been read."""
         capacity = self._capacity(rows)
         if capacity <= int(parts(self._capacity_)[0].numpy()):
             return
@@ -101,14 +102,17 @@ class Table:
 
     def _capacity(self, rows):
         size = self.layout.width * self._dtype.size
+        usual = max(USUAL // size, 16)
         if rows is None:
-            return max(USUAL // size, 16)
-        if rows * size > LARGEST:
+            return usual
+        of_epoch, epochs = rows
+        if of_epoch * size > LARGEST:
             raise ValueError(
-                f"The figures of one epoch would take {rows * size / 2**20:,.0f} MiB: {rows:,} steps of {self.layout.width:,} numbers "
-                "each. Note fewer steps (`every`), fewer `quantities` or fewer `layers`."
+                f"The figures of one epoch would take {of_epoch * size / 2**20:,.0f} MiB: {of_epoch:,} steps of "
+                f"{self.layout.width:,} numbers each. Note fewer steps (`every`), fewer `quantities` or fewer `layers`."
             )
-        return rows
+        # Epochs that share a call take a fraction of a second together.
+        return max(of_epoch, min(of_epoch * epochs, usual))
 
 
 def variable(value: Any, dtype: Any, shape: Any = None) -> Any:
