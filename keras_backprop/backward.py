@@ -7,6 +7,7 @@ is what a `tf.GradientTape` is used for. It works eagerly and inside `tf.functio
 """
 
 import functools
+import html
 from collections.abc import Callable
 from typing import Any, overload
 
@@ -14,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras, replicas
+from keras_backprop._tensorflow import EagerTensor
 from keras_backprop.chain.examples import Contributions
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
@@ -235,6 +237,17 @@ class Backward:
             tell(*link)
         return seen[::-1]
 
+    def _repr_html_(self) -> str:
+        """For notebooks: E, and the norms of the gradients; without numbers while a function is traced."""
+        rows = []
+        for weight, gradient in zip(self.weights, self.gradients, strict=True):
+            norm = "–" if gradient is None else _said(tf.norm(tf.convert_to_tensor(gradient)))
+            cells = (weight.path, str(tuple(weight.shape)), norm)
+            rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+        error = "" if self.loss is None else f"<p>$E = {_said(self.loss)}$</p>"
+        head = "<tr><th>weight</th><th>shape</th><th>‖∂E/∂w‖</th></tr>"
+        return f"{error}<table>{head}{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
     def gradient(self, weight: Any) -> Any:
         """∂E/∂W of one weight, given as a variable or by its path.
 
@@ -338,6 +351,10 @@ def _reductions(model, objective):
     return {
         getattr(entry.loss, "reduction", None) for entry in getattr(model._compile_loss, "_flat_losses", None) or ()
     }
+
+
+def _said(number):
+    return f"{float(number):.4g}" if isinstance(number, EagerTensor) else "a tensor of the graph"
 
 
 class _Collector:

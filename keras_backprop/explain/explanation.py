@@ -72,6 +72,33 @@ class Explanation:
 
         return plot(self, path)
 
+    def report(self, path: Any, *, title: Any = None, findings: Any = None) -> Any:
+        """Write a page: the drawing, every weight, the derivation with its numbers. One HTML file that needs nothing else.
+
+        Args:
+            path: str or path that ends in .html.
+            title: str, the heading.
+            findings: list of objects with `title`, `evidence`, `remedy`, `path` and `severity`, such as `keras_backprop.diagnose`
+                finds; None: the page has no such section.
+
+        Returns:
+            The path, as a `pathlib.Path`.
+
+        Raises:
+            ValueError: another suffix.
+        """
+        from keras_backprop.report import explanation_page, page
+
+        return page.write(explanation_page(self, title or f"The chain rule of {self.model}", findings), path)
+
+    def _repr_html_(self) -> str:
+        from keras_backprop.report.notebook import markdown_html
+
+        return markdown_html(self.to_markdown())
+
+    def _repr_markdown_(self) -> str:
+        return self.to_markdown()
+
     def __str__(self) -> str:
         return self.to_text()
 

@@ -1,10 +1,9 @@
 """What notebooks show of monitors, checks, explanations and backward passes: pieces of HTML with formulas in LaTeX."""
 
 import base64
+import re
 from html import escape
 from typing import Any
-
-import numpy as np
 
 from keras_backprop.report.page import number, page, table
 
@@ -37,17 +36,22 @@ def check_html(report: Any) -> str:
     return f"<p>Gradients of {escape(str(report.subject))}: {said}</p>{table(head, rows)}{culprits}"
 
 
-def backward_html(result: Any) -> str:
-    """The error and the norms of the gradients of a backward pass that ran eagerly."""
-    rows = []
-    for weight, gradient in zip(result.weights, result.gradients, strict=True):
-        norm = None if gradient is None else _norm(gradient)
-        rows.append((weight.path, str(tuple(weight.shape)), number(norm)))
-    error = "" if result.loss is None else f"<p>$E = {float(result.loss):.6g}$</p>"
-    return error + table(["weight", "shape", "‖∂E/∂w‖"], rows)
+def markdown_html(text: str) -> str:
+    """Headings, tables and formulas of an explanation's Markdown as HTML; a notebook typesets the formulas."""
+    return "".join(map(_block, text.strip().split("\n\n")))
 
 
-def _norm(gradient):
-    import tensorflow as tf
+def _block(block):
+    if block.startswith("#"):
+        marks, _, words = block.partition(" ")
+        return f"<h{len(marks) + 2}>{_inline(words)}</h{len(marks) + 2}>"
+    if not block.startswith("|"):
+        return f"<p>{_inline(block)}</p>"
+    head, _, *rows = [line.strip("|").split(" | ") for line in block.split("\n")]
+    heads = "".join(f"<th>{_inline(cell)}</th>" for cell in head)
+    body = "".join(f"<tr>{''.join(f'<td>{_inline(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><tr>{heads}</tr>{body}</table>"
 
-    return float(np.linalg.norm(np.asarray(tf.convert_to_tensor(gradient), "float64")))
+
+def _inline(text):
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text.strip(), quote=False))

@@ -26,7 +26,7 @@ def monitor():
     inputs = keras.Input((4,))
     h = layers.Dense(6, "relu", name="hidden")(inputs)
     h = layers.Add(name="add")([h, layers.Dense(6, "tanh", name="second")(h)])
-    model = BackpropModel(inputs, layers.Dense(1, name="out")(h), name="a_<script>_net".replace("<", "(").replace(">", ")"))
+    model = BackpropModel(inputs, layers.Dense(1, name="out")(h), name="net")
     model.compile("adam", "mse")
     monitor = BackwardMonitor(quantities=("all", "histogram"), every=2)
     model.fit(X, X[:, :1], batch_size=8, epochs=6, verbose=0, callbacks=[monitor])
