@@ -44,7 +44,7 @@ def mobilenet(batch_size=16):
     """MobileNetV2 at 64×64."""
     model = BackpropModel.from_keras(keras.applications.MobileNetV2((64, 64, 3), weights=None, classes=10))
     model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", jit_compile=False)
-    n = 16 * batch_size
+    n = 6 * batch_size
     return model, np.random.default_rng(0).normal(size=(n, 64, 64, 3)).astype("float32"), np.arange(n) % 10, batch_size
 
 
@@ -66,7 +66,7 @@ def compare(make, repeats, only=""):
             fit = {"batch_size": size, "shuffle": False, "verbose": 0, "callbacks": monitors}
             runs[name] = lambda model=model, x=x, y=y, fit=fit: _epoch(model, x, y, fit)
     seconds = {name: [] for name in runs}
-    for name, run in runs.items():
+    for run in runs.values():
         run()
         run()
     for turn in range(repeats):

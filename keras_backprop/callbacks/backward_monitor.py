@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_backprop.watch import sinks
 from keras_backprop.watch.history import Block, History
@@ -24,12 +25,12 @@ class BackwardMonitor(keras.callbacks.Callback):
         model.fit(x, y, callbacks=[monitor])
         monitor.history.to_pandas()
 
-    They are computed inside the step that is compiled, from the tensors that it has, and cost no pass of their own. A step's figures
-    are of the weights before its update. What the error does not go back through, the layers below the lowest weight that is
-    trained, is not seen.
+    They are computed inside the step that is compiled, from the tensors that it has, and cost no pass of their own. A step's
+    figures are of the weights before its update. What the error does not go back through, the layers below the lowest weight that
+    is trained, is not seen.
 
-    Quantities, each of activations (what comes out of a link), deltas (∂E/∂ of it; of a layer that ends in an activation ∂E/∂z) and
-    gradients (∂E/∂W, of each weight, summed over its uses); with `"delta.norm"` of one of the three only:
+    Quantities, each of activations (what comes out of a link), deltas (∂E/∂ of it; of a layer that ends in an activation ∂E/∂z)
+    and gradients (∂E/∂W, of each weight, summed over its uses); with `"delta.norm"` of one of the three only:
 
     * `"norm"` (Euclidean), `"mean"`, `"std"` (of all elements, with divisor n), `"min"`, `"max"`
     * `"zeros"`, `"nonfinite"`: the shares of elements that are 0, and that are NaN or infinite
@@ -41,16 +42,16 @@ class BackwardMonitor(keras.callbacks.Callback):
       explode.
     * `"dead"`, of relu and relu6: the share of units, along the last axis, that are 0 for all examples
     * `"saturated"`, of sigmoid, tanh and their like: the share of values where the local derivative is below 1 % of its largest
-    * `"delta_by_step"`, of recurrent layers: the norm of δ at every time step, an array of shape `(T,)`, in the order of the steps
+    * `"delta_by_step"`, of recurrent layers: the norm of δ at every time step, an array of shape `(T,)`, first step first
     * `"update_ratio"`, of weights: ‖change of W by the update‖ / ‖W before‖
     * `"scaled_norm"`, `"norm"`, `"given_norm"`, `"clipped_norm"`, of ∂E/∂W: with the loss scale in it; without; of what
       `compile(gradients=…)` has made of it; of what the optimizer has, having accumulated and clipped it
     * `"global_norm"` and `"clipped_global_norm"`: of all weights' gradients together, of `"norm"` and `"clipped_norm"`; the path
       is `"*"`
 
-    All but `"scaled_norm"` are without the loss scale of mixed precision. Of several replicas they are of the whole batch. Where an
-    optimizer accumulates gradients, or a loss scale skips an update, there is no `"update_ratio"` and no `"clipped_norm"` in the
-    steps that update nothing.
+    All but `"scaled_norm"` are without the loss scale of mixed precision. Of several replicas they are of the whole batch. In
+    steps that update nothing, because the optimizer accumulates gradients or a loss scale skips the update, there is no
+    `"update_ratio"` and no `"clipped_norm"`.
 
     Args:
         layers: pattern of paths, a layer, or a list of them: which links and weights. `"*"` is everything; `"encoder"` also means
@@ -66,8 +67,8 @@ class BackwardMonitor(keras.callbacks.Callback):
         epoch_logs: list of (epoch, logs), what `fit` said at the end of each epoch.
 
     Raises:
-        ValueError: a nonsensical argument; in training, a pattern that matches nothing; a model that trains by the tape itself; or
-            figures that would take too much memory.
+        ValueError: a nonsensical argument; in training, a pattern that matches nothing, a model that trains by the tape itself,
+            or figures that would take too much memory.
     """
 
     # What is noted stays in the step's variables until somebody reads it: many epochs may share one call.
@@ -78,7 +79,7 @@ class BackwardMonitor(keras.callbacks.Callback):
         tensorboard: Any = None, csv: Any = None, logger: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        is_count = isinstance(every, numbers.Integral) and not isinstance(every, bool) and every >= 1
+        is_count = isinstance(every, numbers.Integral) and not isinstance(every, bool) and int(every) >= 1
         if not is_count and every != "epoch":
             raise ValueError(
                 f'`every` must be a whole number of steps, 1 or more, or "epoch". Received: every={every!r}'
@@ -86,10 +87,11 @@ class BackwardMonitor(keras.callbacks.Callback):
         if logger is not None and not callable(getattr(logger, "log", None)):
             raise ValueError(f"`logger` must have a method `log(dict)`. Received: logger={logger!r}")
         self.layers, self.quantities = layers, quantities
-        self.every = "epoch" if every == "epoch" else int(every)
+        self.every = every
+        self._every = None if every == "epoch" else int(every)
         self.history = History()
         self.epoch_logs: list = []
-        self.backward_observer = Statistics(Selection(layers), parsed(quantities), always=self.every == 1)
+        self.backward_observer = Statistics(Selection(layers), parsed(quantities), always=self._every == 1)
         self._sinks: list = []
         self._sinks += [] if tensorboard is None else [sinks.TensorBoard(tensorboard)]
         self._sinks += [] if csv is None else [sinks.Csv(csv)]
@@ -104,9 +106,9 @@ class BackwardMonitor(keras.callbacks.Callback):
             )
         steps, epochs = self.params.get("steps"), self.params.get("epochs") or 1
         self._steps = int(steps) if steps else None
-        self._last_only = self.every == "epoch" and self._steps is None
-        every = (self._steps or 1) if self.every == "epoch" else self.every  # of unknown length any step may be the last
-        first = every - 1 if self.every == "epoch" else 0
+        self._last_only = self._every is None and self._steps is None
+        every = self._every or self._steps or 1  # where nobody knows how many steps there are, each may be the last
+        first = 0 if self._every else every - 1
         rows = self._steps and (math.ceil(self._steps / every) + 1, min(epochs, EPOCHS_IN_A_CALL))
         layers = [layer.path or layer.name for layer in model._flatten_layers()]
         self.backward_observer.begin(
@@ -136,8 +138,8 @@ class BackwardMonitor(keras.callbacks.Callback):
 
     def _take(self, epoch, before):
         for steps, rows in self.backward_observer.collect(before, self._last_only):
-            block = Block(epoch, steps, rows)
-            self.history.blocks.append(block)
+            block = Block(np.full(len(steps), epoch), steps, rows)
+            self.history.add(block)
             if self._sinks:
                 records = list(block)
                 for sink in self._sinks:

@@ -1,5 +1,4 @@
-"""Charts as inline SVG: curves, a heat map, ranges and bars on logarithmic axes. Colours that people tell apart; texts for those who
-cannot see them."""
+"""Charts as inline SVG: curves, a heat map, ranges and bars. Colours that people tell apart, texts for those who see none."""
 
 import math
 from html import escape
@@ -103,8 +102,8 @@ def heat_map(names: Any, steps: Any, values: Any, described: str) -> str:
         y = top + cell * r + cell / 2 + 4
         parts.append(f'<text x="{left - 6}" y="{y:.1f}" text-anchor="end">{escape(text)}</text>')
     y = top + cell * len(names) + 16
-    for at, text in ((left, int(steps[0])), (WIDTH - 10, int(steps[-1]))):
-        parts.append(f'<text class="soft" x="{at}" y="{y}" text-anchor="{"start" if at == left else "end"}">step {text}</text>')
+    for at, anchor, step in ((left, "start", steps[0]), (WIDTH - 10, "end", steps[-1])):
+        parts.append(f'<text class="soft" x="{at}" y="{y}" text-anchor="{anchor}">step {int(step)}</text>')
     for i, colour in enumerate(SCALE):
         parts.append(f'<rect x="{left + 60 + 12 * i}" y="{y + 12}" width="12" height="10" fill="{colour}"/>')
     parts.append(f'<text x="{left + 54}" y="{y + 21}" text-anchor="end">{number(10**low)}</text>')
@@ -142,7 +141,9 @@ def ranges(rows: Any, described: str, aim: Any) -> str:
         text = name if len(name) <= 40 else "…" + name[-39:]
         parts.append(f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{escape(text)}</text>')
         parts.append(f'<line class="range" x1="{across(smallest):.1f}" x2="{across(largest):.1f}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<circle class="backward" cx="{across(last):.1f}" cy="{y}" r="4"><title>{number(last)}</title></circle>')
+        parts.append(
+            f'<circle class="backward" cx="{across(last):.1f}" cy="{y}" r="4"><title>{number(last)}</title></circle>'
+        )
     return _figure(parts, WIDTH, height, described)
 
 
@@ -173,14 +174,22 @@ def histogram(name: str, first: Any, last: Any, edges: Any) -> str:
     parts = []
     for i in range(low, high):
         tall = shares[1][i] / top * (floor - 22)
-        parts.append(f'<rect class="forward" x="{10 + (i - low) * cell:.1f}" y="{floor - tall:.1f}" width="{cell - 1:.1f}" height="{tall:.1f}"/>')
+        parts.append(
+            f'<rect class="forward" x="{10 + (i - low) * cell:.1f}" y="{floor - tall:.1f}" width="{cell - 1:.1f}" '
+            f'height="{tall:.1f}"/>'
+        )
     corners = " ".join(
-        f"{10 + (i - low + side) * cell:.1f},{floor - shares[0][i] / top * (floor - 22):.1f}" for i in range(low, high) for side in (0, 1)
+        f"{10 + (i - low + side) * cell:.1f},{floor - shares[0][i] / top * (floor - 22):.1f}"
+        for i in range(low, high)
+        for side in (0, 1)
     )
     parts.append(f'<polyline class="epochs" points="{corners}"/>')
     for i, anchor in ((low + 1, "start"), (high - 1, "end")):
         edge = edges[min(max(i - 1, 0), len(edges) - 1)]
-        parts.append(f'<text class="soft" x="{10 + (i - low) * cell:.1f}" y="{height - 8}" text-anchor="{anchor}">{number(float(edge))}</text>')
+        parts.append(
+            f'<text class="soft" x="{10 + (i - low) * cell:.1f}" y="{height - 8}" text-anchor="{anchor}">'
+            f"{number(float(edge))}</text>"
+        )
     text = name if len(name) <= 48 else "…" + name[-47:]
     parts.append(f'<text x="10" y="13">{escape(text)}</text>')
     return _figure(parts, width, height, f"Magnitudes of {name}")

@@ -30,11 +30,16 @@ def explanation_page(explanation: Any, title: str, findings: Any = None) -> str:
     svg, _ = drawing(links, edges, "The network: norms of values forward and of deltas backward, link by link")
     text = explanation.to_text()
     shown = text if len(text) <= LARGEST else text[:LARGEST] + "\n…"
-    weights = [(w.path, str(w.symbol), str(w.value.shape), _norm([w.value]), _norm([w.gradient]), _norm([w.updated])) for w in explanation.weights]
+    weights = [
+        (w.path, str(w.symbol), str(w.value.shape), _norm([w.value]), _norm([w.gradient]), _norm([w.updated]))
+        for w in explanation.weights
+    ]
     sections = [
         f'<p class="soft">{escape(said)}</p>',
         findings_section(findings),
-        section("The network, forward and backward", svg, said="Numbers are Euclidean norms; bars are their logarithms."),
+        section(
+            "The network, forward and backward", svg, said="Numbers are Euclidean norms; bars are their logarithms."
+        ),
         section("Weights", table(["weight", "symbol", "shape", "‖w‖", "‖∂E/∂w‖", "‖w‖ after the update"], weights)),
         section("The derivation", _derivations(explanation), f"<pre>{escape(shown)}</pre>"),
     ]
@@ -47,13 +52,24 @@ def _derivations(explanation):
     for weight in explanation.weights:
         if weight.value.size <= 64 and weight.gradient is not None:
             rows = [
-                (str(tuple(map(int, index))), float(weight.value[index]), float(weight.gradient[index]), float(weight.updated[index]))
+                (
+                    str(tuple(map(int, index))),
+                    float(weight.value[index]),
+                    float(weight.gradient[index]),
+                    float(weight.updated[index]),
+                )
                 for index in np.ndindex(weight.value.shape)
             ]
-            parts.append(details(f"{weight.symbol}, {weight.path}", table(["entry", "w", "∂E/∂w", "w after the update"], rows)))
+            parts.append(
+                details(f"{weight.symbol}, {weight.path}", table(["entry", "w", "∂E/∂w", "w after the update"], rows))
+            )
     return "".join(parts)
 
 
 def _norm(tensors):
-    present = [np.asarray(x, "float64").ravel() for x in tensors if x is not None and np.issubdtype(np.asarray(x).dtype, np.floating)]
+    present = [
+        np.asarray(x, "float64").ravel()
+        for x in tensors
+        if x is not None and np.issubdtype(np.asarray(x).dtype, np.floating)
+    ]
     return float(np.linalg.norm(np.concatenate(present))) if present else float("nan")

@@ -31,7 +31,7 @@ def monitor_page(monitor: Any, title: str, epsilon: Any = None, findings: Any = 
     """
     history = monitor.history
     if not len(history.steps):
-        said = '<p>Nothing has been noted yet: call `fit` with the monitor among its callbacks.</p>'
+        said = "<p>Nothing has been noted yet: call `fit` with the monitor among its callbacks.</p>"
         return page(title, [said])
     body, data = _network(monitor)
     sections = [
@@ -62,8 +62,13 @@ def flow(history: Any) -> str:
             chosen = _spread(len(history.steps), COLUMNS)
             values = np.stack([history.series(path, of, "norm")[chosen] for path in paths])
             described = f"{what}, {len(paths)} rows over {len(chosen)} steps"
-            said = "Input at the top, error at the bottom. A band that darkens upwards is a gradient that vanishes on its way; what is not positive and finite has no colour."
-            return section(f"Gradient flow: {what}", charts.heat_map(paths, history.steps[chosen], values, described), said=said)
+            said = (
+                "Input at the top, error at the bottom. Where it darkens upwards the gradient vanishes on its way. What is not "
+                "positive and finite has no colour."
+            )
+            return section(
+                f"Gradient flow: {what}", charts.heat_map(paths, history.steps[chosen], values, described), said=said
+            )
     return ""
 
 
@@ -71,8 +76,8 @@ def _summary(history):
     steps, epochs = history.steps, history.epochs
     return (
         f'<p class="soft">{len(steps)} noted steps, {int(steps[0])} to {int(steps[-1])}, of the epochs {int(epochs[0])} to '
-        f"{int(epochs[-1])}; {len(history.names())} figures of each. Figures are of the weights before a step's update, without a "
-        "loss scale.</p>"
+        f"{int(epochs[-1])}; {len(history.names())} figures of each. Figures are of the weights before a step's update, without "
+        "a loss scale.</p>"
     )
 
 
@@ -84,14 +89,18 @@ def _error(monitor, epsilon):
         ends_at = np.linspace(history.steps[0], history.steps[-1], len(ends))
         last = {int(e): int(s) for e, s in zip(history.epochs, history.steps, strict=True)}
         at = np.array([last.get(epoch, x) for (epoch, _), x in zip(ends, ends_at, strict=True)], float)
-        lines.append(("epochs", "mean over each epoch, as `fit` says it", at, np.array([loss for _, loss in ends], float)))
+        lines.append(
+            ("epochs", "mean over each epoch, as `fit` says it", at, np.array([loss for _, loss in ends], float))
+        )
     return section("Error", charts.curves(lines, "step", "The error over the steps", epsilon))
 
 
 def _network(monitor):
     history, observer = monitor.history, monitor.backward_observer
     names = set(history.names())
-    links = list(dict.fromkeys(path for path, of, q in history.names() if q == "norm" and of in ("activation", "delta")))
+    links = list(
+        dict.fromkeys(path for path, of, q in history.names() if q == "norm" and of in ("activation", "delta"))
+    )
     if not links:
         return "", None
     frames, series = _spread(len(history.steps), FRAMES), []
@@ -104,10 +113,12 @@ def _network(monitor):
 
     now = []
     for path in links:
-        both = [_series(history, path, of, "norm", names) for of in ("activation", "delta")]
+        both = [_series(history, (path, of, "norm"), names) for of in ("activation", "delta")]
         series += [_encoded(x[frames]) for x in both]
         now.append((path, *(float(x[frames[-1]]) for x in both)))
-    svg, scale = drawing(now, observer.edges, "The network: norms of values forward and of deltas backward, link by link")
+    svg, scale = drawing(
+        now, observer.edges, "The network: norms of values forward and of deltas backward, link by link"
+    )
     index = {path: i for i, path in enumerate(links)}
     told = [[path, 2 * i + 1, row(path, "delta", "gain")] for path, i in index.items()]
     weights, chosen = [], []
@@ -118,10 +129,11 @@ def _network(monitor):
                 "path": path, "formula": formula or "by its rule", "way": [index[p] for p in way],
                 "gradient": row(path, "gradient", "norm"), "ratio": row(path, "weight", "update_ratio"),
             })  # fmt: skip
-            chosen.append(_derivation(history, path, way, formula, names))
+            chosen = chosen or _derivation(history, path, way, formula, names)
     data = {
         "steps": history.steps[frames].tolist(), "epochs": history.epochs[frames].tolist(),
-        "losses": [number(float(x)) for x in history.losses[frames]], "series": series, "links": told, "weights": weights, **scale,
+        "losses": [number(float(x)) for x in history.losses[frames]], "series": series, "links": told, "weights": weights,
+        **scale,
     }  # fmt: skip
     options = "".join(f'<option value="{i}">{escape(w["path"])}</option>' for i, w in enumerate(weights))
     select = f'<label for="weight">weight </label><select id="weight">{options}</select>' if weights else ""
@@ -130,11 +142,16 @@ def _network(monitor):
         f'<input type="range" id="step" min="0" max="{len(frames) - 1}" step="1" value="{len(frames) - 1}">'
         f'<output id="said" for="step"></output>{select}</div>'
     )
-    said = "Numbers are Euclidean norms; bars are their logarithms. Shown is the last noted step; where scripts run, the slider shows the others."
+    said = (
+        "Numbers are Euclidean norms, bars their logarithms. Shown is the last noted step; where scripts run, the slider shows "
+        "the others."
+    )
     derivation = ""
     if chosen:
-        items = "".join(f"<li>{escape(line)}</li>" for line in chosen[0])
-        derivation = f'<h3>From the error to a weight</h3><ol class="derivation" id="derivation" aria-live="polite">{items}</ol>'
+        items = "".join(f"<li>{escape(line)}</li>" for line in chosen)
+        derivation = (
+            f'<h3>From the error to a weight</h3><ol class="derivation" id="derivation" aria-live="polite">{items}</ol>'
+        )
     return section("The network, forward and backward", live, derivation, svg, said=said), data
 
 
@@ -160,11 +177,15 @@ def _derivation(history, path, way, formula, names):
     """What `slider.js` writes, of the last step."""
 
     def now(*name):
-        return number(float(_series(history, *name, names)[-1]))
+        return number(float(_series(history, name, names)[-1]))
 
     lines = []
     for link in way:
-        gain = f", and on the way to what is below × {now(link, 'delta', 'gain')}" if (link, "delta", "gain") in names else ""
+        gain = (
+            f", and on the way to what is below × {now(link, 'delta', 'gain')}"
+            if (link, "delta", "gain") in names
+            else ""
+        )
         lines.append(f"‖∂E/∂y‖ of {link} = {now(link, 'delta', 'norm')}{gain}")
     lines.append(f"{formula or 'by its rule'}   so   ‖∂E/∂W‖ of {path} = {now(path, 'gradient', 'norm')}")
     if (path, "weight", "update_ratio") in names:
@@ -179,22 +200,27 @@ def _ranges(history, of, quantity, aim, described):
         x = x[np.isfinite(x) & (x > 0)]
         if len(x):
             rows.append((path, float(x.min()), float(x.max()), float(x[-1])))
-    far = sorted(rows, key=lambda row: -abs(np.log10(row[3] / aim)))[:SHOWN]
-    kept = [row for row in rows if row in far]
+    far = {row[0] for row in sorted(rows, key=lambda row: -abs(np.log10(row[3] / aim)))[:SHOWN]}
+    kept = [row for row in rows if row[0] in far]
     more = table(["path", "smallest", "largest", "last"], rows)
-    shown = f"The {len(kept)} of {len(rows)} that are the farthest from the dotted line. " if len(rows) > len(kept) else ""
+    shown = (
+        f"The {len(kept)} of {len(rows)} that are the farthest from the dotted line. " if len(rows) > len(kept) else ""
+    )
     return rows, charts.ranges(kept, described, aim), details("All numbers", more), shown
 
 
 def _ratios(history):
     rows, chart, more, shown = _ranges(history, "weight", "update_ratio", 1e-3, "Update-to-weight ratios")
-    said = f"{shown}‖change by one update‖ / ‖weight‖: line from the smallest to the largest, dot the last. About 10^-3, the dotted line, is usual."
+    said = (
+        f"{shown}‖change by one update‖ / ‖weight‖: line from the smallest to the largest, dot the last. About 10^-3, the dotted "
+        "line, is usual."
+    )
     return section("Update-to-weight ratios", chart, more, said=said) if rows else ""
 
 
 def _gains(history):
     rows, chart, more, shown = _ranges(history, "delta", "gain", 1.0, "Gains of links")
-    said = f"{shown}‖∂E/∂x‖ / ‖∂E/∂y‖ of each link. Left of the dotted line a link weakens the gradient, right of it it makes it larger."
+    said = f"{shown}‖∂E/∂x‖ / ‖∂E/∂y‖ of each link: left of the dotted line the gradient gets smaller, right of it larger."
     return section("Gains", chart, more, said=said) if rows else ""
 
 
@@ -205,8 +231,15 @@ def _units(history):
             rows.append((f"{path}: {what}", float(history.series(path, "activation", quantity)[-1])))
     worst = sorted(rows, key=lambda row: -row[1])[:SHOWN]
     kept = [row for row in rows if row in worst]
-    said = "In the last noted step. Dead: units that are 0 for all examples. Saturated: values where the local derivative is below 1 % of its largest."
-    return section("Dead and saturated units", charts.bars(kept, "Shares of dead and saturated units"), said=said) if rows else ""
+    said = (
+        "In the last noted step. Dead: units that are 0 for all examples. Saturated: values where the local derivative is below "
+        "1 % of its largest."
+    )
+    return (
+        section("Dead and saturated units", charts.bars(kept, "Shares of dead and saturated units"), said=said)
+        if rows
+        else ""
+    )
 
 
 def _histograms(history):
@@ -232,8 +265,8 @@ def _table_of_links(history):
     return section("All figures", details("The first and the last noted step, as a table", table(head, rows)))
 
 
-def _series(history, path, of, quantity, names):
-    return history.series(path, of, quantity) if (path, of, quantity) in names else np.full(len(history.steps), np.nan)
+def _series(history, name, names):
+    return history.series(*name) if name in names else np.full(len(history.steps), np.nan)
 
 
 def _spread(count, most):

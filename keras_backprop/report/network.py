@@ -46,7 +46,9 @@ def drawing(links: Any, edges: Any, described: str) -> tuple[str, dict[str, Any]
         text = path if len(path) <= 44 else "…" + path[-43:]
         bar_y, text_y = y + 4, y + 13
         size = [_length(x, low, high) for x in (backward, forward)]
-        parts.append(f'<rect class="box" x="{_LEFT}" y="{y}" width="{edge_of_boxes - _LEFT}" height="{row - 6}" rx="3"/>')
+        parts.append(
+            f'<rect class="box" x="{_LEFT}" y="{y}" width="{edge_of_boxes - _LEFT}" height="{row - 6}" rx="3"/>'
+        )
         parts.append(f'<text x="{_LEFT + 8}" y="{text_y + 1}">{escape(text)}</text>')
         parts.append(
             f'<rect class="backward" x="{_LEFT - 4 - size[0]:.1f}" y="{bar_y}" width="{size[0]:.1f}" height="9" '
@@ -57,7 +59,8 @@ def drawing(links: Any, edges: Any, described: str) -> tuple[str, dict[str, Any]
         )
     height = 24 + row * len(links) + 4
     svg = (
-        f'<figure><svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" aria-label="{escape(described)}">'
+        f'<figure><svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" '
+        f'aria-label="{escape(described)}">'
         f"<title>{escape(described)}</title>{''.join(parts)}</svg></figure>"
     )
     return svg, scale

@@ -11,7 +11,8 @@ from keras_backprop.report.page import number, page, table
 def framed(document: str, height: int = 460) -> str:
     """A whole document inside a notebook's page, which it can neither reach nor be styled by."""
     encoded = base64.b64encode(document.encode()).decode()
-    return f'<iframe sandbox width="100%" height="{height}" title="report" src="data:text/html;charset=utf-8;base64,{encoded}"></iframe>'
+    source = f"data:text/html;charset=utf-8;base64,{encoded}"
+    return f'<iframe sandbox width="100%" height="{height}" title="report" src="{source}"></iframe>'
 
 
 def monitor_html(monitor: Any) -> str:
@@ -28,7 +29,8 @@ def monitor_html(monitor: Any) -> str:
 def check_html(report: Any) -> str:
     """The table of a gradient check."""
     rows = [
-        (row.path, str(row.shape), number(row.tape_relative), number(row.difference_relative), row.verdict) for row in report.rows
+        (row.path, str(row.shape), number(row.tape_relative), number(row.difference_relative), row.verdict)
+        for row in report.rows
     ]
     head = ["tensor", "shape", "relative difference from the tape", "from finite differences", "verdict"]
     culprits = "".join(f"<p>{escape(str(culprit))}</p>" for culprit in report.culprits)

@@ -21,14 +21,16 @@ def plot(monitor: Any, path: Any, what: str) -> pathlib.Path:
         raise ValueError(f"A plot is a .png, .svg or .pdf file. Received: {str(path)!r}")
     if what not in ("flow", "error", *_OF):
         raise ValueError(f"There is no figure {what!r}. There are: 'flow', 'error', {', '.join(map(repr, _OF))}")
-    paths = paths_of(history, *(("delta", "norm") if what == "flow" else (_OF.get(what), what)))
+    paths = paths_of(history, "delta", "norm") if what == "flow" else paths_of(history, _OF.get(what, ""), what)
     if not len(history.steps) or (what != "error" and not paths):
         raise ValueError(f"Nothing was noted of {what!r}. Ask the monitor for its quantity, and call `fit` with it.")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('`plot` needs Matplotlib: `pip install "keras-backprop[plot]"`.') from error
-    figure = Figure(figsize=(8, 0.22 * len(paths) + 1.4 if what == "flow" and len(paths) > 14 else 4.2), layout="constrained")
+    figure = Figure(
+        figsize=(8, 0.22 * len(paths) + 1.4 if what == "flow" and len(paths) > 14 else 4.2), layout="constrained"
+    )
     axes = figure.add_subplot()
     axes.set_xlabel("step")
     if what == "flow":
@@ -59,7 +61,9 @@ def _over_steps(axes, history, paths, what):
     for i, path in enumerate(paths):
         label = path if len(paths) <= 14 else None
         x = history.series(path, _OF[what], what)
-        axes.plot(history.steps, x, styles[i // len(colours) % len(styles)], color=colours[i % len(colours)], label=label)
+        axes.plot(
+            history.steps, x, styles[i // len(colours) % len(styles)], color=colours[i % len(colours)], label=label
+        )
     axes.set_ylabel(_LABELS[what])
     if what in ("update_ratio", "gain"):
         axes.set_yscale("log")

@@ -8,20 +8,40 @@ from typing import Any
 
 import numpy as np
 
+from keras_backprop.watch.layout import Rows
+
 
 class Block:
     """Figures of some steps, of one layout. They are made of what was measured when somebody asks for them.
 
     Args:
-        epoch: int.
-        steps: array of int, shape `(rows,)`.
+        epochs, steps: arrays of int, shape `(rows,)`.
         rows: `Rows`, what was measured.
     """
 
-    def __init__(self, epoch: int, steps: Any, rows: Any) -> None:
-        self.steps, self._rows = steps, rows
-        self.epochs = np.full(len(steps), epoch)
+    def __init__(self, epochs: Any, steps: Any, rows: Any) -> None:
+        self.epochs, self.steps, self._rows = epochs, steps, rows
         self.names = [figure[:3] for figure in rows.layout.figures]
+        self._places = {name: i for i, name in enumerate(self.names)}
+
+    def series(self, name: tuple[str, str, str]) -> Any:
+        """The values of a figure, NaN where it is not told; None where there is no such figure."""
+        if name not in self._places:
+            return None
+        i = self._places[name]
+        values = self.values[i].astype("float64")
+        values[~self.told[:, i]] = np.nan
+        return values
+
+    def follows(self, other: "Block") -> bool:
+        """Whether it has the same figures as one before it, so that the two may be joined."""
+        return self._rows.layout is other._rows.layout
+
+    @classmethod
+    def joined(cls, blocks: list["Block"]) -> "Block":
+        """Blocks of the same figures as one."""
+        epochs, steps = (np.concatenate([getattr(block, name) for block in blocks]) for name in ("epochs", "steps"))
+        return cls(epochs, steps, Rows.joined([block._rows for block in blocks]))
 
     @functools.cached_property
     def values(self) -> list[Any]:
@@ -68,7 +88,24 @@ class History(Sequence):
     """
 
     def __init__(self) -> None:
-        self.blocks: list[Block] = []
+        self._blocks: list[Block] = []
+        self._new: list[Block] = []
+
+    def add(self, block: Block) -> None:
+        """Add what has been noted since."""
+        self._new.append(block)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """What the history consists of: as few blocks as there are kinds of steps in a row."""
+        while self._new:
+            run = [self._new.pop(0)]
+            if self._blocks and run[0].follows(self._blocks[-1]):
+                run.insert(0, self._blocks.pop())
+            while self._new and self._new[0].follows(run[-1]):
+                run.append(self._new.pop(0))
+            self._blocks.append(Block.joined(run) if len(run) > 1 else run[0])
+        return self._blocks
 
     def __len__(self) -> int:
         return sum(map(len, self.blocks))
@@ -111,25 +148,17 @@ class History(Sequence):
         return list(dict.fromkeys(name for block in self.blocks for name in block.names))
 
     def series(self, path: str, of: str, quantity: str) -> Any:
-        """One figure over time: an array of shape `(rows,)` or `(rows, width)`, a row for each of `steps`, NaN where there is none.
+        """One figure over time: an array of shape `(rows,)` or `(rows, width)`, a row for each of `steps`; NaN for none.
 
         Raises:
             KeyError: there is no such figure.
         """
-        name, parts, known = (path, of, quantity), [], None
-        for block in self.blocks:
-            if name in block.names:
-                column = block.names.index(name)
-                known = block.values[column].astype("float64")
-                known[~block.told[:, column]] = np.nan
-                parts.append(known)
-            else:
-                parts.append(len(block.steps))
+        parts = [block.series((path, of, quantity)) for block in self.blocks]
+        known = next((part for part in parts if part is not None), None)
         if known is None:
-            raise KeyError(f"There is no figure {name}. There are: {self.names()[:20]}")
-        return np.concatenate(
-            [np.full((part, *known.shape[1:]), np.nan) if isinstance(part, int) else part for part in parts]
-        )
+            raise KeyError(f"There is no figure {(path, of, quantity)}. There are: {self.names()[:20]}")
+        none = [np.full((len(block.steps), *known.shape[1:]), np.nan) for block in self.blocks]
+        return np.concatenate([n if part is None else part for part, n in zip(parts, none, strict=True)])
 
     def to_pandas(self) -> Any:
         """The records as a `pandas.DataFrame`, a column for each key.
@@ -158,4 +187,3 @@ def line(record: dict[str, Any]) -> list[Any]:
     """A record as the fields of a line of a CSV file; arrays as JSON."""
     value = record["value"]
     return [*(record[key] for key in KEYS[:-1]), json.dumps(value.tolist()) if isinstance(value, np.ndarray) else value]
-

@@ -98,6 +98,11 @@ class Rows:
             return None
         return self._of(self.layout.updated)[0, :, 0] > 0
 
+    @classmethod
+    def joined(cls, parts: list["Rows"]) -> "Rows":
+        """Rows of the same layout, one after another."""
+        return cls(parts[0].layout, np.concatenate([part._rows for part in parts], 1))
+
     def _of(self, i):
         column = self.layout.columns[i]
         part = self._rows[:, :, self._first[i] : self._first[i] + column.width].astype("float64")
@@ -128,7 +133,7 @@ _LINEAR = ("norm", "mean", "std", "min", "max", "given_norm", "global_norm", "de
 _COUNTED = ("mean", "std", "zeros", "nonfinite", "saturated", "dead")
 _OF_UPDATES = ("update_ratio", "clipped_norm", "clipped_global_norm")
 
-_MADE = {
+_MADE: dict[str, Any] = {
     "norm": _norm,
     "scaled_norm": _norm,
     "given_norm": _norm,

@@ -17,7 +17,8 @@ def moment(name, x):
     """A figure of a tensor.
 
     Args:
-        name: "squares" Σx²/2 (as TensorFlow's kernel has it), "sum" Σx, "spread" Σ(x − mean)²/2, "max", "min", "zeros", "nonfinite" (counts), "count",
+        name: "squares" Σx²/2 (as TensorFlow's kernel has it), "sum" Σx, "spread" Σ(x − mean)²/2, "max", "min", "zeros",
+            "nonfinite" (counts), "count", "true" (how many of booleans), "value" (of a scalar),
             "histogram" (counts of |x| between `EDGES`), "alive" and "alive by unit" (units, along the last axis, that are not
             zero for all examples), "by step" (Σx² for each index of the first axis).
         x: tensor of floating-point numbers, of single or double precision.

@@ -46,7 +46,7 @@ class Statistics(BackwardObserver):
             strategy: the model's `tf.distribute.Strategy`.
             every, first: int, the steps first, first + every, … from now on are noted.
             rows: how many there may be between two readings, see `Table`.
-            others: list of str, paths of layers and weights that may be selected although the error does not go back through them.
+            others: list of str, paths that may be selected although the error does not go back through them.
         """
         self._strategy, self._capacity, self.others = strategy, rows, others
         self._tracing = threading.local()
@@ -179,8 +179,8 @@ _OF_WHAT_IS_GIVEN = {"given_norm", "clipped_norm", "clipped_global_norm"}
 
 
 def as_applied(update: Any) -> list[Any]:
-    """What an optimizer makes of the gradients that it is given, before it updates: without the loss scale, added up over the steps
-    that it accumulates, in the step that updates, and clipped.
+    """What an optimizer makes of the gradients that it is given, before it updates: without the loss scale, added up over the
+    steps that it accumulates, in the step that updates, and clipped.
 
     Args:
         update: an `ObservedUpdate`.

@@ -104,8 +104,12 @@ def test_ratio_gain_and_stages():
 
 def test_dead_and_saturated_units():
     first = layers.Dense(4, "relu", name="first", bias_initializer=lambda *_, **__: [-99.0, -99.0, -99.0, 1.0])
-    second = layers.Dense(3, "tanh", name="second", kernel_initializer="zeros", bias_initializer=lambda *_, **__: [9.0, 0, 0])
-    monitor = watched(sequential(first, second, layers.ReLU(negative_slope=0.1, name="leaky"), layers.Dense(1)), quantities="all")
+    second = layers.Dense(
+        3, "tanh", name="second", kernel_initializer="zeros", bias_initializer=lambda *_, **__: [9.0, 0, 0]
+    )
+    monitor = watched(
+        sequential(first, second, layers.ReLU(negative_slope=0.1, name="leaky"), layers.Dense(1)), quantities="all"
+    )
     figures = told(monitor.history, 0)
     assert figures["net/first/relu", "activation", "dead"] == 0.75
     np.testing.assert_allclose(figures["net/second/tanh", "activation", "saturated"], 1 / 3)
@@ -137,7 +141,11 @@ def test_deltas_of_every_time_step(layer):
 
 def test_accumulated_gradients_and_the_steps_that_update():
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=3, global_clipnorm=0.05)
-    monitor = watched(sequential(optimizer=optimizer), quantities=("norm", "update_ratio", "clipped_norm", "clipped_global_norm"), epochs=2)
+    monitor = watched(
+        sequential(optimizer=optimizer),
+        quantities=("norm", "update_ratio", "clipped_norm", "clipped_global_norm"),
+        epochs=2,
+    )
     steps = {r["step"] for r in monitor.history if r["quantity"] == "update_ratio"}
     assert steps == {2, 5} == {r["step"] for r in monitor.history if r["quantity"] == "clipped_norm"}
     together = [r["value"] for r in monitor.history if r["quantity"] == "clipped_global_norm"]
@@ -147,7 +155,9 @@ def test_accumulated_gradients_and_the_steps_that_update():
 
 def test_a_loss_scale_is_told_from_the_gradient():
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=1024.0)
-    with_scale = told(watched(sequential(optimizer=optimizer), quantities=("norm", "scaled_norm", "clipped_norm")).history, 0)
+    with_scale = told(
+        watched(sequential(optimizer=optimizer), quantities=("norm", "scaled_norm", "clipped_norm")).history, 0
+    )
     without = told(watched(sequential(optimizer=keras.optimizers.SGD(0.1)), quantities="norm").history, 0)
     for (path, of, quantity), value in without.items():
         np.testing.assert_allclose(with_scale[path, of, quantity], value, 1e-5)
@@ -176,7 +186,12 @@ def test_nested_and_shared_layers_and_tables():
     assert {"shared", "shared·2", "shared/tanh", "shared/tanh·2", "inner/deep"} <= paths(monitor, "delta")
     figures = told(monitor.history)
     assert figures["table/embeddings", "gradient", "zeros"] == 1 - len(np.unique(x)) / 7
-    assert paths(watched(model, "shared", "delta.norm", x=x, y=Y[:8])) == {"shared", "shared·2", "shared/tanh", "shared/tanh·2"}
+    assert paths(watched(model, "shared", "delta.norm", x=x, y=Y[:8])) == {
+        "shared",
+        "shared·2",
+        "shared/tanh",
+        "shared/tanh·2",
+    }
 
 
 def test_layers_that_are_frozen_and_later_trained():

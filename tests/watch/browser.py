@@ -75,7 +75,9 @@ class Browser:
 
     def screenshot(self, width, height):
         """A picture of the page: bytes of a PNG, in base64."""
-        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.ask(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
         return self.ask("Page.captureScreenshot", format="png")["data"]
 
     def _until(self, wanted, seconds=60):

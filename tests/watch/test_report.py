@@ -15,7 +15,11 @@ from keras_backprop.callbacks import BackwardMonitor
 from tests.watch.browser import MISSING, PROGRAM, Browser
 
 FINDING = SimpleNamespace(
-    title="<b>Dead</b> units", evidence='half of them & "more"', remedy="a smaller rate", path="net/hidden", severity="warning"
+    title="<b>Dead</b> units",
+    evidence='half of them & "more"',
+    remedy="a smaller rate",
+    path="net/hidden",
+    severity="warning",
 )
 X = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
 
@@ -114,9 +118,9 @@ def test_a_large_network_is_a_small_file(tmp_path):
 
 
 def test_numbers_are_encoded_to_a_tenth_of_a_percent():
-    from keras_backprop.report.monitor import _encoded
-
     import base64
+
+    from keras_backprop.report.monitor import _encoded
 
     x = np.array([1e-19, 3.3e-7, 1.0, 42.0, 1e12, 0.0, np.nan, np.inf])
     code = np.frombuffer(base64.b64decode(_encoded(x)), "<u2").astype(float)
