@@ -31,7 +31,9 @@ for activation in ("sigmoid", "tanh"):
     model.compile("adam", "mse")
 
     monitor = BackwardMonitor(
-        quantities=("norm", "gain", "saturated", "update_ratio", "histogram"), every=4, csv=directory / f"{activation}.csv"
+        quantities=("norm", "gain", "saturated", "update_ratio", "histogram"),
+        every=4,
+        csv=directory / f"{activation}.csv",
     )
     model.fit(x, y, batch_size=32, epochs=5, verbose=0, callbacks=[monitor])
     monitors[activation] = monitor
@@ -43,4 +45,6 @@ for activation in ("sigmoid", "tanh"):
     print("  report:", monitor.report(directory / f"{activation}.html", title=f"Ten layers of {activation}"))
 
 lost = {activation: ends[0] / ends[-1] for activation, ends in norms.items()}
-print(f"From the last hidden layer to the first ‖∂E/∂z‖ falls by {lost['sigmoid']:.1e} with sigmoid, by {lost['tanh']:.1e} with tanh.")
+print(
+    f"From the last hidden layer to the first ‖∂E/∂z‖ falls by {lost['sigmoid']:.1e} with sigmoid, by {lost['tanh']:.1e} with tanh."
+)

@@ -124,7 +124,7 @@ class BackwardMonitor(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         observer = self.backward_observer
-        if observer.steps == self._start:
+        if observer.steps == self._start and self.model.trainable_weights:
             warnings.warn(
                 "BackwardMonitor has seen no step: the model's own `train_step` does not call that of `BackpropModel`.",
                 stacklevel=2,

@@ -220,7 +220,9 @@ def _ratios(history):
 
 def _gains(history):
     rows, chart, more, shown = _ranges(history, "delta", "gain", 1.0, "Gains of links")
-    said = f"{shown}‖∂E/∂x‖ / ‖∂E/∂y‖ of each link: left of the dotted line the gradient gets smaller, right of it larger."
+    said = (
+        f"{shown}‖∂E/∂x‖ / ‖∂E/∂y‖ of each link: left of the dotted line the gradient gets smaller, right of it larger."
+    )
     return section("Gains", chart, more, said=said) if rows else ""
 
 

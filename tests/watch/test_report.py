@@ -1,6 +1,8 @@
 """The report: one file, which a browser shows without a network, a script or a complaint."""
 
+import base64
 import html.parser
+import pathlib
 import re
 from types import SimpleNamespace
 
@@ -118,8 +120,6 @@ def test_a_large_network_is_a_small_file(tmp_path):
 
 
 def test_numbers_are_encoded_to_a_tenth_of_a_percent():
-    import base64
-
     from keras_backprop.report.monitor import _encoded
 
     x = np.array([1e-19, 3.3e-7, 1.0, 42.0, 1e12, 0.0, np.nan, np.inf])
@@ -188,3 +188,15 @@ def test_in_notebooks(monitor):
     assert "hidden/kernel" in result._repr_html_() and "$E =" in result._repr_html_()
     for shown in (check, explanation, result):
         _Tags(shown._repr_html_())
+
+
+def test_the_guide_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = pathlib.Path(__file__).parents[2]
+    guide = (root / "docs/watching.md").read_text(encoding="utf-8")
+    namespace = {"run": SimpleNamespace(log=print)}
+    for block in re.findall(r"```python\n(.+?)```", guide, re.DOTALL):
+        exec(block, namespace)
+    assert (tmp_path / "report.html").exists()
+    links = [link for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", guide) if not (root / "docs" / link).exists()]
+    assert links == []
