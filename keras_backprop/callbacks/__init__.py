@@ -1,6 +1,7 @@
 """Callbacks for `fit`."""
 
+from keras_backprop.callbacks.backward_monitor import BackwardMonitor
 from keras_backprop.callbacks.gradient_check import GradientCheck
 from keras_backprop.callbacks.stop_at_error import StopAtError
 
-__all__ = ["GradientCheck", "StopAtError"]
+__all__ = ["BackwardMonitor", "GradientCheck", "StopAtError"]

@@ -201,6 +201,25 @@ class Explanation:
 
         return to_html(self)
 
+    def report(self, path: Any, *, title: Any = None, findings: Any = None) -> Any:
+        """Write a page: the drawing, every weight, the derivation with its numbers. One HTML file that needs nothing else.
+
+        Args:
+            path: str or path that ends in .html.
+            title: str, the heading.
+            findings: list of objects with `title`, `evidence`, `remedy`, `path` and `severity`, such as `keras_backprop.diagnose`
+                finds; None: the page has no such section.
+
+        Returns:
+            The path, as a `pathlib.Path`.
+
+        Raises:
+            ValueError: another suffix.
+        """
+        from keras_backprop.report import explanation_page, page
+
+        return page.write(explanation_page(self, title or f"The chain rule of {self.model}", findings), path)
+
     def __str__(self) -> str:
         return self.to_text()
 
