@@ -91,9 +91,9 @@ def heat_map(names: Any, steps: Any, values: Any, described: str) -> str:
     shade = np.where(np.isnan(values), -1, np.where(share < 0, 0, np.round(shade))).astype(int)
     width = (WIDTH - left - 10) / len(steps)
     parts = [f'<g transform="translate({left} {top}) scale({width:.5f} {cell})">']
-    for colour in range(-1, len(SCALE)):
-        runs = "".join(f"M{c} {r}h{n}v1h-{n}z" for r, c, n in _runs(shade == colour))
-        fill = ' class="none"' if colour < 0 else f' fill="{SCALE[colour]}"'
+    for level in range(-1, len(SCALE)):
+        runs = "".join(f"M{c} {r}h{n}v1h-{n}z" for r, c, n in _runs(shade == level))
+        fill = ' class="none"' if level < 0 else f' fill="{SCALE[level]}"'
         parts += [f'<path{fill} shape-rendering="crispEdges" d="{runs}"/>'] if runs else []
     parts.append("</g>")
     every = 1 if cell >= 14 else math.ceil(14 / cell)
