@@ -75,6 +75,7 @@ class Contraction(WeightGradient):
             )
         self.factors, self.batch = factors, batch
         self.explicit = any("n" in letters for letters in self.letters)
+        self.singles: Any = None  # the gradients of single examples (n, i, o), where their norms have needed them
 
     def total(self) -> Any:
         sparse = getattr(self.factors[0], "_sparse", None)
@@ -117,13 +118,16 @@ class Contraction(WeightGradient):
         if positions == 1:  # ‖x·dyᵀ‖² = ‖x‖²·‖dy‖²
             return tf.reduce_sum(tf.square(x), axis=[1, 2]) * tf.reduce_sum(tf.square(dy), axis=[1, 2])
         if positions is None or width_x is None or positions * (width_x + width_dy) > width_x * width_dy:
-            product = tf.matmul(x, dy, transpose_a=True)
-            return tf.reduce_sum(tf.square(product), axis=[1, 2])
+            self.singles = tf.matmul(x, dy, transpose_a=True)
+            return tf.reduce_sum(tf.square(self.singles), axis=[1, 2])
         # ‖Σₜ xₜ·dyₜᵀ‖² = Σₜₛ ⟨xₜ,xₛ⟩·⟨dyₜ,dyₛ⟩
         gram = tf.matmul(x, x, transpose_b=True) * tf.matmul(dy, dy, transpose_b=True)
         return tf.reduce_sum(gram, axis=[1, 2])
 
     def weighted_total(self, c: Any) -> Any:
+        if self.singles is not None:
+            summed = tf.tensordot(tf.cast(c, self.singles.dtype), self.singles, axes=1)
+            return summed if len(self.result) == 2 else tf.reshape(summed, self._result_shape())
         dy = self.factors[-1]
         n = self.letters[-1].index("n") if self.explicit and "n" in self.letters[-1] else self.batch
         if self.explicit and "n" not in self.letters[-1]:
@@ -137,8 +141,9 @@ class Contraction(WeightGradient):
         for factor, letters in zip(self.factors, self.letters, strict=True):
             axis = letters.find("n") if self.explicit else self.batch
             factors.append(factor if axis < 0 else _only(factor, kept, axis))
-        equation = f"{','.join(self.letters)}->{self.result}"
-        return _like(self, Contraction(equation, *factors, batch=self.batch))
+        product = Contraction(f"{','.join(self.letters)}->{self.result}", *factors, batch=self.batch)
+        product.singles = None if self.singles is None else _only(self.singles, kept)
+        return _like(self, product)
 
     def _merged(self, factor, letters):
         """(n, t…, i…) -> (n·t…, i…)"""

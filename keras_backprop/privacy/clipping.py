@@ -83,7 +83,8 @@ class Adaptive(Flat):
     Args:
         quantile: float, γ: this share of the examples is to stay as it is.
         learning_rate: float, η.
-        count_stddev: float, the standard deviation of the noise of the count; by default a twentieth of the expected batch size.
+        count_stddev: float, the standard deviation of the noise of the count; by default a twentieth of the expected batch size, and
+            at least two and a half times the noise multiplier.
     """
 
     def __init__(self, quantile: float = 0.5, learning_rate: float = 0.2, count_stddev: Any = None) -> None:
@@ -101,7 +102,7 @@ class Adaptive(Flat):
         Raises:
             ValueError: the count would need less noise than it may have.
         """
-        self.stddev_of_count = self.count_stddev or expected / 20
+        self.stddev_of_count = self.count_stddev or max(expected / 20, 2.5 * noise_multiplier)
         share = 1 - (noise_multiplier / (2 * self.stddev_of_count)) ** 2 if noise_multiplier else 1.0
         if share <= 0:
             raise ValueError(

@@ -4,6 +4,7 @@ By default from a seed that the operating system has drawn, which is in no file 
 step: TensorFlow's counter-based generator (Philox) then gives every step its own numbers, the same on every way on which a step can run.
 """
 
+import math
 import secrets
 import warnings
 from typing import Any
@@ -45,9 +46,15 @@ class FromSeed:
         """n uniform integers of 32 bits, a tensor of int32."""
         return tf.random.stateless_uniform([n], self._seed(step, DRAW), None, None, tf.int32)
 
-    def normal(self, shape: Any, step: Any, stream: int) -> Any:
-        """Standard normal numbers, float32."""
-        return tf.random.stateless_normal(shape, self._seed(step, stream))
+    def normal(self, shape: Any, step: Any, stream: int, stddev: Any = 1.0) -> Any:
+        """Normal numbers, float32, by the method of Box and Muller.
+
+        √(−2·ln u)·(cos 2πv, sin 2πv) in TensorFlow's vectorised functions takes a third of the time of its kernel for normal numbers.
+        """
+        n = math.prod(shape)
+        u, v = tf.unstack(tf.random.stateless_uniform([2, -(-n // 2)], self._seed(step, stream)))
+        radius, angle = stddev * tf.sqrt(-2 * tf.math.log(1 - u)), (2 * math.pi) * v
+        return tf.reshape(tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], 0)[:n], shape)
 
     def order(self, n: int, epoch: Any) -> Any:
         """A permutation of n examples."""
@@ -82,11 +89,11 @@ class FromGenerator(FromSeed):
 
         return tf.ensure_shape(tf.numpy_function(draw, [], tf.int32), [n])
 
-    def normal(self, shape: Any, step: Any, stream: int) -> Any:
+    def normal(self, shape: Any, step: Any, stream: int, stddev: Any = 1.0) -> Any:
         def draw():
             return np.asarray(self.generator.standard_normal(tuple(shape))).astype("float32")
 
-        return tf.ensure_shape(tf.numpy_function(draw, [], tf.float32), shape)
+        return stddev * tf.ensure_shape(tf.numpy_function(draw, [], tf.float32), shape)
 
 
 class SystemRandom:
