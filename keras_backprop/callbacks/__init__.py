@@ -1,6 +1,7 @@
 """Callbacks for `fit`."""
 
+from keras_backprop.callbacks.example_recorder import ExampleRecorder
 from keras_backprop.callbacks.gradient_check import GradientCheck
 from keras_backprop.callbacks.stop_at_error import StopAtError
 
-__all__ = ["GradientCheck", "StopAtError"]
+__all__ = ["ExampleRecorder", "GradientCheck", "StopAtError"]
