@@ -213,6 +213,13 @@ class Convolution(WeightGradient):
             return super().weighted_total(c)
         return self._total(self.dy * tf.reshape(tf.cast(c, self.dy.dtype), [-1] + [1] * (len(self.dy.shape) - 1)))
 
+    def inner_products(self, V: Any) -> Any:
+        if self.depthwise:
+            return super().inner_products(V)
+        # ⟨Σₚ xₚᵀ·dyₚ, V⟩ = ⟨dy, V ∗ x⟩
+        y = self.window.apply(self.x, tf.cast(V, self.dy.dtype))
+        return tf.reduce_sum(y * self.dy, axis=list(range(1, len(self.dy.shape))))
+
     def only(self, kept: Any) -> "Convolution":
         x, dy = (tf.where(tf.reshape(kept != 0, [-1] + [1] * (len(a.shape) - 1)), a, 0) for a in (self.x, self.dy))
         other = Convolution(x, dy, self.kernel_shape, self.window, self.depthwise)

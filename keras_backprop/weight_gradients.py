@@ -8,6 +8,8 @@ asks for that instead, and no second backward pass is run.
     per_example()      dWₙ for every n   (n, *shape of W)
     squared_norms()    ‖dWₙ‖² for every n, shape (n,); without building the dWₙ where mathematics allows
     weighted_total(c)  Σₙ cₙ·dWₙ         shape of W, for c of shape (n,)
+    squared_total(c)   Σₙ (cₙ·dWₙ)²      entry by entry, shape of W
+    inner_products(V)  ⟨dWₙ, V⟩          shape (n,), for V of the shape of W
     only(kept)         the same product with dWₙ = 0 where keptₙ = 0, also if there were infinities
 
 The squared norm of a sum of outer products is Goodfellow's ("Efficient Per-Example Gradient Computations", 2015) for one
@@ -48,6 +50,16 @@ class WeightGradient:
         """Σₙ cₙ·dWₙ for the weights `c` of shape `(n,)`."""
         per_example = self.per_example()
         return tf.tensordot(tf.cast(c, per_example.dtype), per_example, axes=1)
+
+    def squared_total(self, c: Any) -> Any:
+        """Σₙ (cₙ·dWₙ)², entry by entry, for the weights `c` of shape `(n,)`."""
+        per_example = self.per_example()
+        return tf.tensordot(tf.square(tf.cast(c, per_example.dtype)), tf.square(per_example), axes=1)
+
+    def inner_products(self, V: Any) -> Any:
+        """⟨dWₙ, V⟩ for a tensor V of the weight's shape: shape `(n,)`."""
+        per_example = self.per_example()
+        return tf.tensordot(per_example, tf.cast(V, per_example.dtype), axes=len(V.shape))
 
     def only(self, kept: Any) -> "WeightGradient":
         """The product without the examples for which `kept`, of shape `(n,)`, is 0, whatever their numbers are."""
@@ -135,6 +147,21 @@ class Contraction(WeightGradient):
         shape = [1] * len(dy.shape)
         shape[n] = -1
         return self._total(*self.factors[:-1], dy * tf.reshape(tf.cast(c, dy.dtype), shape))
+
+    def squared_total(self, c: Any) -> Any:
+        plain = not self.explicit and not self.batch and self.result == "".join(self.letters)
+        if not plain or any(len(f.shape) != len(k) + 1 for f, k in zip(self.factors, self.letters, strict=True)):
+            return super().squared_total(c)
+        dy = self.factors[-1]  # one position: (x·dy)² = x²·dy²
+        dy *= tf.reshape(tf.cast(c, dy.dtype), [-1] + [1] * (len(dy.shape) - 1))
+        return self._total(*map(tf.square, (*self.factors[:-1], dy)))
+
+    def inner_products(self, V: Any) -> Any:
+        if self.explicit or len(self.factors) == 1 or self.result != "".join(self.letters):
+            return super().inner_products(V)
+        x, dy = (tf.reshape(f, _join(tf.shape(f)[:2], [-1])) for f in map(self._by_example, self.factors, self.letters))
+        V = tf.reshape(tf.cast(V, dy.dtype), tf.stack([tf.shape(x)[2], tf.shape(dy)[2]]))
+        return tf.reduce_sum(tf.matmul(x, V) * dy, axis=[1, 2])  # Σₜ xₜᵀ·V·dyₜ
 
     def only(self, kept: Any) -> "Contraction":
         factors = []
@@ -265,6 +292,10 @@ class Lookup(WeightGradient):
     def weighted_total(self, c: Any) -> Any:
         shape = [-1] + [1] * (len(self.dy.shape) - 1)
         return self._total(self.dy * tf.reshape(tf.cast(c, self.dy.dtype), shape))
+
+    def inner_products(self, V: Any) -> Any:
+        rows = tf.gather(tf.cast(V, self.dy.dtype), self.indices)
+        return tf.reduce_sum(rows * self.dy, axis=list(range(1, len(self.dy.shape))))
 
     def only(self, kept: Any) -> "Lookup":
         return _like(self, Lookup(self.indices, _only(self.dy, kept), self.rows))
