@@ -20,6 +20,7 @@ from keras_backprop.privacy.randomness import FromGenerator, FromSeed
 from keras_backprop.privacy.requirements import require_private, require_private_model
 from keras_backprop.privacy.sampling import Sampler
 from keras_backprop.privacy.statement import statement
+from keras_backprop.privacy.trial import is_known, try_examples
 
 CLIPPINGS = {"flat": Flat, "per layer": PerLayer, "adaptive": Adaptive}
 
@@ -126,6 +127,7 @@ class Plan:
         self._resumed_at = keras.Variable(0, dtype="int64", trainable=False, name="resumed_at")
         self.batches_drawn = self.batches_given = False
         self.sensitivity: Any = None
+        self._tried: Any = None
         self.parts, self._optimizer = 1, None
 
     def _clipping(self, kind, norm):
@@ -223,6 +225,15 @@ class Plan:
         if optimizer is not model.optimizer:
             # A loss scale that follows the data would tell about them; that examples overflow is dealt with one by one.
             model.optimizer.dynamic_growth_steps = 2**31 - 1
+
+    def try_examples(self, model: Any, x: Any, y: Any) -> None:
+        """Try whether examples that are told apart contribute alike, whoever else is in the batch; once for each compiled model."""
+        signature = (id(model), id(model.optimizer), id(getattr(model, "_compile_loss", None)))
+        if self._tried == signature or self.examples < 3 or tf.distribute.has_strategy() or not model.trainable_weights:
+            return
+        if not is_known(model):
+            try_examples(model, *keras.tree.map_structure(lambda a: a if a is None else a[:3], (x, y)))
+        self._tried = signature
 
     @property
     def sampler(self) -> Sampler:

@@ -18,6 +18,7 @@ class DrawnExamples(Examples):
     """Examples in memory, of which a plan draws the batches.
 
     Args:
+        model: the model that is to be trained.
         plan: has `sampler`, `count`, `steps_left` and `require_budget`.
         x, y, sample_weight, class_weight, limited, positions: as `Examples` takes them.
 
@@ -25,13 +26,14 @@ class DrawnExamples(Examples):
         ValueError: they are not as many as the plan is for.
     """
 
-    def __init__(self, plan, x, y=None, sample_weight=None, class_weight=None, limited=True, positions=False):
+    def __init__(self, model, plan, x, y=None, sample_weight=None, class_weight=None, limited=True, positions=False):
         super().__init__(x, y, sample_weight, None, class_weight, limited=limited)
         self.plan, self.sampler, self.positions = plan, plan.sampler, positions
         if self.n != self.sampler.examples:
             raise ValueError(
                 f"The plan is for examples={self.sampler.examples}, of which each is to count once. Received {self.n} examples."
             )
+        plan.try_examples(model, *_keras.unpack_x_y_sample_weight(self.tensors)[:2])
         self.batch_size = self.sampler.rows
         self.steps = self.sampler.steps_per_epoch * self.sampler.parts
         sizes = [tf.TensorSpec([self.batch_size, *a.shape[1:]], a.dtype) for a in _flat(self.tensors)]
@@ -137,7 +139,7 @@ def arguments_for_keras(model, arguments):
             examples = Examples(x, y, weights, size, arguments["class_weight"], limited=False, positions=True)
         else:
             require_plans_own(plan, arguments)
-            examples = DrawnExamples(plan, x, y, weights, arguments["class_weight"], limited=False, positions=positions)
+            examples = DrawnExamples(model, plan, x, y, weights, arguments["class_weight"], limited=False, positions=positions)
     except NotInMemoryError as reason:
         what = "The plan draws the batches" if plan is not None else "The examples are told apart by their places"
         raise ValueError(f"{what}, and {reason}. Give arrays.") from None
