@@ -72,7 +72,11 @@ def steps_of(make):
     for private in (False, True):
         keras.utils.set_random_seed(0)
         inputs, outputs, n = make()
-        plan = privacy.Plan(10 * n, n, 10_000, 1.0, noise_multiplier=1.0, delta=1e-5, largest_batch_size=2 * n) if private else None
+        plan = (
+            privacy.Plan(10 * n, n, 10_000, 1.0, noise_multiplier=1.0, delta=1e-5, largest_batch_size=2 * n)
+            if private
+            else None
+        )
         model = BackpropModel(inputs, outputs)
         model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy", gradients=plan)
         x = tf.constant(rng.normal(size=(n, *inputs.shape[1:])).astype("float32"))

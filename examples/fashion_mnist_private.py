@@ -68,9 +68,13 @@ def main(arguments=None):
         gradients=plan,
     )
     start = time.perf_counter()
-    history = model.fit(x, y, epochs=options.epochs, validation_data=test, validation_batch_size=1000, verbose=2).history
+    history = model.fit(
+        x, y, epochs=options.epochs, validation_data=test, validation_batch_size=1000, verbose=2
+    ).history
     print(f"{plan}\n{model.fit_path}\n{time.perf_counter() - start:.0f} s")
-    print(f"Accuracy on the test images: {history['val_accuracy'][-1]:.2%} at ε = {plan.epsilon():.3f}, δ = {plan.delta:g}\n")
+    print(
+        f"Accuracy on the test images: {history['val_accuracy'][-1]:.2%} at ε = {plan.epsilon():.3f}, δ = {plan.delta:g}\n"
+    )
     print(plan.statement())
 
 

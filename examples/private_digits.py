@@ -1,6 +1,6 @@
 """Digits with differential privacy: a plan, an ordinary `fit`, and a paragraph that says what is guaranteed.
 
-    python examples/private_digits.py
+python examples/private_digits.py
 """
 
 import argparse

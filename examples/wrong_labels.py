@@ -40,7 +40,9 @@ def main(arguments=None):
     recorder = ExampleRecorder()
     model = network()
     model.fit(x, labels, epochs=options.epochs, batch_size=32, verbose=0, callbacks=[recorder])
-    print(f"{model.fit_path}\n\nOf the k examples that stand out most, how many have one of the 140 wrong labels (precision at k):")
+    print(
+        f"{model.fit_path}\n\nOf the k examples that stand out most, how many have one of the 140 wrong labels (precision at k):"
+    )
     scores = {
         "loss, mean": recorder.history["loss"].mean(1),
         "EL2N": recorder.el2n(),

@@ -19,7 +19,6 @@ import tensorflow as tf
 from keras_backprop import kernels
 from keras_backprop.weight_gradients import Contraction, WeightGradient
 
-
 LARGEST_IDENTITY = 100
 """What kernels of so few entries see is told fastest by a convolution with an identity, on a CPU (docs/speed.md)."""
 
@@ -209,7 +208,9 @@ class Convolution(WeightGradient):
         return tf.reduce_sum(tf.reshape(self._products().squared_norms(), [-1, self._groups()]), 1)
 
     def weighted_total(self, c: Any) -> Any:
-        if self._product is not None and self._product.singles is not None:  # they are there, and less work than x and dy
+        if (
+            self._product is not None and self._product.singles is not None
+        ):  # they are there, and less work than x and dy
             return super().weighted_total(c)
         return self._total(self.dy * tf.reshape(tf.cast(c, self.dy.dtype), [-1] + [1] * (len(self.dy.shape) - 1)))
 

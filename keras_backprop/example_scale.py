@@ -128,6 +128,4 @@ def weights_for(y_pred: Any, sample_weight: Any) -> Any:
     shapes = [y.shape.rank for y in keras.tree.flatten(y_pred)]
     if not tf.is_tensor(sample_weight) or sample_weight.shape.rank != 1 or max(shapes) <= 2:
         return sample_weight
-    return keras.tree.map_structure(
-        lambda y: tf.reshape(sample_weight, [-1] + [1] * max(0, y.shape.rank - 2)), y_pred
-    )
+    return keras.tree.map_structure(lambda y: tf.reshape(sample_weight, [-1] + [1] * max(0, y.shape.rank - 2)), y_pred)

@@ -72,7 +72,9 @@ def example_cosines(result: Any) -> Any:
             products.append(tf.cast(result.inner_products(weight, mean), tf.float32))
     if not products:
         raise ValueError("The error does not depend on any weight.")
-    length = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(tf.cast(mean, tf.float32))) for mean in means if mean is not None]))
+    length = tf.sqrt(
+        tf.add_n([tf.reduce_sum(tf.square(tf.cast(mean, tf.float32))) for mean in means if mean is not None])
+    )
     # The factor of an example is in its norm as well.
     cosines = tf.math.divide_no_nan(tf.add_n(products), tf.sqrt(tf.cast(squares, tf.float32)) * length)
     return tf.where(factor > 0, cosines, 0)

@@ -9,7 +9,8 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras, registry, scopes
-from keras_backprop.backward import Backward, backward_pass
+from keras_backprop.backward_pass import backward_pass
+from keras_backprop.backward_result import Backward
 from keras_backprop.example_scale import weights_for
 from keras_backprop.gradients.update import held, made_gradients
 from keras_backprop.observers import observers_of, recorders_of
@@ -113,7 +114,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     def make_train_function(self, force=False):
         """As Keras's; and anew if other rules hold, or other observers look on, than when it was made."""
         self._scopes = scopes.current()
-        traced_with = (registry.version(), self._scopes, self._observers, self._recorders)
+        traced_with = (registry.current(), self._scopes, self._observers, self._recorders)
         super().make_train_function(force or traced_with != self._traced_with)
         self._traced_with = traced_with
         plan = plan_of(self)

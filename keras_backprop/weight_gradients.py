@@ -21,6 +21,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_backprop import _tensorflow
+
 
 class WeightGradient:
     """The contract: a subclass knows `total` and how it depends on the examples.
@@ -90,7 +92,7 @@ class Contraction(WeightGradient):
         self.singles: Any = None  # the gradients of single examples (n, i, o), where their norms have needed them
 
     def total(self) -> Any:
-        sparse = getattr(self.factors[0], "_sparse", None)
+        sparse = _tensorflow.sparse_of(self.factors[0])
         if sparse is not None and len(sparse.shape) == 2 and self.result == "".join(self.letters):
             # (n, i) and (n, o): the rows of dW that x touches. To Keras an empty example touches the first.
             x, dy = tf.sparse.fill_empty_rows(sparse, tf.zeros((), sparse.dtype))[0], self.factors[1]

@@ -89,7 +89,9 @@ class ExampleRecorder(keras.callbacks.Callback):
         with tf.init_scope():
             for name in values:
                 if name not in self._values:
-                    self._values[name] = tf.Variable(tf.zeros([0]), shape=[None], trainable=False, name=f"recorded_{name}")
+                    self._values[name] = tf.Variable(
+                        tf.zeros([0]), shape=[None], trainable=False, name=f"recorded_{name}"
+                    )
         if drawn:  # rows that fill up a batch are of no example
             present = result.example_scale.weighted()[2] > 0
             positions = tf.boolean_mask(positions, present)

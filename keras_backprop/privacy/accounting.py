@@ -114,7 +114,9 @@ def noise_for(mechanism: Mechanism, steps: int, delta: float, target: float) -> 
     while not within(high):
         low, high = high, 2 * high
         if high > 1e4:
-            raise ValueError(f"No noise multiplier up to 10,000 keeps {steps} steps within ε = {target:g} at δ = {delta:g}.")
+            raise ValueError(
+                f"No noise multiplier up to 10,000 keeps {steps} steps within ε = {target:g} at δ = {delta:g}."
+            )
     while not low and high > 1e-3:  # far below the answer the accountant takes long
         low, high = (low, high / 2) if within(high / 2) else (high / 2, high)
     while high - low > 1e-3 * high:

@@ -63,7 +63,11 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
         divisor, shares, _ = result.example_scale.weighted()
         parts = {v.path: result.per_example(v) for v in result.weights}
         factor = float(divisor * shares[0]) / (1.0 if result.scale is None else float(result.scale))
-        return {path: keras.ops.convert_to_numpy(tf.cast(g[0], tf.float64)) * factor for path, g in parts.items() if g is not None}
+        return {
+            path: keras.ops.convert_to_numpy(tf.cast(g[0], tf.float64)) * factor
+            for path, g in parts.items()
+            if g is not None
+        }
 
     try:
         one, other, alone = contribution([0, 1], [1, 1]), contribution([0, 2], [1, 1]), contribution([0, 1], [1, 0])
@@ -73,9 +77,14 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
     for path, gradient in one.items():
         for changed, what in (
             (other, "who else is in the batch"),
-            (alone, "how many examples of the batch count: a loss must return a value for each example, to be weighted"),
+            (
+                alone,
+                "how many examples of the batch count: a loss must return a value for each example, to be weighted",
+            ),
         ):
-            if not np.allclose(gradient, changed[path], rtol=1e-2, atol=1e-3 * np.abs(gradient).max() + 1e-7, equal_nan=True):
+            if not np.allclose(
+                gradient, changed[path], rtol=1e-2, atol=1e-3 * np.abs(gradient).max() + 1e-7, equal_nan=True
+            ):
                 raise ValueError(
                     f"What an example contributes to the gradient of '{path}' depends on {what}. Something above that weight, a layer, an "
                     "operation or the loss, mixes the examples along the first axis; then clipping bounds nothing. Let every example keep a "

@@ -139,7 +139,9 @@ def arguments_for_keras(model, arguments):
             examples = Examples(x, y, weights, size, arguments["class_weight"], limited=False, positions=True)
         else:
             require_plans_own(plan, arguments)
-            examples = DrawnExamples(model, plan, x, y, weights, arguments["class_weight"], limited=False, positions=positions)
+            examples = DrawnExamples(
+                model, plan, x, y, weights, arguments["class_weight"], limited=False, positions=positions
+            )
     except NotInMemoryError as reason:
         what = "The plan draws the batches" if plan is not None else "The examples are told apart by their places"
         raise ValueError(f"{what}, and {reason}. Give arrays.") from None

@@ -69,7 +69,9 @@ class Run:
                 positions = bool(self.model._recorders)
                 train = Examples(x, y, sample_weight, batch_size, class_weight, positions=positions)
             else:
-                train = DrawnExamples(self.model, plan, x, y, sample_weight, class_weight, positions=bool(self.model._recorders))
+                train = DrawnExamples(
+                    self.model, plan, x, y, sample_weight, class_weight, positions=bool(self.model._recorders)
+                )
             if validation_data is not None:
                 x, y, sample_weight = _keras.unpack_x_y_sample_weight(validation_data)
                 validation = Examples(x, y, sample_weight, validation_batch_size or batch_size, beside=train)

@@ -67,10 +67,18 @@ def test_in_a_traced_step_and_of_some_weights():
     @tf.function
     def traced():
         result = backward(model, x, y)
-        return gradient_noise_scale(result, [kernel])[0], gradient_variance(result, kernel.path), example_cosines(result)
+        return (
+            gradient_noise_scale(result, [kernel])[0],
+            gradient_variance(result, kernel.path),
+            example_cosines(result),
+        )
 
     result = backward(model, x, y)
-    for one, other in zip(traced(), (result.noise_scale([kernel]), result.gradient_variance(kernel), result.example_cosines()), strict=True):
+    for one, other in zip(
+        traced(),
+        (result.noise_scale([kernel]), result.gradient_variance(kernel), result.example_cosines()),
+        strict=True,
+    ):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
     with pytest.raises(KeyError, match="no weight 'nothing'"):
         result.gradient_variance("nothing")

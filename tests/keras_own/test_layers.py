@@ -15,6 +15,14 @@ EXCEPTIONS = {
         "rows that are constant but for rounding: the gradient of γ is what rounding leaves, on the tape as well"
     ),
     ("SimpleRNNTest.test_output_shape", "Bidirectional"): "saturated gates: all gradients are below 1e-15",
+    **dict.fromkeys(
+        [("RandAugmentTest.test_layer", "AugMix"), ("RandAugmentTest.test_random_augment_randomness", "AugMix")],
+        "Python's `random` chooses the operations, anew in every call of the check",
+    ),
+    (
+        "LayerTest.test_stateless_call",
+        "TestLayer",
+    ): "the call gives a trainable weight another value, which the check's tape follows",
 }
 """(test, layer): why neither right nor refused."""
 
@@ -47,9 +55,7 @@ def test_a_part_of_them():
     assert len(outcomes) >= 3 and {outcome.kind for outcome in outcomes} == {"ok"}
 
 
-def test_a_wrong_rule_would_be_noticed(monkeypatch):
-    rules = dict(registry._rules)
-    monkeypatch.setattr(registry, "_rules", rules)
+def test_a_wrong_rule_would_be_noticed(registry_restored):
     registry.backward_rule(keras.layers.LeakyReLU)(lambda call, dy: Gradients(dy))
     outcomes = layers.collect("keras.src.layers.activations.leaky_relu_test")
     assert "wrong" in {outcome.kind for outcome in outcomes}

@@ -49,7 +49,9 @@ def clipped_sum(gradients, norm, weights=None):
     """Σ clip(wᵢ·gᵢ) over the examples, of lists of arrays."""
     total = 0
     for i, gradient in enumerate(gradients):
-        flat = np.concatenate([np.ravel(g) for g in gradient]).astype("float64") * (1 if weights is None else weights[i])
+        flat = np.concatenate([np.ravel(g) for g in gradient]).astype("float64") * (
+            1 if weights is None else weights[i]
+        )
         total = total + flat * min(1, norm / max(np.linalg.norm(flat), 1e-300))
     return total
 

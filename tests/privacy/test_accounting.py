@@ -13,7 +13,13 @@ from tests.privacy.problem import a_plan
 
 def plan_for(examples, size, noise, delta, **options):
     return a_plan(
-        examples=examples, expected_batch_size=size, epochs=20, noise_multiplier=noise, delta=delta, seed=None, **options
+        examples=examples,
+        expected_batch_size=size,
+        epochs=20,
+        noise_multiplier=noise,
+        delta=delta,
+        seed=None,
+        **options,
     )
 
 

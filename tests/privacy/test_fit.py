@@ -15,7 +15,11 @@ from keras import layers
 from keras_backprop import BackpropModel, privacy
 from tests.privacy.problem import X, Y, a_model, a_plan
 
-WAYS = {"Keras's loop": {"epochs_per_execution": None}, "eager": {"run_eagerly": True}, "executions": {"steps_per_execution": 2}}
+WAYS = {
+    "Keras's loop": {"epochs_per_execution": None},
+    "eager": {"run_eagerly": True},
+    "executions": {"steps_per_execution": 2},
+}
 
 
 def momentum():
@@ -88,7 +92,11 @@ def test_the_steps_are_saved_with_the_model_and_the_secret_is_not(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     again = loaded.compiled_gradients
-    assert again.steps == 10 and again.epsilon() == plan.epsilon() and again.clipping_norm == pytest.approx(plan.clipping_norm)
+    assert (
+        again.steps == 10
+        and again.epsilon() == plan.epsilon()
+        and again.clipping_norm == pytest.approx(plan.clipping_norm)
+    )
     assert (again._randomness.key.value.numpy() != plan._randomness.key.value.numpy()).all()
     loaded.fit(X, Y, verbose=0)
     with pytest.raises(privacy.BudgetExceededError):
@@ -116,7 +124,9 @@ def test_backup_and_restore_resumes_with_steps_and_random_state(tmp_path, sampli
         return keras.callbacks.BackupAndRestore(tmp_path, save_freq=save_freq)
 
     with pytest.raises(KeyboardInterrupt):
-        a_model(a_plan(sampling=sampling), momentum()).fit(X, Y, epochs=3, verbose=0, callbacks=[backup(), Interrupt(done)])
+        a_model(a_plan(sampling=sampling), momentum()).fit(
+            X, Y, epochs=3, verbose=0, callbacks=[backup(), Interrupt(done)]
+        )
     plan = a_plan(sampling=sampling, seed=99)  # another process knows nothing of the first one's seed
     resumed = a_model(plan, momentum())
     resumed.fit(X, Y, epochs=3, verbose=0, callbacks=[backup()])
@@ -164,8 +174,16 @@ def test_batches_that_the_caller_chose_are_told_of():
 def test_several_inputs_and_outputs():
     a, b = keras.Input((5,), name="a"), keras.Input((5,), name="b")
     h = layers.Dense(4, "tanh")(layers.concatenate([a, b]))
-    model = BackpropModel({"a": a, "b": b}, {"class": layers.Dense(3, "softmax", name="class")(h), "value": layers.Dense(1, name="value")(h)})
-    model.compile("sgd", {"class": "sparse_categorical_crossentropy", "value": "mse"}, gradients=a_plan(), metrics={"class": "accuracy"})
+    model = BackpropModel(
+        {"a": a, "b": b},
+        {"class": layers.Dense(3, "softmax", name="class")(h), "value": layers.Dense(1, name="value")(h)},
+    )
+    model.compile(
+        "sgd",
+        {"class": "sparse_categorical_crossentropy", "value": "mse"},
+        gradients=a_plan(),
+        metrics={"class": "accuracy"},
+    )
     history = model.fit({"a": X, "b": X}, {"class": Y, "value": X[:, :1]}, epochs=2, verbose=0).history
     assert model.fit_path.compiled and np.isfinite(history["loss"]).all() and history["class_accuracy"][0] <= 1
 
@@ -195,7 +213,11 @@ print("RESULT" + json.dumps(results))
 def test_noise_once_on_two_devices():
     root = str(pathlib.Path(__file__).parents[2])
     run = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}, check=False
+        [sys.executable, "-c", TWO_DEVICES],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+        check=False,
     )
     lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT")]
     assert lines, run.stderr[-3000:]

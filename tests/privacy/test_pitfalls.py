@@ -12,7 +12,9 @@ from tests.privacy.problem import X, Y, a_model, a_plan, clipped_sum, flat, own_
 
 def released(plan, model, x=X[:8], y=Y[:8], sample_weight=None):
     """What a plan gives the optimizer, times the expected size, as one vector."""
-    result = model.backward_pass(tf.constant(x), tf.constant(y), None if sample_weight is None else tf.constant(sample_weight))
+    result = model.backward_pass(
+        tf.constant(x), tf.constant(y), None if sample_weight is None else tf.constant(sample_weight)
+    )
     return flat(plan(result)) * plan.expected_batch_size
 
 
@@ -82,7 +84,13 @@ def test_an_example_whose_gradient_is_not_finite_counts_0(bad, kind, clipping):
 
 def test_batch_statistics_are_refused_with_the_layers_and_what_to_use():
     model = BackpropSequential(
-        [keras.Input((5,)), layers.Dense(4), layers.BatchNormalization(name="first"), layers.BatchNormalization(name="second"), layers.Dense(1)]
+        [
+            keras.Input((5,)),
+            layers.Dense(4),
+            layers.BatchNormalization(name="first"),
+            layers.BatchNormalization(name="second"),
+            layers.Dense(1),
+        ]
     )
     model.compile("sgd", "mse", gradients=a_plan())
     before = model.get_weights()
@@ -104,7 +112,9 @@ class Adds(layers.Layer):
         return x
 
 
-@pytest.mark.parametrize("layer", [lambda: layers.Dense(4, activity_regularizer="l2", name="guilty"), lambda: Adds(name="guilty")])
+@pytest.mark.parametrize(
+    "layer", [lambda: layers.Dense(4, activity_regularizer="l2", name="guilty"), lambda: Adds(name="guilty")]
+)
 def test_losses_that_depend_on_examples_are_refused(layer):
     model = BackpropSequential([keras.Input((5,)), layers.Dense(5), layer(), layers.Dense(1)])
     model.compile("sgd", "mse", gradients=a_plan())
@@ -157,7 +167,10 @@ def test_masked_sequences_count_by_their_own_length():
     x = np.array([[1, 2, 3, 4], [5, 0, 0, 0], [2, 2, 0, 0], [3, 1, 4, 0]])
     y = np.array([[0, 1, 2, 0], [1, 0, 0, 0], [2, 1, 0, 0], [0, 2, 1, 0]])
     for weights in (None, np.array([1, 2, 0, 0.5], "float32")):
-        singles = [released(quiet(), model, x[i : i + 1], y[i : i + 1], None if weights is None else weights[i : i + 1]) for i in range(4)]
+        singles = [
+            released(quiet(), model, x[i : i + 1], y[i : i + 1], None if weights is None else weights[i : i + 1])
+            for i in range(4)
+        ]
         np.testing.assert_allclose(released(quiet(), model, x, y, weights), np.sum(singles, 0), atol=1e-5)
 
 
@@ -167,7 +180,11 @@ def test_mixed_precision_clips_the_unscaled_gradients_and_leaves_the_scale_alone
         hidden = layers.Dense(6, "tanh", dtype=policy)
         model = BackpropSequential([keras.Input((5,)), hidden, layers.Dense(3, "softmax", dtype="float32")])
         optimizer = keras.optimizers.SGD(0.1)
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1024.0, dynamic_growth_steps=2) if plan else optimizer
+        optimizer = (
+            keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1024.0, dynamic_growth_steps=2)
+            if plan
+            else optimizer
+        )
         model.compile(optimizer, "sparse_categorical_crossentropy", gradients=plan)
         return model
 
@@ -226,7 +243,10 @@ def test_the_generator_can_be_given(generator):
 
 
 def test_the_systems_random_numbers():
-    normal, bits = privacy.SystemRandom().standard_normal((20_000, 2)), privacy.SystemRandom().integers(-(2**31), 2**31, 50_000)
+    normal, bits = (
+        privacy.SystemRandom().standard_normal((20_000, 2)),
+        privacy.SystemRandom().integers(-(2**31), 2**31, 50_000),
+    )
     assert abs(normal.mean()) < 0.03 and normal.std() == pytest.approx(1, abs=0.03) and abs((normal**3).mean()) < 0.15
     assert bits.min() < -2.1e9 and bits.max() > 2.1e9 and abs((bits > 0).mean() - 0.5) < 0.02
     with pytest.raises(ValueError, match="must divide"):

@@ -47,7 +47,15 @@ def test_an_example_changes_the_sum_by_its_clipped_gradient_at_most(name):
             assert min(changes) == pytest.approx(C, rel=1e-6)  # they are clipped: no less is spent than there is
 
 
-@pytest.mark.parametrize("options", [{"clipping": "adaptive"}, {"clipping_norm": {"*hidden": 0.1, "*": 0.2}, "clipping": "per layer"}, {"sampling": "shuffled"}, {"neighbours": "replace one"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"clipping": "adaptive"},
+        {"clipping_norm": {"*hidden": 0.1, "*": 0.2}, "clipping": "per layer"},
+        {"sampling": "shuffled"},
+        {"neighbours": "replace one"},
+    ],
+)
 def test_with_every_option(options):
     model = a_model()
     plan = a_plan(**{"clipping_norm": C, **options})
@@ -64,7 +72,9 @@ def test_per_layer_norms_must_be_of_every_layer():
 
 @pytest.mark.parametrize("quantile", [0.2, 0.8])
 def test_the_adaptive_norm_approaches_the_quantile(quantile):
-    plan = a_plan(clipping=privacy.Adaptive(quantile, count_stddev=0.6), clipping_norm=20.0, noise_multiplier=0.01, epochs=60)
+    plan = a_plan(
+        clipping=privacy.Adaptive(quantile, count_stddev=0.6), clipping_norm=20.0, noise_multiplier=0.01, epochs=60
+    )
     model = a_model(plan, keras.optimizers.SGD(0.0))
     model.fit(X, Y, epochs=60, verbose=0)
     result = model.backward_pass(tf.constant(X), tf.constant(Y), tf.ones(40))
@@ -140,7 +150,9 @@ def root(y, p):
     [(MinusTheMean, "mse"), (PlainScale, root), (PlainScale, keras.losses.Dice(axis=None)), (PlainScale, lambda y, p: keras.ops.mean((y - p) ** 2))],
 )  # fmt: skip
 def test_what_mixes_the_examples_is_found_out_before_anything_is_trained(layer, loss):
-    model = BackpropSequential([keras.Input((5,)), layers.Dense(4), layer(), layers.Dropout(0.5), layers.Dense(2, "sigmoid")])
+    model = BackpropSequential(
+        [keras.Input((5,)), layers.Dense(4), layer(), layers.Dropout(0.5), layers.Dense(2, "sigmoid")]
+    )
     plan = a_plan()
     model.compile("sgd", loss, gradients=plan)
     before = [keras.ops.convert_to_numpy(v) for v in model.variables]

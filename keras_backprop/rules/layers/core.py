@@ -9,6 +9,7 @@ from keras import layers
 
 from keras_backprop.registry import backward_rule
 from keras_backprop.rule import Gradients
+from keras_backprop.shapes import reshape_like
 from keras_backprop.weight_gradients import Contraction
 
 
@@ -17,7 +18,7 @@ def is_plain(layer):
     return not layer.lora_enabled and layer.quantization_mode is None
 
 
-@backward_rule(layers.Dense, activation=True, applies=is_plain)
+@backward_rule(layers.Dense, activation=True, applies=is_plain, rowwise=True)
 def dense(call, dy):
     """y = x·W + b        dx = dy·Wᵀ        dW = xᵀ·dy        db = Σ dy"""
     x, W = call.input, call.op.kernel
@@ -34,19 +35,16 @@ def times_transposed(dy, W):
     if len(dy.shape) == 2:
         return tf.matmul(dy, W, transpose_b=True)
     rows = tf.matmul(tf.reshape(dy, [-1, W.shape[1]]), W, transpose_b=True)
-    sizes = dy.shape[:-1].as_list()
-    if sizes.count(None) <= 1:
-        return tf.reshape(rows, [-1 if size is None else size for size in sizes] + [W.shape[0]])
-    return tf.reshape(rows, tf.concat([tf.shape(dy)[:-1], [W.shape[0]]], 0))
+    return reshape_like(rows, dy, range(len(dy.shape) - 1), [W.shape[0]])
 
 
-@backward_rule(layers.InputLayer, layers.Identity)
+@backward_rule(layers.InputLayer, layers.Identity, rowwise=True, joins=True)
 def identity(call, dy):
     """y = x        dx = dy, of each of the tensors that pass"""
     return Gradients(*(dy if isinstance(dy, tuple) else (dy,)))
 
 
-@backward_rule(layers.Masking)
+@backward_rule(layers.Masking, joins=True)
 def masking(call, dy):
     """y = x at the positions where x is anything but the mask value, else 0        dx = dy there, else 0"""
     x = call.input

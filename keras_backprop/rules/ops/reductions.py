@@ -1,9 +1,11 @@
 """Operations that sum up, average or select along axes: y = R(x)."""
 
+import functools
+
 import tensorflow as tf
 
 from keras_backprop._keras import ops
-from keras_backprop.registry import backward_rule, linear, not_differentiable
+from keras_backprop.registry import backward_rule, not_differentiable, pullback
 from keras_backprop.rule import Gradients
 
 
@@ -25,13 +27,7 @@ def expanded(call, *values):
     elif len(axes) == 1:
         results = [tf.expand_dims(v, axes[0]) for v in values]
     else:
-        x, sizes = call.input, call.input.shape.as_list()
-        sizes = [1 if i in axes else size for i, size in enumerate(sizes)]
-        if sizes.count(None) <= 1:
-            shape = [-1 if size is None else size for size in sizes]
-        else:
-            shape = [tf.shape(x)[i] if size is None else size for i, size in enumerate(sizes)]
-        results = [tf.reshape(v, shape) for v in values]
+        results = [functools.reduce(tf.expand_dims, sorted(axes), v) for v in values]
     return results[0] if len(values) == 1 else results
 
 
@@ -52,8 +48,8 @@ def count(call):
 
 
 # y = Σ x, or the sum of what is no NaN
-linear(ops.Sum, spread)
-linear(ops.Mean, lambda call, dy: spread(call, dy / count(call)))
+pullback(ops.Sum, spread)
+pullback(ops.Mean, lambda call, dy: spread(call, dy / count(call)))
 not_differentiable(
     ops.All, ops.Any, ops.Argmax, ops.Argmin, ops.Nanargmax, ops.Nanargmin, ops.CountNonzero, ops.Histogram, ops.Size,
     ops.Ndim,
