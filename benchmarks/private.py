@@ -1,4 +1,5 @@
-"""What private training costs: a step with per-example clipping and noise against the plain step, and other libraries where installed.
+"""What private training costs: a step with per-example clipping and noise against the plain step, and other libraries where
+installed.
 
     python -m benchmarks.private [--rounds 30]
 

@@ -1,4 +1,5 @@
-"""Fashion-MNIST with differential privacy: the small tanh network that is published with 86.0 % at ε = 2.7 (Papernot et al., 2021).
+"""Fashion-MNIST with differential privacy: the small tanh network that is published with 86.0 % at ε = 2.7 (Papernot et al.,
+2021).
 
 The data are Debian's package: apt-get install dataset-fashion-mnist
 

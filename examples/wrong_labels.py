@@ -1,7 +1,7 @@
 """Wrong labels in digits, found by what training tells of every example; and the easy half left out.
 
-A tenth of the labels is replaced by wrong ones. `ExampleRecorder` records every example in every epoch of one ordinary `fit`; ordered by
-any of its scores, the wrong ones come first.
+A tenth of the labels is replaced by wrong ones. `ExampleRecorder` records every example in every epoch of one ordinary `fit`;
+ordered by any of its scores, the wrong ones come first.
 
     python examples/wrong_labels.py
 """

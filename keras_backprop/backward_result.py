@@ -191,7 +191,9 @@ class Backward:
         return example_statistics.gradient_noise_scale(self, weights)[0]
 
     def example_cosines(self) -> Any:
-        """The cosine of each example's own gradient to their mean, shape `(n,)`: see `keras_backprop.gradients.example_cosines`."""
+        """The cosine of each example's own gradient to their mean, shape `(n,)`: see
+        `keras_backprop.gradients.example_cosines`.
+        """
         return example_statistics.example_cosines(self)
 
     @property
@@ -202,7 +204,9 @@ class Backward:
 
     @property
     def losses_of_examples(self) -> list[str]:
-        """The paths of layers that have added something to the loss that depends on the examples: activity regularisers, for one."""
+        """The paths of layers that have added something to the loss that depends on the examples: activity regularisers, for
+        one.
+        """
         return list(dict.fromkeys(path for path, loss in self.added_losses if self._examples.depends(loss)))
 
     def _added(self, index, gradients):

@@ -33,7 +33,8 @@ def gradient_variance(result: Any, weight: Any) -> Any:
 
 
 def gradient_noise_scale(result: Any, weights: Any = None) -> Any:
-    """B = tr Σ/‖G‖²: the batch size at which noise and mean are alike ("simple" noise scale; McCandlish et al., 2018, section 2.2).
+    """B = tr Σ/‖G‖²: the batch size at which noise and mean are alike ("simple" noise scale; McCandlish et al., 2018, section
+    2.2).
 
     tr Σ = (Σₙ ‖gₙ‖² − n·‖ḡ‖²)/(n − 1) and ‖G‖² = ‖ḡ‖² − tr Σ/n are estimated without bias from this batch. Estimates of
     one batch vary much: average both over steps, or the ratio over many.

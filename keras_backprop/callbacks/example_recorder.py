@@ -20,8 +20,8 @@ class ExampleRecorder(keras.callbacks.Callback):
     Args:
         every: int ≥ 1, record each so-many-th epoch, the first included.
         quantities: which of "loss" (the example's own, sample weights left out), "gradient_norm" (of its own error, over all
-            weights), "error" (‖p − y‖ of probabilities, or of predictions), "correct" and "margin" (the log-odds of the given class
-            over the best other; classes only). By default all that the model has; a warning names what it has not.
+            weights), "error" (‖p − y‖ of probabilities, or of predictions), "correct" and "margin" (the log-odds of the given
+            class over the best other; classes only). By default all that the model has; a warning names what it has not.
 
     Attributes:
         history: dict, quantity -> float32 array of shape (examples, records), NaN where an example was in no batch. In the order
@@ -227,13 +227,16 @@ def _probabilities(model, result, y):
 
 
 def _only_loss(model):
-    entries = getattr(getattr(model, "_compile_loss", None), "_flat_losses", None) or ()
+    entries: Any = getattr(getattr(model, "_compile_loss", None), "_flat_losses", None) or ()
     if len(entries) != 1:
         raise ValueError("the model has no compiled loss, or several")
     loss = entries[0].loss
     function = getattr(loss, "fn", None)
-    names = {"sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy, "binary_crossentropy": keras.losses.BinaryCrossentropy,
-             "categorical_crossentropy": keras.losses.CategoricalCrossentropy}  # fmt: skip
+    names = {
+        "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
+        "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
+        "binary_crossentropy": keras.losses.BinaryCrossentropy,
+    }
     kind = names.get(getattr(function, "__name__", ""))
     return kind() if kind is not None and not isinstance(loss, kind) else loss
 

@@ -1,8 +1,8 @@
 """How much a number of steps gives away: (ε, δ) by the library dp-accounting, which is loaded when it is first asked.
 
 A mechanism is (ε, δ)-differentially private if for all data sets D, D′ that are neighbours and all sets S of results
-P(M(D) ∈ S) ≤ e^ε·P(M(D′) ∈ S) + δ (Dwork et al., "Calibrating Noise to Sensitivity", 2006). A step here is the sum of the gradients of some
-examples, each clipped to the norm C, with Gaussian noise of standard deviation σ·C; σ is the noise multiplier.
+P(M(D) ∈ S) ≤ e^ε·P(M(D′) ∈ S) + δ (Dwork et al., "Calibrating Noise to Sensitivity", 2006). A step here is the sum of the
+gradients of some examples, each clipped to the norm C, with Gaussian noise of standard deviation σ·C; σ is the noise multiplier.
 """
 
 import functools
@@ -49,8 +49,8 @@ def epsilon(mechanism: Mechanism, steps: int, delta: float, accountant: str = "p
         mechanism: a `Mechanism`.
         steps: int, 0 or more.
         delta: float between 0 and 1.
-        accountant: "pld", by privacy loss distributions (Koskela et al., 2020; Doroshenko et al., 2022), which is tight; or "rdp",
-            by Rényi divergences (Mironov, 2017), for comparison: looser, and of batches that are not truncated.
+        accountant: "pld", by privacy loss distributions (Koskela et al., 2020; Doroshenko et al., 2022), which is tight; or
+            "rdp", by Rényi divergences (Mironov, 2017), for comparison: looser, and of batches that are not truncated.
 
     Raises:
         ImportError: dp-accounting is not installed.

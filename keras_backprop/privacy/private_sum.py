@@ -11,9 +11,10 @@ from keras_backprop.privacy.randomness import COUNT, FIRST_WEIGHT
 def private_gradients(plan: Any, result: Any) -> list[Any]:
     """(Σᵢ clip(wᵢ·gᵢ) + σ·C·z)/B, and the gradients of penalties, which are no example's.
 
-    gᵢ is the gradient of the example's own error and wᵢ its sample weight: what depends on the other examples of the batch, its size or
-    the sum of its weights, is taken out before the norm is. An example whose gradient is not finite counts 0. In parts
-    of a batch each is returned times their number, for the optimizer takes the mean over them, and the noise is in the last.
+    gᵢ is the gradient of the example's own error and wᵢ its sample weight: what depends on the other examples of the batch,
+    its size or the sum of its weights, is taken out before the norm is. An example whose gradient is not finite counts 0. In
+    parts of a batch each is returned times their number, for the optimizer takes the mean over them, and the noise is in the
+    last.
 
     Args:
         plan: a `Plan`.
@@ -39,7 +40,8 @@ def private_gradients(plan: Any, result: Any) -> list[Any]:
         for i in indices:
             factors[i] = factor
     whole *= present
-    # D, the parts and B are in the factors, which stay near 1: sums in half precision do not overflow, and the loss scale stays in.
+    # D, the parts and B are in the factors, which stay near 1: sums in half precision do not overflow, and the loss scale
+    # stays in.
     counts = divisor * shares * whole * (plan.parts / plan.expected_batch_size)
     sums = result.weighted([f if f is None else f * counts for f in factors], penalties=False, left_out=whole)
     noise = _Noise(plan)
@@ -84,7 +86,9 @@ class _Noise:
             self.share *= tf.cast(tf.equal(context.replica_id_in_sync_group, 0), tf.float64)
 
     def of(self, shape, stream, stddev=None):
-        """Noise for a gradient, which is added up; or, without a standard deviation, one number that is the same on all replicas."""
+        """Noise for a gradient, which is added up; or, without a standard deviation, one number that is the same on all
+        replicas.
+        """
         stddev = 1.0 if stddev is None else tf.cast(stddev * self.share, tf.float32)
         return self.randomness.normal(list(shape), self.step, stream, stddev)
 

@@ -1,7 +1,8 @@
 """A trial, before anything is trained: does what an example contributes depend on who else is in the batch?
 
-Layers and losses of Keras that keep the examples apart are known. What else a model is made of, a layer, a loss or a graph of operations
-of one's own, may do anything along the first axis; so three steps are tried on the first examples, and nothing is changed by it.
+Layers and losses of Keras that keep the examples apart are known. What else a model is made of, a layer, a loss or a graph of
+operations of one's own, may do anything along the first axis; so three steps are tried on the first examples, and nothing is
+changed by it.
 """
 
 from typing import Any
@@ -21,7 +22,7 @@ def is_known(model: Any) -> bool:
     if type(model).compute_loss is not _keras.Trainer.compute_loss:
         return False
     for layer in model._flatten_layers():
-        graph = _keras.graph_of(layer) if isinstance(layer, keras.Model) else None
+        graph: Any = _keras.graph_of(layer) if isinstance(layer, keras.Model) else None
         if isinstance(layer, keras.Model):
             if graph is None or not all(isinstance(op, keras.layers.Layer) for op in graph.operations):
                 return False
@@ -86,7 +87,8 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
                 gradient, changed[path], rtol=1e-2, atol=1e-3 * np.abs(gradient).max() + 1e-7, equal_nan=True
             ):
                 raise ValueError(
-                    f"What an example contributes to the gradient of '{path}' depends on {what}. Something above that weight, a layer, an "
-                    "operation or the loss, mixes the examples along the first axis; then clipping bounds nothing. Let every example keep a "
-                    "row of its own."
+                    f"What an example contributes to the gradient of '{path}' depends on {what}. Something above that weight, "
+                    "a layer, an "
+                    "operation or the loss, mixes the examples along the first axis; then clipping bounds nothing. Let every "
+                    "example keep a row of its own."
                 )

@@ -157,7 +157,8 @@ def require_plans_own(plan, arguments):
     size, expected = arguments["batch_size"], plan.sampler.expected
     if size not in (None, expected):
         raise ValueError(
-            f"How many examples a step takes is the plan's to say: expected_batch_size={expected}. Received: batch_size={size}. Leave "
+            f"How many examples a step takes is the plan's to say: expected_batch_size={expected}. Received: "
+            f"batch_size={size}. Leave "
             "`batch_size` out; to hold fewer of them in memory at a time, give the optimizer `gradient_accumulation_steps`."
         )
     if arguments["steps_per_epoch"] is not None:
