@@ -29,8 +29,8 @@ def statement(plan: Any, steps: int) -> str:
             f"The weights of this model after {steps:,} steps of private training, and everything computed from them alone, are "
             f"(ε = {epsilon:.3g}, δ = {plan.delta:.3g})-differentially private with respect to the training examples: two data "
             f"sets that differ {_NEIGHBOURS[neighbours]} lead to any set of results with probabilities that differ by a factor "
-            f"of at most e^ε ({math.exp(min(epsilon, 700)):.3g}), but for δ. This holds for one example, not for all that one person "
-            "may have contributed."
+            f"of at most e^ε ({math.exp(min(epsilon, 700)):.3g}), but for δ. This holds for one example, not for all that one "
+            "person may have contributed."
         )
     return " ".join([guarantee, _mechanism(plan), *_sampling(plan, steps), _NOT])
 

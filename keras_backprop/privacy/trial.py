@@ -28,7 +28,7 @@ def is_known(model: Any) -> bool:
                 return False
         elif not type(layer).__module__.startswith("keras.") or isinstance(layer, _OPEN) or _first_axis(layer):
             return False
-    entries = getattr(getattr(model, "_compile_loss", None), "_flat_losses", None)
+    entries: Any = getattr(getattr(model, "_compile_loss", None), "_flat_losses", None)
     return bool(entries) and all(_is_known_loss(entry.loss) for entry in entries)
 
 
