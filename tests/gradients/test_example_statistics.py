@@ -33,7 +33,7 @@ def models():
 
 
 @pytest.mark.parametrize("name", ["dense", "positions", "shared", "convolution", "groups", "recurrent", "attention"])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_against_the_gradients_of_single_examples(name, weighted, double_precision):
     keras.utils.set_random_seed(3)
     model = models()[name]

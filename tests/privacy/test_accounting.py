@@ -120,8 +120,15 @@ def test_a_seed_warns():
         privacy.Plan(4, 2, 1, 1.0, noise_multiplier=1.0, delta=0.1, seed=1)
 
 
-@pytest.mark.parametrize("sampling", accounting.SAMPLINGS)
-@pytest.mark.parametrize("neighbours", accounting.NEIGHBOURS)
+@pytest.mark.parametrize(
+    ("sampling", "neighbours"),
+    [
+        ("poisson", "add or remove one"),
+        ("poisson", "replace one"),
+        ("shuffled", "zero out one"),
+        ("shuffled", "replace one"),
+    ],
+)
 def test_the_statement_says_what_it_is(sampling, neighbours):
     plan = a_plan(sampling=sampling, neighbours=neighbours)
     text = plan.statement(5)

@@ -31,7 +31,10 @@ def same(model, other, atol=1e-6):
         np.testing.assert_allclose(one, two, atol=atol)
 
 
-@pytest.mark.parametrize("sampling", ["poisson", "shuffled"])
+SLOWLY = pytest.param("shuffled", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("sampling", ["poisson", SLOWLY])
 def test_the_same_on_every_way(sampling):
     trained = {}
     for way, options in {"compiled": {}, **WAYS}.items():
@@ -114,8 +117,15 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("sampling", ["poisson", "shuffled"])
-@pytest.mark.parametrize(("save_freq", "done"), [("epoch", 7), (3, 8)])
+@pytest.mark.parametrize(
+    ("sampling", "save_freq", "done"),
+    [
+        ("poisson", "epoch", 7),
+        ("shuffled", 3, 8),
+        pytest.param("poisson", 3, 8, marks=pytest.mark.slow),
+        pytest.param("shuffled", "epoch", 7, marks=pytest.mark.slow),
+    ],
+)
 def test_backup_and_restore_resumes_with_steps_and_random_state(tmp_path, sampling, save_freq, done):
     straight = a_model(a_plan(sampling=sampling), momentum())
     straight.fit(X, Y, epochs=3, verbose=0)
