@@ -1,5 +1,6 @@
 """Keras models that train by an explicit chain rule: the pass, what is made of the gradients, the update."""
 
+import contextlib
 import functools
 import inspect
 import warnings
@@ -128,10 +129,12 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         Three parts of it can be overridden one by one: `backward_pass`, `make_gradients` and `update_weights`.
         """
         x, y, sample_weight = _keras.unpack_x_y_sample_weight(data[:3] if self._recorders else data)
-        result = self.backward_pass(x, y, sample_weight)
+        fills = plan_of(self) is not None and sample_weight is not None
+        with padding.part_losses(self, sample_weight) if fills else contextlib.nullcontext():
+            result = self.backward_pass(x, y, sample_weight)
         batch_size = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
         loss, seen = result.loss, (x, y, result.y_pred, sample_weight)
-        if plan_of(self) is not None and sample_weight is not None:
+        if fills:
             batch_size = padding.rows(sample_weight)
             seen = (x, y, result.y_pred, weights_for(result.y_pred, sample_weight))
             loss, seen = padding.shown_loss(self, result, batch_size), padding.first(batch_size, seen)

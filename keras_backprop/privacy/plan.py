@@ -257,6 +257,11 @@ class Plan:
         )
 
     @property
+    def repeatable(self) -> bool:
+        """Whether a step that is run again draws the same random numbers."""
+        return self._generator is None
+
+    @property
     def count(self) -> Any:
         """How many parts of batches have been used, an int64 tensor."""
         return tf.convert_to_tensor(self._count.value)

@@ -172,6 +172,11 @@ class Run:
         elif self.acting:
             self.limit = 1
             self.reason += f", and {', '.join(self.acting)} may act after every epoch"
+        if self.limit > 1 and not getattr(
+            plan_of(model), "repeatable", True
+        ):  # an epoch that nobody is told of is run again
+            self.limit = 1
+            self.reason += ", and random numbers come from a generator that was given"
         if self.validates_apart and self.limit > 1:
             self.limit = 1
             self.reason += ", and a callback acts around validation"
