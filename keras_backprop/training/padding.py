@@ -25,7 +25,7 @@ def first(count, structure):
 
 @contextlib.contextmanager
 def part_losses(model, sample_weight):
-    """For the duration of the block, the logs of the losses of several outputs leave out the rows that fill up a batch as well."""
+    """For the duration of the block, the logs of the losses of several outputs leave out the rows that fill up a batch."""
     compiled = getattr(model, "_compile_loss", None)
     trackers = getattr(compiled, "metrics", None) or ()
     with contextlib.ExitStack() as stack:
