@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_backprop import example_statistics
 from keras_backprop._tensorflow import EagerTensor
 from keras_backprop.observers import ObservedLink, telling
 from keras_backprop.weight_gradients import add, cast
@@ -86,7 +87,7 @@ class Backward:
         Raises:
             KeyError: no such weight.
         """
-        return self.gradients[self._index(weight)]
+        return self.gradients[self.index(weight)]
 
     def per_example(self, weight: Any) -> Any:
         """What each example contributes to ∂E/∂W, shape `(n, *shape)`: they add up to it, but for penalties.
@@ -103,7 +104,7 @@ class Backward:
             KeyError: no such weight.
             ValueError: the gradient exists as a sum over the batch only, and why.
         """
-        index = self._index(weight)
+        index = self.index(weight)
         return self._added(index, [part.per_example() for part in self._of_examples(index)])
 
     def squared_norms(self, weight: Any = None) -> Any:
@@ -120,7 +121,7 @@ class Backward:
             ValueError: a gradient exists as a sum over the batch only, and why.
         """
         several = self.weights if weight is None else weight if isinstance(weight, (list, tuple)) else [weight]
-        indices = [self._index(one) for one in several]
+        indices = [self.index(one) for one in several]
         norms = []
         for index in indices:
             parts = self._of_examples(index)
@@ -180,6 +181,34 @@ class Backward:
             self._added(index, [part.total() for part in self._parts(index)[1]]) for index in range(len(self.weights))
         ]
 
+    def squared_total(self, weight: Any, c: Any) -> Any:
+        """Σₙ (cₙ·dWₙ)², entry by entry, of what the examples contribute to one weight; None where E does not depend on it."""
+        index = self.index(weight)
+        parts = self._of_examples(index)
+        if len(parts) == 1:
+            return parts[0].squared_total(c)
+        single = self.per_example(weight)
+        return None if single is None else tf.tensordot(tf.square(tf.cast(c, single.dtype)), tf.square(single), axes=1)
+
+    def inner_products(self, weight: Any, V: Any) -> Any:
+        """⟨dWₙ, V⟩ of what each example contributes to one weight, shape `(n,)`; None where E does not depend on it."""
+        parts = self._of_examples(self.index(weight))
+        return tf.add_n([part.inner_products(V) for part in parts]) if parts else None
+
+    def gradient_variance(self, weight: Any) -> Any:
+        """The variance of the examples' own gradients, entry by entry: see `keras_backprop.gradients.gradient_variance`."""
+        return example_statistics.gradient_variance(self, weight)
+
+    def noise_scale(self, weights: Any = None) -> Any:
+        """The gradient noise scale tr Σ/‖G‖², a scalar: see `keras_backprop.gradients.gradient_noise_scale`."""
+        return example_statistics.gradient_noise_scale(self, weights)[0]
+
+    def example_cosines(self) -> Any:
+        """The cosine of each example's own gradient to their mean, shape `(n,)`: see
+        `keras_backprop.gradients.example_cosines`.
+        """
+        return example_statistics.example_cosines(self)
+
     @property
     def coupling(self) -> dict[str, str]:
         """The layers in which the examples of the batch depend on each other, and why: a dict, path -> reason."""
@@ -188,7 +217,9 @@ class Backward:
 
     @property
     def losses_of_examples(self) -> list[str]:
-        """The paths of layers that have added something to the loss that depends on the examples: activity regularisers, for one."""
+        """The paths of layers that have added something to the loss that depends on the examples: activity regularisers, for
+        one.
+        """
         return list(dict.fromkeys(path for path, loss in self.added_losses if self._examples.depends(loss)))
 
     def _added(self, index, gradients):
@@ -206,7 +237,12 @@ class Backward:
             self._contributions[index] = self._examples.of(variable, self._swept.parts.get(id(variable), []))
         return self._contributions[index]
 
-    def _index(self, weight):
+    def index(self, weight: Any) -> int:
+        """The place of a weight, given as a variable or by its path, among `weights`.
+
+        Raises:
+            KeyError: no such weight.
+        """
         for index, variable in enumerate(self.weights):
             if variable is weight or (isinstance(weight, str) and variable.path == weight):
                 return index

@@ -19,6 +19,9 @@ import tensorflow as tf
 from keras_backprop import kernels
 from keras_backprop.weight_gradients import Contraction, WeightGradient
 
+LARGEST_IDENTITY = 100
+"""What kernels of so few entries see is told fastest by a convolution with an identity, on a CPU (docs/speed.md)."""
+
 
 class Window:
     """How a kernel moves over its input.
@@ -72,6 +75,16 @@ class Window:
         """What the kernel sees at each position: shape (n, positions…, entries of the kernel, channels)."""
         x, kernel_size = self.lift(x), self.lifted(kernel_size)
         strides, dilation = self.lifted(self.strides), self.lifted(self.dilation)
+        if len(kernel_size) == 2 and max(dilation) == 1 and self.padding != "causal" and x.shape[-1] is not None:
+            numbers = math.prod(kernel_size) * x.shape[-1]
+            if numbers <= LARGEST_IDENTITY:
+                identity = tf.reshape(tf.eye(numbers, dtype=x.dtype), [*kernel_size, x.shape[-1], numbers])
+                seen = tf.nn.conv2d(x, identity, strides, self.padding.upper())
+                return _split_last(seen, [math.prod(kernel_size), x.shape[-1]])
+            if max(strides) > 1:
+                window = [1, *kernel_size, 1], [1, *strides, 1], [1, 1, 1, 1]
+                seen = tf.image.extract_patches(x, *window, self.padding.upper())
+                return _split_last(seen, [math.prod(kernel_size), x.shape[-1]])
         if self.padding != "valid":
             x = tf.pad(x, [[0, 0], *map(list, self.pads(keras.ops.shape(x), kernel_size)), [0, 0]])
         reach = [size - d * (k - 1) for size, d, k in zip(keras.ops.shape(x)[1:-1], dilation, kernel_size, strict=True)]
@@ -176,6 +189,7 @@ class Convolution(WeightGradient):
     def __init__(self, x: Any, dy: Any, kernel_shape: Any, window: Any, depthwise: Any = False) -> None:
         self.x, self.dy, self.kernel_shape = x, dy, [int(size) for size in kernel_shape]
         self.window, self.depthwise = window, depthwise
+        self._product: Any = None
 
     def total(self) -> Any:
         return self._total(self.dy)
@@ -184,7 +198,8 @@ class Convolution(WeightGradient):
         return self.window.weight_gradient(self.x, self.kernel_shape, dy, self.depthwise)
 
     def per_example(self) -> Any:
-        products = self._products().per_example()  # (n·g, k·i, o)
+        products = self._products()
+        products = products.per_example() if products.singles is None else products.singles  # (n·g, k·i, o)
         k, groups = math.prod(self.kernel_shape[:-2]), self._groups()
         grouped = tf.reshape(products, [-1, groups, k, products.shape[1] // k, products.shape[2]])
         return tf.reshape(tf.transpose(grouped, [0, 2, 3, 1, 4]), [-1, *self.kernel_shape])
@@ -193,12 +208,25 @@ class Convolution(WeightGradient):
         return tf.reduce_sum(tf.reshape(self._products().squared_norms(), [-1, self._groups()]), 1)
 
     def weighted_total(self, c: Any) -> Any:
+        if (
+            self._product is not None and self._product.singles is not None
+        ):  # they are there, and less work than x and dy
+            return super().weighted_total(c)
         return self._total(self.dy * tf.reshape(tf.cast(c, self.dy.dtype), [-1] + [1] * (len(self.dy.shape) - 1)))
+
+    def inner_products(self, V: Any) -> Any:
+        if self.depthwise:
+            return super().inner_products(V)
+        # ⟨Σₚ xₚᵀ·dyₚ, V⟩ = ⟨dy, V ∗ x⟩
+        y = self.window.apply(self.x, tf.cast(V, self.dy.dtype))
+        return tf.reduce_sum(y * self.dy, axis=list(range(1, len(self.dy.shape))))
 
     def only(self, kept: Any) -> "Convolution":
         x, dy = (tf.where(tf.reshape(kept != 0, [-1] + [1] * (len(a.shape) - 1)), a, 0) for a in (self.x, self.dy))
         other = Convolution(x, dy, self.kernel_shape, self.window, self.depthwise)
         other.shape, other.dtype = self.shape, self.dtype
+        if self._product is not None:
+            other._product = self._product.only(tf.repeat(kept, self._groups()))
         return other
 
     def _groups(self):
@@ -207,6 +235,11 @@ class Convolution(WeightGradient):
 
     def _products(self):
         """The same sum as a product of matrices: patches (n·g, t, k·i) and dy (n·g, t, o), g the groups of channels."""
+        if self._product is None:
+            self._product = self._made_product()
+        return self._product
+
+    def _made_product(self):
         x, dy = self.window.patches(self.x, self.kernel_shape[:-2]), self.window.lift(self.dy)
         n, *spatial, o = keras.ops.shape(dy)
         t, g, k, i = math.prod(spatial), self._groups(), x.shape[-2], x.shape[-1]
@@ -221,6 +254,11 @@ def _same(size, kernel, stride, dilation):
     total = (-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size
     total = tf.maximum(total, 0) if tf.is_tensor(total) else max(total, 0)
     return total // 2, total - total // 2
+
+
+def _split_last(x, sizes):
+    shape = keras.ops.shape(x)[:-1]
+    return tf.reshape(x, [*shape, *sizes])
 
 
 def each(rank: Any, value: Any) -> Any:

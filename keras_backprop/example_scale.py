@@ -40,8 +40,8 @@ class ExampleScale:
         """The same with the sample weights left in, in three factors, D·shareᵢ·presentᵢ.
 
         Returns:
-            D, a scalar; the shares, which are 1 but for masks, of which each example has valid ones of its own; and 1 for an example,
-            0 for one whose sample weights are all 0. float64, the last two of shape `(n,)`.
+            D, a scalar; the shares, which are 1 but for masks, of which each example has valid ones of its own; and 1 for an
+            example, 0 for one whose sample weights are all 0. float64, the last two of shape `(n,)`.
         """
         self._require_one_kind()
         n, given, masks = self._n(), self._given(), self._masks()
@@ -53,8 +53,8 @@ class ExampleScale:
         by_weight = "mean_with_sample_weight" in self._reductions
         if by_weight and (len(given) > 1 or len(self._reductions) > 1):
             raise ValueError(
-                "The gradients of the examples' own errors are not known with `mean_with_sample_weight` and several losses or sample "
-                "weights."
+                "The gradients of the examples' own errors are not known with `mean_with_sample_weight` and several losses or "
+                "sample weights."
             )
         if len(masks) > 1:
             raise ValueError("The gradients of the examples' own errors are not known with masks of several outputs.")

@@ -1,5 +1,6 @@
 """Keras models that train by an explicit chain rule: the pass, what is made of the gradients, the update."""
 
+import contextlib
 import functools
 import inspect
 import warnings
@@ -13,7 +14,7 @@ from keras_backprop.backward_pass import backward_pass
 from keras_backprop.backward_result import Backward
 from keras_backprop.example_scale import weights_for
 from keras_backprop.gradients.update import held, made_gradients
-from keras_backprop.observers import ObservedUpdate, observers_of, updating
+from keras_backprop.observers import ObservedUpdate, observers_of, recorders_of, updating
 from keras_backprop.scopes import Scope
 from keras_backprop.training import padding
 from keras_backprop.training.distribution import DistributedTrainer
@@ -46,6 +47,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     _scope: Any = None
     _scopes: Any = ()
     _observers: Any = ()
+    _recorders: Any = ()
 
     def compile(self, *args: Any, gradients: Any = None, rules: Any = None, **kwargs: Any) -> Any:
         """As `keras.Model.compile`, and more.
@@ -88,7 +90,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         callbacks = inspect.signature(_keras.fit).bind(self, *args, **kwargs).arguments.get("callbacks")
-        self._observers = observers_of(callbacks)
+        self._observers, self._recorders = observers_of(callbacks), recorders_of(callbacks)
         try:
             history = super().fit(*args, **kwargs)
             if observers_of(callbacks) != self._observers:
@@ -98,7 +100,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
                 )
             return history
         finally:
-            self._observers, self._scopes = (), ()
+            self._observers, self._recorders, self._scopes = (), (), ()
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         plan = plan_of(self)
@@ -113,7 +115,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     def make_train_function(self, force=False):
         """As Keras's; and anew if other rules hold, or other observers look on, than when it was made."""
         self._scopes = scopes.current()
-        traced_with = (registry.current(), self._scopes, self._observers)
+        traced_with = (registry.current(), self._scopes, self._observers, self._recorders)
         super().make_train_function(force or traced_with != self._traced_with)
         self._traced_with = traced_with
         plan = plan_of(self)
@@ -126,15 +128,19 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
 
         Three parts of it can be overridden one by one: `backward_pass`, `make_gradients` and `update_weights`.
         """
-        x, y, sample_weight = _keras.unpack_x_y_sample_weight(data)
-        result = self.backward_pass(x, y, sample_weight)
+        x, y, sample_weight = _keras.unpack_x_y_sample_weight(data[:3] if self._recorders else data)
+        fills = plan_of(self) is not None and sample_weight is not None
+        with padding.part_losses(self, sample_weight) if fills else contextlib.nullcontext():
+            result = self.backward_pass(x, y, sample_weight)
         batch_size = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
         loss, seen = result.loss, (x, y, result.y_pred, sample_weight)
-        if plan_of(self) is not None and sample_weight is not None:
+        if fills:
             batch_size = padding.rows(sample_weight)
             seen = (x, y, result.y_pred, weights_for(result.y_pred, sample_weight))
             loss, seen = padding.shown_loss(self, result, batch_size), padding.first(batch_size, seen)
         self._loss_tracker.update_state(_keras.unscale_loss_for_distribution(loss), sample_weight=batch_size)
+        for recorder in self._recorders:
+            recorder.record_examples(self, result, y, sample_weight, data[3])
         if result.weights:
             gradients = self.make_gradients(result)
             with updating(self._observers, ObservedUpdate(result, gradients, self.optimizer)):

@@ -210,6 +210,12 @@ def _ignore(update):
     pass
 
 
+def recorders_of(callbacks: Any) -> Any:
+    """The callbacks that are to be told of the examples of every step: those with a method `record_examples`, a tuple."""
+    flat = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
+    return tuple(callback for callback in flat if callable(getattr(callback, "record_examples", None)))
+
+
 def telling(observers: Any, calls: Any, loss_scale: Any) -> Any:
     """A function for `sweep` that tells observers of every link.
 

@@ -8,6 +8,8 @@ asks for that instead, and no second backward pass is run.
     per_example()      dWₙ for every n   (n, *shape of W)
     squared_norms()    ‖dWₙ‖² for every n, shape (n,); without building the dWₙ where mathematics allows
     weighted_total(c)  Σₙ cₙ·dWₙ         shape of W, for c of shape (n,)
+    squared_total(c)   Σₙ (cₙ·dWₙ)²      entry by entry, shape of W
+    inner_products(V)  ⟨dWₙ, V⟩          shape (n,), for V of the shape of W
     only(kept)         the same product with dWₙ = 0 where keptₙ = 0, also if there were infinities
 
 The squared norm of a sum of outer products is Goodfellow's ("Efficient Per-Example Gradient Computations", 2015) for one
@@ -51,6 +53,16 @@ class WeightGradient:
         per_example = self.per_example()
         return tf.tensordot(tf.cast(c, per_example.dtype), per_example, axes=1)
 
+    def squared_total(self, c: Any) -> Any:
+        """Σₙ (cₙ·dWₙ)², entry by entry, for the weights `c` of shape `(n,)`."""
+        per_example = self.per_example()
+        return tf.tensordot(tf.square(tf.cast(c, per_example.dtype)), tf.square(per_example), axes=1)
+
+    def inner_products(self, V: Any) -> Any:
+        """⟨dWₙ, V⟩ for a tensor V of the weight's shape: shape `(n,)`."""
+        per_example = self.per_example()
+        return tf.tensordot(per_example, tf.cast(V, per_example.dtype), axes=len(V.shape))
+
     def only(self, kept: Any) -> "WeightGradient":
         """The product without the examples for which `kept`, of shape `(n,)`, is 0, whatever their numbers are."""
         raise NotImplementedError
@@ -77,6 +89,7 @@ class Contraction(WeightGradient):
             )
         self.factors, self.batch = factors, batch
         self.explicit = any("n" in letters for letters in self.letters)
+        self.singles: Any = None  # the gradients of single examples (n, i, o), where their norms have needed them
 
     def total(self) -> Any:
         sparse = _tensorflow.sparse_of(self.factors[0])
@@ -119,13 +132,16 @@ class Contraction(WeightGradient):
         if positions == 1:  # ‖x·dyᵀ‖² = ‖x‖²·‖dy‖²
             return tf.reduce_sum(tf.square(x), axis=[1, 2]) * tf.reduce_sum(tf.square(dy), axis=[1, 2])
         if positions is None or width_x is None or positions * (width_x + width_dy) > width_x * width_dy:
-            product = tf.matmul(x, dy, transpose_a=True)
-            return tf.reduce_sum(tf.square(product), axis=[1, 2])
+            self.singles = tf.matmul(x, dy, transpose_a=True)
+            return tf.reduce_sum(tf.square(self.singles), axis=[1, 2])
         # ‖Σₜ xₜ·dyₜᵀ‖² = Σₜₛ ⟨xₜ,xₛ⟩·⟨dyₜ,dyₛ⟩
         gram = tf.matmul(x, x, transpose_b=True) * tf.matmul(dy, dy, transpose_b=True)
         return tf.reduce_sum(gram, axis=[1, 2])
 
     def weighted_total(self, c: Any) -> Any:
+        if self.singles is not None:
+            summed = tf.tensordot(tf.cast(c, self.singles.dtype), self.singles, axes=1)
+            return summed if len(self.result) == 2 else tf.reshape(summed, self._result_shape())
         dy = self.factors[-1]
         n = self.letters[-1].index("n") if self.explicit and "n" in self.letters[-1] else self.batch
         if self.explicit and "n" not in self.letters[-1]:
@@ -134,13 +150,29 @@ class Contraction(WeightGradient):
         shape[n] = -1
         return self._total(*self.factors[:-1], dy * tf.reshape(tf.cast(c, dy.dtype), shape))
 
+    def squared_total(self, c: Any) -> Any:
+        plain = not self.explicit and not self.batch and self.result == "".join(self.letters)
+        if not plain or any(len(f.shape) != len(k) + 1 for f, k in zip(self.factors, self.letters, strict=True)):
+            return super().squared_total(c)
+        dy = self.factors[-1]  # one position: (x·dy)² = x²·dy²
+        dy *= tf.reshape(tf.cast(c, dy.dtype), [-1] + [1] * (len(dy.shape) - 1))
+        return self._total(*map(tf.square, (*self.factors[:-1], dy)))
+
+    def inner_products(self, V: Any) -> Any:
+        if self.explicit or len(self.factors) == 1 or self.result != "".join(self.letters):
+            return super().inner_products(V)
+        x, dy = (tf.reshape(f, _join(tf.shape(f)[:2], [-1])) for f in map(self._by_example, self.factors, self.letters))
+        V = tf.reshape(tf.cast(V, dy.dtype), tf.stack([tf.shape(x)[2], tf.shape(dy)[2]]))
+        return tf.reduce_sum(tf.matmul(x, V) * dy, axis=[1, 2])  # Σₜ xₜᵀ·V·dyₜ
+
     def only(self, kept: Any) -> "Contraction":
         factors = []
         for factor, letters in zip(self.factors, self.letters, strict=True):
             axis = letters.find("n") if self.explicit else self.batch
             factors.append(factor if axis < 0 else _only(factor, kept, axis))
-        equation = f"{','.join(self.letters)}->{self.result}"
-        return _like(self, Contraction(equation, *factors, batch=self.batch))
+        product = Contraction(f"{','.join(self.letters)}->{self.result}", *factors, batch=self.batch)
+        product.singles = None if self.singles is None else _only(self.singles, kept)
+        return _like(self, product)
 
     def _merged(self, factor, letters):
         """(n, t…, i…) -> (n·t…, i…)"""
@@ -262,6 +294,10 @@ class Lookup(WeightGradient):
     def weighted_total(self, c: Any) -> Any:
         shape = [-1] + [1] * (len(self.dy.shape) - 1)
         return self._total(self.dy * tf.reshape(tf.cast(c, self.dy.dtype), shape))
+
+    def inner_products(self, V: Any) -> Any:
+        rows = tf.gather(tf.cast(V, self.dy.dtype), self.indices)
+        return tf.reduce_sum(rows * self.dy, axis=list(range(1, len(self.dy.shape))))
 
     def only(self, kept: Any) -> "Lookup":
         return _like(self, Lookup(self.indices, _only(self.dy, kept), self.rows))

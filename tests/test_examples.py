@@ -1,6 +1,7 @@
 """Every example runs and shows what it promises."""
 
 import pathlib
+import re
 import runpy
 
 import keras
@@ -17,8 +18,10 @@ def _settings_restored():
     keras.config.set_dtype_policy(policy)
 
 
-def run(name, capsys):
+def run(name, capsys, arguments=None):
     namespace = runpy.run_path(str(EXAMPLES / f"{name}.py"))
+    if arguments is not None:
+        namespace["main"](arguments)
     return namespace, capsys.readouterr().out
 
 
@@ -65,3 +68,20 @@ def test_watch_gradients(capsys):
     assert "From the last hidden layer to the first" in printed
     assert namespace["lost"]["sigmoid"] > 1000 * namespace["lost"]["tanh"]
     assert all((namespace["directory"] / f"{name}.html").stat().st_size > 10_000 for name in ("sigmoid", "tanh"))
+
+
+def test_wrong_labels(capsys):
+    _, printed = run("wrong_labels", capsys, ["--epochs", "8"])
+    rows = {
+        line[2:24].strip(): [float(x) for x in line[24:].split()]
+        for line in printed.splitlines()
+        if line.startswith("  ")
+    }
+    assert rows["chance"][0] < 0.4
+    assert min(rows[name][0] for name in ("loss, mean", "EL2N", "GraNd", "area under the margin")) > 0.9
+
+
+def test_private_digits(capsys):
+    _, printed = run("private_digits", capsys, [])
+    assert float(re.search(r"397 digits: ([\d.]+)", printed)[1]) > 0.9
+    assert "ε = 6, δ = 0.0001)-differentially private" in printed and "whole epochs compiled" in printed

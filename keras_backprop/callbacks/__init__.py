@@ -1,7 +1,8 @@
 """Callbacks for `fit`."""
 
 from keras_backprop.callbacks.backward_monitor import BackwardMonitor
+from keras_backprop.callbacks.example_recorder import ExampleRecorder
 from keras_backprop.callbacks.gradient_check import GradientCheck
 from keras_backprop.callbacks.stop_at_error import StopAtError
 
-__all__ = ["BackwardMonitor", "GradientCheck", "StopAtError"]
+__all__ = ["BackwardMonitor", "ExampleRecorder", "GradientCheck", "StopAtError"]

@@ -5,7 +5,16 @@
 The list is in the order of the model's trainable weights. `fit` stays what it is, its compiled loop included.
 """
 
+from keras_backprop.example_statistics import example_cosines, gradient_noise_scale, gradient_variance
 from keras_backprop.gradients.by_example import ClippedByExample
 from keras_backprop.gradients.by_path import ByPath, Noise, centralized
 
-__all__ = ["ByPath", "ClippedByExample", "Noise", "centralized"]
+__all__ = [
+    "ByPath",
+    "ClippedByExample",
+    "Noise",
+    "centralized",
+    "example_cosines",
+    "gradient_noise_scale",
+    "gradient_variance",
+]

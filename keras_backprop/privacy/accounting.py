@@ -1,8 +1,8 @@
 """How much a number of steps gives away: (ε, δ) by the library dp-accounting, which is loaded when it is first asked.
 
 A mechanism is (ε, δ)-differentially private if for all data sets D, D′ that are neighbours and all sets S of results
-P(M(D) ∈ S) ≤ e^ε·P(M(D′) ∈ S) + δ (Dwork et al., "Calibrating Noise to Sensitivity", 2006). A step here is the sum of the gradients of some
-examples, each clipped to the norm C, with Gaussian noise of standard deviation σ·C; σ is the noise multiplier.
+P(M(D) ∈ S) ≤ e^ε·P(M(D′) ∈ S) + δ (Dwork et al., "Calibrating Noise to Sensitivity", 2006). A step here is the sum of the
+gradients of some examples, each clipped to the norm C, with Gaussian noise of standard deviation σ·C; σ is the noise multiplier.
 """
 
 import functools
@@ -49,8 +49,8 @@ def epsilon(mechanism: Mechanism, steps: int, delta: float, accountant: str = "p
         mechanism: a `Mechanism`.
         steps: int, 0 or more.
         delta: float between 0 and 1.
-        accountant: "pld", by privacy loss distributions (Koskela et al., 2020; Doroshenko et al., 2022), which is tight; or "rdp",
-            by Rényi divergences (Mironov, 2017), for comparison: looser, and of batches that are not truncated.
+        accountant: "pld", by privacy loss distributions (Koskela et al., 2020; Doroshenko et al., 2022), which is tight; or
+            "rdp", by Rényi divergences (Mironov, 2017), for comparison: looser, and of batches that are not truncated.
 
     Raises:
         ImportError: dp-accounting is not installed.
@@ -95,7 +95,7 @@ def _event(dp, m, steps, exact):
 
 
 def noise_for(mechanism: Mechanism, steps: int, delta: float, target: float) -> float:
-    """The smallest noise multiplier, to a thousandth of it, with which a number of steps stays within ε = `target`.
+    """A noise multiplier with which a number of steps stays within ε = `target`, and comes within 0.2 % of it.
 
     Args:
         mechanism: a `Mechanism`; its noise multiplier is not looked at.
@@ -106,23 +106,33 @@ def noise_for(mechanism: Mechanism, steps: int, delta: float, target: float) -> 
         ValueError: no noise multiplier up to 10,000 is enough.
     """
 
-    def within(noise, largest=mechanism.examples):  # truncated batches take the accountant ten times as long
-        attempt = mechanism._replace(noise_multiplier=noise, largest_batch_size=largest)
-        return epsilon(attempt, steps, delta) <= target
+    def spent(noise, largest=mechanism.examples):  # truncated batches take the accountant ten times as long
+        return epsilon(mechanism._replace(noise_multiplier=noise, largest_batch_size=largest), steps, delta)
 
-    low, high = 0.0, 1.0
-    while not within(high):
-        low, high = high, 2 * high
-        if high > 1e4:
+    enough, replaced = 0.25, mechanism.neighbours == "replace one"
+    while True:  # by the quick bound, which knows nothing of a replacement: it changes twice as much
+        start = mechanism._replace(noise_multiplier=enough, neighbours="add or remove one")
+        if epsilon(start, steps, delta, "rdp") <= target:
+            break
+        enough *= 1.2
+        if enough > 1e4:
             raise ValueError(
                 f"No noise multiplier up to 10,000 keeps {steps} steps within ε = {target:g} at δ = {delta:g}."
             )
-    while not low and high > 1e-3:  # far below the answer the accountant takes long
-        low, high = (low, high / 2) if within(high / 2) else (high / 2, high)
-    while high - low > 1e-3 * high:
-        middle = (low + high) / 2
-        low, high = (low, middle) if within(middle) else (middle, high)
-    while not within(high, mechanism.largest_batch_size):
+    enough *= 1 + replaced
+    points = {noise: spent(noise) for noise in (enough, enough / 1.3)}
+    for _ in range(30):
+        above, below = (min(points, key=lambda s: abs(math.log(points[s] / target) - d)) for d in (0.0, 0.2))
+        high = min((s for s in points if points[s] <= target), default=None)
+        if high is not None and points[high] >= 0.998 * target:
+            break
+        if above == below:
+            below = next(s for s in points if s != above)
+        # ε is nearly a power of σ.
+        slope = math.log(points[above] / points[below]) / math.log(above / below)
+        guess = above * (0.999 * target / points[above]) ** (1 / slope)
+        points[guess] = spent(guess)
+    while spent(high, largest=mechanism.largest_batch_size) > target:
         high *= 1.001
     return high
 

@@ -67,7 +67,8 @@ class PerLayer(Flat):
             pattern = next((p for p in self.given if matches(p, layer)), None)
             if pattern is None:
                 raise ValueError(
-                    f"`clipping_norm` has no pattern for the layer '{layer}'. Received: {list(self.given)}. Add '*' for all others."
+                    f"`clipping_norm` has no pattern for the layer '{layer}'. Received: {list(self.given)}. Add '*' for all "
+                    "others."
                 )
             groups.setdefault(layer, (indices, self.given[pattern]))
         return list(groups.values())
@@ -83,7 +84,8 @@ class Adaptive(Flat):
     Args:
         quantile: float, γ: this share of the examples is to stay as it is.
         learning_rate: float, η.
-        count_stddev: float, the standard deviation of the noise of the count; by default a twentieth of the expected batch size.
+        count_stddev: float, the standard deviation of the noise of the count; by default a twentieth of the expected batch
+            size, and at least two and a half times the noise multiplier.
     """
 
     def __init__(self, quantile: float = 0.5, learning_rate: float = 0.2, count_stddev: Any = None) -> None:
@@ -96,12 +98,13 @@ class Adaptive(Flat):
         self.quantile, self.learning_rate, self.count_stddev = quantile, learning_rate, count_stddev
 
     def begin(self, norm: float, noise_multiplier: float, expected: int) -> None:
-        """Take the first norm, and divide the noise: z⁻² = z_Δ⁻² + (2σ_b)⁻², z being the plan's noise multiplier (theorem 1 there).
+        """Take the first norm, and divide the noise: z⁻² = z_Δ⁻² + (2σ_b)⁻², z being the plan's noise multiplier (theorem 1
+        there).
 
         Raises:
             ValueError: the count would need less noise than it may have.
         """
-        self.stddev_of_count = self.count_stddev or expected / 20
+        self.stddev_of_count = self.count_stddev or max(expected / 20, 2.5 * noise_multiplier)
         share = 1 - (noise_multiplier / (2 * self.stddev_of_count)) ** 2 if noise_multiplier else 1.0
         if share <= 0:
             raise ValueError(

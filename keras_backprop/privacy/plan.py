@@ -20,6 +20,7 @@ from keras_backprop.privacy.randomness import FromGenerator, FromSeed
 from keras_backprop.privacy.requirements import require_private, require_private_model
 from keras_backprop.privacy.sampling import Sampler
 from keras_backprop.privacy.statement import statement
+from keras_backprop.privacy.trial import is_known, try_examples
 
 CLIPPINGS = {"flat": Flat, "per layer": PerLayer, "adaptive": Adaptive}
 
@@ -32,9 +33,10 @@ class BudgetExceededError(RuntimeError):
 class Plan:
     """What `compile(gradients=…)` takes for training with differential privacy (DP-SGD, Abadi et al., 2016).
 
-    In each step the gradients of the drawn examples' own errors, times their sample weights, are clipped to the norm C and added up;
-    noise of standard deviation σ·C is added to the sum, which is then divided by the expected batch size. `fit` draws the batches as
-    the plan says, and ends with an error before the step that would exceed it. The optimizer, of any kind, gets private gradients.
+    In each step the gradients of the drawn examples' own errors, times their sample weights, are clipped to the norm C and
+    added up; noise of standard deviation σ·C is added to the sum, which is then divided by the expected batch size. `fit`
+    draws the batches as the plan says, and ends with an error before the step that would exceed it. The optimizer, of any
+    kind, gets private gradients.
 
     Args:
         examples: int, how many examples `fit` will be given. It counts as public.
@@ -45,8 +47,8 @@ class Plan:
         noise_multiplier: float ≥ 0, σ; or, in its place,
         epsilon: float > 0, the ε that all steps of the plan may reach: σ is computed from it.
         delta: float between 0 and 1, less than 1/examples if it is to mean much.
-        sampling: "poisson", each example is in a batch with the same chance, independently; or "shuffled", each is in one batch an
-            epoch, for which no amplification by sampling is claimed.
+        sampling: "poisson", each example is in a batch with the same chance, independently; or "shuffled", each is in one
+            batch an epoch, for which no amplification by sampling is claimed.
         neighbours: which data sets are to be hard to tell apart: "add or remove one", "replace one", or "zero out one".
         clipping: "flat", "per layer" or "adaptive", or a `keras_backprop.privacy.Adaptive` with settings of its own.
         largest_batch_size: int, with Poisson sampling the size of all batches in memory; of a larger draw a random part is taken,
@@ -62,8 +64,8 @@ class Plan:
 
     Raises:
         ImportError: dp-accounting is not installed.
-        TypeError, ValueError: arguments that make no plan; and in training, a model whose examples' gradients cannot be told apart,
-            and which layers are the reason; or data that are not `examples` in number.
+        TypeError, ValueError: arguments that make no plan; and in training, a model whose examples' gradients cannot be told
+            apart, and which layers are the reason; or data that are not `examples` in number.
         BudgetExceededError: (in training) before the step that would exceed the plan.
     """
 
@@ -126,6 +128,7 @@ class Plan:
         self._resumed_at = keras.Variable(0, dtype="int64", trainable=False, name="resumed_at")
         self.batches_drawn = self.batches_given = False
         self.sensitivity: Any = None
+        self._tried: Any = None
         self.parts, self._optimizer = 1, None
 
     def _clipping(self, kind, norm):
@@ -214,15 +217,32 @@ class Plan:
             self._count.assign(self.steps * parts)
             self.parts = parts
         require_private_model(model)
+        strategy = getattr(model, "_distribute_strategy", None)
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            raise NotImplementedError(
+                "Private training runs on the devices of one machine: several workers would draw from secrets of their own. Use "
+                "`tf.distribute.MirroredStrategy`."
+            )
         count = int(keras.ops.convert_to_numpy(self._count))
         if parts > 1 and optimizer.built and (count - int(optimizer._iterations)) % parts:
             raise ValueError(
-                f"The optimizer has accumulated {int(optimizer._iterations) % parts} of {parts} parts of a batch, the plan has used "
-                f"{count % parts}: an example would count twice. Compile the model with a new optimizer."
+                f"The optimizer has accumulated {int(optimizer._iterations) % parts} of {parts} parts of a batch, the plan has "
+                f"used {count % parts}: an example would count twice. Compile the model with a new optimizer."
             )
         if optimizer is not model.optimizer:
             # A loss scale that follows the data would tell about them; that examples overflow is dealt with one by one.
             model.optimizer.dynamic_growth_steps = 2**31 - 1
+
+    def try_examples(self, model: Any, x: Any, y: Any) -> None:
+        """Try whether examples that are told apart contribute alike, whoever else is in the batch; once for each compiled
+        model.
+        """
+        signature = (id(model), id(model.optimizer), id(getattr(model, "_compile_loss", None)))
+        if self._tried == signature or self.examples < 3 or tf.distribute.has_strategy() or not model.trainable_weights:
+            return
+        if not is_known(model):
+            try_examples(model, *keras.tree.map_structure(lambda a: a if a is None else a[:3], (x, y)))
+        self._tried = signature
 
     @property
     def sampler(self) -> Sampler:
@@ -235,6 +255,11 @@ class Plan:
             self.parts,
             self._randomness,
         )
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a step that is run again draws the same random numbers."""
+        return self._generator is None
 
     @property
     def count(self) -> Any:
@@ -261,9 +286,10 @@ class Plan:
         rest = an_epoch - int(keras.ops.convert_to_numpy(self._count)) % an_epoch
         if self.steps_left < min(steps, rest):
             raise BudgetExceededError(
-                f"The plan allows {self.planned_steps:,} steps ({self.epochs} epochs of {self.steps_per_epoch}), and they have been taken: "
-                f"ε = {self.epsilon():.4g} at δ = {self.delta:g}. One more would exceed it. Make a plan for more epochs, with more noise, before "
-                "training."
+                f"The plan allows {self.planned_steps:,} steps ({self.epochs} epochs of {self.steps_per_epoch}), and they have "
+                "been taken: "
+                f"ε = {self.epsilon():.4g} at δ = {self.delta:g}. One more would exceed it. Make a plan for more epochs, with "
+                "more noise, before training."
             )
 
     def get_config(self) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from keras_backprop.privacy.randomness import COUNT, FIRST_WEIGHT
 def private_gradients(plan: Any, result: Any) -> list[Any]:
     """(Σᵢ clip(wᵢ·gᵢ) + σ·C·z)/B, and the gradients of penalties, which are no example's.
 
-    gᵢ is the gradient of the example's own error and wᵢ its sample weight: what depends on the other examples of the batch, its size or
-    the sum of its weights, is taken out before the norm is. An example whose gradient is not finite counts 0. In parts
-    of a batch each is returned times their number, for the optimizer takes the mean over them, and the noise is in the last.
+    gᵢ is the gradient of the example's own error and wᵢ its sample weight: what depends on the other examples of the batch,
+    its size or the sum of its weights, is taken out before the norm is. An example whose gradient is not finite counts 0. In
+    parts of a batch each is returned times their number, for the optimizer takes the mean over them, and the noise is in the
+    last.
 
     Args:
         plan: a `Plan`.
@@ -39,24 +40,26 @@ def private_gradients(plan: Any, result: Any) -> list[Any]:
         for i in indices:
             factors[i] = factor
     whole *= present
-    sums = result.weighted([f if f is None else f * shares * whole for f in factors], penalties=False, left_out=whole)
+    # D, the parts and B are in the factors, which stay near 1: sums in half precision do not overflow, and the loss scale
+    # stays in.
+    counts = divisor * shares * whole * (plan.parts / plan.expected_batch_size)
+    sums = result.weighted([f if f is None else f * counts for f in factors], penalties=False, left_out=whole)
     noise = _Noise(plan)
     stddev = plan.noise_multiplier * plan.clipping.noise_factor * _number(_sensitivity(plan, weights))
+    stddev *= scale * plan.parts / plan.expected_batch_size
     gradients: list = []
     for i, (weight, total, penalty) in enumerate(zip(weights, sums, result.penalties(), strict=True)):
         if total is None:
             gradients.append(penalty)
             continue
-        dtype = tf.float64 if weight.dtype == "float64" else tf.float32
-        total = tf.cast(tf.convert_to_tensor(total), dtype) * tf.cast(divisor / scale, dtype)
-        total += tf.cast(stddev, dtype) * tf.cast(noise.of(weight.shape, FIRST_WEIGHT + i), dtype)
-        total = tf.cast(total * tf.cast(scale * plan.parts / plan.expected_batch_size, dtype), weight.dtype)
+        total = tf.convert_to_tensor(total)
+        total += tf.cast(noise.of(weight.shape, FIRST_WEIGHT + i, stddev), total.dtype)
         gradients.append(total if penalty is None else total + tf.cast(tf.convert_to_tensor(penalty), total.dtype))
     changes = []
     if plan.clipping.variables and fits is not None:
         centred = tf.reduce_sum((tf.cast(fits, tf.float32) - 0.5) * tf.cast(present, tf.float32))
         changes = plan.clipping.observe(
-            _over_replicas(centred), noise.of([], COUNT, once=False), noise.last, plan.expected_batch_size
+            _over_replicas(centred), noise.of([], COUNT), noise.last, plan.expected_batch_size
         )
     return _after(gradients, [lambda: plan._count.assign_add(1), *changes])
 
@@ -77,14 +80,17 @@ class _Noise:
         self.last = tf.constant(True)
         if plan.parts > 1:
             self.last = tf.equal(self.count % plan.parts, plan.parts - 1)
-        self.share = tf.cast(self.last, tf.float32)
+        self.share = tf.cast(self.last, tf.float64)
         context = tf.distribute.get_replica_context()
         if context is not None and context.num_replicas_in_sync > 1:
-            self.share *= tf.cast(tf.equal(context.replica_id_in_sync_group, 0), tf.float32)
+            self.share *= tf.cast(tf.equal(context.replica_id_in_sync_group, 0), tf.float64)
 
-    def of(self, shape, stream, once=True):
-        normal = self.randomness.normal(list(shape), self.step, stream)
-        return normal * self.share if once else normal
+    def of(self, shape, stream, stddev=None):
+        """Noise for a gradient, which is added up; or, without a standard deviation, one number that is the same on all
+        replicas.
+        """
+        stddev = 1.0 if stddev is None else tf.cast(stddev * self.share, tf.float32)
+        return self.randomness.normal(list(shape), self.step, stream, stddev)
 
 
 def _over_replicas(value):

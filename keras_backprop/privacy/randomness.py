@@ -1,9 +1,11 @@
 """Where the random numbers of private training come from: of the noise, and of which examples are in a batch.
 
 By default from a seed that the operating system has drawn, which is in no file that is meant for others, and the number of the
-step: TensorFlow's counter-based generator (Philox) then gives every step its own numbers, the same on every way on which a step can run.
+step: TensorFlow's counter-based generator (Philox) then gives every step its own numbers, the same on every way on which a
+    step can run.
 """
 
+import math
 import secrets
 import warnings
 from typing import Any
@@ -30,8 +32,8 @@ class FromSeed:
             if isinstance(seed, bool) or not isinstance(seed, int):
                 raise TypeError(f"`seed` must be an int or None. Received: seed={seed!r}")
             warnings.warn(
-                f"seed={seed}: whoever knows the seed can take the noise away again, and nothing is private. Leave it out where the "
-                "model is released.",
+                f"seed={seed}: whoever knows the seed can take the noise away again, and nothing is private. Leave it out "
+                "where the model is released.",
                 stacklevel=3,
             )
             key = np.random.default_rng(seed).integers(-(2**63), 2**63 - 1, 2).tolist()
@@ -45,9 +47,16 @@ class FromSeed:
         """n uniform integers of 32 bits, a tensor of int32."""
         return tf.random.stateless_uniform([n], self._seed(step, DRAW), None, None, tf.int32)
 
-    def normal(self, shape: Any, step: Any, stream: int) -> Any:
-        """Standard normal numbers, float32."""
-        return tf.random.stateless_normal(shape, self._seed(step, stream))
+    def normal(self, shape: Any, step: Any, stream: int, stddev: Any = 1.0) -> Any:
+        """Normal numbers, float32, by the method of Box and Muller.
+
+        √(−2·ln u)·(cos 2πv, sin 2πv) in TensorFlow's vectorised functions takes a third of the time of its kernel for normal
+        numbers.
+        """
+        n = math.prod(shape)
+        u, v = tf.unstack(tf.random.stateless_uniform([2, -(-n // 2)], self._seed(step, stream)))
+        radius, angle = stddev * tf.sqrt(-2 * tf.math.log(1 - u)), (2 * math.pi) * v
+        return tf.reshape(tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], 0)[:n], shape)
 
     def order(self, n: int, epoch: Any) -> Any:
         """A permutation of n examples."""
@@ -82,11 +91,11 @@ class FromGenerator(FromSeed):
 
         return tf.ensure_shape(tf.numpy_function(draw, [], tf.int32), [n])
 
-    def normal(self, shape: Any, step: Any, stream: int) -> Any:
+    def normal(self, shape: Any, step: Any, stream: int, stddev: Any = 1.0) -> Any:
         def draw():
             return np.asarray(self.generator.standard_normal(tuple(shape))).astype("float32")
 
-        return tf.ensure_shape(tf.numpy_function(draw, [], tf.float32), shape)
+        return stddev * tf.ensure_shape(tf.numpy_function(draw, [], tf.float32), shape)
 
 
 class SystemRandom:

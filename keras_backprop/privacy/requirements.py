@@ -12,7 +12,8 @@ def require_private(result: Any) -> None:
         result: a `Backward`.
 
     Raises:
-        ValueError: layers that mix the examples of a batch, or penalties that depend on them; which ones, and what to use instead.
+        ValueError: layers that mix the examples of a batch, or penalties that depend on them; which ones, and what to use
+            instead.
     """
     coupling = result.coupling
     if coupling:
@@ -25,9 +26,9 @@ def require_private(result: Any) -> None:
     added = result.losses_of_examples
     if added:
         raise ValueError(
-            f"What these layers add to the loss depends on the examples, and is the contribution of none alone: {', '.join(map(repr, added))}. "
-            "Leave out `activity_regularizer` and `add_loss` of activations, or compute them in the loss function, example by example. "
-            "Penalties on weights (`kernel_regularizer`) may stay."
+            "What these layers add to the loss depends on the examples, and is the contribution of none alone: "
+            f"{', '.join(map(repr, added))}. Leave out `activity_regularizer` and `add_loss` of activations, or compute them in "
+            "the loss function, example by example. Penalties on weights (`kernel_regularizer`) may stay."
         )
 
 

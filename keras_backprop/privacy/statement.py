@@ -27,10 +27,10 @@ def statement(plan: Any, steps: int) -> str:
     else:
         guarantee = (
             f"The weights of this model after {steps:,} steps of private training, and everything computed from them alone, are "
-            f"(ε = {epsilon:.3g}, δ = {plan.delta:.3g})-differentially private with respect to the training examples: two data sets "
-            f"that differ {_NEIGHBOURS[neighbours]} lead to any set of results with probabilities that differ by a factor of at "
-            f"most e^ε ({math.exp(min(epsilon, 700)):.3g}), but for δ. This holds for one example, not for all that one person "
-            "may have contributed."
+            f"(ε = {epsilon:.3g}, δ = {plan.delta:.3g})-differentially private with respect to the training examples: two data "
+            f"sets that differ {_NEIGHBOURS[neighbours]} lead to any set of results with probabilities that differ by a factor "
+            f"of at most e^ε ({math.exp(min(epsilon, 700)):.3g}), but for δ. This holds for one example, not for all that one "
+            "person may have contributed."
         )
     return " ".join([guarantee, _mechanism(plan), *_sampling(plan, steps), _NOT])
 
@@ -42,9 +42,9 @@ def _mechanism(plan):
         "Adaptive": "clipped to a norm that follows a private estimate of a quantile of the norms",
     }[type(plan.clipping).__name__]
     return (
-        f"In each step the gradients of the drawn examples, each {clipping} (sample weights included), are added up, Gaussian noise of "
-        f"{plan.noise_multiplier:.4g} times that norm is added once, and the result is divided by {plan.expected_batch_size:,}, whatever "
-        "was drawn."
+        f"In each step the gradients of the drawn examples, each {clipping} (sample weights included), are added up, Gaussian "
+        f"noise of {plan.noise_multiplier:.4g} times that norm is added once, and the result is divided by "
+        f"{plan.expected_batch_size:,}, whatever was drawn."
     )
 
 
@@ -52,25 +52,30 @@ def _sampling(plan, steps):
     n, size = f"{plan.examples:,}", f"{plan.expected_batch_size:,}"
     if plan.batches_given:
         return [
-            f"The batches of {'some' if plan.batches_drawn else 'the'} steps were chosen by the calling program, not by the plan: the "
+            f"The batches of {'some' if plan.batches_drawn else 'the'} steps were chosen by the calling program, not by the "
+            "plan: the "
             f"figure holds only if they were drawn as it assumes ({plan.sampling} sampling of {n} examples, {size} expected)."
         ]
     if plan.sampling == "shuffled":
         return [
-            f"The {n} examples were shuffled and cut into batches of {size}, so that each took part once an epoch. No amplification by "
-            "sampling is claimed for this: the epochs are composed as Gaussian mechanisms."
+            f"The {n} examples were shuffled and cut into batches of {size}, so that each took part once an epoch. No "
+            "amplification by sampling is claimed for this: the epochs are composed as Gaussian mechanisms."
         ]
     if plan.expected_batch_size == plan.examples:
         return [f"Each step used all {n} examples; nothing was sampled."]
     return [
-        f"Each example was in the batch of a step with the chance {size}/{n}, independently of all others and of all other steps (Poisson "
-        f"sampling); of a batch larger than {plan.largest_batch_size:,} a random part of that size was used, which the figure takes into account."
+        f"Each example was in the batch of a step with the chance {size}/{n}, independently of all others and of all other "
+        "steps (Poisson "
+        f"sampling); of a batch larger than {plan.largest_batch_size:,} a random part of that size was used, which the figure "
+        "takes into account."
     ]
 
 
 _NOT = (
-    "The number of examples and all settings count as public. Not private, and not covered: losses and metrics in the history and in "
-    "logs, validation on private data, what observers, recorders of examples and checkpoints of the optimizer's accumulators hold, "
+    "The number of examples and all settings count as public. Not private, and not covered: losses and metrics in the history "
+    "and in "
+    "logs, validation on private data, what observers, recorders of examples and checkpoints of the optimizer's accumulators "
+    "hold, "
     "and the plan's random state in backups. Not counted: other trainings on the same data, the search for hyper-parameters, and "
     "what was computed from the data beforehand, such as means for normalization or vocabularies. Computed in floating-point "
     "numbers; attacks on their rounding are not considered."

@@ -18,26 +18,30 @@ class DrawnExamples(Examples):
     """Examples in memory, of which a plan draws the batches.
 
     Args:
+        model: the model that is to be trained.
         plan: has `sampler`, `count`, `steps_left` and `require_budget`.
-        x, y, sample_weight, class_weight, beside, limited: as `Examples` takes them.
+        x, y, sample_weight, class_weight, limited, positions: as `Examples` takes them.
 
     Raises:
         ValueError: they are not as many as the plan is for.
     """
 
-    def __init__(self, plan, x, y=None, sample_weight=None, class_weight=None, beside=None, limited=True):
-        super().__init__(x, y, sample_weight, None, class_weight, beside, limited)
-        self.plan, self.sampler = plan, plan.sampler
+    def __init__(self, model, plan, x, y=None, sample_weight=None, class_weight=None, limited=True, positions=False):
+        super().__init__(x, y, sample_weight, None, class_weight, limited=limited)
+        self.plan, self.sampler, self.positions = plan, plan.sampler, positions
         if self.n != self.sampler.examples:
             raise ValueError(
                 f"The plan is for examples={self.sampler.examples}, of which each is to count once. Received {self.n} examples."
             )
+        plan.try_examples(model, *_keras.unpack_x_y_sample_weight(self.tensors)[:2])
         self.batch_size = self.sampler.rows
         self.steps = self.sampler.steps_per_epoch * self.sampler.parts
         sizes = [tf.TensorSpec([self.batch_size, *a.shape[1:]], a.dtype) for a in _flat(self.tensors)]
         x, y, weights = _keras.unpack_x_y_sample_weight(self._packed(self.tensors, sizes))
         one = tf.TensorSpec([self.batch_size], tf.float32)
         self.batch = (x, y, one if weights is None else weights)
+        if positions:
+            self.batch = (*self.batch, tf.TensorSpec([self.batch_size], tf.int32))
 
     def batches(self, shuffle, for_xla):
         return DrawnBatches(self, for_xla)
@@ -50,19 +54,21 @@ class DrawnExamples(Examples):
         self.plan.require_budget()
 
     def draw(self, tensors, count, for_xla=False):
-        """The batch after `count` others: (x, y, sample_weight)."""
+        """The batch after `count` others: (x, y, sample_weight), and which examples they are if that is wanted."""
         indices, weights = self.sampler.draw(count, for_xla)
         rows = [tf.gather(a, indices) for a in _flat(tensors)]
         x, y, given = _keras.unpack_x_y_sample_weight(self._packed(tensors, rows))
+        places = (indices,) if self.positions else ()
         if given is None:
-            return x, y, weights
-        return x, y, keras.tree.map_structure(lambda w: None if w is None else w * _fitted(weights, w), given)
+            return x, y, weights, *places
+        fitted = keras.tree.map_structure(lambda w: None if w is None else w * _fitted(weights, w), given)
+        return x, y, fitted, *places
 
     def _packed(self, like, flat):
         rest = iter(flat)
         return keras.tree.map_structure(lambda a: None if a is None else next(rest), like)
 
-    def dataset(self):
+    def dataset(self, shuffle=True):
         """The batches of an epoch, of wherever the training stands when it begins, as a `tf.data.Dataset`."""
 
         def counts_of_epoch(_):
@@ -111,35 +117,39 @@ class DrawnBatches(Batches):
         tf.while_loop(lambda number: number < last, batch, (tf.convert_to_tensor(first),))
 
 
-def drawn_arguments(model, plan, arguments):
-    """The arguments of `fit` for Keras's own loop, with the data set that a plan draws in the place of the arrays.
+def arguments_for_keras(model, arguments):
+    """The arguments of `fit` for Keras's own loop, with a data set in the place of arrays where batches are not Keras's to make:
+    where a plan draws them, or somebody wants to know which examples they are of.
 
     Raises:
         ValueError: the data are no arrays in memory, or arguments that are the plan's to choose.
     """
-    require_plans_own(plan, arguments)
+    plan, positions = plan_of(model), bool(model._recorders)
+    if plan is None and not positions:
+        return arguments
     arguments = dict(arguments)
     x, y, weights = arguments["x"], arguments["y"], arguments["sample_weight"]
     if arguments["validation_split"] and arguments["validation_data"] is None:
         (x, y, weights), arguments["validation_data"] = _keras.train_validation_split(
             (x, y, weights), validation_split=arguments["validation_split"]
         )
+    size = arguments["batch_size"]
     try:
-        examples = DrawnExamples(plan, x, y, weights, arguments["class_weight"], limited=False)
+        if plan is None:
+            examples = Examples(x, y, weights, size, arguments["class_weight"], limited=False, positions=True)
+        else:
+            require_plans_own(plan, arguments)
+            examples = DrawnExamples(
+                model, plan, x, y, weights, arguments["class_weight"], limited=False, positions=positions
+            )
     except NotInMemoryError as reason:
-        raise ValueError(
-            f"The plan draws the batches itself, from arrays, and {reason}. Give arrays; or, if each example is in one batch an epoch "
-            'and no more, a plan with sampling="shuffled" and neighbours="zero out one" takes batches as they come.'
-        ) from None
-    validation = arguments["validation_data"]
-    if (
-        validation is not None
-        and not isinstance(validation, tf.data.Dataset)
-        and arguments["validation_batch_size"] is None
-    ):
-        arguments["validation_batch_size"] = arguments["batch_size"] or 32
-    none = dict.fromkeys(("y", "sample_weight", "class_weight", "batch_size", "validation_split"))
-    return arguments | none | {"x": examples.dataset(), "validation_split": 0.0, "shuffle": False}
+        what = "The plan draws the batches" if plan is not None else "The examples are told apart by their places"
+        raise ValueError(f"{what}, and {reason}. Give arrays.") from None
+    if isinstance(arguments["validation_data"], tuple) and arguments["validation_batch_size"] is None:
+        arguments["validation_batch_size"] = size or 32
+    none = dict.fromkeys(("y", "sample_weight", "class_weight", "batch_size"))
+    data = examples.dataset(bool(arguments["shuffle"]))
+    return arguments | none | {"x": data, "validation_split": 0.0, "shuffle": False}
 
 
 def require_plans_own(plan, arguments):
@@ -147,7 +157,8 @@ def require_plans_own(plan, arguments):
     size, expected = arguments["batch_size"], plan.sampler.expected
     if size not in (None, expected):
         raise ValueError(
-            f"How many examples a step takes is the plan's to say: expected_batch_size={expected}. Received: batch_size={size}. Leave "
+            f"How many examples a step takes is the plan's to say: expected_batch_size={expected}. Received: "
+            f"batch_size={size}. Leave "
             "`batch_size` out; to hold fewer of them in memory at a time, give the optimizer `gradient_accumulation_steps`."
         )
     if arguments["steps_per_epoch"] is not None:

@@ -25,6 +25,7 @@ class Examples:
         x, y, sample_weight, batch_size, class_weight: as `keras.Model.fit` takes them.
         beside: other `Examples` that are kept at the same time, or None.
         limited: bool, whether they may take a part of the machine's memory only.
+        positions: bool, whether a batch says which examples it is of: then `tensors` is `(x, y, sample_weight, positions)`.
 
     Attributes:
         tensors: nested `(x,)`, `(x, y)` or `(x, y, sample_weight)` of tensors, in Keras's dtypes, with the same first axis n.
@@ -41,7 +42,8 @@ class Examples:
     """
 
     def __init__(
-        self, x, y=None, sample_weight=None, batch_size=None, class_weight=None, beside=None, limited=True
+        self, x, y=None, sample_weight=None, batch_size=None, class_weight=None, beside=None, limited=True,
+        positions=False,
     ):  # fmt: skip
         if keras.tree.flatten(x) == [] or not _keras.can_convert_arrays((x, y, sample_weight)):
             raise NotInMemoryError(f"the data are no arrays but of type {type(x).__name__}")
@@ -57,7 +59,9 @@ class Examples:
         self.tensors = keras.tree.map_structure(
             lambda array: None if array is None else tf.convert_to_tensor(array), arrays
         )
-        self.n = next(array.shape[0] for array in keras.tree.flatten(arrays) if array is not None)
+        self.n = n = next(array.shape[0] for array in keras.tree.flatten(arrays) if array is not None)
+        if positions:
+            self.tensors = (*_keras.unpack_x_y_sample_weight(self.tensors), tf.range(n))
         self.batch_size = min(adapter.batch_size, self.n)
         self.steps = adapter.num_batches
         size = None if adapter.has_partial_batch else adapter.batch_size
@@ -69,6 +73,19 @@ class Examples:
     def steps_left(self):
         """How many batches may still be trained on."""
         return math.inf
+
+    def dataset(self, shuffle):
+        """The batches of an epoch as a `tf.data.Dataset`, for Keras's own loop."""
+        present = [x is not None for x in self.tensors]
+        examples = tf.data.Dataset.from_tensor_slices(tuple(x for x in self.tensors if x is not None))
+        if shuffle:
+            examples = examples.shuffle(self.n)
+
+        def filled(*batch):
+            rest = iter(batch)
+            return tuple(next(rest) if one else None for one in present)
+
+        return examples.batch(self.batch_size).map(filled)
 
     def batches(self, shuffle, for_xla):
         """`Batches` like these."""

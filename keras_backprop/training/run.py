@@ -66,9 +66,12 @@ class Run:
                 )
             plan, validation = plan_of(self.model), None
             if plan is None:
-                train = Examples(x, y, sample_weight, batch_size, class_weight)
+                positions = bool(self.model._recorders)
+                train = Examples(x, y, sample_weight, batch_size, class_weight, positions=positions)
             else:
-                train = DrawnExamples(plan, x, y, sample_weight, class_weight)
+                train = DrawnExamples(
+                    self.model, plan, x, y, sample_weight, class_weight, positions=bool(self.model._recorders)
+                )
             if validation_data is not None:
                 x, y, sample_weight = _keras.unpack_x_y_sample_weight(validation_data)
                 validation = Examples(x, y, sample_weight, validation_batch_size or batch_size, beside=train)
@@ -169,6 +172,11 @@ class Run:
         elif self.acting:
             self.limit = 1
             self.reason += f", and {', '.join(self.acting)} may act after every epoch"
+        if self.limit > 1 and not getattr(
+            plan_of(model), "repeatable", True
+        ):  # an epoch that nobody is told of is run again
+            self.limit = 1
+            self.reason += ", and random numbers come from a generator that was given"
         if self.validates_apart and self.limit > 1:
             self.limit = 1
             self.reason += ", and a callback acts around validation"

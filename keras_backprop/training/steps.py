@@ -40,6 +40,7 @@ def _build(model, batch):
 
     Keras runs the model on symbolic tensors for it, to find out what it puts out. Of a graph of layers that is known.
     """
+    batch = batch[:3]  # what may follow is not the model's
     graph = _keras.graph_of(model)
     _, y, _ = _keras.unpack_x_y_sample_weight(batch)
     if graph is not None and y is not None and model.built and type(model).compute_loss is _keras.Trainer.compute_loss:

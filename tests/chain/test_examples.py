@@ -149,7 +149,7 @@ def test_penalties_of_any_kind_are_of_no_example():
     for weight, penalty in ((own.w, 0.2 * own.w), (own.b, 2 * own.b), (dense.kernel, 0.02 * dense.kernel)):
         total = tf.reduce_sum(result.per_example(weight), 0) + penalty
         np.testing.assert_allclose(total, result.gradient(weight), rtol=1e-4, atol=1e-6)
-        nothing = result.weighted(tf.zeros(5))[result._index(weight)]
+        nothing = result.weighted(tf.zeros(5))[result.index(weight)]
         np.testing.assert_allclose(nothing, penalty, rtol=1e-5, atol=1e-7)
 
 

@@ -1,0 +1,245 @@
+"""What becomes of every training example: its loss, gradient, error and whether it is right, epoch after epoch."""
+
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+QUANTITIES = ("loss", "gradient_norm", "error", "correct", "margin")
+
+
+@keras.saving.register_keras_serializable(package="keras_backprop")
+class ExampleRecorder(keras.callbacks.Callback):
+    """Records every training example in the training step itself, however the examples are shuffled; the loop stays compiled.
+
+    What is recorded is what the step computes anyway, before its update and in training mode (dropout included): no example is
+    run twice. The scores that are made of it find wrong labels, and examples that one can do without.
+
+    Args:
+        every: int ≥ 1, record each so-many-th epoch, the first included.
+        quantities: which of "loss" (the example's own, sample weights left out), "gradient_norm" (of its own error, over all
+            weights), "error" (‖p − y‖ of probabilities, or of predictions), "correct" and "margin" (the log-odds of the given
+            class over the best other; classes only). By default all that the model has; a warning names what it has not.
+
+    Attributes:
+        history: dict, quantity -> float32 array of shape (examples, records), NaN where an example was in no batch. In the order
+            of the examples that `fit` was given.
+        epochs: list of int, the epoch of each record.
+
+    Raises:
+        ValueError: another `every` or quantity; data that are no arrays; a quantity that was asked for and does not exist.
+        NotImplementedError: several replicas.
+    """
+
+    def __init__(self, every: Any = 1, quantities: Any = None) -> None:
+        super().__init__()
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"`every` must be a whole number of epochs, 1 or more. Received: every={every!r}")
+        wrong = [q for q in (quantities if quantities is not None else ()) if q not in QUANTITIES]
+        if wrong or (quantities is not None and not list(quantities)):
+            raise ValueError(f"`quantities` must be among {', '.join(QUANTITIES)}. Received: quantities={quantities!r}")
+        self.every, self.quantities = every, None if quantities is None else list(quantities)
+        self.history: dict[str, Any] = {}
+        self.epochs: list[int] = []
+        self._values: dict = {}
+        self._wanted = keras.Variable(True, dtype="bool", trainable=False, name="record")
+        self._examples = keras.Variable(0, dtype="int32", trainable=False, name="examples")
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.history, self.epochs = {}, []
+
+    def on_epoch_begin(self, epoch: Any, logs: Any = None) -> None:
+        self._wanted.assign(epoch % self.every == 0)
+        for variable in self._values.values():
+            variable.assign(tf.fill([0], np.float32(np.nan)))
+
+    def on_epoch_end(self, epoch: Any, logs: Any = None) -> None:
+        if epoch % self.every:
+            return
+        self.epochs.append(int(epoch))
+        columns = {name: variable.numpy() for name, variable in self._values.items()}
+        n = max([len(c) for c in columns.values()] + [len(next(iter(self.history.values()), ()))])
+        for name, column in columns.items():
+            column = np.concatenate([column, np.full(n - len(column), np.nan, "float32")])[:, None]
+            self.history[name] = np.concatenate([self.history[name], column], 1) if name in self.history else column
+
+    def record_examples(self, model: Any, result: Any, y: Any, sample_weight: Any, positions: Any) -> None:
+        """Is called while the step is traced.
+
+        Args:
+            model: the model that is trained.
+            result: a `Backward`.
+            y, sample_weight: of the batch.
+            positions: int32 tensor of shape `(n,)`, which examples these are.
+        """
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise NotImplementedError("ExampleRecorder does not record on several replicas.")
+        drawn = hasattr(model.compiled_gradients, "sampler") and sample_weight is not None
+        functions = {name: (lambda name=name: globals()[f"_{name}"](model, result, y)) for name in QUANTITIES}
+        values = {}
+        for name in self.quantities or QUANTITIES:
+            try:
+                values[name] = tf.cast(functions[name](), tf.float32)
+            except ValueError as reason:
+                if self.quantities is not None:
+                    raise
+                warnings.warn(f"ExampleRecorder records no {name}: {reason}", stacklevel=2)
+        with tf.init_scope():
+            for name in values:
+                if name not in self._values:
+                    self._values[name] = tf.Variable(
+                        tf.zeros([0]), shape=[None], trainable=False, name=f"recorded_{name}"
+                    )
+        if drawn:  # rows that fill up a batch are of no example
+            present = result.example_scale.weighted()[2] > 0
+            positions = tf.boolean_mask(positions, present)
+            values = {name: tf.boolean_mask(value, present) for name, value in values.items()}
+
+        def record(_):
+            for name, value in values.items():
+                variable = self._values[name]
+                column = variable.read_value()
+                missing = tf.maximum(tf.reduce_max(tf.concat([positions, [-1]], 0)) + 1 - tf.size(column), 0)
+                column = tf.concat([column, tf.fill([missing], np.float32(np.nan))], 0)
+                variable.assign(tf.tensor_scatter_nd_update(column, positions[:, None], value))
+            return (tf.constant(False),)
+
+        # A loop of at most one turn, which unlike `tf.cond` leaves the step one that can run in one thread.
+        tf.while_loop(lambda due: due, record, (tf.convert_to_tensor(self._wanted.value),))
+
+    def table(self) -> dict[str, Any]:
+        """The history in long form: a dict of columns of equal length, "example", "epoch" and the quantities."""
+        n, records = next(iter(self.history.values()), np.zeros((0, 0))).shape
+        columns = {"example": np.repeat(np.arange(n), records), "epoch": np.tile(np.array(self.epochs, int), n)}
+        return columns | {name: values.ravel() for name, values in self.history.items()}
+
+    def grand(self, records: Any = None) -> Any:
+        """GraNd: the mean norm of each example's gradient (Paul et al., "Deep Learning on a Data Diet", 2021), shape `(n,)`.
+
+        Args:
+            records: int, of the first so many records; None for all. The paper takes few, over several initial weights.
+        """
+        return _mean(self._column("gradient_norm"), records)
+
+    def el2n(self, records: Any = None) -> Any:
+        """EL2N: the mean of ‖p − y‖ (Paul et al., 2021), shape `(n,)`. High: hard, or labelled wrongly."""
+        return _mean(self._column("error"), records)
+
+    def forgetting_events(self) -> Any:
+        """How often each example was right and then wrong (Toneva et al., 2019), shape `(n,)`; infinite if it never was right."""
+        right = self._column("correct")
+        events = np.zeros(len(right))
+        last = np.zeros(len(right))
+        for column in right.T:
+            seen = ~np.isnan(column)
+            events += seen & (last == 1) & (column == 0)
+            last = np.where(seen, column, last)
+        return np.where((right == 1).any(1), events, np.inf)
+
+    def area_under_margin(self) -> Any:
+        """AUM: the mean margin (Pleiss et al., 2020), shape `(n,)`. Low, negative above all: labelled wrongly."""
+        return _mean(self._column("margin"), None)
+
+    def _column(self, name):
+        if name not in self.history:
+            raise ValueError(f"There is no record of '{name}'. Recorded: {', '.join(self.history) or 'nothing yet'}")
+        return self.history[name]
+
+    def get_config(self) -> dict[str, Any]:
+        return {"every": self.every, "quantities": self.quantities}
+
+    @classmethod
+    def from_config(cls, config: Any) -> Any:
+        return cls(**config)
+
+
+def _mean(values, records):
+    values = values[:, :records]
+    count = (~np.isnan(values)).sum(1)
+    return np.where(count, np.nansum(values, 1) / np.maximum(count, 1), np.nan)
+
+
+def _loss(model, result, y):
+    """Each example's own loss: the mean over its outputs, by the losses' weights."""
+    compiled = getattr(model, "_compile_loss", None)
+    entries = getattr(compiled, "_flat_losses", None)
+    targets, predictions = keras.tree.flatten(y), keras.tree.flatten(result.y_pred)
+    if not entries or len(entries) != len(targets) or len(targets) != len(predictions):
+        raise ValueError("the model has no compiled losses, one for each output")
+    n, total = tf.shape(predictions[0])[0], 0.0
+    for entry, target, prediction in zip(entries, targets, predictions, strict=True):
+        target, prediction = tf.convert_to_tensor(target), tf.convert_to_tensor(prediction)
+        if target.shape.rank == prediction.shape.rank - 1 and prediction.shape[-1] == 1:
+            target = target[..., None]
+        values = tf.reshape(tf.cast(entry.loss.call(target, prediction), tf.float32), [n, -1])
+        total += tf.reduce_mean(values, 1) * (1.0 if entry.loss_weights is None else entry.loss_weights)
+    return total
+
+
+def _gradient_norm(model, result, y):
+    return result.example_norms()
+
+
+def _error(model, result, y):
+    p, target = _probabilities(model, result, y)
+    return tf.sqrt(tf.reduce_sum(tf.reshape(tf.square(p - target), [tf.shape(p)[0], -1]), 1))
+
+
+def _correct(model, result, y):
+    p, target = _of_classes(model, result, y)
+    if p.shape[-1] == 1:
+        return tf.equal(p[:, 0] > 0.5, target[:, 0] > 0.5)
+    return tf.equal(tf.argmax(p, -1), tf.argmax(target, -1))
+
+
+def _margin(model, result, y):
+    p, target = _of_classes(model, result, y)
+    log = tf.math.log(tf.maximum(p, 1e-30))
+    if p.shape[-1] == 1:
+        odds = (log - tf.math.log(tf.maximum(1 - p, 1e-30)))[:, 0]
+        return tf.where(target[:, 0] > 0.5, odds, -odds)
+    given = tf.one_hot(tf.argmax(target, -1), p.shape[-1], on_value=True, off_value=False)
+    return tf.reduce_sum(tf.where(given, log, 0), -1) - tf.reduce_max(tf.where(given, -np.inf, log), -1)
+
+
+def _of_classes(model, result, y):
+    p, target = _probabilities(model, result, y)
+    if p.shape.rank != 2 or not _is_of_classes(model):
+        raise ValueError("the model does not predict one class for each example by a cross-entropy")
+    return p, target
+
+
+def _probabilities(model, result, y):
+    """The predictions, as probabilities if they are of classes, and the targets in the same shape."""
+    if len(keras.tree.flatten(result.y_pred)) != 1 or len(keras.tree.flatten(y)) != 1:
+        raise ValueError("the model has several outputs, or no targets")
+    p, target = (tf.convert_to_tensor(keras.tree.flatten(a)[0]) for a in (result.y_pred, y))
+    p = tf.cast(p, tf.float32)
+    loss = _only_loss(model)
+    if _is_of_classes(model) and getattr(loss, "from_logits", False):
+        p = tf.sigmoid(p) if "Binary" in type(loss).__name__ or p.shape[-1] == 1 else tf.nn.softmax(p)
+    if "Sparse" in type(loss).__name__:
+        target = tf.one_hot(tf.cast(tf.reshape(target, tf.shape(p)[:-1]), tf.int32), p.shape[-1])
+    target = tf.cast(target, tf.float32)
+    return p, tf.reshape(target, tf.shape(p))
+
+
+def _only_loss(model):
+    entries: Any = getattr(getattr(model, "_compile_loss", None), "_flat_losses", None) or ()
+    if len(entries) != 1:
+        raise ValueError("the model has no compiled loss, or several")
+    loss = entries[0].loss
+    function = getattr(loss, "fn", None)
+    names = {
+        "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
+        "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
+        "binary_crossentropy": keras.losses.BinaryCrossentropy,
+    }
+    kind = names.get(getattr(function, "__name__", ""))
+    return kind() if kind is not None and not isinstance(loss, kind) else loss
+
+
+def _is_of_classes(model):
+    return "rossentropy" in type(_only_loss(model)).__name__

@@ -1,0 +1,94 @@
+"""A trial, before anything is trained: does what an example contributes depend on who else is in the batch?
+
+Layers and losses of Keras that keep the examples apart are known. What else a model is made of, a layer, a loss or a graph of
+operations of one's own, may do anything along the first axis; so three steps are tried on the first examples, and nothing is
+changed by it.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_backprop import _keras
+
+_MIXING_LOSSES = (keras.losses.Circle, keras.losses.Dice, keras.losses.Tversky)
+_OPEN = (keras.layers.Lambda, keras.layers.Activation, keras.layers.TorchModuleWrapper, keras.layers.JaxLayer)
+
+
+def is_known(model: Any) -> bool:
+    """Whether a model is made of nothing but layers and losses that are known to keep the examples apart."""
+    if type(model).compute_loss is not _keras.Trainer.compute_loss:
+        return False
+    for layer in model._flatten_layers():
+        graph: Any = _keras.graph_of(layer) if isinstance(layer, keras.Model) else None
+        if isinstance(layer, keras.Model):
+            if graph is None or not all(isinstance(op, keras.layers.Layer) for op in graph.operations):
+                return False
+        elif not type(layer).__module__.startswith("keras.") or isinstance(layer, _OPEN) or _first_axis(layer):
+            return False
+    entries: Any = getattr(getattr(model, "_compile_loss", None), "_flat_losses", None)
+    return bool(entries) and all(_is_known_loss(entry.loss) for entry in entries)
+
+
+def _first_axis(layer):
+    return 0 in keras.tree.flatten(getattr(layer, "axis", None))
+
+
+def _is_known_loss(loss):
+    function = getattr(loss, "fn", None)
+    stock = type(loss).__module__.startswith("keras.") and not isinstance(loss, _MIXING_LOSSES)
+    return stock and (function is None or getattr(function, "__module__", "").startswith("keras."))
+
+
+def try_examples(model: Any, x: Any, y: Any) -> None:
+    """Run backward passes of two examples, in which one is the same, and compare what that one contributes.
+
+    Args:
+        model: a compiled `BackpropModel`.
+        x, y: nested tensors, three examples.
+
+    Raises:
+        ValueError: it depends on the other one, or on what weighs nothing; or there are no gradients of single examples, and why.
+    """
+    take = lambda indices: keras.tree.map_structure(lambda a: a if a is None else tf.gather(a, indices), (x, y))  # noqa: E731
+    trainable = {id(v) for v in model.trainable_variables}
+    states = {id(v): v for v in (*model.variables, *model.metrics_variables) if id(v) not in trainable}
+    before = [(v, keras.ops.copy(v.value)) for v in states.values()]
+
+    def contribution(indices, weights):
+        for variable, value in before:
+            variable.assign(value)
+        result = model.backward_pass(*take(indices), tf.constant(weights, tf.float32))
+        divisor, shares, _ = result.example_scale.weighted()
+        parts = {v.path: result.per_example(v) for v in result.weights}
+        factor = float(divisor * shares[0]) / (1.0 if result.scale is None else float(result.scale))
+        return {
+            path: keras.ops.convert_to_numpy(tf.cast(g[0], tf.float64)) * factor
+            for path, g in parts.items()
+            if g is not None
+        }
+
+    try:
+        one, other, alone = contribution([0, 1], [1, 1]), contribution([0, 2], [1, 1]), contribution([0, 1], [1, 0])
+    finally:
+        for variable, value in before:
+            variable.assign(value)
+    for path, gradient in one.items():
+        for changed, what in (
+            (other, "who else is in the batch"),
+            (
+                alone,
+                "how many examples of the batch count: a loss must return a value for each example, to be weighted",
+            ),
+        ):
+            if not np.allclose(
+                gradient, changed[path], rtol=1e-2, atol=1e-3 * np.abs(gradient).max() + 1e-7, equal_nan=True
+            ):
+                raise ValueError(
+                    f"What an example contributes to the gradient of '{path}' depends on {what}. Something above that weight, "
+                    "a layer, an "
+                    "operation or the loss, mixes the examples along the first axis; then clipping bounds nothing. Let every "
+                    "example keep a row of its own."
+                )

@@ -1,0 +1,115 @@
+"""`ExampleRecorder` against the model asked one example at a time."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_backprop import BackpropSequential
+from keras_backprop.callbacks import ExampleRecorder
+from tests.privacy.problem import X, Y, a_model, a_plan, own_gradients
+
+WAYS = {"compiled": {}, "Keras's loop": {"epochs_per_execution": None}, "eager": {"run_eagerly": True}}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("logits", [False, True])
+def test_every_example_in_its_place_although_shuffled(way, logits):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
+    model = a_model(optimizer=keras.optimizers.SGD(0.0), loss=loss, **WAYS[way])
+    if logits:
+        model.layers[-1].activation = keras.activations.linear
+    recorder = ExampleRecorder()
+    model.fit(X, Y, batch_size=7, epochs=2, sample_weight=np.linspace(0.5, 2, 40), verbose=0, callbacks=[recorder])
+    assert model.fit_path.compiled == (way == "compiled") and recorder.epochs == [0, 1]
+    p = model.predict(X, verbose=0)
+    p = np.exp(p) / np.exp(p).sum(1, keepdims=True) if logits else p
+    own = [own_gradients(model, loss, X[i], Y[i]) for i in range(40)]
+    norms = [np.sqrt(sum((g**2).sum() for g in gradients)) for gradients in own]
+    given, others = p[range(40), Y], np.where(np.eye(3)[Y] == 1, 0, p).max(1)
+    expected = {
+        "loss": -np.log(given), "gradient_norm": norms, "error": np.linalg.norm(p - np.eye(3)[Y], axis=1),
+        "correct": p.argmax(1) == Y, "margin": np.log(given / others),
+    }  # fmt: skip
+    assert set(recorder.history) == set(expected)
+    for name, values in expected.items():
+        assert recorder.history[name].shape == (40, 2)
+        for record in range(2):
+            np.testing.assert_allclose(recorder.history[name][:, record], values, rtol=1e-4, atol=1e-5)
+
+
+def test_every_so_many_epochs_and_the_table():
+    recorder = ExampleRecorder(every=2, quantities=["loss", "correct"])
+    model = a_model()
+    model.fit(X, Y, epochs=5, verbose=0, callbacks=[recorder])
+    assert recorder.epochs == [0, 2, 4] and recorder.history["loss"].shape == (40, 3)
+    table = recorder.table()
+    assert list(table) == ["example", "epoch", "loss", "correct"] and len(table["loss"]) == 120
+    np.testing.assert_array_equal(table["loss"][table["example"] == 3], recorder.history["loss"][3])
+    assert (table["epoch"][:3] == [0, 2, 4]).all()
+    assert recorder.history["loss"][:, 0].mean() > recorder.history["loss"][:, 2].mean()
+    with pytest.raises(ValueError, match="no record of 'margin'. Recorded: loss, correct"):
+        recorder.area_under_margin()
+
+
+def test_the_scores():
+    recorder = ExampleRecorder()
+    recorder.history = {
+        "correct": np.array([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, np.nan, 0, 1]], float),
+        "error": np.array([[1, 3], [2, np.nan]], float), "gradient_norm": np.array([[1.0, 3], [5, 7]]), "margin": np.array([[1.0, -3]]),
+    }  # fmt: skip
+    np.testing.assert_array_equal(recorder.forgetting_events(), [2, np.inf, 0, 1])
+    np.testing.assert_array_equal(recorder.el2n(), [2, 2])
+    np.testing.assert_array_equal(recorder.grand(), [2, 6])
+    np.testing.assert_array_equal(recorder.grand(records=1), [1, 5])
+    np.testing.assert_array_equal(recorder.area_under_margin(), [-1])
+
+
+def test_of_a_private_training_examples_that_were_not_drawn_are_missing():
+    plan, recorder = a_plan(epochs=2), ExampleRecorder()
+    model = a_model(plan)
+    model.fit(X, Y, epochs=2, verbose=0, callbacks=[recorder])
+    again = a_plan(epochs=2)
+    for epoch in range(2):
+        drawn = set()
+        for step in range(5 * epoch, 5 * epoch + 5):
+            indices, weights = (a.numpy() for a in again.sampler.draw(tf.constant(step, tf.int64)))
+            drawn |= set(indices[weights > 0].tolist())
+        recorded = np.flatnonzero(~np.isnan(recorder.history["loss"][:, epoch]))
+        assert set(recorded.tolist()) == drawn
+
+
+def test_regression_and_binary():
+    recorder = ExampleRecorder(quantities=["loss", "error", "gradient_norm"])
+    model = BackpropSequential([keras.Input((5,)), layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.fit(X, Y.astype("float32"), verbose=0, callbacks=[recorder])
+    difference = model.predict(X, verbose=0)[:, 0] - Y
+    np.testing.assert_allclose(recorder.history["loss"][:, 0], difference**2, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(recorder.history["error"][:, 0], abs(difference), rtol=1e-4, atol=1e-5)
+    recorder = ExampleRecorder()
+    model.compile(keras.optimizers.SGD(0.0), keras.losses.BinaryCrossentropy(from_logits=True))
+    model.fit(X, (Y > 0).astype("float32"), verbose=0, callbacks=[recorder])
+    z = model.predict(X, verbose=0)[:, 0]
+    np.testing.assert_array_equal(recorder.history["correct"][:, 0], (z > 0) == (Y > 0))
+    np.testing.assert_allclose(recorder.history["margin"][:, 0], np.where(Y > 0, z, -z), rtol=1e-3, atol=1e-4)
+
+
+def test_what_a_model_does_not_have():
+    model = BackpropSequential([keras.Input((5,)), layers.Dense(4), layers.BatchNormalization(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    recorder = ExampleRecorder()
+    with pytest.warns(UserWarning, match="records no (gradient_norm|correct|margin)"):
+        model.fit(X, Y, verbose=0, callbacks=[recorder])
+    assert set(recorder.history) == {"loss", "error"}
+    with pytest.raises(ValueError, match="couple its examples"):
+        model.fit(X, Y, verbose=0, callbacks=[ExampleRecorder(quantities=["gradient_norm"])])
+    with pytest.raises(ValueError, match="Give arrays"):
+        model.fit(tf.data.Dataset.from_tensor_slices((X, Y)).batch(8), verbose=0, callbacks=[ExampleRecorder()])
+
+
+@pytest.mark.parametrize("wrong", [{"every": 0}, {"every": 1.5}, {"quantities": ["mood"]}, {"quantities": []}])
+def test_what_makes_no_recorder(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        ExampleRecorder(**wrong)

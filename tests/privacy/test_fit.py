@@ -1,0 +1,240 @@
+"""Private training in `fit`: on every way, to the end of the budget, interrupted and resumed, saved and loaded."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_backprop import BackpropModel, privacy
+from tests.privacy.problem import X, Y, a_model, a_plan
+
+WAYS = {
+    "Keras's loop": {"epochs_per_execution": None},
+    "eager": {"run_eagerly": True},
+    "executions": {"steps_per_execution": 2},
+}
+
+
+def momentum():
+    return keras.optimizers.SGD(0.1, momentum=0.9)
+
+
+def same(model, other, atol=1e-6):
+    for one, two in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(one, two, atol=atol)
+
+
+SLOWLY = pytest.param("shuffled", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("sampling", ["poisson", SLOWLY])
+def test_the_same_on_every_way(sampling):
+    trained = {}
+    for way, options in {"compiled": {}, **WAYS}.items():
+        plan = a_plan(sampling=sampling)
+        model = a_model(plan, momentum(), metrics=["accuracy"], **options)
+        extra = {"epochs_per_execution": None} if way == "executions" else {}
+        if extra:
+            model = a_model(plan, momentum(), metrics=["accuracy"], **options, **extra)
+        history = model.fit(X, Y, epochs=3, verbose=0).history
+        assert plan.steps == 15 and model.fit_path.compiled == (way == "compiled")
+        trained[way] = model, history
+    for way in WAYS:
+        same(trained["compiled"][0], trained[way][0])
+        for name, values in trained["compiled"][1].items():
+            np.testing.assert_allclose(values, trained[way][1][name], rtol=1e-5)
+
+
+def test_losses_and_metrics_are_of_the_drawn_examples():
+    plan = a_plan(noise_multiplier=0, epochs=1, largest_batch_size=30)
+    model = a_model(plan, keras.optimizers.SGD(0.0), metrics=["accuracy"], weighted_metrics=["accuracy"])
+    history = model.fit(X, Y, verbose=0).history
+    again = a_plan(noise_multiplier=0, epochs=1, largest_batch_size=30)
+    drawn = []
+    for step in range(5):
+        indices, weights = (a.numpy() for a in again.sampler.draw(tf.constant(step, tf.int64)))
+        assert indices.shape == weights.shape == (30,)
+        drawn += indices[weights > 0].tolist()
+    p = model.predict(X[drawn], verbose=0)
+    assert history["accuracy"][0] == pytest.approx(np.mean(p.argmax(1) == Y[drawn]))
+    assert history["weighted_accuracy"][0] == pytest.approx(np.mean(p.argmax(1) == Y[drawn]))
+    assert history["loss"][0] == pytest.approx(-np.mean(np.log(p[range(len(drawn)), Y[drawn]])), rel=1e-5)
+
+
+@pytest.mark.parametrize("way", ["compiled", "Keras's loop"])
+def test_it_ends_before_the_step_that_would_exceed_the_budget(way):
+    plan = a_plan(epochs=2)
+    model = a_model(plan, **({} if way == "compiled" else WAYS[way]))
+    epochs = []
+    told = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: epochs.append(epoch))
+    with pytest.raises(privacy.BudgetExceededError, match="10 steps.*ε = "):
+        model.fit(X, Y, epochs=4, verbose=0, callbacks=[told])
+    assert plan.steps == 10 and epochs == [0, 1]
+    after = model.get_weights()
+    for attempt in (lambda: model.fit(X, Y, verbose=0), lambda: model.train_on_batch(X[:8], Y[:8])):
+        with pytest.raises(privacy.BudgetExceededError):
+            attempt()
+    for one, other in zip(model.get_weights(), after, strict=True):
+        np.testing.assert_array_equal(one, other)
+    other = a_model(a_plan(epochs=2))
+    other.fit(X, Y, epochs=2, verbose=0)
+    same(model, other)
+
+
+def test_the_steps_are_saved_with_the_model_and_the_secret_is_not(tmp_path):
+    plan = a_plan(clipping="adaptive", seed=None)
+    model = a_model(plan)
+    model.fit(X, Y, epochs=2, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    again = loaded.compiled_gradients
+    assert (
+        again.steps == 10
+        and again.epsilon() == plan.epsilon()
+        and again.clipping_norm == pytest.approx(plan.clipping_norm)
+    )
+    assert (again._randomness.key.value.numpy() != plan._randomness.key.value.numpy()).all()
+    loaded.fit(X, Y, verbose=0)
+    with pytest.raises(privacy.BudgetExceededError):
+        loaded.fit(X, Y, verbose=0)
+
+
+class Interrupt(keras.callbacks.Callback):
+    def __init__(self, batches):
+        super().__init__()
+        self.left = batches
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("sampling", "save_freq", "done"),
+    [
+        ("poisson", "epoch", 7),
+        ("shuffled", 3, 8),
+        pytest.param("poisson", 3, 8, marks=pytest.mark.slow),
+        pytest.param("shuffled", "epoch", 7, marks=pytest.mark.slow),
+    ],
+)
+def test_backup_and_restore_resumes_with_steps_and_random_state(tmp_path, sampling, save_freq, done):
+    straight = a_model(a_plan(sampling=sampling), momentum())
+    straight.fit(X, Y, epochs=3, verbose=0)
+
+    def backup():
+        return keras.callbacks.BackupAndRestore(tmp_path, save_freq=save_freq)
+
+    with pytest.raises(KeyboardInterrupt):
+        a_model(a_plan(sampling=sampling), momentum()).fit(
+            X, Y, epochs=3, verbose=0, callbacks=[backup(), Interrupt(done)]
+        )
+    plan = a_plan(sampling=sampling, seed=99)  # another process knows nothing of the first one's seed
+    resumed = a_model(plan, momentum())
+    resumed.fit(X, Y, epochs=3, verbose=0, callbacks=[backup()])
+    assert plan.steps == 15
+    same(resumed, straight)
+
+
+def test_callbacks_validation_averages_and_checkpoints(tmp_path):
+    plan = a_plan(epochs=6)
+    model = a_model(plan, keras.optimizers.Adam(0.01, use_ema=True), metrics=["accuracy"])
+    callbacks = [
+        keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"), keras.callbacks.ReduceLROnPlateau(patience=1),
+        keras.callbacks.EarlyStopping("val_loss", patience=100), keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+    ]  # fmt: skip
+    weights = np.random.default_rng(0).uniform(size=48)
+    x, y = np.concatenate([X, X[:8]]), np.concatenate([Y, Y[:8]])
+    history = model.fit(
+        x, y, sample_weight=weights, validation_split=1 / 6, epochs=4, verbose=0, callbacks=callbacks
+    ).history  # fmt: skip
+    assert model.fit_path.compiled and plan.steps == 20 and len(history["val_accuracy"]) == 4
+    assert keras.models.load_model(tmp_path / "2.keras").compiled_gradients.steps == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"x": X[:39], "y": Y[:39]}, "examples=40.*Received 39"),
+        ({"x": X, "y": Y, "batch_size": 16}, "expected_batch_size=8.*batch_size=16"),
+        ({"x": X, "y": Y, "steps_per_epoch": 2}, "steps_per_epoch"),
+        ({"x": tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)}, "draws the batches itself"),
+    ],
+)
+def test_what_fit_may_not_be_given(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        a_model(a_plan()).fit(**arguments, verbose=0)
+
+
+def test_batches_that_the_caller_chose_are_told_of():
+    plan = a_plan()
+    model = a_model(plan)
+    model.train_on_batch(X[:8], Y[:8])
+    assert plan.steps == 1 and "chosen by the calling program" in plan.statement()
+
+
+def test_several_inputs_and_outputs():
+    a, b = keras.Input((5,), name="a"), keras.Input((5,), name="b")
+    h = layers.Dense(4, "tanh")(layers.concatenate([a, b]))
+    model = BackpropModel(
+        {"a": a, "b": b},
+        {"class": layers.Dense(3, "softmax", name="class")(h), "value": layers.Dense(1, name="value")(h)},
+    )
+    model.compile(
+        "sgd",
+        {"class": "sparse_categorical_crossentropy", "value": "mse"},
+        gradients=a_plan(),
+        metrics={"class": "accuracy"},
+    )
+    history = model.fit({"a": X, "b": X}, {"class": Y, "value": X[:, :1]}, epochs=2, verbose=0).history
+    assert model.fit_path.compiled and history["class_accuracy"][0] <= 1
+    np.testing.assert_allclose(np.add(history["class_loss"], history["value_loss"]), history["loss"], rtol=1e-5)
+
+
+TWO_DEVICES = """
+import json, warnings
+import keras, numpy as np, tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tests.privacy.problem import X, Y, a_model, a_plan
+
+results = {}
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+for name, options in {"flat": {}, "adaptive": {"clipping": "adaptive"}, "shuffled": {"sampling": "shuffled"}}.items():
+    for way in (tf.distribute.get_strategy(), strategy):
+        plan = a_plan(**options)
+        with way.scope():
+            model = a_model(plan, keras.optimizers.SGD(0.1, momentum=0.9), **({} if way is strategy else {"epochs_per_execution": None}))
+        model.fit(X, Y, epochs=2, verbose=0)
+        weights = [keras.ops.convert_to_numpy(v).tolist() for v in model.trainable_weights]
+        results[name + (", two" if way is strategy else ", one")] = [weights, plan.steps, plan.clipping_norm]
+print("RESULT" + json.dumps(results))
+"""
+
+
+def test_noise_once_on_two_devices():
+    root = str(pathlib.Path(__file__).parents[2])
+    run = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+        check=False,
+    )
+    lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT")]
+    assert lines, run.stderr[-3000:]
+    results = json.loads(lines[0].removeprefix("RESULT"))
+    for name in ("flat", "adaptive", "shuffled"):
+        (one, steps, norm), (two, steps_of_two, norm_of_two) = results[name + ", one"], results[name + ", two"]
+        assert steps == steps_of_two == 10 and norm == pytest.approx(norm_of_two, rel=1e-4)
+        for a, b in zip(one, two, strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-5)
