@@ -25,6 +25,7 @@ class Block:
         sources: list of (Block, norm of the gradient that flows back to it or None).
         rank: int, how many blocks are above it at the least.
         framed: bool, whether it has a second frame: a recurrent layer, attention.
+        inside: str, the path of the multi-head attention that it is a part of, or "".
     """
 
     title: str
@@ -37,6 +38,7 @@ class Block:
     x: float = 0.0
     y: float = 0.0
     framed: bool = False
+    inside: str = ""
 
     @property
     def height(self):
@@ -58,6 +60,8 @@ def draw(explanation):
     canvas.text(left, 0.92, explanation.model, size=16, align="left", weight="bold")
     canvas.text(left, 0.6, rf"{examples}.  Gradients flow up; beside an arrow $\Vert\partial E/\partial\,\cdot\Vert$.",
                 FAINT, 13, align="left")  # fmt: skip
+    for inside in dict.fromkeys(block.inside for block in blocks if block.inside):
+        _draw_frame(canvas, inside, blocks)
     for block in blocks:
         _draw_block(canvas, block)
     edges = _short_edges(blocks)
@@ -144,6 +148,8 @@ def _block(link, use, uses):
         lines = ["     ".join(lines[i : i + 2]) for i in range(0, len(lines), 2)]
     block = Block(title, f"{kind}  {_shape(link.outputs[0])}", *colors, lines)
     block.framed = framed
+    parent, _, part = link.path.rpartition("/")
+    block.inside = parent if part in ("query", "key", "value", "attention_output") else ""
     return block
 
 
@@ -190,6 +196,22 @@ def _lanes(blocks):
     return lanes
 
 
+def _draw_frame(canvas, inside, blocks):
+    """A dashed frame around the parts of a multi-head attention, with the path of the layer."""
+    own = [block for block in blocks if block.inside == inside]
+    ranks = range(min(b.rank for b in own), max(b.rank for b in own) + 1)
+    own = [
+        block
+        for block in blocks
+        if block.inside == inside or (block.rank in ranks and block.detail.startswith("operation"))
+    ]
+    left, right = min(b.x for b in own) - WIDTH / 2 - 0.2, max(b.x for b in own) + WIDTH / 2 + 0.2
+    top = max(b.y + b.height / 2 for b in own) + 0.25
+    bottom = min(b.y - b.height / 2 for b in own) - 0.2
+    canvas.box((left + right) / 2, (top + bottom) / 2, right - left, top - bottom, "none", FRAMED_EDGE, dashed=True)
+    canvas.text(left + 0.12, bottom + 0.2, inside, FRAMED_EDGE, 12.5, align="left", box=True)
+
+
 def _draw_block(canvas, block):
     if block.framed:
         canvas.box(block.x, block.y, WIDTH + 0.16, block.height + 0.16, "none", block.edge, dashed=True)
@@ -224,7 +246,7 @@ def _draw_edge(canvas, source, target, gradient, forks, largest):
         alone = not joins and straight and not forks
         y = middle if alone else (start[1] + middle) / 2 if joins else (end[1] + middle) / 2 + 0.03
         x = start[0] if joins else end[0]
-        canvas.text(x + 0.1, y, _flow(gradient, largest), GRADIENT, align="left")
+        canvas.text(x + 0.1, y, _flow(gradient, largest), GRADIENT, align="left", box=True)
 
 
 def _draw_lane(canvas, source, target, gradient, x, blocks):
