@@ -206,7 +206,7 @@ def _draw_frame(canvas, inside, blocks):
         if block.inside == inside or (block.rank in ranks and block.detail.startswith("operation"))
     ]
     left, right = min(b.x for b in own) - WIDTH / 2 - 0.2, max(b.x for b in own) + WIDTH / 2 + 0.2
-    top = max(b.y + b.height / 2 for b in own) + 0.25
+    top = max(b.y + b.height / 2 for b in own) + 0.16
     bottom = min(b.y - b.height / 2 for b in own) - 0.2
     canvas.box((left + right) / 2, (top + bottom) / 2, right - left, top - bottom, "none", FRAMED_EDGE, dashed=True)
     canvas.text(left + 0.12, bottom + 0.2, inside, FRAMED_EDGE, 12.5, align="left", box=True)
