@@ -18,7 +18,7 @@ SHOWN = {
     "recurrent": ["Step by step through time", "time step", "path 3"],
     "vanishing_gradients": ["3.8e-05", "![vanishing gradients]"],
     "your_own_rule": ["all agree", "The rule 'forgotten' of 'own/hidden/bell' is wrong"],
-    "compute_and_compare": ["at a instead of z", "none I know", "underline"],
+    "compute_and_compare": ["at a instead of z", "none I know", "………………"],
 }
 
 

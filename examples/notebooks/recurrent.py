@@ -11,6 +11,7 @@ import keras_backprop
 
 keras.config.set_floatx("float64")
 keras.config.set_dtype_policy("float64")
+keras.utils.set_random_seed(0)
 
 model = keras.Sequential(
     [

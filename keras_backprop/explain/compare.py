@@ -64,7 +64,7 @@ class Compared:
             word = "close" if np.size(self.value) > 1 else "rounding"
             return f"{self.name} = {value}: {word}{_said(self.remark)}; exactly {expected} ({off})"
         head = f"{self.name} = {value}: not {expected} ({off}). Mistake: "
-        return head + ("; or: ".join(self.mistakes) if self.mistakes else UNKNOWN)
+        return head + ("; or: ".join(self.mistakes) if self.mistakes else UNKNOWN + _said(self.remark))
 
     def __repr__(self) -> str:
         return f"<Compared {self}>"
@@ -255,7 +255,9 @@ class _Comparer:
             return "rounding", [], "intermediate results were rounded"
         if not given.full:
             mistakes = self._rounded_mistakes(found, key, given, expected)
-        return ("mistake", mistakes, "") if mistakes else ("unknown", [], "")
+        if mistakes:
+            return "mistake", mistakes, ""
+        return "unknown", [], "" if self.slips.small else "in so large a network only mistakes in the result were tried"
 
     def _rounding(self, found, key, value, given):
         for decimals, graph in self.slips.rounded():

@@ -79,6 +79,8 @@ def forward_rows(explanation, view=None):
         if link.kind == "loss" and len(losses) == 1 and not penalties:
             rows.append(Row(link.path, f"E = {formulas.loss(link) or _called(link)}", explanation.loss))
             return rows
+        if link.kind == "op" and not any(link.input_symbols):
+            continue  # of constants only
         for symbol, value in _outputs(link):
             rows.append(Row(link.path, f"{symbol.latex} = {_forward(link)}", view.of(value)))
     rows.append(Row("error", r"E = \text{all errors and penalties, weighted and added}", explanation.loss))

@@ -1,5 +1,7 @@
 """The chain for a terminal."""
 
+import textwrap
+
 import numpy as np
 
 from keras_backprop.explain import formulas
@@ -38,9 +40,10 @@ def to_text(explanation, digits=None, example=None, units=None):
                 parts += [
                     "",
                     "The gradients, weight by weight",
-                    *(f"  {plain(name)} = {sums}" for name, sums in singles),
+                    *(line for name, sums in singles for line in _broken(plain(name), sums)),
                 ]
-        parts += [f"  {sentence}" for sentence in remarks(explanation)]
+        for sentence in remarks(explanation):
+            parts += textwrap.wrap(sentence, 116, initial_indent="  ", subsequent_indent="  ")
         parts += ["", *update_head(explanation), *update_text([*explanation.weights, *explanation.frozen])]
     return "\n".join(parts)
 
@@ -48,6 +51,14 @@ def to_text(explanation, digits=None, example=None, units=None):
 def inside_text(explanation, example=None):
     """(path, what, numbers) of what happens inside layers, of one example."""
     return [(link.path, *row) for link in shown(explanation) for row in inside_rows(link, example or 0)]
+
+
+def _broken(name, sums):
+    """`∂E/∂w = … + …` on one line, or a line for each product."""
+    if len(name) + len(sums) <= 110:
+        return [f"  {name} = {sums}"]
+    first, *terms = sums.split(" + ")
+    return [f"  {name} = {first}", *(f"  {' ' * len(name)} + {term}" for term in terms)]
 
 
 def headline(explanation, example=None):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_backprop.explain.canvas import ERROR, ERROR_EDGE, FAINT, GRADIENT, INK, INPUT, INPUT_EDGE, Canvas
@@ -15,7 +16,12 @@ COLUMN, WIDTH = 2.9, 2.2
 
 def fits(explanation: Any) -> bool:
     """Whether it is one recurrent layer of a few steps and units, with dense layers behind it at the most."""
-    if not any(hasattr(link.op, "cell") for link in explanation.links):
+    plain = (keras.layers.Dense, keras.layers.InputLayer, keras.layers.Activation)
+    layers = [link for link in explanation.links if link.kind == "layer"]
+    recurrent = [link for link in layers if hasattr(link.op, "cell")]
+    if len(recurrent) != 1 or any(not isinstance(link.op, plain) for link in layers if link is not recurrent[0]):
+        return False
+    if not explanation.links or explanation.links[-1].kind not in ("loss", "regularizer", "op"):
         return False
     nodes = [node for node in explanation.graph.nodes if node.time]
     steps, units = {node.time for node in nodes}, max((node.units for node in nodes), default=0)

@@ -15,13 +15,13 @@ def test_what_is_blank_is_in_the_solution_only():
     sheet = explain(*textbook()).to_markdown(blank=["∂E/∂w5", "w5_new", "out_h1", "E"], digits=9)
     for number in ("0.082167041", "0.35891648", "0.593269992", "0.298371109"):
         assert number not in sheet and number in sheet.solution
-    assert "0.408666186" in sheet and sheet.count("underline") == 4 and len(sheet.answers) == 4
+    assert "0.408666186" in sheet and sheet.count("………………") == 4 and len(sheet.answers) == 4
 
 
 def test_groups_and_all():
     explanation = explain(*worked_example())
     every = explanation.to_markdown(blank="all")
-    assert every.count("underline") == len(every.answers) == 4 + 1 + 4 + 4 + 4
+    assert every.count("………………") == len(every.answers) == 4 + 1 + 4 + 4 + 4
     assert "0.25" in every and r"\sigma(z_1)" in every
     gradients = explanation.to_markdown(blank=["gradients"])
     assert set(gradients.answers) == {rf"\frac{{\partial E}}{{\partial {w}}}" for w in ("w_1", "b_1", "w_2", "b_2")}
@@ -56,7 +56,7 @@ def test_the_solution_is_right(options):
 
 def test_several_examples_are_told_apart():
     sheet = explain(*xor()).to_markdown(blank=["values"])
-    assert r"a^{(2)}_1\;[4]" in sheet and sheet.count("underline") == 4 * 6
+    assert r"a^{(2)}_1\;[4]" in sheet and sheet.count("………………") == 4 * 6
 
 
 def test_what_is_refused():
