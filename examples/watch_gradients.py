@@ -45,6 +45,4 @@ for activation in ("sigmoid", "tanh"):
     print("  report:", monitor.report(directory / f"{activation}.html", title=f"Ten layers of {activation}"))
 
 lost = {activation: ends[0] / ends[-1] for activation, ends in norms.items()}
-print(
-    f"From the last hidden layer to the first ‖∂E/∂z‖ falls by {lost['sigmoid']:.1e} with sigmoid, by {lost['tanh']:.1e} with tanh."
-)
+print("From the last hidden layer to the first ‖∂E/∂z‖ falls", *(f"by {x:.1e} with {name}" for name, x in lost.items()))

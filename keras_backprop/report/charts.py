@@ -104,8 +104,8 @@ def heat_map(names: Any, steps: Any, values: Any, described: str) -> str:
     y = top + cell * len(names) + 16
     for at, anchor, step in ((left, "start", steps[0]), (WIDTH - 10, "end", steps[-1])):
         parts.append(f'<text class="soft" x="{at}" y="{y}" text-anchor="{anchor}">step {int(step)}</text>')
-    for i, colour in enumerate(SCALE):
-        parts.append(f'<rect x="{left + 60 + 12 * i}" y="{y + 12}" width="12" height="10" fill="{colour}"/>')
+    for i, fill in enumerate(SCALE):
+        parts.append(f'<rect x="{left + 60 + 12 * i}" y="{y + 12}" width="12" height="10" fill="{fill}"/>')
     parts.append(f'<text x="{left + 54}" y="{y + 21}" text-anchor="end">{number(10**low)}</text>')
     parts.append(f'<text x="{left + 66 + 12 * len(SCALE)}" y="{y + 21}">{number(10**high)}</text>')
     return _figure(parts, WIDTH, height, described)
