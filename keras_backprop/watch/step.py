@@ -178,7 +178,7 @@ class Step:
 
     def _of_units(self, path, call, y):
         figures, wanted = [], self.wanted[ACTIVATION]
-        if "dead" in wanted and units.can_die(call) and y.shape.rank > 1 and y.shape[-1]:
+        if "dead" in wanted and units.can_die(call) and (y.shape.rank or 0) > 1 and y.shape[-1]:
             name, width = ("alive by unit", y.shape[-1]) if self.several else ("alive", 1)
             figures.append(Figure(path, ACTIVATION, "dead", (self.column(name, y, width),), y.shape[-1]))
         saturated = units.saturation(call) if "saturated" in wanted else None
