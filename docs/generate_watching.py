@@ -13,22 +13,21 @@ from tests.watch.browser import Browser  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
 
+LOOKS = [("", 1000, False, ""), ("-narrow", 390, False, ""), ("-dark", 1000, True, ""), ("-print", 794, False, "print")]
+
 
 def main():
     example = runpy.run_path(str(ROOT / "examples" / "watch_gradients.py"))
     for what in ("flow", "gain"):
         example["monitors"]["sigmoid"].plot(IMAGES / f"watching-{what}.png", what)
-    report = example["directory"] / "sigmoid.html"
     with tempfile.TemporaryDirectory() as profile, Browser(profile) as page:
-        for name, width, height, features, media in (
-            ("report", 1000, 1500, [], ""),
-            ("report-narrow", 390, 1500, [], ""),
-            ("report-dark", 1000, 1500, [{"name": "prefers-color-scheme", "value": "dark"}], ""),
-            ("report-print", 794, 1500, [], "print"),
-        ):
-            page.ask("Emulation.setEmulatedMedia", media=media, features=features)
-            page.open(report)
-            (IMAGES / f"watching-{name}.png").write_bytes(base64.b64decode(page.screenshot(width, height)))
+        for report, name in (("sigmoid", "report"), ("batch", "batch")):
+            for look, width, dark, media in LOOKS:
+                features = [{"name": "prefers-color-scheme", "value": "dark"}] if dark else []
+                page.ask("Emulation.setEmulatedMedia", media=media, features=features)
+                page.open(example["directory"] / f"{report}.html")
+                picture = page.screenshot(width, 1200)
+                (IMAGES / f"watching-{name}{look}.png").write_bytes(base64.b64decode(picture))
 
 
 if __name__ == "__main__":

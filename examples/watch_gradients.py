@@ -12,6 +12,7 @@ import tempfile
 import keras
 import numpy as np
 
+import keras_backprop
 from keras_backprop import BackpropSequential
 from keras_backprop.callbacks import BackwardMonitor
 
@@ -45,6 +46,8 @@ for activation in ("sigmoid", "tanh"):
     print("  report:", monitor.report(directory / f"{activation}.html", title=f"Ten layers of {activation}"))
 
 lost = {activation: ends[0] / ends[-1] for activation, ends in norms.items()}
-print(
-    f"From the last hidden layer to the first ‖∂E/∂z‖ falls by {lost['sigmoid']:.1e} with sigmoid, by {lost['tanh']:.1e} with tanh."
-)
+said = " and ".join(f"by {factor:.1e} with {activation}" for activation, factor in lost.items())
+print(f"From the last hidden layer to the first ‖∂E/∂z‖ falls {said}.")
+
+# One batch of the last network, with the chain written out.
+print("  report:", keras_backprop.explain(model, x[:8], y[:8]).report(directory / "batch.html"))

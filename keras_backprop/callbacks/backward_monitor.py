@@ -43,7 +43,7 @@ class BackwardMonitor(keras.callbacks.Callback):
     * `"dead"`, of relu and relu6: the share of units, along the last axis, that are 0 for all examples
     * `"saturated"`, of sigmoid, tanh and their like: the share of values where the local derivative is below 1 % of its largest
     * `"delta_by_step"`, of recurrent layers: the norm of δ at every time step, an array of shape `(T,)`, first step first
-    * `"update_ratio"`, of weights: ‖change of W by the update‖ / ‖W before‖
+    * `"update_ratio"`, of weights: ‖change of W by the update‖ / ‖W before‖; infinite where W was 0
     * `"scaled_norm"`, `"norm"`, `"given_norm"`, `"clipped_norm"`, of ∂E/∂W: with the loss scale in it; without; of what
       `compile(gradients=…)` has made of it; of what the optimizer has, having accumulated and clipped it
     * `"global_norm"` and `"clipped_global_norm"`: of all weights' gradients together, of `"norm"` and `"clipped_norm"`; the path
@@ -91,6 +91,7 @@ class BackwardMonitor(keras.callbacks.Callback):
         self._every = None if every == "epoch" else int(every)
         self.history = History()
         self.epoch_logs: list = []
+        self._epoch = 0
         self.backward_observer = Statistics(Selection(layers), parsed(quantities), always=self._every == 1)
         self._sinks: list = []
         self._sinks += [] if tensorboard is None else [sinks.TensorBoard(tensorboard)]
@@ -115,6 +116,9 @@ class BackwardMonitor(keras.callbacks.Callback):
             model.distribute_strategy, every, first, rows, [*layers, *(w.path for w in model.weights)],
         )  # fmt: skip
         self._end = self._start = self.backward_observer.steps
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.epoch_logs.append((epoch, dict(logs or {})))
@@ -144,6 +148,10 @@ class BackwardMonitor(keras.callbacks.Callback):
                 records = list(block)
                 for sink in self._sinks:
                     sink.write(records)
+
+    def flush(self) -> None:
+        """Take into the history what has been noted of an epoch that was cut short, by an exception for instance."""
+        self._take(self._epoch, None)
 
     def to_pandas(self) -> Any:
         """`history` as a `pandas.DataFrame`."""

@@ -91,9 +91,9 @@ def heat_map(names: Any, steps: Any, values: Any, described: str) -> str:
     shade = np.where(np.isnan(values), -1, np.where(share < 0, 0, np.round(shade))).astype(int)
     width = (WIDTH - left - 10) / len(steps)
     parts = [f'<g transform="translate({left} {top}) scale({width:.5f} {cell})">']
-    for level in range(-1, len(SCALE)):
-        runs = "".join(f"M{c} {r}h{n}v1h-{n}z" for r, c, n in _runs(shade == level))
-        fill = ' class="none"' if level < 0 else f' fill="{SCALE[level]}"'
+    for colour in range(-1, len(SCALE)):
+        runs = "".join(f"M{c} {r}h{n}v1h-{n}z" for r, c, n in _runs(shade == colour))
+        fill = ' class="none"' if colour < 0 else f' fill="{SCALE[colour]}"'
         parts += [f'<path{fill} shape-rendering="crispEdges" d="{runs}"/>'] if runs else []
     parts.append("</g>")
     every = 1 if cell >= 14 else math.ceil(14 / cell)
@@ -102,10 +102,10 @@ def heat_map(names: Any, steps: Any, values: Any, described: str) -> str:
         y = top + cell * r + cell / 2 + 4
         parts.append(f'<text x="{left - 6}" y="{y:.1f}" text-anchor="end">{escape(text)}</text>')
     y = top + cell * len(names) + 16
-    for edge, anchor, step in ((left, "start", steps[0]), (WIDTH - 10, "end", steps[-1])):
-        parts.append(f'<text class="soft" x="{edge}" y="{y}" text-anchor="{anchor}">step {int(step)}</text>')
-    for i, colour in enumerate(SCALE):
-        parts.append(f'<rect x="{left + 60 + 12 * i}" y="{y + 12}" width="12" height="10" fill="{colour}"/>')
+    for at, anchor, step in ((left, "start", steps[0]), (WIDTH - 10, "end", steps[-1])):
+        parts.append(f'<text class="soft" x="{at}" y="{y}" text-anchor="{anchor}">step {int(step)}</text>')
+    for i, fill in enumerate(SCALE):
+        parts.append(f'<rect x="{left + 60 + 12 * i}" y="{y + 12}" width="12" height="10" fill="{fill}"/>')
     parts.append(f'<text x="{left + 54}" y="{y + 21}" text-anchor="end">{number(10**low)}</text>')
     parts.append(f'<text x="{left + 66 + 12 * len(SCALE)}" y="{y + 21}">{number(10**high)}</text>')
     return _figure(parts, WIDTH, height, described)

@@ -7,6 +7,9 @@ import numpy as np
 
 from keras_backprop.report.monitor import paths_of
 
+NAMED = 40
+"""Curves up to so many are named."""
+
 _OF = {"update_ratio": "weight", "gain": "delta", "dead": "activation", "saturated": "activation"}
 _LABELS = {
     "update_ratio": "‖change by the update‖ / ‖W‖", "gain": "‖∂E/∂x‖ / ‖∂E/∂y‖", "dead": "share of dead units",
@@ -59,7 +62,7 @@ def _over_steps(axes, history, paths, what):
     styles = ("-", "--", ":", "-.")
     colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
     for i, path in enumerate(paths):
-        label = path if len(paths) <= 14 else None
+        label = path if len(paths) <= NAMED else None
         x = history.series(path, _OF[what], what)
         axes.plot(
             history.steps, x, styles[i // len(colours) % len(styles)], color=colours[i % len(colours)], label=label
@@ -68,5 +71,5 @@ def _over_steps(axes, history, paths, what):
     if what in ("update_ratio", "gain"):
         axes.set_yscale("log")
         axes.axhline(1e-3 if what == "update_ratio" else 1, color="0.5", linewidth=0.8)
-    if len(paths) <= 14:
-        axes.legend(fontsize=8)
+    if len(paths) <= NAMED:
+        axes.legend(fontsize=8 if len(paths) <= 14 else 6, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -118,11 +118,14 @@ def _norm(*halves):
     return np.sqrt(2 * sum(half.sum(0) for half in halves))
 
 
-def _std(sums, spreads, counts):
+def _mean(means, counts):
+    return np.where(counts > 0, means * counts, 0).sum(0) / counts.sum(0)
+
+
+def _std(means, spreads, counts):
     """Of the parts of several replicas (Chan, Golub & LeVeque, "Updating formulae", 1979)."""
-    means, n = sums / np.maximum(counts, 1), counts.sum(0)
-    mean = sums.sum(0) / n
-    return np.sqrt((2 * spreads.sum(0) + (counts * (means - mean) ** 2).sum(0)) / n)
+    between = np.where(counts > 0, counts * (means - _mean(means, counts)) ** 2, 0)
+    return np.sqrt((2 * spreads.sum(0) + between.sum(0)) / counts.sum(0))
 
 
 def _share(count, sizes):
@@ -140,12 +143,12 @@ _MADE: dict[str, Any] = {
     "clipped_norm": _norm,
     "global_norm": _norm,
     "clipped_global_norm": _norm,
-    "mean": lambda sums, counts: sums.sum(0) / counts.sum(0),
+    "mean": _mean,
     "std": _std,
     "min": lambda x: x.min(0),
     "max": lambda x: x.max(0),
     "zeros": _share,
-    "nonfinite": _share,
+    "nonfinite": lambda finite, sizes: 1 - _share(finite, sizes),
     "saturated": _share,
     "histogram": lambda counts: counts.sum(0),
     "gain": lambda *squares: _norm(*squares[:-1]) / _norm(squares[-1]),

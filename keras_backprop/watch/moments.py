@@ -17,8 +17,8 @@ def moment(name, x):
     """A figure of a tensor.
 
     Args:
-        name: "squares" Σx²/2 (as TensorFlow's kernel has it), "sum" Σx, "spread" Σ(x − mean)²/2, "max", "min", "zeros",
-            "nonfinite" (counts), "count", "true" (how many of booleans), "value" (of a scalar),
+        name: "squares" Σx²/2 (as TensorFlow's kernel has it), "mean", "spread" Σ(x − mean)²/2, "max", "min", "zeros", "finite"
+            (counts), "count", "true" (how many of booleans), "value" (of a scalar),
             "histogram" (counts of |x| between `EDGES`), "alive" and "alive by unit" (units, along the last axis, that are not
             zero for all examples), "by step" (Σx² for each index of the first axis).
         x: tensor of floating-point numbers, of single or double precision.
@@ -37,10 +37,6 @@ def _how_many(condition, dtype):
     return tf.reduce_sum(tf.cast(condition, dtype))
 
 
-def _spread(x):
-    return tf.nn.l2_loss(x - tf.reduce_mean(x))
-
-
 def _histogram(x):
     magnitudes = tf.reshape(tf.abs(x), [1, -1])
     magnitudes = tf.where(tf.math.is_finite(magnitudes), magnitudes, tf.cast(np.inf, x.dtype))
@@ -55,12 +51,11 @@ def _alive(x):
 
 _MOMENTS = {
     "squares": tf.nn.l2_loss,
-    "sum": tf.reduce_sum,
-    "spread": _spread,
+    "mean": tf.reduce_mean,
     "max": tf.reduce_max,
     "min": tf.reduce_min,
     "zeros": lambda x: _how_many(tf.equal(x, 0), x.dtype),
-    "nonfinite": lambda x: _how_many(~tf.math.is_finite(x), x.dtype),
+    "finite": lambda x: _how_many(tf.math.is_finite(x), x.dtype),
     "count": _count,
     "histogram": _histogram,
     "alive": lambda x: tf.reduce_sum(_alive(x)),

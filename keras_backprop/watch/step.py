@@ -12,8 +12,8 @@ from keras_backprop.watch.moments import BINS, moment
 from keras_backprop.watch.quantities import ACTIVATION, ALL, DELTA, GRADIENT, WEIGHT
 
 _MOMENTS = {
-    "norm": ("squares",), "mean": ("sum",), "std": ("sum", "spread"), "min": ("min",), "max": ("max",), "zeros": ("zeros",),
-    "nonfinite": ("nonfinite",), "histogram": ("histogram",),
+    "norm": ("squares",), "mean": ("mean",), "std": ("mean", "spread"), "min": ("min",), "max": ("max",), "zeros": ("zeros",),
+    "nonfinite": ("finite",), "histogram": ("histogram",),
 }  # fmt: skip
 _WITH_COUNT = ("mean", "std", "zeros", "nonfinite")
 
@@ -41,6 +41,7 @@ class Step:
         self._columns: dict = {}
         self._numbers: list = []
         self._plain: dict = {}
+        self._means: dict = {}
 
     def link(self, link: Any) -> None:
         """The figures of an `ObservedLink`."""
@@ -122,7 +123,7 @@ class Step:
     def row(self) -> Any:
         """The figures, a tensor of shape `(layout.width,)`."""
         dtype = tf.float64 if self._is_double() else tf.float32
-        self._plain.clear()  # of another graph, perhaps
+        self._plain, self._means = {}, {}  # of another graph, perhaps
         numbers = self._numbers if self._at_once else [self._number(c, x) for _, c, x in self._columns.values()]
         if all(column.width == 1 for _, column, _ in self._columns.values()):
             return _stacked(numbers, dtype)
@@ -147,9 +148,19 @@ class Step:
         if id(x) not in self._plain:
             self._plain[id(x)] = _plain(x)
         x = self._plain[id(x)]
+        if column.moment == "spread":
+            return tf.nn.l2_loss(x - self._mean(x))
+        if column.moment == "mean":
+            return self._mean(x)
         if column.moment == "unscaled histogram":
             return moment("histogram", x if self.scale is None else x / tf.cast(self.scale, x.dtype))
         return moment(column.moment, x)
+
+    def _mean(self, x):
+        """The mean of a plain tensor, computed once."""
+        if id(x) not in self._means:
+            self._means[id(x)] = x, moment("mean", x)  # with the tensor, lest another be given its identity
+        return self._means[id(x)][1]
 
     def _statistics(self, path, of, x, same=False):
         figures = []
@@ -167,7 +178,7 @@ class Step:
 
     def _of_units(self, path, call, y):
         figures, wanted = [], self.wanted[ACTIVATION]
-        if "dead" in wanted and units.can_die(call) and y.shape.rank > 1 and y.shape[-1]:
+        if "dead" in wanted and units.can_die(call) and (y.shape.rank or 0) > 1 and y.shape[-1]:
             name, width = ("alive by unit", y.shape[-1]) if self.several else ("alive", 1)
             figures.append(Figure(path, ACTIVATION, "dead", (self.column(name, y, width),), y.shape[-1]))
         saturated = units.saturation(call) if "saturated" in wanted else None

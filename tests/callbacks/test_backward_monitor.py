@@ -284,6 +284,20 @@ def test_epochs_that_are_undone_are_not_told():
     assert monitor.history.steps.tolist()[-3:] == [15, 17, 19]
 
 
+def test_an_epoch_that_is_cut_short():
+    class Fail(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1:
+                raise RuntimeError("no more")
+
+    monitor = BackwardMonitor(quantities="norm", every=1)
+    with pytest.raises(RuntimeError, match="no more"):
+        sequential().fit(X, Y, batch_size=8, verbose=0, callbacks=[monitor, Fail()])
+    assert len(monitor.history) == 0
+    monitor.flush()
+    assert monitor.history.steps.tolist() == [0, 1] and monitor.history.epochs.tolist() == [0, 0]
+
+
 def test_nothing_attached_is_the_same_graph():
     def operations(model):
         (loop,) = model._loops.kept.values()

@@ -8,7 +8,11 @@ from keras_backprop.callbacks import BackwardMonitor
 from tests.gradients.ways import WAYS, X, Y
 from tests.watch.reference import STATISTICS, network, statistics, tape, told
 
-ONE_DEVICE = [way for way in WAYS if way != "two devices"]  # test_two_devices.py has them
+SAMPLED = [
+    pytest.param(way, marks=() if way in ("compiled loop", "XLA", "mixed precision") else pytest.mark.slow)
+    for way in WAYS
+    if way != "two devices"  # test_two_devices.py has them
+]
 
 
 def watched(model, epochs=2, **arguments):
@@ -37,7 +41,7 @@ def require_equal(model, monitor, rtol, atol):
             )
 
 
-@pytest.mark.parametrize("way", ONE_DEVICE)
+@pytest.mark.parametrize("way", SAMPLED)
 def test_figures_are_the_tapes(way):
     model = network(way)
     monitor = watched(model)

@@ -200,3 +200,14 @@ def test_the_guide_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert (tmp_path / "report.html").exists()
     links = [link for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", guide) if not (root / "docs" / link).exists()]
     assert links == []
+
+
+@pytest.mark.parametrize("quantities", ["gain", "all", ("histogram", "norm")])
+def test_of_a_training_that_went_wrong(quantities, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = BackpropSequential([keras.Input((4,)), layers.Dense(3, "relu"), layers.Dense(1)], name="net")
+    model.compile(keras.optimizers.SGD(1e12), "mse")
+    monitor = BackwardMonitor(quantities=quantities, every=1)
+    model.fit(X, X[:, :1], batch_size=8, epochs=2, verbose=0, callbacks=[monitor])
+    text = monitor.report(tmp_path / "wrong.html").read_text(encoding="utf-8")
+    assert not _Tags(text).open and (quantities == "gain" or "not finite" in text)
