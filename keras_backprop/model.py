@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_backprop import _keras, registry, scopes
 from keras_backprop.backward import Backward, backward_pass
 from keras_backprop.gradients.update import held, made_gradients
-from keras_backprop.observers import observers_of
+from keras_backprop.observers import observers_of, step_begins
 from keras_backprop.scopes import Scope
 from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.fit import CompiledFit
@@ -81,8 +81,11 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         return config
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
-        callbacks = inspect.signature(_keras.fit).bind(self, *args, **kwargs).arguments.get("callbacks")
+        arguments = inspect.signature(_keras.fit).bind(self, *args, **kwargs).arguments
+        callbacks = arguments.get("callbacks")
         self._observers = observers_of(callbacks)
+        for observer in self._observers:
+            getattr(observer, "training_begins", lambda *_: None)(self, arguments)
         try:
             history = super().fit(*args, **kwargs)
             if observers_of(callbacks) != self._observers:
@@ -103,7 +106,9 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     def make_train_function(self, force=False):
         """As Keras's; and anew if other rules hold, or other observers look on, than when it was made."""
         self._scopes = scopes.current()
-        traced_with = (registry.version(), self._scopes, self._observers)
+        batch_by_batch = self.fit_path is not None and not self.fit_path.compiled
+        traced_as = [batch_by_batch for one in self._observers if getattr(one, "differs_batch_by_batch", False)]
+        traced_with = (registry.version(), self._scopes, self._observers, traced_as)
         super().make_train_function(force or traced_with != self._traced_with)
         self._traced_with = traced_with
         return self.train_function
@@ -113,15 +118,21 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
 
         Three parts of it can be overridden one by one: `backward_pass`, `make_gradients` and `update_weights`.
         """
-        x, y, sample_weight = _keras.unpack_x_y_sample_weight(data)
+        data, ends = step_begins(self._observers, self, _keras.unpack_x_y_sample_weight(data))
+        x, y, sample_weight = data
         result = self.backward_pass(x, y, sample_weight)
+        gradients = None
         batch_size = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
         self._loss_tracker.update_state(_keras.unscale_loss_for_distribution(result.loss), sample_weight=batch_size)
         if result.weights:
-            self.update_weights(self.make_gradients(result), result.weights)
+            gradients = self.make_gradients(result)
+            self.update_weights(gradients, result.weights)
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
-        return self.compute_metrics(x, y, result.y_pred, sample_weight=sample_weight)
+        logs = self.compute_metrics(x, y, result.y_pred, sample_weight=sample_weight)
+        for end in ends:
+            end(result, gradients)
+        return logs
 
     def backward_pass(self, x: Any, y: Any = None, sample_weight: Any = None) -> Backward:
         """The forward pass, the error and the chain rule on a batch of tensors, in training mode.

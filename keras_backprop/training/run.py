@@ -12,6 +12,7 @@ from keras_backprop.training import callbacks as needs
 from keras_backprop.training import xla
 from keras_backprop.training.epochs import CAPACITY
 from keras_backprop.training.examples import Examples, NotInMemoryError
+from keras_backprop.training.guarded import guard_of, guarded
 from keras_backprop.training.pace import GROWTH, Pace
 from keras_backprop.training.path import FitPath, NotCompiledError
 from keras_backprop.training.snapshot import LARGEST, Snapshot, size
@@ -241,6 +242,11 @@ class Run:
             first = last
 
     def _call(self, epochs, steps, finished=True):
+        guard = guard_of(self.model)
+        return self.call(epochs, steps, finished) if guard is None else guarded(self, guard, epochs, steps, finished)
+
+    def call(self, epochs, steps, finished=True):
+        """Run epochs, or some steps of one, in one compiled call. Returns the logs of each epoch."""
         self.validated_inside = finished and self._validates_inside()
         validated = [self.validated_inside and self._validates(epoch) for epoch in range(*epochs)]
         start = time.perf_counter()
