@@ -17,6 +17,7 @@ from keras_backprop.own_rules import backward_rule, elementwise, linear, not_dif
 from keras_backprop.registry import Rule, forward_rule, rule_for
 from keras_backprop.rule import Call, Gradients, MissingRuleError
 from keras_backprop.scopes import use_rules
+from keras_backprop.watch.diagnosis import diagnose
 from keras_backprop.weight_gradients import Contraction, Lookup, Total, WeightGradient
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ __all__ = [
     "callbacks",
     "check_gradients",
     "check_layer",
+    "diagnose",
     "elementwise",
     "explain",
     "forward_rule",

@@ -30,7 +30,7 @@ def guarded(run, guard, epochs, steps, finished):
         before = Snapshot(run.model)
         logs = run.call(epochs, (first, last), finished)
         number = guard.objection()
-        if number is None and _sound(run.model):
+        if number is None and _sound(run):
             return logs
         before.restore()
         if number is None:
@@ -38,7 +38,7 @@ def guarded(run, guard, epochs, steps, finished):
         epoch, step = epochs[0] + number // (last - first), first + number % (last - first)
         if epoch > epochs[0]:  # the epochs before it are told first; it comes again in the next call
             logs = run.call((epochs[0], epoch), (first, last), finished)
-            if _sound(run.model):
+            if _sound(run):
                 return logs
             before.restore()
             epochs = epochs[0], epoch
@@ -64,13 +64,13 @@ def _taken_back(run, guard, before, epoch, first, step):
     for number in range(near, step):
         guard.look(model, _batch(run, epoch, number)[0])
         _take(run, epoch, number, number + 1)
-    if not _sound(model):
+    if not _sound(run):
         before.restore()
         step = first
         while True:
             here = Snapshot(model)
             _take(run, epoch, step, step + 1)
-            if not _sound(model):
+            if not _sound(run):
                 here.restore()
                 break
             step += 1
@@ -78,20 +78,20 @@ def _taken_back(run, guard, before, epoch, first, step):
     if verdict == "pass":
         here = Snapshot(model)
         _take(run, epoch, step, step + 1)
-        if not _sound(model):
+        if not _sound(run):
             here.restore()
             verdict = guard.judge(model, *_batch(run, epoch, step), epoch, step, broken=True)
     return step, verdict
 
 
-def _sound(model):
+def _sound(run):
     """Whether all weights are finite."""
-    return bool(_all_finite([v.value for v in model.trainable_variables if tf.as_dtype(v.dtype).is_floating]))
-
-
-@tf.function(autograph=False)
-def _all_finite(values):
-    return tf.reduce_all([tf.reduce_all(tf.math.is_finite(x)) for x in values])
+    weights = [v for v in run.model.trainable_variables if tf.as_dtype(v.dtype).is_floating]
+    if run.all_finite is None:
+        run.all_finite = tf.function(
+            lambda: tf.reduce_all([tf.reduce_all(tf.math.is_finite(v.value)) for v in weights]), autograph=False
+        )
+    return bool(run.all_finite())
 
 
 def _take(run, epoch, first, last):

@@ -43,6 +43,7 @@ class Run:
         self.before: Any = None
         self.train_function: Any = None
         self.served: Any = None
+        self.all_finite: Any = None  # of `guarded.py`
 
     def _require_passes_over_the_data(self):
         given = self.arguments

@@ -153,6 +153,9 @@ def locate(model: Any, x: Any, y: Any = None, sample_weight: Any = None, frames:
         before.restore()
 
 
+_PASSING = ("Cast", "Identity", "Reshape", "ExpandDims", "Squeeze", "Pack")
+
+
 class _Search:
     def __init__(self, model, x, y, sample_weight, frames):
         self.model, self.frames = model, list(frames)
@@ -211,6 +214,8 @@ class _Search:
         if not walk:  # it is none of the operations' results
             return None
         at, named = walk[-1], None if source is None else self._named(source)
+        if named is not None and named[0] != "weight":  # the layer that takes the data, not what casts them before
+            at = next((i for i in reversed(walk) if self.operations[i].type not in _PASSING), at)
         if named is None:
             masked = next((i for i in walk if self._all_masked(i)), None)
             born = next((i for i in walk if self._nan_is_born(i)), None)
