@@ -90,7 +90,7 @@ def _sound(run):
     if run.all_finite is None:
         run.all_finite = tf.function(
             lambda: tf.reduce_all([tf.reduce_all(tf.math.is_finite(v.value)) for v in weights]), autograph=False
-        )
+        ).get_concrete_function()
     return bool(run.all_finite())
 
 

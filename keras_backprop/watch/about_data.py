@@ -10,8 +10,6 @@ from keras_backprop.watch.finding import Finding
 LARGE, SMALL = 15.0, 1e-3
 """The root of the mean square of inputs beyond which they count as not scaled."""
 
-_LINEAR = ("BiasAdd", "AddV2", "MatMul", "BatchMatMulV2", "Einsum", "Relu", "LeakyRelu", "Elu", "Softplus")
-
 
 def of_labels(model, batch, y_pred, looked):
     """Labels out of range, and losses that take logits for probabilities or the reverse: without computing the error."""
@@ -62,7 +60,8 @@ def _sparse(loss, y, p):
     wrong = (labels < 0) | (labels >= classes)
     if wrong.any():
         return [Finding(
-            "Labels out of range", f"{wrong.sum()} of {labels.size} labels are outside 0 … {classes - 1}, the {classes} outputs of the "
+            "Labels out of range",
+            f"{wrong.sum()} of {labels.size} labels are outside 0 … {classes - 1}, the {classes} outputs of the "
             f"model: {_few(labels[wrong])}",
             f"count classes from 0, or give the output layer {int(labels.max()) + 1} units", "y", "critical",
         )]  # fmt: skip
@@ -84,7 +83,8 @@ def _one_hot(loss, y, p):
     if not wrong:
         return []
     return [Finding(
-        "Labels out of range", f"the rows of y should be probabilities that add up to 1; they add up to {_range(sums)}, and y is "
+        "Labels out of range",
+        f"the rows of y should be probabilities that add up to 1; they add up to {_range(sums)}, and y is "
         f"in {_range(y)}",
         "encode classes one-hot (`keras.utils.to_categorical`), or use `binary_crossentropy` if several may be true at once",
         "y", "warning",
@@ -107,7 +107,8 @@ def _logits(loss, name, p):
     sums = np.abs(p.sum(-1) - 1).max() if several else 0.0
     if several and p.shape[-1] == 1:
         return [Finding(
-            "A softmax of one unit", "the output has one unit, which a crossentropy over classes makes 1 whatever it is",
+            "A softmax of one unit",
+            "the output has one unit, which a crossentropy over classes makes 1 whatever it is",
             "use `binary_crossentropy` with a sigmoid, or one unit for each class", "output", "critical",
         )]  # fmt: skip
     distinct = several or p.size >= 8
@@ -121,7 +122,8 @@ def _logits(loss, name, p):
     if not from_logits and (not inside or sums > 1e-2):
         squashed = "softmax" if several else "sigmoid"
         return [Finding(
-            "A loss that expects probabilities behind logits", f"`{name}` has from_logits=False, and the predictions are no "
+            "A loss that expects probabilities behind logits",
+            f"`{name}` has from_logits=False, and the predictions are no "
             f"probabilities: they are in {_range(p)}" + (f", rows add up to {_range(p.sum(-1))}" if several else ""),
             f"say from_logits=True, or give the output a {squashed}", "output", "critical",
         )]  # fmt: skip
@@ -175,26 +177,25 @@ def _reach(look, looked):
     producers = {id(y): one.type for one in look.record.timeline.operations() if one is not None for y in one.outputs}
     found = []
     for _, name, y, p in _pairs(look.model, look.batch[1], look.result.y_pred):
-        kind = producers.get(id(p))
-        bounds = {
-            "Sigmoid": (0, 1),
-            "Tanh": (-1, 1),
-            "Relu": (0, np.inf),
-            "Softplus": (0, np.inf),
-            "Softmax": (0, 1),
-        }.get(kind)
+        kind = producers.get(id(p), "")
+        bounds = _BOUNDS.get(kind)
         y = _array(y)
         if "entropy" in name or "hinge" in name or bounds is None:
             continue
         outside = (y < bounds[0]) | (y > bounds[1])
         if outside.mean() > 0.05:
             found.append(Finding(
-                "Targets that the output cannot reach", f"{outside.mean():.0%} of y, in {_range(y)}, is outside {bounds[0]} … {bounds[1]}, "
+                "Targets that the output cannot reach",
+                f"{outside.mean():.0%} of y, in {_range(y)}, is outside {bounds[0]} … {bounds[1]}, "
                 f"the range of {kind.lower()}",
                 "give the output no activation, or scale the targets", "output", "warning",
             ))  # fmt: skip
     looked["targets"] = "within what the output can reach" if not found else "not all within reach"
     return found
+
+
+_BOUNDS = {"Sigmoid": (0, 1), "Softmax": (0, 1), "Tanh": (-1, 1), "Relu": (0, np.inf), "Softplus": (0, np.inf)}
+"""Type of the operation that makes predictions -> what these can be."""
 
 
 def _rms(x):

@@ -35,15 +35,17 @@ def _between_layers(look, looked):
     if at_first < VANISHED * at_last or smallest[1] < VANISHED * VANISHED * at_last:
         factor = (smallest[1] / at_last) ** (1 / count)
         return [Finding(
-            "Gradients vanish", f"‖δ‖ falls from {at_last:.3g} at '{last}' to {smallest[1]:.3g} at '{smallest[0]}', over {count} layers "
+            "Gradients vanish",
+            f"‖δ‖ falls from {at_last:.3g} at '{last}' to {smallest[1]:.3g} at '{smallest[0]}', over {count} layers "
             f"by {factor:.2g} each",
-            "use relu or gelu in the place of sigmoid and tanh, initialise accordingly (he_normal), normalise in between, or add skip "
-            "connections", smallest[0], "critical" if smallest[1] < VANISHED**2 * at_last else "warning",
+            "use relu or gelu in the place of sigmoid and tanh, initialise accordingly (he_normal), normalise in between, or add "
+            "skip connections", smallest[0], "critical" if smallest[1] < VANISHED**2 * at_last else "warning",
         )]  # fmt: skip
     if at_first > EXPLODED * at_last or largest[1] > EXPLODED * EXPLODED * at_last:
         factor = (largest[1] / at_last) ** (1 / count)
         return [Finding(
-            "Gradients explode", f"‖δ‖ grows from {at_last:.3g} at '{last}' to {largest[1]:.3g} at '{largest[0]}', over {count} layers by "
+            "Gradients explode",
+            f"‖δ‖ grows from {at_last:.3g} at '{last}' to {largest[1]:.3g} at '{largest[0]}', over {count} layers by "
             f"{factor:.3g} each",
             "initialise with smaller weights (he_normal, glorot), normalise in between, or clip gradients (`clipnorm`)",
             largest[0], "critical",
@@ -69,14 +71,17 @@ def _through_time(look, looked):
         looked[f"time, {link.path}"] = f"‖∂E/∂x‖ is {last:.3g} at the last step, {first:.3g} at the first"
         if last > 0 and first > EXPLODED * last:
             found.append(Finding(
-                "Gradients explode through time", f"‖∂E/∂x‖ grows from {last:.3g} at the last of {len(by_step)} steps to {first:.3g} at "
+                "Gradients explode through time",
+                f"‖∂E/∂x‖ grows from {last:.3g} at the last of {len(by_step)} steps to {first:.3g} at "
                 "the first", "clip gradients (`clipnorm`), or initialise the recurrent weights orthogonally", link.path,
                 "critical",
             ))  # fmt: skip
         elif last > 0 and first < 1e-12 * last:
             found.append(Finding(
-                "Gradients vanish through time", f"‖∂E/∂x‖ falls from {last:.3g} at the last of {len(by_step)} steps to {first:.3g} at "
-                "the first", "use LSTM or GRU in the place of a simple recurrence, shorter sequences, or attention", link.path,
+                "Gradients vanish through time",
+                f"‖∂E/∂x‖ falls from {last:.3g} at the last of {len(by_step)} steps to {first:.3g} at "
+                "the first",
+                "use LSTM or GRU in the place of a simple recurrence, shorter sequences, or attention", link.path,
                 "warning",
             ))  # fmt: skip
     return found
@@ -100,7 +105,8 @@ def _units(look, looked):
             dead.append(zero)
             if zero >= DEAD and y.shape[-1] > 1:
                 found.append(Finding(
-                    "Dead units", f"{zero:.0%} of the {y.shape[-1]} units of '{path}' are 0 for all {look.n} examples, and so is their "
+                    "Dead units",
+                    f"{zero:.0%} of the {y.shape[-1]} units of '{path}' are 0 for all {look.n} examples, and so is their "
                     "gradient",
                     "lower the learning rate, look at biases and at the scale of what comes in, or use leaky_relu or gelu", path,
                     "critical" if zero == 1 else "warning",
@@ -111,7 +117,8 @@ def _units(look, looked):
             flat.append(share)
             if share >= SATURATED:
                 found.append(Finding(
-                    "Saturated units", f"{share:.0%} of the values of '{path}' are within 0.01 of the ends of {name}, where its "
+                    "Saturated units",
+                    f"{share:.0%} of the values of '{path}' are within 0.01 of the ends of {name}, where its "
                     f"derivative is below {0.01 if name == 'sigmoid' else 0.02}",
                     "scale the inputs, initialise with smaller weights, or normalise before the activation", path,
                     "critical" if share > 0.95 else "warning",

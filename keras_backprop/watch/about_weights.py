@@ -48,7 +48,8 @@ def _without_gradient(look, looked):
     looked["gradients"] = f"{count - len(without) - len(zero)} of {count} trainable weights get one"
     if without:
         found.append(Finding(
-            "Weights that get no gradient", f"the error does not depend on {_listed(without)}", "use the layer in the call, or set "
+            "Weights that get no gradient",
+            f"the error does not depend on {_listed(without)}", "use the layer in the call, or set "
             "`trainable = False`; look for `stop_gradient`, for arg max or rounding, and for outputs without a loss", without[0],
             "critical" if len(without) == count else "warning",
         ))  # fmt: skip
@@ -87,7 +88,8 @@ def _symmetric(look, known):
         alike = np.ptp(slopes, 1).max() <= 1e-5 * np.abs(slopes).max()
         if same and alike:
             found.append(Finding(
-                "Units that are all the same", f"the {value.shape[-1]} units of '{v.path}' have equal weights and equal gradients, and "
+                "Units that are all the same",
+                f"the {value.shape[-1]} units of '{v.path}' have equal weights and equal gradients, and "
                 "will stay equal", "initialise at random: a constant makes of many units one", v.path, "critical",
             ))  # fmt: skip
     return found
@@ -110,7 +112,8 @@ def _frozen(look, looked):
     fresh = [x for x in frozen if _as_initialised(x)]
     if fresh:
         found.append(Finding(
-            "Frozen as initialised", f"{_listed([x.path for x in fresh])} {'have' if len(fresh) > 1 else 'has'} `trainable = False`, and "
+            "Frozen as initialised",
+            f"{_listed([x.path for x in fresh])} {'have' if len(fresh) > 1 else 'has'} `trainable = False`, and "
             "weights that look as they were drawn: nothing has been learned there, and nothing will be",
             "load weights into it, or set `trainable = True` and compile the model again", fresh[0].path, "warning",
         ))  # fmt: skip
@@ -120,7 +123,8 @@ def _frozen(look, looked):
     late = [x for x in late if not any(x is f for f in fresh)]
     if late:
         found.append(Finding(
-            "Frozen layers above layers that learn", f"{_listed(list(dict.fromkeys(x.path for x in late)))}: `trainable = False`, behind "
+            "Frozen layers above layers that learn",
+            f"{_listed(list(dict.fromkeys(x.path for x in late)))}: `trainable = False`, behind "
             f"'{order[trainable[0]].path}', which learns",
             "if that is not meant, set `trainable = True` and compile the model again", late[0].path, "note",
         ))  # fmt: skip
@@ -174,7 +178,8 @@ def _updates(look, looked):
     rate = _rate(model.optimizer)
     if median > LARGE_UPDATE:
         return [Finding(
-            "Updates that are very large", f"‖Δw‖/‖w‖ is {median:.2g} in the median, and {ratios[path]:.2g} for '{path}', where 0.001 is "
+            "Updates that are very large",
+            f"‖Δw‖/‖w‖ is {median:.2g} in the median, and {ratios[path]:.2g} for '{path}', where 0.001 is "
             f"usual{rate}",
             f"lower the learning rate, by a factor of about {median / 1e-3:.0f}, or clip gradients", path,
             "critical" if median > 1 else "warning",
@@ -186,7 +191,8 @@ def _updates(look, looked):
     if median < SMALL_UPDATE and not accumulates and not scheduled:
         smallest = min(ratios, key=ratios.__getitem__)
         return [Finding(
-            "Updates that are very small", f"‖Δw‖/‖w‖ is {median:.2g} in the median, and {ratios[smallest]:.2g} for '{smallest}', where "
+            "Updates that are very small",
+            f"‖Δw‖/‖w‖ is {median:.2g} in the median, and {ratios[smallest]:.2g} for '{smallest}', where "
             f"0.001 is usual{rate}",
             "raise the learning rate, or look for what makes the gradients so small", smallest, "warning",
         )]  # fmt: skip
@@ -214,7 +220,8 @@ def _regularised_twice(look, looked):
     if not both:
         return []
     return [Finding(
-        "Weights that are regularised twice", f"{_listed([v.path for v in both])}: a penalty ({_penalty(both[0])}) in the loss, and the "
+        "Weights that are regularised twice",
+        f"{_listed([v.path for v in both])}: a penalty ({_penalty(both[0])}) in the loss, and the "
         f"optimizer's weight decay of {decays:g}",
         "keep one of the two; with Adam rather the weight decay, or `optimizer.exclude_from_weight_decay(…)`", both[0].path,
         "warning",

@@ -108,9 +108,8 @@ def _learning_rate(frames):
     last, first = frames[-1], frames[0]
     grown = max(last.weights.values(), default=0.0) / max(max(first.weights.values(), default=1.0), 1e-30)
     return (
-        f"a learning rate that blew the weights up: in the last {len(frames) - 1} steps the largest weight grew {grown:.3g} times, "
-        "to "
-        f"{max(last.weights.values(), default=0.0):.3g}; the loss was {first.loss:.3g} at first",
+        f"a learning rate that blew the weights up: in the last {len(frames) - 1} steps the largest weight grew {grown:.3g} "
+        f"times, to {max(last.weights.values(), default=0.0):.3g}; the loss was {first.loss:.3g} at first",
         "lower the learning rate, warm it up, or clip gradients (`clipnorm`)",
     )
 

@@ -20,8 +20,8 @@ def diagnose(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> Di
     Looked for are: values that are not finite; labels out of range; a loss that expects logits behind a softmax or sigmoid,
     and the reverse; targets that the output cannot reach; inputs that are not scaled; gradients that vanish or explode from
     layer to layer or through time; dead and saturated units; weights that get no gradient; layers frozen as they were
-    initialised; weights that are all zero; units that are all the same; updates far from a thousandth of the weight; weights that are
-    regularised twice.
+    initialised; weights that are all zero; units that are all the same; updates far from a thousandth of the weight; weights
+    that are regularised twice.
 
     Args:
         model: a compiled Keras model, stock or `BackpropModel`. It stays as it is.
