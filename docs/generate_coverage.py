@@ -67,7 +67,7 @@ def state(name, key):
     """One of the three states, or "unknown"."""
     rule = rule_for(key)
     if rule is not None:
-        return rule.state
+        return "not differentiable" if rule.kind == "not differentiable" else "rule"
     if name in REFUSED:
         return "refused"
     return "followed" if key.__module__.startswith("keras.") else "unknown"

@@ -6,14 +6,16 @@ Every layer's gradient is a chain rule that one can read, watch, check, change a
 from keras_backprop import _quiet  # noqa: F401  isort: skip  (before anything imports TensorFlow)
 from keras_backprop import _backend  # noqa: F401  isort: skip  (before anything imports Keras)
 
-from keras_backprop import callbacks, gradients, layers, losses, rules
-from keras_backprop.backward import Backward, backward
+from keras_backprop import callbacks, gradients, layers, losses, privacy, rules
+from keras_backprop.backward_pass import backward
+from keras_backprop.backward_result import Backward
 from keras_backprop.check import check_gradients, check_layer
 from keras_backprop.convolution_gradient import Convolution, Window
-from keras_backprop.explain import explain
+from keras_backprop.explain import exercise, explain, steps
+from keras_backprop.formula import Formula, LossFormula, written
 from keras_backprop.model import BackpropModel, BackpropSequential
 from keras_backprop.observers import BackwardObserver, ObservedLink
-from keras_backprop.own_rules import backward_rule, elementwise, linear, not_differentiable
+from keras_backprop.own_rules import backward_rule, elementwise, not_differentiable, pullback
 from keras_backprop.registry import Rule, forward_rule, rule_for
 from keras_backprop.rule import Call, Gradients, MissingRuleError
 from keras_backprop.scopes import use_rules
@@ -30,8 +32,10 @@ __all__ = [
     "Call",
     "Contraction",
     "Convolution",
+    "Formula",
     "Gradients",
     "Lookup",
+    "LossFormula",
     "MissingRuleError",
     "ObservedLink",
     "Rule",
@@ -45,14 +49,18 @@ __all__ = [
     "check_layer",
     "diagnose",
     "elementwise",
+    "exercise",
     "explain",
     "forward_rule",
     "gradients",
     "layers",
-    "linear",
     "losses",
     "not_differentiable",
+    "privacy",
+    "pullback",
     "rule_for",
     "rules",
+    "steps",
     "use_rules",
+    "written",
 ]

@@ -230,3 +230,13 @@ def copy_operations(operations, inputs, lowered):
             node.attr["_lower_using_switch_merge"].b = False
     replaced = {x.name: graph.capture(value) for x, value in inputs if x.op.name in used}
     tf.graph_util.import_graph_def(copies, replaced, name="step")
+
+
+def remember_sparse(dense, sparse):
+    """Let a dense tensor carry the sparse one that it was made of, for products that can make use of it."""
+    dense._sparse = sparse
+
+
+def sparse_of(dense):
+    """The sparse tensor that a dense one was made of, or None."""
+    return getattr(dense, "_sparse", None)

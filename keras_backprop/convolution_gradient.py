@@ -195,6 +195,12 @@ class Convolution(WeightGradient):
     def weighted_total(self, c: Any) -> Any:
         return self._total(self.dy * tf.reshape(tf.cast(c, self.dy.dtype), [-1] + [1] * (len(self.dy.shape) - 1)))
 
+    def only(self, kept: Any) -> "Convolution":
+        x, dy = (tf.where(tf.reshape(kept != 0, [-1] + [1] * (len(a.shape) - 1)), a, 0) for a in (self.x, self.dy))
+        other = Convolution(x, dy, self.kernel_shape, self.window, self.depthwise)
+        other.shape, other.dtype = self.shape, self.dtype
+        return other
+
     def _groups(self):
         channels = self.x.shape[1 if self.window.channels_first else -1]
         return channels if self.depthwise else channels // self.kernel_shape[-2]

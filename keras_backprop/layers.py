@@ -5,7 +5,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_backprop.formula import written
 from keras_backprop.rule import Gradients
+from keras_backprop.rules.formulas import DENSE
 from keras_backprop.weight_gradients import Contraction
 
 
@@ -40,6 +42,7 @@ class BackpropDense(keras.layers.Dense):
         z = keras.ops.matmul(inputs, self.kernel)
         return z if self.bias is None else keras.ops.add(z, self.bias)
 
+    @written(DENSE)
     def backward(self, call: Any, dz: Any) -> Any:
         """The chain rule of z = x·W + b.
 

@@ -9,11 +9,15 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras, registry, scopes
-from keras_backprop.backward import Backward, backward_pass
+from keras_backprop.backward_pass import backward_pass
+from keras_backprop.backward_result import Backward
+from keras_backprop.example_scale import weights_for
 from keras_backprop.gradients.update import held, made_gradients
 from keras_backprop.observers import observers_of, step_begins
 from keras_backprop.scopes import Scope
+from keras_backprop.training import padding
 from keras_backprop.training.distribution import DistributedTrainer
+from keras_backprop.training.drawn import plan_of
 from keras_backprop.training.fit import CompiledFit
 from keras_backprop.training.update import after, lean_update, unwrapped
 
@@ -33,6 +37,8 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     trainable_weights: Any
     compute_metrics: Any
     _loss_tracker: Any
+    train_function: Any
+    steps_per_execution: Any
 
     compiled_gradients: Any = None
     compiled_rules: Any = None
@@ -98,6 +104,10 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             self._observers, self._scopes = (), ()
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        plan = plan_of(self)
+        if plan is not None:
+            plan.prepare(self)
+            plan.batches_given = True
         try:
             return super().train_on_batch(*args, **kwargs)
         finally:
@@ -108,9 +118,12 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         self._scopes = scopes.current()
         batch_by_batch = self.fit_path is not None and not self.fit_path.compiled
         traced_as = [batch_by_batch for one in self._observers if getattr(one, "differs_batch_by_batch", False)]
-        traced_with = (registry.version(), self._scopes, self._observers, traced_as)
+        traced_with = (registry.current(), self._scopes, self._observers, traced_as)
         super().make_train_function(force or traced_with != self._traced_with)
         self._traced_with = traced_with
+        plan = plan_of(self)
+        if plan is not None and not hasattr(self.train_function, "__wrapped__"):
+            self.train_function = _within_the_budget(self.train_function, plan, self.steps_per_execution)
         return self.train_function
 
     def train_step(self, data):
@@ -123,13 +136,19 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         result = self.backward_pass(x, y, sample_weight)
         gradients = None
         batch_size = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
-        self._loss_tracker.update_state(_keras.unscale_loss_for_distribution(result.loss), sample_weight=batch_size)
+        loss, seen = result.loss, (x, y, result.y_pred, sample_weight)
+        if plan_of(self) is not None and sample_weight is not None:
+            batch_size = padding.rows(sample_weight)
+            seen = (x, y, result.y_pred, weights_for(result.y_pred, sample_weight))
+            loss, seen = padding.shown_loss(self, result, batch_size), padding.first(batch_size, seen)
+        self._loss_tracker.update_state(_keras.unscale_loss_for_distribution(loss), sample_weight=batch_size)
         if result.weights:
             gradients = self.make_gradients(result)
             self.update_weights(gradients, result.weights)
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
-        logs = self.compute_metrics(x, y, result.y_pred, sample_weight=sample_weight)
+        x, y, y_pred, sample_weight = seen
+        logs = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         for end in ends:
             end(result, gradients)
         return logs
@@ -142,7 +161,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         """
         own = () if self._scope is None else (self._scope,)
         with scopes.entered(*self._scopes, *own):  # also in the threads of replicas
-            result = backward_pass(self, x, y, sample_weight, self._observers)
+            result = backward_pass(self, x, y, sample_weight, self._observers, plan_of(self) is not None)
         if self._scope is not None:
             self._scope.check()
         return result
@@ -170,6 +189,17 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         with lean_update(self.optimizer), after(gradients, self.optimizer):
             self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         put_back()
+
+
+def _within_the_budget(train_function, plan, steps):
+    """A train function that asks a plan before it runs."""
+
+    @functools.wraps(train_function)
+    def train(iterator):
+        plan.require_budget(steps)
+        return train_function(iterator)
+
+    return train
 
 
 functools.update_wrapper(BackpropTrainer.fit, _keras.fit)

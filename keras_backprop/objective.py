@@ -51,17 +51,18 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
                 path = getattr(regularizer, "name", None) or getattr(
                     regularizer, "__name__", type(regularizer).__name__
                 )
-                run = functools.partial(record.run_as, regularizer, regularizer, regularizer, path)
+                run = functools.partial(record.run_function, regularizer, path)
                 stack.enter_context(_keras.replaced(variable, _regularizer=run))
-        compiled = _keras.current(model, "_compile_loss")
+        compiled = _keras.compiled_loss(model)
         if compiled is not None:
             _build(compiled, y, y_pred, sample_weight)
-            for loss in {id(entry.loss): entry.loss for entry in compiled._flat_losses or ()}.values():
+            for loss in {id(loss): loss for loss in _keras.losses_of(compiled)}.values():
                 stack.enter_context(_recorded(loss, record))
             if replicas.several() and compiled.built:
-                stack.enter_context(_keras.replaced(model, _compile_loss=_evened(compiled, record)))
+                evened = _keras.with_losses(compiled, lambda loss: _Evened(loss, record))
+                stack.enter_context(_keras.replaced(model, _compile_loss=evened))
         try:
-            loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+            loss = _keras.compute_loss(model, x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
         except (ValueError, tf.errors.InvalidArgumentError) as error:
             if not misfit(model, y, y_pred):
                 raise
@@ -75,16 +76,8 @@ def _build(compiled, y, y_pred, sample_weight):
             _keras.compute_output_spec(compiled, *keras.tree.map_structure(_keras.symbolic, (y, y_pred, sample_weight)))
 
 
-def _evened(compiled, record):
-    """The compiled loss, where the mean over this replica's part of the batch counts by its share of the examples."""
-    shadow = object.__new__(type(compiled))  # Keras objects refuse `copy.copy`
-    vars(shadow).update(vars(compiled))
-    shadow._flat_losses = [entry._replace(loss=_Evened(entry.loss, record)) for entry in compiled._flat_losses]
-    return shadow
-
-
 class _Evened:
-    """A loss whose gradient is that of its mean over all replicas."""
+    """A loss whose gradient is that of its mean over all replicas: this replica's part counts by its share of the examples."""
 
     def __init__(self, loss, record):
         self.loss, self.record = loss, record
@@ -105,10 +98,8 @@ class _Evened:
         reduction = getattr(loss, "reduction", None)
         if not seen or reduction in (None, "none", "sum") or not len(seen[-1].shape):
             return value
-        even = replicas.evened
-        return self.record.run_as(
-            even, even, even, loss.name, value, *self._divisor(seen[-1], y_pred, sample_weight, reduction)
-        )
+        divisor = self._divisor(seen[-1], y_pred, sample_weight, reduction)
+        return self.record.run_function(replicas.evened, loss.name, value, *divisor)
 
     def _divisor(self, values, y_pred, sample_weight, reduction):
         masks = [m for m in (_keras.get_keras_mask(y_pred), _keras.get_keras_mask(values)) if m is not None]
@@ -154,8 +145,8 @@ def misfit(model, y, y_pred):
     """Whether an error may be put down to targets that cannot belong to the predictions: Keras's own losses, other shapes."""
     if type(model).compute_loss is not _keras.Trainer.compute_loss:
         return False
-    compiled = _keras.current(model, "_compile_loss")
-    losses = [entry.loss for entry in getattr(compiled, "_flat_losses", None) or ()]
+    compiled = _keras.compiled_loss(model)
+    losses = _keras.losses_of(compiled)
     functions = [_keras.current(loss, "fn") or type(loss) for loss in losses]
     if compiled is None or not all(function.__module__.startswith("keras.") for function in functions):
         return False

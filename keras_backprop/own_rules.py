@@ -3,6 +3,7 @@
 What the package registers for itself goes to `registry` directly, key by key.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -40,12 +41,13 @@ def backward_rule(
         TypeError: a key is none of these.
         ValueError: a rule for a key could never be reached.
     """
-    keys, options = _reached(keys), {"activation": activation, "reads_logits": reads_logits, "applies": applies}
-    register = registry.backward_rule(*keys, broadcasts=broadcasts, **options)
+    keys = _reached(keys)
+    facts = {"activation": activation, "reads_logits": reads_logits, "applies": applies, "broadcasts": broadcasts}
+    register = registry.backward_rule(*keys, **facts)
 
     def decorator(function: F) -> F:
-        register(function)
-        _give(keys)
+        with _given(keys):
+            register(function)
         return function
 
     return decorator
@@ -65,20 +67,20 @@ def elementwise(*keys_and_derivative: Any, fused: Any = None) -> None:
         ValueError: a rule for a key could never be reached.
     """
     keys, derivative = _split(keys_and_derivative, "elementwise", "derivative `(x, y) -> dy/dx`")
-    registry.elementwise(*keys, derivative, fused=fused)
-    _give(keys)
+    with _given(keys):
+        registry.elementwise(*keys, derivative, fused=fused)
 
 
-def linear(*keys_and_adjoint: Any) -> None:
-    """Register an operation that is linear in its one input by its adjoint `(call, dy) -> dx`.
+def pullback(*keys_and_function: Any) -> None:
+    """Register an operation of one differentiable input by `(call, dy) -> dx`, the vector–Jacobian product.
 
     Raises:
-        TypeError: a key is none of those of `backward_rule`, or the adjoint is missing.
+        TypeError: a key is none of those of `backward_rule`, or the function is missing.
         ValueError: a rule for a key could never be reached.
     """
-    keys, adjoint = _split(keys_and_adjoint, "linear", "adjoint `(call, dy) -> dx`")
-    registry.linear(*keys, adjoint)
-    _give(keys)
+    keys, function = _split(keys_and_function, "pullback", "function `(call, dy) -> dx`")
+    with _given(keys):
+        registry.pullback(*keys, function)
 
 
 def not_differentiable(*keys: Any, because: Any = None) -> None:
@@ -90,8 +92,8 @@ def not_differentiable(*keys: Any, because: Any = None) -> None:
             the gradient then gets an error with that sentence, instead of a gradient that is silently missing.
     """
     keys = _reached(keys)
-    registry.not_differentiable(*keys, because=because)
-    _give(keys)
+    with _given(keys):
+        registry.not_differentiable(*keys, because=because)
 
 
 def _split(keys_and_function, name, function):
@@ -117,6 +119,13 @@ def _reached(keys):
     return list(dict.fromkeys(every))
 
 
-def _give(keys):
-    for key in keys:
-        registry.put(key, dataclasses.replace(registry.registered()[key], given=True))
+@contextlib.contextmanager
+def _given(keys):
+    """What is registered in the block for the keys counts as given; what is known of their forward passes stays true."""
+    before = {key: registry.rule_for(key) for key in keys}
+    yield
+    given = {}
+    for key, known in before.items():
+        rule = dataclasses.replace(registry.current()[key], given=True)
+        given[key] = rule if known is None else dataclasses.replace(rule, rowwise=known.rowwise, joins=known.joins)
+    registry.register(given)

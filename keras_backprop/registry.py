@@ -3,7 +3,7 @@
     @backward_rule(layers.Dense)                      a rule: (call, dy) -> Gradients
     @forward_rule(layers.BatchNormalization)          its own forward pass, and what to keep of it for the rule
     elementwise(ops.Tanh, lambda x, y: 1 - y**2)      only a local derivative dy/dx
-    linear(ops.Transpose, lambda call, dy: …)         only an adjoint
+    pullback(ops.Transpose, lambda call, dy: …)       only dx, of one input
     not_differentiable(ops.Argmax)                    nothing flows back
 
 Something is in exactly one of three states: it has a rule, it is declared not differentiable, or it is unknown. The unknown is
@@ -12,8 +12,8 @@ followed through the operations that it creates (`chain/operations.py`).
 
 import inspect
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -22,13 +22,14 @@ from keras_backprop import _keras
 from keras_backprop.rule import Gradients, MissingRuleError, Operation
 
 
-@dataclass
+@dataclass(frozen=True)
 class Rule:
-    """What is known about one kind of operation.
+    """What is known about one kind of operation: how to go back through it, and facts about that.
 
     Attributes:
         name: str, how the rule is called in reports.
         backward: `(call, dy) -> Gradients`.
+        kind: "differentiable", "composition" or "not differentiable".
         forward: `(call_arguments…) -> (outputs, saved)`, or None where the operation's own forward pass serves.
         derivative: `(x, y, **options) -> dy/dx` of an elementwise function, else None.
         activation: bool, the layer ends in `self.activation`, which is a link of its own; the rule is of what precedes it.
@@ -37,13 +38,17 @@ class Rule:
         composition: `(record, op, call_arguments…) -> outputs` of a layer that runs other layers, else None.
         broadcasts: bool, inputs of different shapes are broadcast against each other.
         indices: bool, integers among the inputs are places in a table, not numbers.
-        state: "rule" or "not differentiable".
         couples: `(call) -> str or None`, why the gradients below depend on other examples; None where they do not.
+        rowwise: bool, a row of the output is a function of the same row of the input and of weights, and of nothing else: no
+            random numbers, no statistics of the batch, no state.
+        needs: str, which of x and y `backward` reads, of a call with default options: "y", or "xy" where nobody has said.
+        joins: bool, a few elementwise passes at most, which XLA joins with what stands around them.
         given: bool, somebody has put it in the place of the package's own: it is for all calls.
     """
 
     name: str
     backward: Callable
+    kind: str = "differentiable"
     forward: Callable | None = None
     derivative: Callable | None = None
     activation: bool = False
@@ -52,16 +57,101 @@ class Rule:
     composition: Callable | None = None
     broadcasts: bool = False
     indices: bool = False
-    state: str = "rule"
     couples: Callable | None = None
+    rowwise: bool = False
+    needs: str = "xy"
+    joins: bool = False
     given: bool = False
 
+    @property
+    def formula(self) -> Any:
+        """How the rule is written (see `formula.py`), or None. It belongs to `backward`: another function has another."""
+        return getattr(self.backward, "formula", None)
 
-_rules: dict = {}
-_forward_rules: dict = {}
-_keys: weakref.WeakKeyDictionary = (
-    weakref.WeakKeyDictionary()
-)  # class -> the class whose rule holds for it, as far as asked
+
+class Registry:
+    """An immutable table of rules: key -> `Rule`. Look-ups change nothing; whatever is registered makes another table.
+
+    Args:
+        rules: mapping key -> `Rule`.
+        forward_rules: mapping key -> the forward pass that the rule of the key needs.
+    """
+
+    def __init__(self, rules: Mapping, forward_rules: Mapping) -> None:
+        self._rules, self._forward_rules = rules, forward_rules
+        self._bases: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # what `_rule_of_class` found, by class
+
+    def with_rules(self, rules: Mapping) -> "Registry":
+        """This table and some rules more, or others."""
+        served = {key: replace(rule, forward=self._forward_rules.get(key)) for key, rule in rules.items()}
+        return Registry({**self._rules, **served}, self._forward_rules)
+
+    def with_forward_rules(self, functions: Mapping) -> "Registry":
+        """This table and some forward passes more, for rules that are registered before or after."""
+        rules = {key: replace(self._rules[key], forward=f) for key, f in functions.items() if key in self._rules}
+        return Registry({**self._rules, **rules}, {**self._forward_rules, **functions})
+
+    def __getitem__(self, key: Any) -> Rule:
+        """The rule that was registered for a key itself."""
+        return self._rules[key]
+
+    def items(self) -> Any:
+        """All pairs of a key and its rule."""
+        return self._rules.items()
+
+    def rule_for(self, op: Any) -> Rule | None:
+        """See `keras_backprop.rule_for`."""
+        if isinstance(op, Operation):
+            return self._rules.get(op.operation.type) or self._rules[Operation]
+        if isinstance(op, keras.Operation) and _keras.is_overwritten(op, "call"):
+            return None
+        if not isinstance(op, type) and _hashable(op) and op in self._rules:
+            return self._rules[op]
+        rule = self._rule_of_class(op if isinstance(op, type) else type(op))
+        if rule is not None and rule.applies is not None and not isinstance(op, type) and not rule.applies(op):
+            return None
+        return rule
+
+    def _rule_of_class(self, kind):
+        """The rule of the first class up the method resolution order that has one, if it holds for `kind` too."""
+        if kind not in self._bases:
+            self._bases[kind] = self._sought(kind)  # at once: replicas are threads
+        return self._bases[kind]
+
+    def _sought(self, kind):
+        for position, base in enumerate(kind.__mro__):
+            rule = self._rules.get(base)
+            if rule is None and "backward" in vars(base) and issubclass(base, keras.Operation):
+                rule = _own_rule(base)
+            if rule is not None:
+                return None if _changed_since(kind.__mro__[:position], base) else rule
+        return None
+
+
+_current = Registry({}, {})
+
+
+def current() -> Registry:
+    """The table that holds now. What was traced belongs to the table of its time."""
+    return _current
+
+
+def registered() -> dict:
+    """All keys with a rule: a dict key -> `Rule`."""
+    return dict(_current.items())
+
+
+def hold(registry: Registry) -> None:
+    """From now on another table holds."""
+    global _current
+    _current = registry
+
+
+def register(rules: Mapping) -> None:
+    """Put rules, key -> `Rule`, into the table, in the place of others."""
+    check_keys(rules)
+    hold(_current.with_rules(rules))
+
 
 # What a subclass may redefine without changing the mathematics of its forward pass.
 _HARMLESS = {
@@ -71,36 +161,26 @@ _HARMLESS = {
 }  # fmt: skip
 
 
-def backward_rule(
-    *keys, activation=False, reads_logits=False, applies=None, broadcasts=False, indices=False, couples=None
-):
+def backward_rule(*keys, **facts):
     """Register the decorated function as the backward rule of layers, operations or functions.
 
     Args:
         *keys: layer classes, operation classes, or activation, loss and regulariser functions or classes.
-        activation: the layer applies `self.activation` last. The rule then is of the layer without it; the activation has
-            its own rule.
-        reads_logits: the function is a cross-entropy that uses the logits which an activation left on its output. They
-            are then the last of `call.inputs`.
-        applies: `(op) -> bool`; instances for which it is False are treated as if they had no rule.
-        broadcasts: the inputs are broadcast against each other; the rule may return gradients of the output's shape.
-        indices: integers among a layer's inputs are places in a table, not numbers to compute with.
-        couples: `(call) -> str or None`, why the gradients below depend on other examples; None where they do not.
+        **facts: fields of `Rule`: `activation`, `reads_logits`, `applies`, `broadcasts`, `indices`, `couples`, `rowwise`,
+            `needs`, `joins`. The rule of a layer with `activation=True` is of the layer without its activation, which has
+            its own. Where `reads_logits`, the logits are the last of `call.inputs`; where `broadcasts`, the rule may return
+            gradients of the output's shape.
 
     Returns:
         A decorator that returns the function unchanged.
     """
 
-    def register(function):
-        for key in keys:
-            _rules[key] = Rule(
-                _name(function), function, activation=activation, reads_logits=reads_logits, applies=applies,
-                broadcasts=broadcasts, indices=indices, couples=couples,
-            )  # fmt: skip
+    def decorator(function):
+        register(dict.fromkeys(keys, Rule(_name(function), function, **facts)))
         return function
 
     check_keys(keys)
-    return register
+    return decorator
 
 
 def forward_rule(*keys: Any) -> Any:
@@ -111,36 +191,36 @@ def forward_rule(*keys: Any) -> Any:
     `Layer.__call__`, so autocasting, masks, activity regularisers and the training flag stay Keras's.
     """
 
-    def register(function):
-        for key in keys:
-            _forward_rules[key] = function
+    def decorator(function):
+        hold(current().with_forward_rules(dict.fromkeys(keys, function)))
         return function
 
     check_keys(keys)
-    return register
+    return decorator
 
 
-def composition(*keys, applies=None):
+def composition(*keys, **facts):
     """Register the decorated function as the way through a layer that runs other layers.
 
     The function takes the record, the layer and the arguments of its `call`, and returns what `call` would, state updates
-    included. Whatever it runs by `record.run(…)`, `record.run_body(…)` or `record.run_as(…)` becomes a link of the chain
-    with a rule of its own; the layer itself is none.
+    included. Whatever it runs by `record.run(…)`, `record.run_body(…)`, `record.run_function(…)` or `record.run_as(…)` becomes a
+    link of the chain with a rule of its own; the layer itself is none. `facts` are fields of `Rule`, of the layer apart from
+    what it runs.
     """
 
-    def register(function):
+    def decorator(function):
         def backward(call, dy):
             raise TypeError(f"'{call.path}' is a composition of other links and has no backward rule of its own.")
 
-        for key in keys:
-            _rules[key] = Rule(_name(function), backward, applies=applies, composition=function)
+        rule = Rule(_name(function), backward, "composition", composition=function, **facts)
+        register(dict.fromkeys(keys, rule))
         return function
 
     check_keys(keys)
-    return register
+    return decorator
 
 
-def elementwise(*keys_and_derivative, fused=None):
+def elementwise(*keys_and_derivative, fused=None, **facts):
     """Register y = f(x), elementwise, by its local derivative.
 
     Args:
@@ -148,9 +228,9 @@ def elementwise(*keys_and_derivative, fused=None):
             of the function are filled with the call's arguments of that name.
         fused: `(x, y, dy) -> dx`, a kernel that multiplies in the same pass. Training uses it, `explain` shows the
             derivative.
+        **facts: further fields of `Rule`.
     """
     *keys, derivative = keys_and_derivative
-    check_keys(keys)
     local, product = _with_options(derivative, 2), _with_options(fused, 3) if fused else None
 
     def backward(call, dy):
@@ -158,16 +238,20 @@ def elementwise(*keys_and_derivative, fused=None):
             return Gradients(product(call, call.input, call.output, dy))
         return Gradients(dy * local(call, call.input, call.output))
 
-    for key in keys:
-        _rules[key] = Rule(_name(key), backward, derivative=lambda call: local(call, call.input, call.output))
+    def of_call(call):
+        return local(call, call.input, call.output)
+
+    register({key: Rule(_name(key), backward, derivative=of_call, **facts) for key in keys})
 
 
-def linear(*keys_and_adjoint):
-    """Register an operation that is linear in its one input by its adjoint `(call, dy) -> dx`."""
-    *keys, adjoint = keys_and_adjoint
-    check_keys(keys)
-    for key in keys:
-        _rules[key] = Rule(_name(key), lambda call, dy: Gradients(adjoint(call, dy)))
+def pullback(*keys_and_function, **facts):
+    """Register an operation of one differentiable input by `(call, dy) -> dx`, the vector–Jacobian product."""
+    *keys, function = keys_and_function
+
+    def backward(call, dy):
+        return Gradients(function(call, dy))
+
+    register({key: Rule(_name(key), backward, **facts) for key in keys})
 
 
 def not_differentiable(*keys, because=None):
@@ -192,9 +276,7 @@ def not_differentiable(*keys, because=None):
             )
         return Gradients(*[refuse if because else None] * len(call.inputs))
 
-    check_keys(keys)
-    for key in keys:
-        _rules[key] = Rule(_name(key), backward, state="not differentiable")
+    register({key: Rule(_name(key), backward, "not differentiable") for key in keys})
 
 
 def rule_for(op: Any) -> Rule | None:
@@ -207,40 +289,7 @@ def rule_for(op: Any) -> Rule | None:
     Returns:
         A `Rule`, or None.
     """
-    if isinstance(op, Operation):
-        return _rules.get(op.operation.type) or _rules[Operation]
-    if isinstance(op, keras.Operation) and _keras.is_overwritten(op, "call"):
-        return None
-    if not isinstance(op, type) and _hashable(op) and op in _rules:
-        key = op
-    else:
-        key = _key_of(op if isinstance(op, type) else type(op))
-    rule = _rules.get(key)
-    if rule is None:
-        return None
-    if rule.applies is not None and key is not op and not isinstance(op, type) and not rule.applies(op):
-        return None
-    rule.forward = _forward_rules.get(key)
-    return rule
-
-
-def _key_of(kind):
-    """The class up the method resolution order of `kind` whose rule holds for it, or None."""
-    if kind not in _keys:
-        key = None
-        for position, base in enumerate(kind.__mro__):
-            if base not in _rules and "backward" in vars(base) and issubclass(base, keras.Operation):
-                _rules[base] = _own_rule(base)
-            if base in _rules:
-                key = None if _changed_since(kind.__mro__[:position], base) else base
-                break
-        _keys[kind] = key  # at once: replicas are threads
-    return _keys[kind]
-
-
-def registered():
-    """All keys with a rule or a declaration: a dict key -> `Rule`."""
-    return dict(_rules)
+    return current().rule_for(op)
 
 
 def _own_rule(base):
@@ -249,6 +298,7 @@ def _own_rule(base):
     def backward(call, dy):
         return call.op.backward(call, dy)
 
+    backward.formula = getattr(vars(base)["backward"], "formula", None)  # type: ignore[attr-defined]
     return Rule(
         f"{base.__qualname__.split('.')[-1]}.backward",
         backward,
@@ -271,28 +321,12 @@ def _with_options(function, positional):
     return lambda call, *values: function(*values, **{name: call[name] for name in options})
 
 
-def version():
-    """A number that grows whenever something is registered: what was traced before is of other rules."""
-    return _version
-
-
-_version = 0
-
-
-def put(key, rule):
-    """Put a `Rule` in the place of another."""
-    _rules[key] = rule
-
-
 def check_keys(keys, types=True):
-    """Raise a `TypeError` where something cannot have a rule; what was looked up so far is forgotten.
+    """Raise a `TypeError` where something cannot have a rule.
 
     Args:
         keys: layer classes, operation classes, functions, and, if `types`, names of TensorFlow's types of operations: "Relu".
     """
-    global _version
-    _version += 1
-    _keys.clear()
     for key in keys:
         if not callable(key) and not (types and isinstance(key, str)):
             raise TypeError(

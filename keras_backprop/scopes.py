@@ -124,8 +124,11 @@ def _in_the_place_of(base, function):
     name = getattr(function, "__name__", type(function).__name__)
     if base is None:
         return Rule(name, function, given=True)
-    changes = {"derivative": None, "composition": None, "state": "rule", "given": True}
-    return dataclasses.replace(base, name=name, backward=function, **changes)
+    own = Rule(name, function)  # what the fields are that are of the backward pass
+    changes = {
+        field: getattr(own, field) for field in ("name", "backward", "kind", "derivative", "composition", "needs")
+    }
+    return dataclasses.replace(base, given=True, **changes)
 
 
 def _matcher(selector):

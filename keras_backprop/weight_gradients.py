@@ -8,6 +8,7 @@ asks for that instead, and no second backward pass is run.
     per_example()      dWₙ for every n   (n, *shape of W)
     squared_norms()    ‖dWₙ‖² for every n, shape (n,); without building the dWₙ where mathematics allows
     weighted_total(c)  Σₙ cₙ·dWₙ         shape of W, for c of shape (n,)
+    only(kept)         the same product with dWₙ = 0 where keptₙ = 0, also if there were infinities
 
 The squared norm of a sum of outer products is Goodfellow's ("Efficient Per-Example Gradient Computations", 2015) for one
 position and the Gram-matrix form of Rochette et al. (2019) for several.
@@ -17,6 +18,8 @@ import math
 from typing import Any
 
 import tensorflow as tf
+
+from keras_backprop import _tensorflow
 
 
 class WeightGradient:
@@ -48,6 +51,10 @@ class WeightGradient:
         per_example = self.per_example()
         return tf.tensordot(tf.cast(c, per_example.dtype), per_example, axes=1)
 
+    def only(self, kept: Any) -> "WeightGradient":
+        """The product without the examples for which `kept`, of shape `(n,)`, is 0, whatever their numbers are."""
+        raise NotImplementedError
+
 
 class Contraction(WeightGradient):
     """dW = Σ x·dy over everything that W's indices do not name.
@@ -72,7 +79,7 @@ class Contraction(WeightGradient):
         self.explicit = any("n" in letters for letters in self.letters)
 
     def total(self) -> Any:
-        sparse = getattr(self.factors[0], "_sparse", None)
+        sparse = _tensorflow.sparse_of(self.factors[0])
         if sparse is not None and len(sparse.shape) == 2 and self.result == "".join(self.letters):
             # (n, i) and (n, o): the rows of dW that x touches. To Keras an empty example touches the first.
             x, dy = tf.sparse.fill_empty_rows(sparse, tf.zeros((), sparse.dtype))[0], self.factors[1]
@@ -127,6 +134,14 @@ class Contraction(WeightGradient):
         shape[n] = -1
         return self._total(*self.factors[:-1], dy * tf.reshape(tf.cast(c, dy.dtype), shape))
 
+    def only(self, kept: Any) -> "Contraction":
+        factors = []
+        for factor, letters in zip(self.factors, self.letters, strict=True):
+            axis = letters.find("n") if self.explicit else self.batch
+            factors.append(factor if axis < 0 else _only(factor, kept, axis))
+        equation = f"{','.join(self.letters)}->{self.result}"
+        return _like(self, Contraction(equation, *factors, batch=self.batch))
+
     def _merged(self, factor, letters):
         """(n, t…, i…) -> (n·t…, i…)"""
         return tf.reshape(factor, _join([-1], _last(factor, len(letters))))
@@ -173,6 +188,9 @@ class Joined(WeightGradient):
     def weighted_total(self, c: Any) -> Any:
         return self._joined([part.weighted_total(c) for part in self.parts])
 
+    def only(self, kept: Any) -> "Joined":
+        return _like(self, Joined(*(part.only(kept) for part in self.parts), axis=self.axis, stacked=self.stacked))
+
     def _joined(self, slices, examples=0):
         axis = self.axis + examples if self.axis >= 0 else self.axis
         return tf.stack(slices, axis) if self.stacked else tf.concat(slices, axis)
@@ -199,6 +217,10 @@ class Repeated(WeightGradient):
 
     def weighted_total(self, c: Any) -> Any:
         return add([part.weighted_total(tf.tile(c, [self.steps])) for part in self.parts])
+
+    def only(self, kept: Any) -> "Repeated":
+        kept = tf.tile(kept, [self.steps])
+        return _like(self, Repeated(*(part.only(kept) for part in self.parts), steps=self.steps))
 
 
 class Lookup(WeightGradient):
@@ -241,6 +263,9 @@ class Lookup(WeightGradient):
         shape = [-1] + [1] * (len(self.dy.shape) - 1)
         return self._total(self.dy * tf.reshape(tf.cast(c, self.dy.dtype), shape))
 
+    def only(self, kept: Any) -> "Lookup":
+        return _like(self, Lookup(self.indices, _only(self.dy, kept), self.rows))
+
 
 class Combination(WeightGradient):
     """A linear combination of products, with coefficients that are taken out of the sum over the batch.
@@ -261,6 +286,9 @@ class Combination(WeightGradient):
 
     def weighted_total(self, c: Any) -> Any:
         return self.function(*(product.weighted_total(c) for product in self.products))
+
+    def only(self, kept: Any) -> "Combination":
+        return _like(self, Combination(self.function, *(product.only(kept) for product in self.products)))
 
 
 SUMMED = "its rule gives the sum over the batch only"
@@ -287,6 +315,21 @@ class Total(WeightGradient):
 
     def weighted_total(self, c: Any) -> Any:
         return self.per_example()
+
+    def only(self, kept: Any) -> Any:
+        return self.per_example()
+
+
+def _only(x, kept, axis=0):
+    """x with zeros for the examples along an axis that are not kept."""
+    shape = [1] * len(x.shape)
+    shape[axis] = -1
+    return tf.where(tf.reshape(kept != 0, shape), x, tf.zeros([], x.dtype))
+
+
+def _like(product, other):
+    other.shape, other.dtype = product.shape, product.dtype
+    return other
 
 
 def add(gradients: Any) -> Any:

@@ -28,8 +28,6 @@ def double_precision():
 
 @pytest.fixture
 def registry_restored():
-    before = dict(registry._rules)
+    before = registry.current()
     yield
-    registry._rules.clear()
-    registry._rules.update(before)
-    registry.check_keys(())
+    registry.hold(before)

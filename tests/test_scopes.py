@@ -16,7 +16,7 @@ from keras_backprop import (
     backward_rule,
     elementwise,
     explain,
-    linear,
+    pullback,
     use_rules,
 )
 from tests.gradients.ways import WAYS, X, Y, trained
@@ -211,7 +211,7 @@ def test_what_can_never_be_reached_is_an_error():
             lambda: elementwise(keras.activations.tanh),
             "`elementwise` takes one or more keys and then the derivative.*Received: tanh",
         ),
-        (lambda: linear(keras.activations.tanh), "`linear` takes one or more keys and then the adjoint"),
+        (lambda: pullback(keras.activations.tanh), "`pullback` takes one or more keys and then the function"),
         (lambda: elementwise(), "Received: nothing"),
         (lambda: use_rules([]).__enter__(), "Rules are given as a dict of selector -> rule. Received: \\[\\]"),
         (lambda: use_rules({"*": 3}).__enter__(), "Received for '\\*': 3"),

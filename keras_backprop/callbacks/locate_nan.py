@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras
 from keras_backprop.model import BackpropTrainer
+from keras_backprop.training.drawn import plan_of
 from keras_backprop.watch.faults import FORWARD, Fault, NonFiniteError, locate
 from keras_backprop.watch.sentinel import Sentinel
 
@@ -76,6 +77,11 @@ class LocateNaN(keras.callbacks.Callback):
                 f"The model '{model.name}' ({type(model).__name__}) trains by the tape, whose backward pass cannot be looked "
                 "into. Train `keras_backprop.BackpropModel.from_keras(model)`."
             )
+        if plan_of(model) is not None:
+            raise ValueError(
+                "LocateNaN names single examples and leaves steps out because of them, which a private plan "
+                f"(`compile(gradients=…)` of the model '{model.name}') promises not to do. Train without one of the two."
+            )
         self._begin()
 
     def on_epoch_begin(self, epoch: Any, logs: Any = None) -> None:
@@ -101,7 +107,7 @@ class LocateNaN(keras.callbacks.Callback):
         withheld = sentinel.withheld()
         if batch_of_fault is not None:
             data = _keras.unpack_x_y_sample_weight(batch_of_fault)
-            verdict = self._judge(self.model, data, None, self._epoch, self._done + number, broken=bool(withheld))
+            verdict = self._judge(self.model, data, None, self._epoch, self._done + number, number, bool(withheld))
         else:
             verdict = self._unlocated(self._epoch, self._done + number)
         if verdict == "skip":
@@ -116,13 +122,13 @@ class LocateNaN(keras.callbacks.Callback):
         path = getattr(self.model, "fit_path", None)
         return path is None or path.compiled
 
-    def _judge(self, model, batch, indices, epoch, step, broken=False):
+    def _judge(self, model, batch, indices, epoch, step, position, broken=False):
         """What is to become of a step that looks non-finite, and that has not been taken."""
         key = epoch, step
         if key in self._verdicts and not broken:
             return self._verdicts[key]  # training goes this way once more
         x, y, sample_weight = _keras.unpack_x_y_sample_weight(batch)
-        fault = locate(model, x, y, sample_weight, self.backward_observer.recent(), broken)
+        fault = locate(model, x, y, sample_weight, self.backward_observer.recent(position), broken)
         if fault is None and not broken:
             self._verdicts[key] = "pass"
             return "pass"

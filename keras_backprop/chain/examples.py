@@ -36,6 +36,9 @@ class Followed(WeightGradient):
     def weighted_total(self, c):
         return self._weighted(c)
 
+    def only(self, kept):
+        return self  # its links have no numbers of single examples that could be left out
+
 
 class Contributions:
     """The backward pass of one batch by examples. Nothing is looked at before somebody asks.
@@ -107,6 +110,10 @@ class Contributions:
         penalised = [(tensor, dy) for tensor, dy in self._upstream if id(tensor) in needed]
         penalties = [Total(one) for one in self._sums(free, weight, penalties, penalised)]
         return kept + ([self._followed(free, weight, entered)] if entered else []), penalties
+
+    def depends(self, x):
+        """Whether a tensor of the forward pass depends on the examples."""
+        return self._rows.depends(x)
 
     def _depends(self, call):
         return any(map(self._rows.depends, call.outputs))

@@ -11,8 +11,6 @@ rule saves for it. All other operations that run are links by themselves (`opera
 
 import contextlib
 import functools
-import inspect
-import types
 from typing import Any
 
 import keras
@@ -20,6 +18,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow, replicas
 from keras_backprop.chain import operations
+from keras_backprop.chain.arguments import bind, copied, is_float, is_tensor, name_of, suits, tensors_in
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import Call, Copy
 from keras_backprop.scopes import rule_of
@@ -102,9 +101,13 @@ class Record:
         args, kwargs = keras.tree.map_structure(self._read, (args, kwargs))
         return self._run_call(op, call, key, path, args, kwargs)
 
+    def run_function(self, function, path, /, *args, **kwargs):
+        """Run a function, or what is called like one, and record it by the rule that is registered for it."""
+        return self.run_as(function, function, function, path, *args, **kwargs)
+
     def stand_in(self, layer):
         """From now on, calls of a layer, and of everything in it, are recorded, from wherever they come."""
-        for one in layer._flatten_layers():
+        for one in _keras.layers_in(layer):
             if id(one) in self._standing:
                 continue
             self._standing.add(id(one))
@@ -133,18 +136,17 @@ class Record:
 
     def _penalise(self, regularizer, path, output):
         """An activity regulariser, which Keras divides by the number of examples."""
-        penalty = self.run_as(regularizer, regularizer, regularizer, path, output)
+        penalty = self.run_function(regularizer, path, output)
         if not replicas.several():
             return penalty
-        even = replicas.evened
-        return self.run_as(even, even, even, path, penalty, tf.shape(output)[0])
+        return self.run_function(replicas.evened, path, penalty, tf.shape(output)[0])
 
     def read(self, variable):
         """The value of a weight as the start of a chain of operations, with an identity of its own."""
         return tf.identity(variable.value)
 
     def _read(self, x):
-        is_weight = isinstance(x, keras.Variable) and x.trainable and tf.as_dtype(x._dtype).is_floating
+        is_weight = isinstance(x, keras.Variable) and x.trainable and tf.as_dtype(_keras.dtype_of(x)).is_floating
         return self.read(x) if is_weight else x
 
     def _replace(self, owner, **replacements):
@@ -180,19 +182,20 @@ class Record:
     def _run_call(self, op, call, key, path, args, kwargs):
         """One closed link, by its rule; or whatever operations it creates."""
         rule = rule_of(key, op, path)
-        if rule is None or not self._follows() or not (key is not op or _suits(rule, op, args)):
+        if rule is None or not self._follows() or not (key is not op or suits(rule, op, args)):
             return self._run_open(op, call, path, args, kwargs)
         if rule.composition is not None:
             return self._run_open(op, functools.partial(rule.composition, self, op), path, args, kwargs)
         if self.isolate is not None:
             args, kwargs = keras.tree.map_structure(self._isolated, (args, kwargs))
         first = self.timeline.position()
-        arguments = _bind(call, args, kwargs)
-        inputs = _tensors(arguments)
-        self.densified += [x for x in inputs if hasattr(x, "_sparse")]
+        arguments = bind(call, args, kwargs)
+        inputs = tensors_in(arguments)
+        self.densified += [x for x in inputs if _tensorflow.sparse_of(x) is not None]
         if rule.reads_logits:  # those of the predictions; targets may have some as well
             prediction = list(arguments.values())[1]
-            inputs += [prediction._keras_logits] if hasattr(prediction, "_keras_logits") else []
+            logits = _keras.logits_of(prediction)
+            inputs += [] if logits is None else [logits]
         link = Call(op, inputs, (), arguments, path=path, rule=rule, repeats=self._repeats)
         activation = _keras.current(op, "activation") if rule.activation else None
         if activation is keras.activations.linear:
@@ -201,7 +204,7 @@ class Record:
         def activate(z):
             z = self._close(link, first, z)
             with self._opened():
-                return self.run_as(activation, activation, activation, f"{path}/{_name(activation)}", z)
+                return self.run_function(activation, f"{path}/{name_of(activation)}", z)
 
         with self._in_a_link():
             if rule.forward is not None:
@@ -248,8 +251,8 @@ class Record:
     def _close(self, call, first, outputs):
         """Append a finished link. A tensor that is returned as it came in gets an identity of its own."""
         known = {id(x) for x in call.inputs}
-        outputs = keras.tree.map_structure(lambda y: _copied(y) if id(y) in known else y, outputs)
-        call.outputs = tuple(y for y in keras.tree.flatten(outputs) if _is_tensor(y))
+        outputs = keras.tree.map_structure(lambda y: copied(y) if id(y) in known else y, outputs)
+        call.outputs = tuple(y for y in keras.tree.flatten(outputs) if is_tensor(y))
         self._closed.append(operations.Closed(call, first, self.timeline.position()))
         if not call.rule.given:
             run = operations.LayerRun(call.op, call.inputs, call.outputs, self.timeline.position(), call.repeats)
@@ -257,11 +260,11 @@ class Record:
         return outputs
 
     def _isolated(self, x):
-        if not _is_float(x) or isinstance(x, keras.Variable):
+        if not is_float(x) or isinstance(x, keras.Variable):
             return x
-        copy = _copied(x, self._copy)
-        if hasattr(x, "_keras_logits"):
-            copy._keras_logits = self._copy(x._keras_logits)
+        copy = copied(x, self._copy)
+        if _keras.logits_of(x) is not None:
+            _keras.leave_logits(copy, self._copy(_keras.logits_of(x)))
         return copy
 
     def _copy(self, x):
@@ -276,7 +279,7 @@ class Record:
             self.weights += weights
             self._find(weights)
         if not self._given[1]:
-            self.inputs += [x for x in leaves if _is_float(x) and not isinstance(x, keras.Variable)]
+            self.inputs += [x for x in leaves if is_float(x) and not isinstance(x, keras.Variable)]
 
     def _find(self, weights):
         """What stands for weights: the handles through which operations read them, or the values that a scope gives them."""
@@ -288,24 +291,6 @@ class Record:
                 self._values[id(source)] = self._values[id(self.timeline.inside(source))] = variable
 
 
-def _suits(rule, op, args):
-    """Whether the rule of one of Keras's own operations is for this call; if not, what the call does is followed.
-
-    Where nothing flows back TensorFlow says whether that is None or zeros. Rules compute with floating-point numbers: what
-    Keras promotes, integers and truth values, is left to it. And functions of `keras.ops` have rules for tensors of which only
-    the number of examples is unknown while a function is traced.
-    """
-    if rule.given or not isinstance(op, keras.Operation) or not type(op).__module__.startswith("keras."):
-        return True
-    if rule.state == "not differentiable":
-        return False
-    tensors = [x for x in keras.tree.flatten(args) if _is_tensor(x)]
-    if not isinstance(op, keras.layers.Layer):
-        listed = bool(args) and isinstance(args[0], (list, tuple)) and getattr(op, "keepdims", None) is not None
-        return not listed and all(map(_is_sized, tensors))  # a sum of a list Keras stacks first
-    return rule.indices or rule.composition is not None or all(tf.as_dtype(x.dtype).is_floating for x in tensors)
-
-
 def _refuse_given(rule, op, where):
     """A rule of somebody's own for a layer that runs where its operations are followed would be dropped without a word."""
     if rule is not None and rule.given:
@@ -313,74 +298,3 @@ def _refuse_given(rule, op, where):
             f"The rule '{rule.name}' cannot serve '{getattr(op, 'path', op)}', which runs {where} of TensorFlow: there it is "
             "followed operation by operation. Call the layer outside, or select it by no rule."
         )
-
-
-def _is_sized(x):
-    """Whether all sizes but that of the batch are known."""
-    return x.shape.rank is not None and None not in x.shape[1:].as_list()
-
-
-def _bind(call, args, kwargs):
-    """All arguments of a call by name, defaults included."""
-    signature = _signature(call)
-    bound = signature.bind(*args, **kwargs)
-    bound.apply_defaults()
-    arguments = {}
-    for name, value in bound.arguments.items():
-        if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
-            arguments.update(value)
-        else:
-            arguments[name] = value
-    return arguments
-
-
-def _signature(call):
-    """`inspect.signature(call)`, looked up once for each method of a class."""
-    function = getattr(call, "__func__", None)
-    return inspect.signature(call) if function is None else _signature_of_method(function)
-
-
-@functools.lru_cache(maxsize=1024)
-def _signature_of_method(function):
-    return inspect.signature(types.MethodType(function, object()))
-
-
-def _tensors(arguments):
-    """The tensors among the arguments; rules see a sparse one as the dense one that it stands for."""
-    tensors = [x for x in keras.tree.flatten(list(arguments.values())) if _is_tensor(x)]
-    return [_densified(x) if isinstance(x, tf.SparseTensor) else x for x in tensors]
-
-
-def _densified(x):
-    """The sparse one goes along, for products that can make use of it (`Contraction`)."""
-    x = tf.sparse.reorder(x)
-    dense = tf.sparse.to_dense(x)
-    dense._sparse = x
-    return dense
-
-
-def _copied(x, copy=tf.identity):
-    """The same values under another identity. The mask goes along."""
-    copy = copy(x)
-    mask = _keras.get_keras_mask(x)
-    if mask is not None:
-        _keras.set_keras_mask(copy, mask)
-    if hasattr(x, "_keras_logits"):
-        copy._keras_logits = x._keras_logits
-    return copy
-
-
-def _name(function):
-    return getattr(function, "name", None) or getattr(function, "__name__", type(function).__name__)
-
-
-def _is_float(x):
-    return _is_tensor(x) and tf.as_dtype(x.dtype).is_floating and not isinstance(x, tf.SparseTensor)
-
-
-def _is_tensor(x):
-    """`tf.is_tensor(x)`, which takes its time where x is none."""
-    return isinstance(x, tf.Tensor) or (not isinstance(x, _NO_TENSORS) and tf.is_tensor(x))
-
-
-_NO_TENSORS = (type(None), bool, int, float, str)

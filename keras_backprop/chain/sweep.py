@@ -34,7 +34,7 @@ class Sweep:
         parts = self.parts.get(id(variable))
         if not parts:
             return None
-        totals = [cast(part.total(), tf.as_dtype(variable._dtype)) for part in parts]
+        totals = [cast(part.total(), tf.as_dtype(_keras.dtype_of(variable))) for part in parts]
         for total in totals:
             if not total.shape.is_compatible_with(variable.shape):
                 raise ValueError(

@@ -91,5 +91,5 @@ def _evaluator(problem):
         with problem.scope(values):
             return problem.error(tensors[count:])
 
-    preprocesses = any(isinstance(layer, _keras.PreprocessingLayer) for layer in problem.layer._flatten_layers())
+    preprocesses = any(isinstance(layer, _keras.PreprocessingLayer) for layer in _keras.layers_in(problem.layer))
     return evaluate if preprocesses else tf.function(evaluate, autograph=False)

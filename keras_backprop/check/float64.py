@@ -16,7 +16,7 @@ from keras_backprop.check.pooling import pooling_of_everything
 
 
 def is_float(variable):
-    return tf.as_dtype(variable._dtype).is_floating
+    return tf.as_dtype(_keras.dtype_of(variable)).is_floating
 
 
 def values_of(variables, double=True):
@@ -71,7 +71,7 @@ def in_float64(layer, values, losses=(), assigned=None):
 
     try:
         keras.config.set_floatx("float64")
-        layers = layer._flatten_layers()
+        layers = _keras.layers_in(layer)
         for one in layers:
             if tf.as_dtype(one.compute_dtype or "float32").is_floating:
                 set_attribute(one, "_dtype_policy", double)

@@ -1,18 +1,20 @@
 """`check_gradients` and `check_layer`: explicit gradients against `tf.GradientTape` and central differences, in float64."""
 
+import contextlib
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_backprop.chain.record import Record
-from keras_backprop.chain.sweep import reachable, sweep, weight_named, weights_of
+from keras_backprop import _keras
+from keras_backprop.backward_pass import passes
+from keras_backprop.chain.sweep import reachable, weight_named, weights_of
 from keras_backprop.check.differences import compare_directions
 from keras_backprop.check.problem import LayerProblem, ModelProblem
 from keras_backprop.check.report import Culprit, Report, Row
 from keras_backprop.check.tolerances import RELATIVE_TOLERANCE
-from keras_backprop.objective import misfit, wrong_targets
+from keras_backprop.objective import Objective, misfit, wrong_targets
 from keras_backprop.rule import Copy, Operation
 
 
@@ -48,7 +50,7 @@ def check_gradients(model: Any, x: Any, y: Any, sample_weight: Any = None, finit
         )
     batch = keras.tree.map_structure(lambda a: None if a is None else tf.convert_to_tensor(a), (x, y, sample_weight))
     try:
-        model._symbolic_build(data_batch=batch)
+        _keras.build_all(model, batch)
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         y_pred = model(batch[0])
         if not misfit(model, batch[1], y_pred):
@@ -82,7 +84,7 @@ def check_layer(layer: Any, *inputs: Any, finite_differences: bool = True, **cal
     inputs, call_arguments = keras.tree.map_structure(
         lambda x: tf.convert_to_tensor(x) if isinstance(x, (np.ndarray, np.generic)) else x, (inputs, call_arguments)
     )
-    if not all(one.built for one in layer._flatten_layers()):
+    if not all(one.built for one in _keras.layers_in(layer)):
         layer(*inputs, **call_arguments)
     try:
         return _check(LayerProblem(layer, inputs, call_arguments), finite_differences)
@@ -130,18 +132,25 @@ def _check(problem, finite_differences):
 def explicit_gradients(problem):
     """The rules' gradients of weights and inputs, and the dtypes in which the forward pass computed."""
     with problem.scope():
-        with Record(problem.weights, problem.inputs) as record:
-            upstream = problem.record(record)
-        calls = record.calls
-        result = sweep(calls, upstream, problem.weights, problem.inputs)
-        gradients = [_dense(result.gradient(v)) for v in problem.weights]
-        gradients += [_dense(result.input_gradient(x)) for x in problem.inputs]
+        result = _pass(problem)
+        gradients = [_dense(g) for g in (*result.gradients, *result.inputs)]
+    calls = result.calls
     problem.links = [call.op for call in calls]
     problem.holds_something_constant = any(_holds_something_constant(call) for call in calls)
     dtypes = {y.dtype.name for call in calls for y in call.outputs if y.dtype.name in RELATIVE_TOLERANCE}
     if any(getattr(call.op, "interpolation", "nearest") != "nearest" or _interpolates(call) for call in calls):
         dtypes.add("float32")  # TensorFlow interpolates in single precision, whatever the dtype
     return gradients, dtypes or {"float64"}
+
+
+def _pass(problem, isolate=None, around=contextlib.nullcontext):
+    """The backward pass of a problem, a `Backward`; `around` is a context for its forward pass."""
+
+    def run(record):
+        with around():
+            return {None: Objective(None, problem.record(record))}
+
+    return passes(run, lambda: problem.weights, problem.inputs, isolate=isolate)[None][0]
 
 
 def _interpolates(call):
@@ -151,7 +160,7 @@ def _interpolates(call):
 def _holds_something_constant(call):
     """Whether the gradient is by intention not the derivative: some of what depends on the inputs counts as a constant."""
     masks = isinstance(call.op, keras.layers.Masking)
-    return masks or call.rule.state == "not differentiable" or getattr(call.op, "renorm", False)
+    return masks or call.rule.kind == "not differentiable" or getattr(call.op, "renorm", False)
 
 
 def tape_gradients(problem):
@@ -169,25 +178,26 @@ def tape_gradients(problem):
 def _culprits(problem, tolerance):
     """Feed every rule with the upstream gradient and compare it with the tape's derivative of that call alone."""
     values = {id(v): tf.identity(problem.values[id(v)]) for v in problem.weights}
+    tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
+
+    def isolate(x):
+        copy = tf.stop_gradient(x)
+        tape.watch(copy)
+        return copy
+
+    @contextlib.contextmanager
+    def taped():
+        with tape:
+            tape.watch(list(values.values()))
+            yield
+
+    with problem.scope(values):
+        result = _pass(problem, isolate, taped)
+    needed = reachable(result.calls, set(values), {id(x) for x in problem.inputs})
     culprits: list = []
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(list(values.values()))
-
-        def isolate(x):
-            copy = tf.stop_gradient(x)
-            tape.watch(copy)
-            return copy
-
-        with problem.scope(values):
-            with Record(problem.weights, problem.inputs, isolate) as record:
-                upstream = problem.record(record)
-            calls = record.calls
-
-    needed = reachable(calls, set(values), {id(x) for x in problem.inputs})
-
-    def observe(call, dys, dxs, parts):
+    for call, dys, dxs, parts in result.seen:
         if isinstance(call.op, (Copy, Operation)):
-            return
+            continue
         pairs = [(y, dy) for y, dy in zip(call.outputs, dys, strict=True) if dy is not None]
         reach = [
             (f"the gradient of input {i}", x, dx)
@@ -206,9 +216,6 @@ def _culprits(problem, tolerance):
             _, relative = _distance(_dense(ours), theirs, x, floor=1e-12)
             if relative > tolerance:
                 culprits.append(Culprit(call.path, call.rule.name, what, relative, missing=ours is None))
-
-    with problem.scope(values):
-        sweep(calls, upstream, problem.weights, problem.inputs, observers=[observe])
     return sorted(culprits, key=lambda c: -c.relative)
 
 

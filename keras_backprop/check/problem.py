@@ -28,13 +28,13 @@ class Problem:
     def __init__(self, name, layer, arguments, double=True):
         self.name, self.double = name, double
         self.layer = layer
-        quantized = [one for one in layer._flatten_layers() if getattr(one, "quantization_mode", None) is not None]
+        quantized = [one for one in _keras.layers_in(layer) if getattr(one, "quantization_mode", None) is not None]
         if double and quantized:
             raise ValueError(
                 f"The check computes in float64, and layer '{quantized[0].path}' is quantized "
                 f"(quantization_mode={quantized[0].quantization_mode!r}). Check the layer by itself, with `check_layer`."
             )
-        self.weights = [v for v in layer.trainable_variables if tf.as_dtype(v._dtype).is_floating]
+        self.weights = [v for v in layer.trainable_variables if tf.as_dtype(_keras.dtype_of(v)).is_floating]
         self.values = values_of(layer.variables, double)
         self._assigned: dict = {}
         self.arguments = keras.tree.map_structure(_as_float64 if double else _as_tensor, arguments)
@@ -128,14 +128,14 @@ class ModelProblem(Problem):
         super().__init__(f"model '{model.name}'", model, x)
         self.y = keras.tree.map_structure(_as_float64, y)
         self.sample_weight = keras.tree.map_structure(_as_float64, sample_weight)
-        compiled = model._compile_loss
-        self.losses = () if compiled is None else (compiled, *(entry.loss for entry in compiled._flat_losses or ()))
+        compiled = _keras.compiled_loss(model)
+        self.losses = () if compiled is None else (compiled, *_keras.losses_of(compiled))
 
     def error(self, inputs):
         x, model = self.with_inputs(inputs), self.layer
         y_pred = model(x, **self._training())
         return tf.reduce_sum(
-            model._compute_loss(x=x, y=self.y, y_pred=y_pred, sample_weight=self.sample_weight, training=True)
+            _keras.compute_loss(model, x=x, y=self.y, y_pred=y_pred, sample_weight=self.sample_weight, training=True)
         )
 
     def record(self, record):
@@ -143,7 +143,7 @@ class ModelProblem(Problem):
         return record_objective(self.layer, record, self.arguments, self.y, y_pred, self.sample_weight).upstream
 
     def _training(self):
-        return {"training": True} if self.layer._call_has_training_arg else {}
+        return _keras.training_argument(self.layer, True)
 
 
 def _as_tensor(x):

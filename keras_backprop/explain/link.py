@@ -25,15 +25,18 @@ class Symbol(NamedTuple):
     @property
     def latex(self) -> Any:
         """As LaTeX: `z_2`, `w_{12}`, `\\text{cell/gamma}`."""
-        letter = self.letter if len(self.letter) == 1 else rf"\text{{{escaped(self.letter)}}}"
+        letter = self.letter if len(self.letter) == 1 else text_of(self.letter)
         if self.subscript is None:
             return letter
         return f"{letter}_{self.subscript}" if self.subscript < 10 else f"{letter}_{{{self.subscript}}}"
 
 
-def escaped(text: Any) -> Any:
-    """Text as it must be written inside `\\text{…}`."""
-    return text.replace("_", r"\_")
+def text_of(name: str) -> str:
+    """A name as a word in a formula. Some renderers take no underscore in `\\text`: a no-break space stands for it."""
+    return rf"\text{{{name.replace('_', NO_BREAK)}}}"
+
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,9 @@ class Link:
         updates: dict, the new values that the compiled optimizer would give the weights, by attribute name.
         deltas: tuple, of a recurrent layer: the errors at every time step, in the order of the steps, each of shape
             `(T, n, …)`. Of SimpleRNN and LSTM ∂E/∂z, the error of what goes into the activations; of GRU that and ∂E/∂h.
+        formula: how the rule that ran is written, a `Formula` or `LossFormula`; None where it is not known.
+        options: dict, the call's options: numbers, words, None.
+        trained: tuple of the attribute names of the weights that are trained.
     """
 
     path: str
@@ -76,6 +82,9 @@ class Link:
     updates: dict = field(default_factory=dict)
     weight_symbols: dict = field(default_factory=dict)
     deltas: tuple = ()
+    formula: Any = None
+    options: dict = field(default_factory=dict)
+    trained: tuple = ()
 
     @property
     def z(self) -> Any:
@@ -118,6 +127,7 @@ class Weight:
             not depend on it.
         updated: array, the value that the compiled optimizer would give it.
         uses: int, how many links contribute to the gradient.
+        trained: bool, False for a frozen weight.
     """
 
     path: str
@@ -126,6 +136,7 @@ class Weight:
     gradient: np.ndarray | None
     updated: np.ndarray
     uses: int
+    trained: bool = True
 
     def __repr__(self) -> str:
         return f"<Weight {self.symbol}: {self.path} of shape {self.value.shape}>"

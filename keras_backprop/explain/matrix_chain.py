@@ -39,7 +39,7 @@ def dense_chain(explanation):
     for link in links[:-1]:
         if output is None or link.input_symbols[0] != output:
             return None  # a branch
-        if is_dense(link) and link.outputs[0].ndim == 2:
+        if is_dense(link) and link.outputs[0].ndim == 2 and link.formula is not None:
             pairs.append((link, None))
         elif link.a is not None and pairs and pairs[-1][1] is None:
             pairs[-1] = pairs[-1][0], link

@@ -1,6 +1,10 @@
 """Numbers, arrays and formulas in writing. A formula is written once, in LaTeX; `plain` makes it readable in a terminal."""
 
+import contextlib
+import contextvars
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -8,16 +12,50 @@ FEW = 6  # so many values are written out
 ENTRIES = 3  # of more values the first ones
 
 _PLAIN = {
-    r"\partial ": "∂", r"\cdot": "·", r"\odot": "⊙", r"\sigma": "σ", r"\sum": "Σ", r"^\top": "ᵀ", r"^2": "²", r"^3": "³",
+    r"\partial ": "∂", r"\cdot": "·", r"\odot": "⊙", r"\sigma": "σ", r"\sum": "Σ", r"\sum_n": "Σₙ", r"c_n": "cₙ", r"^\top": "ᵀ", r"^2": "²", r"^3": "³",
     r"\mathrel{+}=": "+=", r"\left": "", r"\right": "", r"\Phi": "Φ", r"\alpha": "α", r"\operatorname": "", r"\,": " ",
-    r"\;": " ", r"\to": "→", r"\_": "_", "-": "−",
+    r"\;": " ", r"\to": "→", r"\_": "_", "-": "−", r"\geq": "≥", r"\leq": "≤", r"\sqrt": "√", r"\delta": "δ", r"\pi": "π",
+    r"\eta": "η", r"\beta": "β", r"\varepsilon": "ε", r"\hat": "", r"\varphi": "φ", r"\lambda": "λ", r"\prime": "′", r"\mu": "μ",
+    r"\rho": "ρ", r"\leftarrow": "←", r"\quad": "  ",
 }  # fmt: skip
 
 
+_digits: contextvars.ContextVar = contextvars.ContextVar("digits", default=None)
+
+
+@contextlib.contextmanager
+def precision(digits: Any) -> Iterator[None]:
+    """Within the block, numbers are written with so many decimals (an int); None leaves it as it is.
+
+    Raises:
+        ValueError: `digits` is no whole number from 1 to 17.
+    """
+    if digits is not None and (
+        not isinstance(digits, (int, np.integer)) or isinstance(digits, bool) or not 1 <= digits <= 17
+    ):
+        raise ValueError(f"`digits` must be a whole number of decimals, from 1 to 17. Received: {digits!r}")
+    token = _digits.set(digits if digits is not None else _digits.get())
+    try:
+        yield
+    finally:
+        _digits.reset(token)
+
+
+def _with_digits(value, digits):
+    """So many decimals; of small numbers so many significant digits less one."""
+    size = abs(value)
+    if size < 10.0 ** (1 - digits) or size >= 1e9:
+        mantissa, _, exponent = f"{value:.{max(digits - 1, 1)}e}".partition("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return f"{value:.{digits}f}".rstrip("0").rstrip(".")
+
+
 def number(value):
-    """Four decimals, fewer where they say all (0.45, 1); of small numbers three significant digits."""
+    """Four decimals, fewer where they say all (0.45, 1); of small numbers three significant digits. See `precision`."""
     value = float(value)
     size = abs(value)
+    if _digits.get() is not None and np.isfinite(value) and size:
+        return _with_digits(value, _digits.get())
     if size == 0:
         return "0"
     if not np.isfinite(value):
@@ -102,14 +140,28 @@ def bracketed(formula):
 
 def plain(latex):
     """A formula of this package in Unicode: `\\frac{\\partial E}{\\partial w_2}` is ∂E/∂w₂."""
-    text = re.sub(r"(?<!\\)_(?:\{(\d+)\}|(\d))", lambda m: (m[1] or m[2]).translate(_SUBSCRIPTS), latex)
-    for source, target in _PLAIN.items():
+    text = re.sub(r"(\^\{\(\d+\))\\prime\}(_(?:\{[\d,]+\}|\d))?", r"\1}\2′", latex).replace(r"^{\prime}", "′")
+    text = re.sub(r"(?<!\\)_(?:\{([\d,]+)\}|(\d))", lambda m: (m[1] or m[2]).translate(_SUBSCRIPTS), text)
+    text = re.sub(r"\^\{\((\d+)\)\}", lambda m: f"⁽{m[1].translate(_SUPERSCRIPTS)}⁾", text)
+    for source, target in sorted(_PLAIN.items(), key=lambda pair: -len(pair[0])):
         text = text.replace(source, target)
-    text = re.sub(r"\\(?:text|mathrm)\{([^{}]*)\}", r"\1", text)
-    text = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", text)
-    return re.sub(r"\{([^{}]*)\}", r"\1", text).replace("\\", "")
+    text = re.sub(r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"\^\{([^{}]*)\}", r"^(\1)", text)
+    while (match := _FRACTION.search(text)) is not None:
+        text = text[: match.start()] + "/".join(map(_side, match.groups())) + text[match.end() :]
+    return re.sub(r"\{([^{}]*)\}", r"\1", text).replace("\\", "").replace("\N{NO-BREAK SPACE}", "_")
 
 
+_FRACTION = re.compile(r"\\frac\{([^{}]*)\}\{([^{}]*)\}")
+
+
+def _side(text):
+    """One side of a fraction on one line."""
+    alone = re.fullmatch(r"[−-]?[^\s]+|\([^()]*\)", text) or (text.startswith("∂") and " " not in text)
+    return text if alone else f"({text})"
+
+
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
@@ -117,3 +169,13 @@ def _bracketed(array):
     if array.ndim <= 1:
         return "[" + " ".join(number(value) for value in np.atleast_1d(array)) + "]"
     return "[" + " ".join(map(_bracketed, array)) + "]"
+
+
+def columns(cells):
+    """Rows of cells as lines with aligned columns."""
+    if not cells:
+        return []
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  " + "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    ]

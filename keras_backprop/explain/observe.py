@@ -8,14 +8,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_backprop.backward import loss_scale, times
-from keras_backprop.chain.record import Record
-from keras_backprop.chain.sweep import sweep
+from keras_backprop import _keras
+from keras_backprop.backward_pass import backward_pass
+from keras_backprop.explain.errors import errors_in_one
 from keras_backprop.explain.explanation import Explanation
 from keras_backprop.explain.link import Link, Weight
 from keras_backprop.explain.names import Names
+from keras_backprop.explain.optimizers import optimizer_formula
 from keras_backprop.explain.unchanged import new_values, unchanged
-from keras_backprop.objective import record_objective, shapes, wrong_targets
+from keras_backprop.objective import shapes, wrong_targets
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import Operation, WeightRead
 
@@ -39,43 +40,45 @@ def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanatio
         ValueError: the model is not compiled or not built, or targets do not fit the inputs or the predictions.
         MissingRuleError: something that the error depends on has no gradient, neither here nor in TensorFlow.
     """
+    x, y, sample_weight = as_batch(model, x, y, sample_weight)
+    with unchanged(model):
+        inputs = [tensor for tensor in keras.tree.flatten(x) if tensor is not None]
+        result = backward_pass(model, x, y, sample_weight, of_inputs=True)
+        weights, forward = result.weights, result.forward_calls
+        calls = _without_averages(result.calls, forward)
+        kinds = [_kind(call, position >= forward) for position, call in enumerate(calls)]
+        _check_targets(model, calls, kinds, y)
+        seen = {id(link.call): link for link in result.links}
+        reached = [not isinstance(call.op, (Operation, WeightRead)) or id(call) in seen for call in calls]
+        calls, kinds = list(itertools.compress(calls, reached)), list(itertools.compress(kinds, reached))
+        gradients = result.gradients
+        updated = new_values(model.optimizer, gradients, weights) if model.optimizer else _numpy(weights)
+        scale = 1.0 if result.scale is None else float(result.scale)
+        targets = [tensor for tensor in keras.tree.flatten(y) if tensor is not None]
+        noted = _Noted(Names(calls, kinds, inputs, targets), scale, seen, weights, updated)
+        after = sum(any(call is one for one in calls) for call in result.calls[:forward])
+        links = [noted.link(call, kind) for call, kind in zip(calls, kinds, strict=True)]
+        return Explanation(
+            model=model.name,
+            links=errors_in_one(links, after),
+            weights=[noted.weight(*each) for each in zip(weights, gradients, updated, strict=True)],
+            frozen=[noted.frozen(variable) for variable in _keras.frozen_weights(model)],
+            loss=float(result.loss),
+            examples=inputs[0].shape[0],
+            optimizer=_described(model.optimizer),
+            update=optimizer_formula(model.optimizer),
+        )
+
+
+def as_batch(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Any:
+    """A batch as tensors, checked: (x, y, sample_weight). It raises what `explain` raises."""
     _check_model(model)
     x = _as_inputs(model, _as_tensors("x", x, _input_dtype(model)))
     y = _as_tensors("y", y, None)
     _check_sizes(model, x, y)
     if sample_weight is not None:
         sample_weight = _as_tensors("sample_weight", sample_weight, keras.config.floatx())
-    with unchanged(model):
-        weights = model.trainable_weights
-        inputs = [tensor for tensor in keras.tree.flatten(x) if tensor is not None]
-        with Record(weights, _floats(inputs)) as record:
-            y_pred = record.run(model, x, **({"training": True} if model._call_has_training_arg else {}))
-            forward = len(record.calls)
-            objective = record_objective(model, record, x, y, y_pred, sample_weight)
-        calls, upstream = _without_averages(record.calls, objective.upstream, forward)
-        kinds = [_kind(call, position >= forward) for position, call in enumerate(calls)]
-        _check_targets(model, calls, kinds, y)
-        seen = {}
-
-        def observe(call, dys, dxs, weight_gradients):
-            totals = {name: tf.convert_to_tensor(part.total()) for name, part in weight_gradients.items()}
-            seen[id(call)] = dys, dxs, totals
-
-        scale = loss_scale(model.optimizer)
-        result = sweep(calls, times(scale, upstream), weights, _floats(inputs), [observe])
-        reached = [not isinstance(call.op, (Operation, WeightRead)) or id(call) in seen for call in calls]
-        calls, kinds = list(itertools.compress(calls, reached)), list(itertools.compress(kinds, reached))
-        gradients = [result.gradient(variable) for variable in weights]
-        updated = new_values(model.optimizer, gradients, weights) if model.optimizer else _numpy(weights)
-        noted = _Noted(Names(calls, kinds, inputs), 1.0 if scale is None else float(scale), seen, weights, updated)
-        return Explanation(
-            model=model.name,
-            links=[noted.link(call, kind) for call, kind in zip(calls, kinds, strict=True)],
-            weights=[noted.weight(*each) for each in zip(weights, gradients, updated, strict=True)],
-            loss=float(objective.loss),
-            examples=inputs[0].shape[0],
-            optimizer=_described(model.optimizer),
-        )
+    return x, y, sample_weight
 
 
 class _Noted:
@@ -88,13 +91,19 @@ class _Noted:
 
     def link(self, call, kind):
         rule: Any = call.rule or rule_for(call.op)
-        dys, dxs, weight_gradients = self.seen.get(
-            id(call), ([None] * len(call.outputs), [None] * len(call.inputs), {})
-        )
-        variables = {name: _attribute(call.op, name) for name in weight_gradients} | _variables(call.op)
+        link = self.seen.get(id(call))
+        dys = link.upstream if link else [None] * len(call.outputs)
+        dxs = link.downstream if link else [None] * len(call.inputs)
+        parts = link.weight_gradients if link else {}
+        variables = {name: _attribute(call.op, name) for name in parts} | _variables(call.op)
+        weight_gradients = {  # those of a frozen weight go nowhere
+            name: tf.convert_to_tensor(part.total()) for name, part in parts.items() if id(variables[name]) in self.updated
+        }  # fmt: skip
         for name in weight_gradients:
             self.uses[id(variables[name])] = self.uses.get(id(variables[name]), 0) + 1
         downstream = tuple(map(self._unscaled, dxs))
+        options = _options(call)
+        formula = rule.formula if rule.formula is not None and rule.formula.holds(options) else None
         if rule.derivative is not None:
             local = _numpy(rule.derivative(call))
         else:
@@ -116,7 +125,15 @@ class _Noted:
             updates={name: self.updated[id(v)] for name, v in variables.items() if id(v) in self.updated},
             weight_symbols={name: self.names.of_weight(v) for name, v in variables.items()},
             deltas=tuple(map(self._unscaled, call.saved.get("deltas", ()))),
+            formula=formula,
+            options=options,
+            trained=tuple(name for name, v in variables.items() if id(v) in self.updated),
         )
+
+    def frozen(self, variable):
+        """A weight that is not trained."""
+        value = _numpy(variable)
+        return Weight(variable.path, self.names.of_weight(variable), value, None, value, 0, trained=False)
 
     def weight(self, variable, gradient, updated):
         return Weight(
@@ -137,24 +154,22 @@ class _Noted:
         return _numpy(tf.cast(gradient, tf.float32)) / np.float32(self.scale)
 
 
-def _without_averages(calls, upstream, forward):
-    """The chain up to the errors and penalties, and with which coefficient each of them enters E.
+def _without_averages(calls, forward):
+    """The chain up to the errors and penalties: what comes after them, weights, masks, averages, is linear.
 
-    What comes after them, weights, masks, averages, is linear: its backward pass gives the coefficients.
+    With which coefficient each of them enters E is the gradient that comes to it. An error of one's own, which is more than a sum
+    of errors, keeps all its operations.
     """
     last = [call for call in calls[forward:] if not _is_operation(call.op)]
     penalties = [call for call in calls[:forward] if isinstance(call.op, keras.regularizers.Regularizer)]
-    ends = {id(y): y for call in (*penalties, *last) for y in call.outputs}
-    behind, rest, seen = [], [], set(ends)
+    ends = {id(y) for call in (*penalties, *last) for y in call.outputs}
+    rest, seen = [], set(ends)
     for call in calls:
         after = _is_operation(call.op) and any(id(x) in seen for x in call.inputs)
         seen.update(id(y) for y in call.outputs if after)
-        (behind if after else rest).append(call)
-    if not last or any(id(x) in seen - set(ends) for call in rest for x in call.inputs):
-        return calls, upstream  # an error of one's own, which is more than a sum of them
-    result = sweep(behind, upstream, inputs=list(ends.values()))
-    starts = [(y, result.input_gradient(y)) for y in ends.values()]
-    return rest, [(y, dy) for y, dy in starts if dy is not None]
+        if not after:
+            rest.append(call)
+    return calls if not last or any(id(x) in seen - ends for call in rest for x in call.inputs) else rest
 
 
 def _is_operation(op):
@@ -188,6 +203,30 @@ def _variables(op):
         return {}
     own = {id(v) for v in op.weights}
     return {name.lstrip("_"): v for name, v in vars(op).items() if isinstance(v, keras.Variable) and id(v) in own}
+
+
+def _options(call):
+    """The options of a call that formulas may speak of: numbers, words, None."""
+    given = {**getattr(call.op, "_fn_kwargs", {}), **call.arguments}
+    for name in (
+        "negative_slope",
+        "alpha",
+        "max_value",
+        "threshold",
+        "approximate",
+        "l1",
+        "l2",
+        "rate",
+        "axis",
+        "epsilon",
+        "delta",
+    ):
+        if name not in given and isinstance(getattr(call.op, name, None), (int, float)):
+            given[name] = getattr(call.op, name)
+    plain = {
+        n: v.item() if isinstance(v, (np.generic, np.ndarray)) and np.size(v) == 1 else v for n, v in given.items()
+    }
+    return {n: v for n, v in plain.items() if v is None or isinstance(v, (int, float, str))}
 
 
 def _attribute(op, name):

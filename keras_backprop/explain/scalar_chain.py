@@ -14,7 +14,7 @@ class Factor(NamedTuple):
 
     Attributes:
         name: str, LaTeX: ∂a₂/∂z₂.
-        formula: str, LaTeX: a₂·(1 − a₂).
+        formula: str, LaTeX: a₂·(1 − a₂); "" where the rule does not say.
         value: float.
     """
 
@@ -52,7 +52,7 @@ def scalar_chain(explanation):
         z, x = dense.output_symbols[0].latex, dense.input_symbols[0].latex
         if activation is not None:
             a = activation.output_symbols[0].latex
-            local = formulas.local_derivative(activation) or rf"\text{{{activation.rule}}}'({z})"
+            local = formulas.local_derivative(activation) or ""
             head.append(Factor(derivative(a, z), local, _value(activation.local_derivative)))
         for name, formula, value in (("kernel", x, dense.inputs[0]), ("bias", "1", 1.0)):
             if name in dense.weight_gradients:
@@ -79,7 +79,7 @@ def _is_scalar(pairs, loss):
 def _loss_factor(loss):
     """∂E/∂a, or ∂E/∂z where the loss is computed from the logits."""
     symbol = loss.input_symbols[-1].latex
-    formula = formulas.loss_gradient(loss) or rf"\text{{{loss.rule}}}".replace("_", r"\_")
+    formula = formulas.loss_gradient(loss) or ""
     return Factor(derivative("E", symbol), formula, _value(loss.local_derivative))
 
 

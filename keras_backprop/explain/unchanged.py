@@ -46,13 +46,13 @@ def new_values(optimizer, gradients, variables):
         if any(gradient is not None for gradient in gradients):
             with warnings.catch_warnings():  # a weight without a gradient shows as such in the explanation
                 warnings.filterwarnings("ignore", message="Gradients do not exist")
-                _copied(optimizer, shared=variables).apply(gradients, variables)
+                copied(optimizer, shared=variables).apply(gradients, variables)
         return [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
     finally:
         _assign(values)
 
 
-def _copied(optimizer, shared):
+def copied(optimizer, shared):
     """A copy with state of its own, of the same weights. (`copy.deepcopy` alone would go by way of a saved file.)"""
     memo = {id(variable): variable for variable in shared}
     memo.update({id(variable.value): variable.value for variable in shared})

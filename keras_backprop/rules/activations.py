@@ -60,14 +60,15 @@ def leaky_relu_product(x, y, dy, negative_slope):
     return kernels.leaky_relu_grad(x, dy, negative_slope)
 
 
-elementwise(ops.Relu, lambda x, y: one_where(y > 0, x), fused=lambda x, y, dy: kernels.relu_grad(y, dy))
-elementwise(activations.relu, symbolic.ReLU, relu_derivative, fused=relu_product)
+elementwise(ops.Relu, lambda x, y: one_where(y > 0, y), fused=lambda x, y, dy: kernels.relu_grad(y, dy), needs="y")
+elementwise(activations.relu, symbolic.ReLU, relu_derivative, fused=relu_product, needs="y")
 elementwise(activations.leaky_relu, ops.LeakyRelu, leaky_relu_derivative, fused=leaky_relu_product)
 elementwise(
     activations.relu6,
     ops.Relu6,
-    lambda x, y: one_where((y > 0) & (y < 6), x),
+    lambda x, y: one_where((y > 0) & (y < 6), y),
     fused=lambda x, y, dy: kernels.relu6_grad(y, dy),
+    needs="y",
 )
 elementwise(
     activations.threshold, ops.Threshold, lambda x, y, threshold: one_where(x > tf.constant(threshold, x.dtype), x)
@@ -97,19 +98,29 @@ def _celu_derivative(x, y, alpha):
     return one_where(x >= 0, x) + one_where(x <= 0, x) * (y / alpha + 1)
 
 
-elementwise(activations.elu, ops.Elu, elu_derivative, fused=elu_product)
-elementwise(activations.selu, ops.Selu, _selu_derivative, fused=lambda x, y, dy: kernels.selu_grad(y, dy))
+elementwise(activations.elu, ops.Elu, elu_derivative, fused=elu_product, needs="y")
+elementwise(activations.selu, ops.Selu, _selu_derivative, fused=lambda x, y, dy: kernels.selu_grad(y, dy), needs="y")
 elementwise(activations.celu, ops.Celu, _celu_derivative)
-elementwise(activations.exponential, lambda x, y: y)
+elementwise(activations.exponential, lambda x, y: y, needs="y")
 
 
 # Sigmoids: they rise from one level to another.
 
-elementwise(activations.linear, lambda x, y: tf.ones_like(x), fused=lambda x, y, dy: dy)
+elementwise(activations.linear, lambda x, y: tf.ones_like(y), fused=lambda x, y, dy: dy, needs="y")
 elementwise(
-    activations.sigmoid, ops.Sigmoid, lambda x, y: y * (1 - y), fused=lambda x, y, dy: kernels.sigmoid_grad(y, dy)
+    activations.sigmoid,
+    ops.Sigmoid,
+    lambda x, y: y * (1 - y),
+    fused=lambda x, y, dy: kernels.sigmoid_grad(y, dy),
+    needs="y",
 )
-elementwise(activations.tanh, ops.Tanh, lambda x, y: 1 - tf.square(y), fused=lambda x, y, dy: kernels.tanh_grad(y, dy))
+elementwise(
+    activations.tanh,
+    ops.Tanh,
+    lambda x, y: 1 - tf.square(y),
+    fused=lambda x, y, dy: kernels.tanh_grad(y, dy),
+    needs="y",
+)
 elementwise(
     activations.softsign,
     ops.Softsign,

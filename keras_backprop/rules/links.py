@@ -3,11 +3,11 @@
 import tensorflow as tf
 
 from keras_backprop import _tensorflow
-from keras_backprop.registry import backward_rule, linear
+from keras_backprop.registry import backward_rule, pullback
 from keras_backprop.replicas import evened, factor_of
 from keras_backprop.rule import Copy, Gradients, MissingRuleError, Operation, WeightRead
 
-linear(Copy, lambda call, dy: dy)
+pullback(Copy, lambda call, dy: dy)
 
 
 @backward_rule(WeightRead)

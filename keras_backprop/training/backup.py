@@ -60,6 +60,7 @@ class _Backup:
             "batch": callback._last_batch_seen,
             "batches_done": batches_done,
             "seeds": _values(_seeds(model)),
+            "gradients": _values(_of_gradients(model)),
             "metrics": _values(model.metrics_variables) if batches_done else [],
         }
         if self.chief:
@@ -97,7 +98,11 @@ class _Backup:
         if "seeds" not in state:
             return  # written by Keras alone
         _assign(_seeds(callback.model), state["seeds"])
+        _assign(_of_gradients(callback.model), state.get("gradients", []))
         self.batches_to_skip = state["batches_done"]
+        resumed = getattr(callback.model.compiled_gradients, "resumed", None)
+        if resumed is not None:
+            resumed(self.batches_to_skip)
         if self.batches_to_skip:
             self._skip(state["metrics"])
 
@@ -116,6 +121,8 @@ class _Backup:
                 self.batches_to_skip -= 1
             if not self.batches_to_skip:
                 model.train_function = train_function
+                if hasattr(model.compiled_gradients, "resumed"):
+                    model.compiled_gradients.resumed(0)
             _assign(model.metrics_variables, metrics)
             return model.get_metrics_result()
 
@@ -126,6 +133,11 @@ def _seeds(model):
     """The states of the random number generators: variables of the model that Keras does not save with its weights."""
     others = {id(v) for v in model.weights + model.metrics_variables}
     return [v for v in model.variables if id(v) not in others]
+
+
+def _of_gradients(model):
+    """The state of what `compile(gradients=…)` was given."""
+    return list(getattr(model.compiled_gradients, "variables", ()))
 
 
 def _values(variables):

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras
 from keras_backprop.training import backup
+from keras_backprop.training.drawn import drawn_arguments, plan_of
 
 SUPPORTED = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy, tf.distribute.OneDeviceStrategy)
 """Strategies whose replicas hold all weights and take every step together."""
@@ -47,6 +48,9 @@ class DistributedTrainer(_Trainer):
 
     def _fit_batch_by_batch(self, **arguments):
         """Keras's loop; a backup of `keras.callbacks.BackupAndRestore` is kept by the chief, and replaced whole."""
+        plan = plan_of(self)
+        if plan is not None:
+            arguments = drawn_arguments(self, plan, arguments)
         with backup.kept(arguments["callbacks"], is_chief(self.distribute_strategy)):
             return _keras.fit_batch_by_batch(self, **arguments)
 

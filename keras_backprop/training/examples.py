@@ -1,5 +1,6 @@
 """Examples that lie in memory, cut into batches."""
 
+import math
 import os
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.training.batches import Batches
 
 MEMORY_SHARE = 0.25
 """The largest part of the machine's memory that examples may take to be kept inside a compiled function."""
@@ -22,6 +24,7 @@ class Examples:
     Args:
         x, y, sample_weight, batch_size, class_weight: as `keras.Model.fit` takes them.
         beside: other `Examples` that are kept at the same time, or None.
+        limited: bool, whether they may take a part of the machine's memory only.
 
     Attributes:
         tensors: nested `(x,)`, `(x, y)` or `(x, y, sample_weight)` of tensors, in Keras's dtypes, with the same first axis n.
@@ -37,7 +40,9 @@ class Examples:
         ValueError: what Keras says of data that do not fit together.
     """
 
-    def __init__(self, x, y=None, sample_weight=None, batch_size=None, class_weight=None, beside=None):
+    def __init__(
+        self, x, y=None, sample_weight=None, batch_size=None, class_weight=None, beside=None, limited=True
+    ):  # fmt: skip
         if keras.tree.flatten(x) == [] or not _keras.can_convert_arrays((x, y, sample_weight)):
             raise NotInMemoryError(f"the data are no arrays but of type {type(x).__name__}")
         adapter = _keras.ArrayDataAdapter(x, y, sample_weight, batch_size=batch_size, class_weight=class_weight)
@@ -45,7 +50,7 @@ class Examples:
         keras.tree.map_structure(_refuse_what_is_no_array, arrays)
         size = sum(_bytes(array) for array in keras.tree.flatten(arrays) if array is not None)
         self.bytes = size = size + (beside.bytes if beside is not None else 0)
-        if size > MEMORY_SHARE * _memory():
+        if limited and size > MEMORY_SHARE * _memory():
             raise NotInMemoryError(
                 f"the data take {size / 2**20:,.0f} MiB, more than {MEMORY_SHARE:.0%} of the machine's memory"
             )
@@ -59,6 +64,15 @@ class Examples:
         self.batch = keras.tree.map_structure(
             lambda x: None if x is None else tf.TensorSpec([size, *x.shape[1:]], x.dtype), self.tensors
         )
+
+    @property
+    def steps_left(self):
+        """How many batches may still be trained on."""
+        return math.inf
+
+    def batches(self, shuffle, for_xla):
+        """`Batches` like these."""
+        return Batches(self, shuffle, for_xla)
 
     @property
     def ragged(self):

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_backprop import _keras
+from keras_backprop.training.drawn import plan_of, require_plans_own
 from keras_backprop.training.loops import Loops
 from keras_backprop.training.path import FitPath, NotCompiledError
 from keras_backprop.training.run import Run
@@ -75,6 +76,11 @@ def _fit(model, *args, **kwargs):
     arguments = dict(bound.arguments)
     del arguments["self"]
     model.fit_path = None
+    plan = plan_of(model)
+    if plan is not None:
+        plan.prepare(model)
+        plan.batches_drawn = True
+        require_plans_own(plan, arguments)
     try:
         run = Run(model, arguments)
     except NotCompiledError as reason:

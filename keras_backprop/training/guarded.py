@@ -19,10 +19,14 @@ def guard_of(model):
 def guarded(run, guard, epochs, steps, finished):
     """As `Run.call`, without the steps that a guard objects to.
 
-    A guard has these methods: `reset()`, before a call; `objection()`, the number of the first step since then that it objects
-    to, or None; `look(model, batch)`, at a step shortly before one; `judge(model, batch, indices, epoch, step, broken=False)`,
-    which says "pass", "skip" or "stop", or raises; and an attribute `keep`, how many steps before it wants to look at. A step
-    after which a weight is not finite is objected to as well (`broken`).
+    A step after which a weight is not finite is objected to as well. A guard has an attribute `keep`, how many steps before one
+    it wants to look at, and these methods, in which `position` counts the steps of the training:
+
+    * `reset()`, before a call; `objection()`, the number of the first step since then that it objects to, or None;
+    * `passed(position, weights)`, after a call without one, with the largest |entry| of each weight;
+    * `look(model, batch, position)`, at a step shortly before one;
+    * `judge(model, batch, indices, epoch, step, position, broken)`, which says "pass", "skip" or "stop", or raises; `broken` is
+      said of a step that it let pass, and that breaks a weight.
     """
     first, last = steps
     while True:
@@ -31,12 +35,15 @@ def guarded(run, guard, epochs, steps, finished):
         logs = run.call(epochs, (first, last), finished)
         number = guard.objection()
         if number is None and _sound(run):
+            guard.passed(_position(run, epochs[0] + len(logs) - 1, last), _extremes(run))
             return logs
         before.restore()
         if number is None:
             number = len(logs) * (last - first) - 1
         epoch, step = epochs[0] + number // (last - first), first + number % (last - first)
         if epoch > epochs[0]:  # the epochs before it are told first; it comes again in the next call
+            _look_back(run, guard, epochs[0], epoch, last, step)
+            before.restore()
             logs = run.call((epochs[0], epoch), (first, last), finished)
             if _sound(run):
                 return logs
@@ -52,46 +59,82 @@ def guarded(run, guard, epochs, steps, finished):
         epochs, first = (epoch, epoch + 1), step + 1
 
 
+def _look_back(run, guard, first_epoch, epoch, last, step):
+    """Have the guard look at the steps before a step of an epoch, as far as they are in whole epochs before it."""
+    start = max(0, (epoch - first_epoch) * last - max(0, guard.keep - step))
+    for number in range(0, start - start % last, last):
+        _take(run, first_epoch + number // last, 0, last)
+    _take(run, first_epoch + start // last, 0, start % last)
+    for number in range(start, (epoch - first_epoch) * last):
+        _look_and_take(run, guard, first_epoch + number // last, number % last)
+
+
+def _look_and_take(run, guard, epoch, step):
+    guard.look(run.model, _batch(run, epoch, step)[0], _position(run, epoch, step))
+    _take(run, epoch, step, step + 1)
+
+
 def _taken_back(run, guard, before, epoch, first, step):
     """Take the steps of an epoch from `first` on and before `step`, and ask the guard about this one.
 
     Returns:
         The number of the step, an earlier one if that has broken a weight already; and what the guard says.
     """
-    model = run.model
     near = max(first, step - guard.keep)
     _take(run, epoch, first, near)
     for number in range(near, step):
-        guard.look(model, _batch(run, epoch, number)[0])
-        _take(run, epoch, number, number + 1)
+        _look_and_take(run, guard, epoch, number)
     if not _sound(run):
         before.restore()
+        _take(run, epoch, first, first)
         step = first
-        while True:
-            here = Snapshot(model)
-            _take(run, epoch, step, step + 1)
-            if not _sound(run):
-                here.restore()
-                break
+        while not _breaks(run, epoch, step) and step + 1 < run.train.steps:
             step += 1
-    verdict = guard.judge(model, *_batch(run, epoch, step), epoch, step)
-    if verdict == "pass":
-        here = Snapshot(model)
-        _take(run, epoch, step, step + 1)
-        if not _sound(run):
-            here.restore()
-            verdict = guard.judge(model, *_batch(run, epoch, step), epoch, step, broken=True)
+    verdict = guard.judge(run.model, *_batch(run, epoch, step), epoch, step, _position(run, epoch, step))
+    if verdict == "pass" and _breaks(run, epoch, step):
+        position = _position(run, epoch, step)
+        verdict = guard.judge(run.model, *_batch(run, epoch, step), epoch, step, position, broken=True)
     return step, verdict
+
+
+def _breaks(run, epoch, step):
+    """Take a step. Whether a weight is not finite after it; then it is taken back."""
+    here = Snapshot(run.model)
+    _take(run, epoch, step, step + 1)
+    if _sound(run):
+        return False
+    here.restore()
+    return True
+
+
+def _position(run, epoch, step):
+    return epoch * run.train.steps + step
 
 
 def _sound(run):
     """Whether all weights are finite."""
-    weights = [v for v in run.model.trainable_variables if tf.as_dtype(v.dtype).is_floating]
-    if run.all_finite is None:
-        run.all_finite = tf.function(
-            lambda: tf.reduce_all([tf.reduce_all(tf.math.is_finite(v.value)) for v in weights]), autograph=False
-        ).get_concrete_function()
-    return bool(run.all_finite())
+    return bool(_of_weights(run)[0])
+
+
+def _extremes(run):
+    """A dict, path of a weight -> its largest |entry|."""
+    return dict(zip(run.weight_paths, _of_weights(run)[1].numpy().tolist(), strict=True))
+
+
+def _of_weights(run):
+    if run.of_weights is None:
+        weights = [v for v in run.model.trainable_variables if tf.as_dtype(v.dtype).is_floating]
+
+        def of_weights():
+            if not weights:
+                return tf.constant(True), tf.zeros([0])
+            values = [v.value for v in weights]
+            largest = tf.stack([tf.cast(tf.reduce_max(tf.abs(x)), tf.float32) for x in values])
+            return tf.reduce_all([tf.reduce_all(tf.math.is_finite(x)) for x in values]), largest
+
+        run.of_weights = tf.function(of_weights, autograph=False).get_concrete_function()
+        run.weight_paths = [v.path for v in weights]
+    return run.of_weights()
 
 
 def _take(run, epoch, first, last):

@@ -30,7 +30,7 @@ class Loops:
                 loop(train, validation, (0, 0), (0, 0), (0, 0), [], {})
             return loop
 
-        parts = [(Batches(train, shuffle, jit_compile), steps.train_step(self.model, train)), None]
+        parts = [(train.batches(shuffle, jit_compile), steps.train_step(self.model, train)), None]
         if validation is not None:
             parts[1] = Batches(validation, for_xla=jit_compile), steps.test_step(self.model, validation)
         return self._kept(make, parts)

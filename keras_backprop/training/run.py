@@ -10,6 +10,7 @@ from keras_backprop import _keras
 from keras_backprop.rule import MissingRuleError
 from keras_backprop.training import callbacks as needs
 from keras_backprop.training import xla
+from keras_backprop.training.drawn import DrawnExamples, plan_of
 from keras_backprop.training.epochs import CAPACITY
 from keras_backprop.training.examples import Examples, NotInMemoryError
 from keras_backprop.training.guarded import guard_of, guarded
@@ -43,7 +44,8 @@ class Run:
         self.before: Any = None
         self.train_function: Any = None
         self.served: Any = None
-        self.all_finite: Any = None  # of `guarded.py`
+        self.of_weights: Any = None  # these two are of `guarded.py`
+        self.weight_paths: Any = ()
 
     def _require_passes_over_the_data(self):
         given = self.arguments
@@ -65,7 +67,11 @@ class Run:
                 (x, y, sample_weight), validation_data = _keras.train_validation_split(
                     (x, y, sample_weight), validation_split=validation_split
                 )
-            train, validation = Examples(x, y, sample_weight, batch_size, class_weight), None
+            plan, validation = plan_of(self.model), None
+            if plan is None:
+                train = Examples(x, y, sample_weight, batch_size, class_weight)
+            else:
+                train = DrawnExamples(plan, x, y, sample_weight, class_weight)
             if validation_data is not None:
                 x, y, sample_weight = _keras.unpack_x_y_sample_weight(validation_data)
                 validation = Examples(x, y, sample_weight, validation_batch_size or batch_size, beside=train)
@@ -214,18 +220,21 @@ class Run:
 
     def _uses_xla(self):
         model, steps = self.model, (self.epochs - self.initial_epoch) * self.train.steps
-        if model.jit_compile or not model._jit_compile_auto:
+        if model.jit_compile or not model._jit_compile_auto or plan_of(model) is not None:
             return bool(model.jit_compile)
         return xla.pays(model, self.train.batch_size, steps)
 
     def _some_epochs(self, epoch):
         """Run one epoch or several in a row. Returns the logs of each."""
         steps, ending = self.train.steps, self.model.stop_training
+        if self.train.steps_left < steps:
+            self.train.require_budget()
         if ending:  # Keras, too, looks after the first execution
             steps = min(self.model.steps_per_execution, steps)
         work = steps + (self.validation.steps if self.validation is not None else 0)
-        if work <= self.pace.steps:
+        if work <= self.pace.steps and steps <= self.train.steps_left:
             count = min(self.limit, self.pace.steps // work, self.epochs - epoch)
+            count = max(1, min(count, self.train.steps_left // steps))
             if count == 1:
                 return self._call((epoch, epoch + 1), (0, steps))
             self.run_from, self.run_to = epoch, epoch + count
@@ -235,7 +244,9 @@ class Run:
             return logs
         first = 0
         while True:
-            last = min(first + self.pace.steps, steps)
+            last = min(first + self.pace.steps, steps, first + self.train.steps_left)
+            if last == first:
+                self.train.require_budget()
             logs = self._call((epoch, epoch + 1), (first, last), finished=last == steps)
             if last == steps or (self.model.stop_training and not ending):  # a thread or a signal has said so
                 return logs

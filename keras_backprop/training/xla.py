@@ -7,17 +7,11 @@ from keras import layers
 
 from keras_backprop import _keras
 from keras_backprop.layers import BackpropDense
+from keras_backprop.registry import rule_for
 
 _DENSE = (layers.Dense, BackpropDense)
 _RECURRENT = (layers.SimpleRNN, layers.LSTM, layers.GRU)
 _CELLS = (layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell)
-_AROUND = (
-    layers.InputLayer, layers.Identity, layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Softmax,
-    layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector, layers.Concatenate, layers.Add,
-    layers.Subtract, layers.Multiply, layers.Average, layers.Rescaling, layers.Normalization, layers.BatchNormalization,
-    layers.LayerNormalization, layers.ActivityRegularization, layers.Masking, layers.Bidirectional,
-    layers.TimeDistributed,
-)  # fmt: skip
 
 LARGEST_PRODUCT = 2**20
 """With so many multiplications (batch · entries of a kernel) at most, XLA was faster than TensorFlow's kernel."""
@@ -62,10 +56,16 @@ def worth_compiling(model, batch_size=32):
         model.built
         and all(map(_is_graph_of_layers, models))
         and 0 < products <= DEEPEST
-        and all(type(layer) in (*_DENSE, *_RECURRENT, *_CELLS, *_AROUND) for layer in parts)
+        and all(type(layer) in (*_DENSE, *_RECURRENT, *_CELLS) or _joins(layer) for layer in parts)
         and not any(getattr(layer, "dropout", 0) or getattr(layer, "recurrent_dropout", 0) for layer in parts)
         and all(batch_size * math.prod(weight.shape) <= largest for weight in model.trainable_weights)
     )
+
+
+def _joins(layer):
+    """Whether a layer is a few elementwise passes, or lets others run that are looked at themselves."""
+    rule = rule_for(layer)
+    return rule is not None and rule.joins
 
 
 def _is_graph_of_layers(model):

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import scopes
-from keras_backprop.backward import backward
+from keras_backprop.backward_pass import backward
 from keras_backprop.training.snapshot import Snapshot
 from keras_backprop.watch import about_data, about_flow, about_weights
 from keras_backprop.watch.faults import locate

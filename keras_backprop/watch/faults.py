@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import scopes
-from keras_backprop.backward import backward
+from keras_backprop.backward_pass import backward
 from keras_backprop.training.snapshot import Snapshot
 from keras_backprop.watch.causes import Circumstances, cause_of
 
@@ -35,7 +35,7 @@ class Frame:
 
     Attributes:
         step: int, how many steps before the fault it was: -1 is the one just before.
-        loss: float.
+        loss: float; of a step at the end of a compiled call NaN, for the loss is not known there.
         gradients, weights: dict, path of a weight -> float, the largest |entry| of its gradient, and of itself before the update.
     """
 

@@ -27,7 +27,7 @@ class Sentinel(BackwardObserver):
     Args:
         freezes: bool, whether all steps after a fault are withheld as well, until somebody has looked.
         keep: int, how many of the last steps are remembered by their extremes.
-        judge: function (model, batch, indices, epoch, step, broken=False) -> "pass", "skip" or "stop".
+        judge: function (model, batch, indices, epoch, step, position, broken=False) -> "pass", "skip" or "stop".
     """
 
     differs_batch_by_batch = True
@@ -77,16 +77,26 @@ class Sentinel(BackwardObserver):
         """How many of them were withheld."""
         return int(_one(self._variables["withheld"])) if "withheld" in self._variables else 0
 
-    def look(self, model: Any, batch: Any) -> None:
-        """Remember the extremes of a step that is about to be taken."""
-        self.frames.append(extremes(model, *_keras.unpack_x_y_sample_weight(batch)))
+    def look(self, model: Any, batch: Any, position: int) -> None:
+        """Remember the extremes of a step that is about to be taken, the `position`-th of the training."""
+        self._remember(position, extremes(model, *_keras.unpack_x_y_sample_weight(batch)))
 
-    def recent(self) -> list[Frame]:
-        """The frames of the steps before, oldest first."""
-        frames = list(self.frames)
-        for frame, step in zip(frames, range(-len(frames), 0), strict=True):
-            frame.step = step
-        return frames[-self.keep :] if self.keep else []
+    def passed(self, position: int, weights: Any) -> None:
+        """Remember the largest |entry| of each weight, a dict, before the `position`-th step: at the end of a call."""
+        self._remember(position, Frame(0, float("nan"), {}, weights))
+
+    def _remember(self, position, frame):
+        self.frames = collections.deque(
+            (known for known in self.frames if known[0] < position), maxlen=max(self.keep, 1)
+        )
+        self.frames.append((position, frame))
+
+    def recent(self, position: int) -> list[Frame]:
+        """The frames of the steps before the `position`-th, oldest first."""
+        frames = [(at, frame) for at, frame in self.frames if at < position] if self.keep else []
+        for at, frame in frames:
+            frame.step = at - position
+        return [frame for _, frame in frames]
 
     # Inside the step.
 
@@ -169,12 +179,12 @@ class Sentinel(BackwardObserver):
         ring = self._variables.get(f"frames {len(self._paths)}")
         if ring is None:
             return
-        rows, fault, count = _one(ring), int(_one(self._variables["fault"])), len(self._paths)
+        rows, fault, count = _one(ring), self.objection() or 0, len(self._paths)
         for step in range(max(0, fault - self.keep), fault):
             row = rows[step % self.keep].tolist()
             gradients = dict(zip(self._paths, row[1 : 1 + count], strict=True))
             weights = dict(zip(self._paths, row[1 + count :], strict=True))
-            self.frames.append(Frame(0, row[0], gradients, weights))
+            self.frames.append((step, Frame(0, row[0], gradients, weights)))
 
     def _keep_batch(self, data, wanted):
         tensors = [x for x in tf.nest.flatten(data, expand_composites=True) if x is not None]

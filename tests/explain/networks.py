@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 
-from keras_backprop.losses import HalfMeanSquaredError
+from keras_backprop.losses import HalfMeanSquaredError, HalfSquaredError
 
 
 def worked_example(loss=None, optimizer=None, **options):
@@ -81,3 +81,46 @@ def same(before, after):
         for key in ("variables", "optimizer")
     )
     return arrays and before["built"] == after["built"] and before["losses"] == after["losses"]
+
+
+def stack(layers, shape, weights, loss, rate=0.5, name="net"):
+    """A compiled float64 `Sequential` with these weights."""
+    model = keras.Sequential([keras.Input(shape, dtype="float64"), *layers], name=name)
+    model.set_weights([np.array(w) for w in weights])
+    model.compile(keras.optimizers.SGD(rate), loss)
+    return model
+
+
+def dense(*arguments, **options):
+    return keras.layers.Dense(*arguments, dtype="float64", **options)
+
+
+def textbook():
+    """The 2-2-2 network that everybody knows. Returns (model, x, y)."""
+    weights = [[[0.15, 0.25], [0.20, 0.30]], [0.35, 0.35], [[0.40, 0.50], [0.45, 0.55]], [0.60, 0.60]]
+    layers = [dense(2, "sigmoid", name="hidden"), dense(2, "sigmoid", name="output")]
+    model = stack(layers, (2,), weights, HalfSquaredError(dtype="float64"), name="textbook")
+    return model, np.array([[0.05, 0.10]]), np.array([[0.01, 0.99]])
+
+
+def xor():
+    """2-2-1 without biases on the four examples of XOR, mean squared error. Returns (model, x, y)."""
+    layers = [dense(2, "sigmoid", use_bias=False, name="hidden"), dense(1, "sigmoid", use_bias=False, name="output")]
+    model = stack(layers, (2,), [[[0.1, 0.3], [0.2, 0.4]], [[0.5], [0.6]]], "mse", name="xor")
+    return model, np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]]), np.array([[0.0], [1], [1], [0]])
+
+
+def softmax():
+    """Softmax with cross-entropy. Returns (model, x, y)."""
+    layers = [dense(2, "softmax", name="classes")]
+    model = stack(layers, (2,), [[[0.1, 0.2], [0.3, 0.4]], [0.0, 0.0]], "categorical_crossentropy", name="softmax")
+    return model, np.array([[1.0, 2.0]]), np.array([[1.0, 0.0]])
+
+
+def recurrent():
+    """A recurrent unit in three steps. Returns (model, x, y)."""
+    rnn = keras.layers.SimpleRNN(1, use_bias=False, name="memory", dtype="float64")
+    layers = [rnn, dense(1, use_bias=False, name="output")]
+    loss = HalfSquaredError(dtype="float64")
+    model = stack(layers, (3, 1), [[[0.5]], [[0.8]], [[1.2]]], loss, name="recurrent")
+    return model, np.array([[[1.0], [0.5], [-1.0]]]), np.array([[0.4]])

@@ -93,7 +93,7 @@ def test_a_link_can_be_looked_up_and_printed():
     assert "5 links" in repr(explanation) and str(explanation) == explanation.to_text()
     with pytest.raises(KeyError, match=r"no link 'nothing'.*note/hidden"):
         explanation.link("nothing")
-    with pytest.raises(KeyError, match=r"no trainable weight 'gamma'.*note/hidden/kernel"):
+    with pytest.raises(KeyError, match=r"no weight 'gamma'.*note/hidden/kernel"):
         explanation.weight("gamma")
 
 

@@ -34,7 +34,7 @@ The gradients, as products of these factors
   ∂E/∂w₁ = 0.4653 · 0.2037 · 0.45 · 0.2395 · 0.1 = 0.00102
   ∂E/∂b₁ = 0.4653 · 0.2037 · 0.45 · 0.2395 · 1 = 0.0102
 
-Update (SGD, learning rate 0.4)
+Update (SGD, learning rate 0.4): w ← w − η · g
   weight   path                 before   ∂E/∂weight   after
   w₁       note/hidden/kernel   0.15     0.00102      0.1496
   b₁       note/hidden/bias     0.4      0.0102       0.3959
@@ -48,7 +48,7 @@ def test_the_worked_example():
 
 def test_a_network_with_branches():
     text = explain(*residual()).to_text()
-    assert "classes   " in text and "−1/16 · (one hot T − a₄)" in text.replace("₅", "₄")
+    assert "classes   " in text and "1/16 · (a₄ − one hot T)" in text.replace("₅", "₄")
     assert text.count("∂E/∂W₂ +=") == 4  # three uses and the penalty
     assert "E = all errors and penalties, weighted and added" in text
 
@@ -66,7 +66,7 @@ def test_columns_are_aligned():
 
 
 def test_the_coefficient_of_a_mean_is_a_fraction():
-    assert "∂E/∂z₂ = −1/32 · (T − a₂)" in explain(*chain(5, 4, 1, loss="binary_crossentropy", examples=32)).to_text()
+    assert "∂E/∂z₂ = 1/32 · (a₂ − T)" in explain(*chain(5, 4, 1, loss="binary_crossentropy", examples=32)).to_text()
 
 
 def test_outputs_that_nothing_depends_on_are_not_listed():
@@ -74,4 +74,4 @@ def test_outputs_that_nothing_depends_on_are_not_listed():
     model = keras.Sequential(layers)
     model.compile("sgd", "mse")
     text = explain(model, np.ones((2, 4, 3)), np.ones((2, 1))).to_text()
-    assert text.count("= LSTM(x)") == 1 and "= lstm(∂E/∂y₁)" in text
+    assert text.count("= LSTM(x)") == 1 and "∂E/∂W₁, by the rule lstm" in text

@@ -92,10 +92,10 @@ def test_function(name):
 
 
 def test_every_activation_has_a_rule_of_its_own():
-    from keras_backprop.registry import registered
+    from keras_backprop import registry
 
     assert len([*NAMES, "threshold"]) == 32
-    assert {getattr(activations, name) for name in [*NAMES, "threshold"]} <= set(registered())
+    assert {getattr(activations, name) for name in [*NAMES, "threshold"]} <= set(registry.registered())
 
 
 KINKS = {

@@ -15,18 +15,18 @@ from keras_backprop.rules.activations import (
 )
 from keras_backprop.weight_gradients import Contraction
 
-elementwise(layers.ReLU, relu_derivative, fused=relu_product)
-elementwise(layers.LeakyReLU, leaky_relu_derivative, fused=leaky_relu_product)
-elementwise(layers.ELU, elu_derivative, fused=elu_product)
+elementwise(layers.ReLU, relu_derivative, fused=relu_product, rowwise=True, joins=True)
+elementwise(layers.LeakyReLU, leaky_relu_derivative, fused=leaky_relu_product, rowwise=True, joins=True)
+elementwise(layers.ELU, elu_derivative, fused=elu_product, rowwise=True, joins=True)
 
 
-@backward_rule(layers.Activation, activation=True)
+@backward_rule(layers.Activation, activation=True, rowwise=True, joins=True)
 def activation(call, dy):
     """z = x        dx = dy        (the function itself is the next link)"""
     return Gradients(dy)
 
 
-@backward_rule(layers.PReLU)
+@backward_rule(layers.PReLU, rowwise=True)
 def prelu(call, dy):
     """y = max(x, 0) + α·min(x, 0)        dx = dy·([x > 0] + α·[x < 0])        dα = Σ dy·min(x, 0)
 

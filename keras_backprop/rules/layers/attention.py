@@ -7,7 +7,7 @@ of a query, s that of a key, i a feature.
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop import kernels
+from keras_backprop import _keras, kernels
 from keras_backprop.registry import backward_rule, forward_rule
 from keras_backprop.rule import Gradients
 from keras_backprop.rules.layers.regularization import dropout_mask
@@ -18,11 +18,11 @@ from keras_backprop.weight_gradients import Contraction
 @forward_rule(layers.Attention, layers.AdditiveAttention)
 def attention_forward(layer, inputs, mask=None, training=False, return_attention_scores=False, use_causal_mask=False):
     """o = P′·v        P = softmax(S), masked. Saved: q, k, v, what S was made of, P, P′."""
-    layer._validate_inputs(inputs=inputs, mask=mask)
+    _keras.validate_attention(layer, inputs, mask)
     q, v, k = inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else inputs[1]
     scores, saved = _scores(layer, q, k)
     value_mask = mask[1] if mask else None
-    unseen = layer._calculate_score_mask(scores, value_mask, use_causal_mask)
+    unseen = _keras.mask_of_scores(layer, scores, value_mask, use_causal_mask)
     if unseen is not None:
         unseen = tf.logical_not(unseen)
         unseen = tf.expand_dims(unseen, -2) if len(unseen.shape) == 2 else unseen

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop import kernels
+from keras_backprop import _keras, kernels
 from keras_backprop.registry import backward_rule, forward_rule
 from keras_backprop.rule import Gradients
 from keras_backprop.rules.layers.normalization import unsummed
@@ -28,15 +28,15 @@ def batch_normalization_forward(layer, inputs, training=None, mask=None):
         return type(layer).call(layer, inputs, training=training, mask=mask), {}  # raises Keras's own error
     if _kernel_applies(layer, inputs, mask):
         return _kernel_forward(layer, inputs)
-    x, axis = single_precision_or_more(inputs), layer.axis
-    mean, variance = (tf.reshape(v, [-1]) for v in layer._moments(x, mask))
+    x, axis, statistics = single_precision_or_more(inputs), layer.axis, _keras.BatchStatistics(layer)
+    mean, variance = (tf.reshape(v, [-1]) for v in statistics.moments(x, mask))
     r = tf.math.rsqrt(variance + layer.epsilon)
     gamma, beta = (tf.cast(v, x.dtype) if v is not None else None for v in (layer.gamma, layer.beta))
     saved = {"mean": mean, "r": r, "renorm": None}
     if getattr(layer, "renorm", False):
-        *saved["renorm"], mean, variance = layer._renorm_correction_and_moments(mean, variance)
-        gamma, beta = layer._compose_transforms(*saved["renorm"], gamma, beta, x.dtype)
-        layer._update_renorm_statistics(mean, variance)
+        *saved["renorm"], mean, variance = statistics.renormalized(mean, variance)
+        gamma, beta = statistics.composed(*saved["renorm"], gamma, beta, x.dtype)
+        statistics.update_renormalization(mean, variance)
     else:
         _update_moving_statistics(layer, mean, variance, x.dtype)
     saved.update(scale=r if gamma is None else r * gamma, centred=x - along(mean, x, axis))
@@ -49,7 +49,7 @@ def _couples(call):
     return COUPLED if {"reserve", "centred"} & call.saved.keys() else None
 
 
-@backward_rule(layers.BatchNormalization, couples=_couples)
+@backward_rule(layers.BatchNormalization, couples=_couples, joins=True)
 def batch_normalization(call, dy):
     """y = γ·x̂ + β        dβ = Σ dy        dγ = Σ dy·x̂        dx = γ·r·(dy − dβ/k − x̂·dγ/k)
 

@@ -13,7 +13,12 @@ from keras_backprop.weight_gradients import Contraction
 
 
 @backward_rule(
-    layers.Conv1D, layers.Conv2D, layers.Conv3D, activation=True, applies=lambda layer: not layer.lora_enabled
+    layers.Conv1D,
+    layers.Conv2D,
+    layers.Conv3D,
+    activation=True,
+    applies=lambda layer: not layer.lora_enabled,
+    rowwise=True,
 )
 def conv(call, dy):
     """y = W ∗ x + b        dx = Wᵀ ∗ dy        dW[k] = Σₚ x[s·p + d·k]ᵀ·dy[p]        db = Σ dy"""
@@ -25,7 +30,7 @@ def conv(call, dy):
     )
 
 
-@backward_rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D, activation=True)
+@backward_rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D, activation=True, rowwise=True)
 def depthwise_conv(call, dy):
     """y = W ∗ x + b, each channel by itself        dx = Wᵀ ∗ dy        dW[k] = Σₚ x[s·p + d·k]·dy[p]        db = Σ dy"""
     x, W, window = call.input, call.op.kernel, Window.of(call)
@@ -36,7 +41,7 @@ def depthwise_conv(call, dy):
     )
 
 
-@backward_rule(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose, activation=True)
+@backward_rule(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose, activation=True, rowwise=True)
 def conv_transpose(call, dy):
     """y = Wᵀ ∗ x + b        dx = W ∗ dy        dW[k] = Σₚ dy[s·p + d·k]ᵀ·x[p]        db = Σ dy"""
     x, W, window = call.input, call.op.kernel, Window.of(call)
@@ -57,7 +62,7 @@ def separable_conv_forward(layer, inputs):
     return y, {"u": u}
 
 
-@backward_rule(layers.SeparableConv1D, layers.SeparableConv2D, activation=True)
+@backward_rule(layers.SeparableConv1D, layers.SeparableConv2D, activation=True, rowwise=True)
 def separable_conv(call, dy):
     """u = D ∗ x, y = P·u + b        du = dy·Pᵀ        dP = uᵀ·dy        dx = Dᵀ ∗ du        dD[k] = Σₚ x[s·p + d·k]·du[p]"""
     x, u, D, P = call.input, call.saved["u"], call.op.depthwise_kernel, call.op.pointwise_kernel

@@ -17,7 +17,7 @@ def is_plain(layer):
     return not layer.lora_enabled and layer.quantization_mode is None
 
 
-@backward_rule(layers.Dense, activation=True, applies=is_plain)
+@backward_rule(layers.Dense, activation=True, applies=is_plain, rowwise=True)
 def dense(call, dy):
     """y = x·W + b        dx = dy·Wᵀ        dW = xᵀ·dy        db = Σ dy"""
     x, W = call.input, call.op.kernel
@@ -40,13 +40,13 @@ def times_transposed(dy, W):
     return tf.reshape(rows, tf.concat([tf.shape(dy)[:-1], [W.shape[0]]], 0))
 
 
-@backward_rule(layers.InputLayer, layers.Identity)
+@backward_rule(layers.InputLayer, layers.Identity, rowwise=True, joins=True)
 def identity(call, dy):
     """y = x        dx = dy, of each of the tensors that pass"""
     return Gradients(*(dy if isinstance(dy, tuple) else (dy,)))
 
 
-@backward_rule(layers.Masking)
+@backward_rule(layers.Masking, joins=True)
 def masking(call, dy):
     """y = x at the positions where x is anything but the mask value, else 0        dx = dy there, else 0"""
     x = call.input

@@ -16,7 +16,7 @@ def lookup(call, dy):
     return Lookup(indices, tf.cast(dy, call.op.embeddings.dtype), call.op.input_dim)
 
 
-@backward_rule(layers.Embedding, applies=is_plain, indices=True)
+@backward_rule(layers.Embedding, applies=is_plain, indices=True, rowwise=True)
 def embedding(call, dy):
     """y = E[k]        dE[k] = Σ dy over the places where row k was looked up"""
     return Gradients(None, embeddings=lookup(call, dy))

@@ -32,27 +32,27 @@ def mask_of(x, rank):
     return None if mask is None else tf.expand_dims(mask, -1)
 
 
-@backward_rule(layers.Add, broadcasts=True)
+@backward_rule(layers.Add, broadcasts=True, joins=True)
 def add(call, dy):
     """y = Σ xᵢ        dxᵢ = dy"""
     return Gradients(*[lowered(dy, x) for x in call.inputs])
 
 
-@backward_rule(layers.Subtract, broadcasts=True)
+@backward_rule(layers.Subtract, broadcasts=True, joins=True)
 def subtract(call, dy):
     """y = a − b        da = dy        db = −dy"""
     a, b = call.inputs
     return Gradients(lowered(dy, a), lambda: -lowered(dy, b))
 
 
-@backward_rule(layers.Average, broadcasts=True)
+@backward_rule(layers.Average, broadcasts=True, joins=True)
 def average(call, dy):
     """y = Σ xᵢ / k        dxᵢ = dy / k"""
     share = dy / len(call.inputs)
     return Gradients(*[lowered(share, x) for x in call.inputs])
 
 
-@backward_rule(layers.Multiply, broadcasts=True)
+@backward_rule(layers.Multiply, broadcasts=True, joins=True)
 def multiply(call, dy):
     """y = Π xᵢ        dxᵢ = dy·Π xⱼ over j ≠ i        A masked xᵢ counts as 1; where all are masked y is 0."""
     rank = len(call.output.shape)
@@ -109,7 +109,7 @@ def dot(call, dy):
     )
 
 
-@backward_rule(layers.Concatenate)
+@backward_rule(layers.Concatenate, joins=True)
 def concatenate(call, dy):
     """y = [x₁, x₂, …]        [dx₁, dx₂, …] = dy"""
     return Gradients(*split_like(dy, call.inputs, call.op.axis))

@@ -23,20 +23,18 @@ def multi_head_attention(
     for x in (query, value, key):
         _keras.set_keras_mask(x, None)
     masks = {"query_mask": query_mask, "value_mask": value_mask, "key_mask": key_mask, "attention_mask": attention_mask}
-    window = getattr(layer, "_sliding_window", None)
-    mask, causal = _mask(layer, query, value, masks, use_causal_mask, window)
-    gate = record.run(layer._gate_dense, query) if getattr(layer, "_use_gate", False) else None
-    q, k, v = _projected(record, layer, query, key, value)
-    scale, scores = layer._inverse_sqrt_key_dim, None
-    axes = len(layer._attention_axes)
-    if layer._dropout > 0 or return_attention_scores or len(q.shape) != 4:
-        mask = layer._compute_causal_mask(q, v) if causal else mask
-        q = record.run(ops.Multiply(), q, tf.cast(scale, q.dtype))
-        scores = record.run(ops.Einsum(layer._dot_product_equation), k, q)
-        output, scores = _weighted(record, layer, scores, v, _expanded(mask, len(scores.shape), axes), training)
+    parts = _keras.AttentionParts(layer)
+    mask, causal = _mask(parts, query, value, masks, use_causal_mask)
+    gate, q, k, v = _projected(record, parts, query, key, value)
+    scores = None
+    if parts.dropout_rate > 0 or return_attention_scores or len(q.shape) != 4:
+        mask = parts.causal_mask(q, v) if causal else mask
+        q = record.run(ops.Multiply(), q, tf.cast(parts.scale, q.dtype))
+        scores = record.run(ops.Einsum(parts.scores), k, q)
+        output, scores = _weighted(record, parts, scores, v, _expanded(mask, len(scores.shape), parts.axes), training)
     else:
-        output = _attention(record, layer, q, k, v, _expanded(mask, 4, axes), scale, causal)
-    output = _output(record, layer, output, gate)
+        output = _attention(record, parts, q, k, v, _expanded(mask, 4, parts.axes), causal)
+    output = _output(record, parts, output, gate)
     if query_mask is not None:
         _keras.set_keras_mask(output, query_mask)
     return (output, scores) if return_attention_scores else output
@@ -48,30 +46,30 @@ def grouped_query_attention(
     return_attention_scores=False, training=None, use_causal_mask=False,
 ):  # fmt: skip
     """As multi-head attention; several heads of queries share a head of keys and values."""
-    layer._return_attention_scores = return_attention_scores
+    parts = _keras.AttentionParts(layer)
+    parts.note_scores_wanted(return_attention_scores)
     key = value if key is None else key
     masks = {"query_mask": query_mask, "value_mask": value_mask, "key_mask": key_mask, "attention_mask": attention_mask}
-    mask, causal = _mask(layer, query, value, masks, use_causal_mask, getattr(layer, "sliding_window", None))
-    gate = record.run(layer._gate_dense, query) if getattr(layer, "use_gate", False) else None
-    q, k, v = _projected(record, layer, query, key, value)
-    scale, scores = layer._inverse_sqrt_head_dim, None
-    if layer.dropout > 0 or return_attention_scores:
-        mask = layer._compute_causal_mask(q, v) if causal else mask
+    mask, causal = _mask(parts, query, value, masks, use_causal_mask)
+    gate, q, k, v = _projected(record, parts, query, key, value)
+    scores = None
+    if parts.dropout_rate > 0 or return_attention_scores:
+        mask = parts.causal_mask(q, v) if causal else mask
         k, v = (record.run(ops.Repeat(layer.num_repeats, axis=2), x) for x in (k, v))
-        q = record.run(ops.Multiply(), q, tf.cast(scale, q.dtype))
-        scores = record.run(ops.Einsum(layer._dot_product_equation), q, k)
-        output, scores = _weighted(record, layer, scores, v, _expanded(mask, 4), training)
+        q = record.run(ops.Multiply(), q, tf.cast(parts.scale, q.dtype))
+        scores = record.run(ops.Einsum(parts.scores), q, k)
+        output, scores = _weighted(record, parts, scores, v, _expanded(mask, 4), training)
     else:
-        output = _attention(record, layer, q, k, v, _expanded(mask, 4), scale, causal)
-    output = _output(record, layer, output, gate)
+        output = _attention(record, parts, q, k, v, _expanded(mask, 4), causal)
+    output = _output(record, parts, output, gate)
     return (output, scores) if return_attention_scores else output
 
 
-def _mask(layer, query, value, masks, use_causal_mask, window):
+def _mask(parts, query, value, masks, use_causal_mask):
     """The mask of the scores, and whether a causal mask is all there is: the kernel makes it then."""
-    if use_causal_mask and window is None and all(mask is None for mask in masks.values()):
+    if use_causal_mask and parts.window is None and all(mask is None for mask in masks.values()):
         return None, True
-    return layer._compute_attention_mask(query, value, **masks, use_causal_mask=use_causal_mask), False
+    return parts.mask(query, value, **masks, use_causal_mask=use_causal_mask), False
 
 
 def _expanded(mask, rank, attention_axes=1):
@@ -81,27 +79,29 @@ def _expanded(mask, rank, attention_axes=1):
     return mask
 
 
-def _projected(record, layer, query, key, value):
+def _projected(record, parts, query, key, value):
+    """The gate, or None, and the projected queries, keys and values."""
     return (
-        record.run(layer._query_dense, query),
-        record.run(layer._key_dense, key),
-        record.run(layer._value_dense, value),
+        None if parts.gate is None else record.run(parts.gate, query),
+        record.run(parts.query, query),
+        record.run(parts.key, key),
+        record.run(parts.value, value),
     )
 
 
-def _attention(record, layer, q, k, v, mask, scale, causal):
+def _attention(record, parts, q, k, v, mask, causal):
     mask = None if mask is None else tf.cast(mask, tf.bool)
-    attention = ops.DotProductAttention(is_causal=causal, flash_attention=layer._flash_attention)
-    return record.run(attention, q, k, v, None, mask, scale)
+    attention = ops.DotProductAttention(is_causal=causal, flash_attention=parts.flash)
+    return record.run(attention, q, k, v, None, mask, parts.scale)
 
 
-def _weighted(record, layer, scores, v, mask, training):
+def _weighted(record, parts, scores, v, mask, training):
     """Probabilities, and the mean of the values that they give after dropout."""
-    probabilities = dropped = record.run(layer._softmax, scores, mask=mask)
-    if layer.dropout > 0:
-        dropped = record.run(layer._dropout_layer, probabilities, training=training)
-    return record.run(ops.Einsum(layer._combine_equation), dropped, v), probabilities
+    probabilities = dropped = record.run(parts.softmax, scores, mask=mask)
+    if parts.dropout_rate > 0:
+        dropped = record.run(parts.dropout, probabilities, training=training)
+    return record.run(ops.Einsum(parts.weighted), dropped, v), probabilities
 
 
-def _output(record, layer, output, gate):
-    return record.run(layer._output_dense, output if gate is None else record.run(ops.Multiply(), output, gate))
+def _output(record, parts, output, gate):
+    return record.run(parts.output, output if gate is None else record.run(ops.Multiply(), output, gate))

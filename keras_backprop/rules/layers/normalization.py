@@ -29,7 +29,7 @@ def layer_normalization_forward(layer, inputs):
     return tf.cast(y, layer.compute_dtype), saved
 
 
-@backward_rule(layers.LayerNormalization)
+@backward_rule(layers.LayerNormalization, rowwise=True, joins=True)
 def layer_normalization(call, dy):
     """y = γ·x̂ + β        dβ = Σ dy        dγ = Σ dy·x̂        dx = r·(γ·dy − mean(γ·dy) − x̂·mean(γ·dy·x̂))"""
     layer, saved = call.op, call.saved
@@ -72,7 +72,7 @@ def rms_normalization(call, dy):
     return Gradients(lambda: standardize_back(dy, saved), scale=unsummed(list(last), saved["x_hat"], dy))
 
 
-@backward_rule(layers.UnitNormalization)
+@backward_rule(layers.UnitNormalization, rowwise=True)
 def unit_normalization(call, dy):
     """y = x/‖x‖        dx = (dy − y·Σ dy·y)/‖x‖"""
     return Gradients(normalize_back(call.input, call.output, dy, call.op.axis, 2, 1e-12))
@@ -100,7 +100,7 @@ def group_normalization_forward(layer, inputs):
     return tf.cast(y, layer.compute_dtype), {"centred": centred, "r": r, "gamma": gamma, "scale": scale}
 
 
-@backward_rule(layers.GroupNormalization)
+@backward_rule(layers.GroupNormalization, rowwise=True)
 def group_normalization(call, dy):
     """y = γ·x̂ + β        dβ = Σ dy        dγ = Σ dy·x̂        dx = γ·r·dy − r·(mean(γ·dy) + x̂·mean(γ·dy·x̂))
 

@@ -10,7 +10,7 @@ from keras_backprop.registry import backward_rule
 from keras_backprop.rule import Gradients
 
 
-@backward_rule(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D)
+@backward_rule(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D, rowwise=True)
 def max_pool(call, dy):
     """y = max of x in a window        dx = Σ over the windows of dy where x was the first largest, else 0"""
     window, size = window_of(call)
@@ -19,7 +19,7 @@ def max_pool(call, dy):
     return Gradients(window.lower(dx))
 
 
-@backward_rule(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D)
+@backward_rule(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D, rowwise=True)
 def average_pool(call, dy):
     """y = mean of x in a window of k numbers        dx = Σ over the windows of dy/k        (padding is not counted in k)"""
     window, size = window_of(call)
@@ -36,7 +36,7 @@ def window_of(call):
     return window, window.lifted(each(rank, call["pool_size"]))
 
 
-@backward_rule(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D)
+@backward_rule(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D, rowwise=True)
 def global_max(call, dy):
     """y = max x over the positions        dx = dy·[x = y]/(number of x that equal y)"""
     x, axes = call.input, positions(call.input, call.op.data_format)
@@ -46,7 +46,9 @@ def global_max(call, dy):
     return Gradients(tf.where(taken, dy, tf.zeros([], dy.dtype)))
 
 
-@backward_rule(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D)
+@backward_rule(
+    layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D, rowwise=True
+)
 def global_average(call, dy):
     """y = Σ x/k over k positions        dx = dy/k        With a mask the positions that it hides do not count: dx = 0 there."""
     x, mask, dy = call.input, call.arguments.get("mask"), with_positions(call, dy)

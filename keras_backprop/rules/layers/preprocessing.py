@@ -4,7 +4,8 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop.registry import composition, linear, not_differentiable
+from keras_backprop import _keras
+from keras_backprop.registry import composition, not_differentiable, pullback
 
 
 def rescaling(call, dy):
@@ -23,19 +24,19 @@ def normalization(call, dy):
     return dy * deviation if layer.invert else dy / deviation
 
 
-linear(layers.Rescaling, rescaling)
-linear(layers.Normalization, normalization)
+pullback(layers.Rescaling, rescaling, rowwise=True, joins=True)
+pullback(layers.Normalization, normalization, joins=True)
 
 
 @composition(layers.Pipeline)
 def pipeline(record, layer, inputs, training=True, mask=None):
     """y = fₖ(… f₁(x))"""
     for one in layer.layers:
-        options = {"mask": mask} if one._call_has_mask_arg else {}
-        if one._call_has_training_arg and training is not None:
+        options = {"mask": mask} if _keras.takes_mask(one) else {}
+        if _keras.takes_training(one) and training is not None:
             options["training"] = training
         inputs = record.run(one, inputs, **options)
-        mask = keras.tree.map_structure(lambda x: getattr(x, "_keras_mask", None), inputs)
+        mask = _keras.masks_of(inputs)
     return inputs
 
 

@@ -9,7 +9,8 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop.registry import backward_rule, forward_rule, linear
+from keras_backprop import _keras
+from keras_backprop.registry import backward_rule, forward_rule, pullback
 from keras_backprop.rule import Gradients
 
 SPATIAL = (layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D)
@@ -28,7 +29,7 @@ def spatial_dropout_forward(layer, inputs, training=False):
     """y = x·m, one m for all positions of an example's channel."""
     if not training or layer.rate == 0:
         return inputs, {}
-    return _scaled(inputs, dropout_mask(inputs, layer.rate, layer._get_noise_shape(inputs), layer.seed_generator))
+    return _scaled(inputs, dropout_mask(inputs, layer.rate, _keras.noise_shape(layer, inputs), layer.seed_generator))
 
 
 @forward_rule(layers.GaussianDropout)
@@ -50,7 +51,7 @@ def alpha_dropout_forward(layer, inputs, training=False):
     alpha = -1.6732632423543772848170429916717 * 1.0507009873554804934193349852946
     a = ((1 - layer.rate) * (1 + layer.rate * alpha**2)) ** -0.5
     b = -a * alpha * layer.rate
-    shape = layer._get_concrete_noise_shape(inputs, layer.noise_shape)
+    shape = _keras.noise_shape(layer, inputs)
     kept = tf.cast(keras.random.uniform(shape, seed=layer.seed_generator) >= layer.rate, inputs.dtype)
     mask = a * kept
     return inputs * mask + ((a * alpha + b) - alpha * mask), {"mask": mask}
@@ -63,10 +64,10 @@ def dropout(call, dy):
 
 
 # y = x + noise        dx = dy
-linear(layers.GaussianNoise, lambda call, dy: dy)
+pullback(layers.GaussianNoise, lambda call, dy: dy)
 
 # y = x, and a penalty on it that is a link of its own        dx = dy
-linear(layers.ActivityRegularization, lambda call, dy: dy)
+pullback(layers.ActivityRegularization, lambda call, dy: dy, joins=True)
 
 
 def dropout_mask(x, rate, noise_shape, seed_generator):

@@ -3,7 +3,8 @@
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop.registry import linear
+from keras_backprop import _keras
+from keras_backprop.registry import pullback
 
 
 def reshape_back(call, dy):
@@ -21,7 +22,7 @@ def flatten_back(call, dy):
     """y = reshape(x), channels first: of x with its channels moved to the end        dx = reshape(dy), moved back"""
     x = call.input
     rank = len(x.shape)
-    if not call.op._channels_first or rank <= 2:
+    if not _keras.is_channels_first(call.op) or rank <= 2:
         return reshape_back(call, dy)
     order = [0, *range(2, rank), 1]
     moved = _reshaped(dy, [x.shape[axis] for axis in order], lambda: tf.gather(tf.shape(x), order))
@@ -34,7 +35,7 @@ def permute_back(call, dy):
     return tf.transpose(dy, [order.index(axis) for axis in range(len(order))])
 
 
-linear(layers.Reshape, reshape_back)
-linear(layers.Flatten, flatten_back)
-linear(layers.Permute, permute_back)
-linear(layers.RepeatVector, lambda call, dy: tf.reduce_sum(dy, axis=1))
+pullback(layers.Reshape, reshape_back, rowwise=True, joins=True)
+pullback(layers.Flatten, flatten_back, rowwise=True, joins=True)
+pullback(layers.Permute, permute_back, rowwise=True, joins=True)
+pullback(layers.RepeatVector, lambda call, dy: tf.reduce_sum(dy, axis=1), rowwise=True, joins=True)

@@ -6,7 +6,7 @@ from keras import layers
 
 from keras_backprop import kernels
 from keras_backprop.convolution_gradient import each
-from keras_backprop.registry import linear
+from keras_backprop.registry import pullback
 from keras_backprop.rules.layers.pooling import positions
 
 
@@ -53,6 +53,6 @@ def spatial_axes(call):
     return positions(call.input, getattr(call.op, "data_format", "channels_last"))
 
 
-linear(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D, inside)
-linear(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D, outside)
-linear(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D, enlarge_back)
+pullback(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D, inside, rowwise=True)
+pullback(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D, outside, rowwise=True)
+pullback(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D, enlarge_back, rowwise=True)

@@ -7,7 +7,7 @@ from keras_backprop.registry import backward_rule
 from keras_backprop.rule import Gradients
 
 
-@backward_rule(layers.Softmax)
+@backward_rule(layers.Softmax, joins=True)
 def softmax(call, dy):
     """y = eˣ / Σ eˣ        dx = y·(dy − Σ y·dy)
 

@@ -3,9 +3,9 @@
 import tensorflow as tf
 
 from keras_backprop._keras import ops
-from keras_backprop.registry import linear, not_differentiable
+from keras_backprop.registry import not_differentiable, pullback
 
-linear(
+pullback(
     ops.Cast, ops.ConvertToTensor, ops.Array, ops.Copy,
     lambda call, dy: tf.cast(dy, call.input.dtype),
 )  # fmt: skip
@@ -18,7 +18,7 @@ def saturate_cast_back(call, dy):
     return tf.where(inside, tf.cast(dy, x.dtype), tf.zeros([], x.dtype))
 
 
-linear(ops.SaturateCast, saturate_cast_back)
+pullback(ops.SaturateCast, saturate_cast_back)
 not_differentiable(ops.StopGradient)
 not_differentiable(
     ops.View, because="It reads the bits of numbers as other numbers. Use `keras.ops.cast` to convert them."

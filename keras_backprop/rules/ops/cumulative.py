@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from keras_backprop._keras import ops
-from keras_backprop.registry import backward_rule, linear
+from keras_backprop.registry import backward_rule, pullback
 from keras_backprop.rule import Gradients
 from keras_backprop.rules.layers.reshaping import reshape_back
 
@@ -48,7 +48,7 @@ def difference_back(call, dy):
     return dy
 
 
-linear(ops.Diff, difference_back)
+pullback(ops.Diff, difference_back)
 
 
 def trapezoid_back(call, dy):
@@ -68,4 +68,4 @@ def trapezoid_back(call, dy):
     return tf.experimental.numpy.moveaxis(tf.pad(inner, [*rows, [1, 0]]) + tf.pad(inner, [*rows, [0, 1]]), -1, axis)
 
 
-linear(ops.Trapezoid, trapezoid_back)
+pullback(ops.Trapezoid, trapezoid_back)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_backprop import kernels
 from keras_backprop._keras import ops
-from keras_backprop.registry import elementwise, linear, not_differentiable
+from keras_backprop.registry import elementwise, not_differentiable, pullback
 
 elementwise(ops.Negative, lambda x, y: -tf.ones_like(x), fused=lambda x, y, dy: -dy)
 elementwise(ops.Absolute, ops.Abs, ops.Fabs, lambda x, y: tf.sign(x))
@@ -62,8 +62,8 @@ elementwise(ops.Rad2deg, lambda x, y: tf.fill(tf.shape(x), tf.constant(180 / mat
 elementwise(ops.NanToNum, lambda x, y: tf.cast(tf.math.is_finite(x), x.dtype))
 
 # Of real numbers. Complex ones are refused by the sweep, wherever they begin.
-linear(ops.Real, ops.Conj, ops.Conjugate, lambda call, dy: dy)
-linear(ops.ViewAsReal, lambda call, dy: dy[..., 0])
+pullback(ops.Real, ops.Conj, ops.Conjugate, lambda call, dy: dy)
+pullback(ops.ViewAsReal, lambda call, dy: dy[..., 0])
 not_differentiable(ops.Imag, ops.Angle)
 
 # Constant between jumps, or of whole numbers and truth values.

@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras import ops as k
 
 from keras_backprop._keras import ops
-from keras_backprop.registry import linear
+from keras_backprop.registry import pullback
 from keras_backprop.rules.ops.statistics import composed
 
 
@@ -73,8 +73,8 @@ def pad_images_back(call, dy):
     return dy[tuple(slice(before, -after or None) for before, after in pairs)]
 
 
-linear(ops.PadImages, pad_images_back)
-linear(ops.CropImages, lambda call, dy: tf.pad(dy, border_of(call.op, call.input, "cropping")))
+pullback(ops.PadImages, pad_images_back)
+pullback(ops.CropImages, lambda call, dy: tf.pad(dy, border_of(call.op, call.input, "cropping")))
 
 
 def filtered(x, kernel, padding):

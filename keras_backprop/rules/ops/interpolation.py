@@ -8,7 +8,7 @@ from keras import ops as k
 
 from keras_backprop import kernels
 from keras_backprop._keras import ops
-from keras_backprop.registry import linear
+from keras_backprop.registry import pullback
 from keras_backprop.rules.ops.statistics import composed
 
 
@@ -48,7 +48,7 @@ def _fitted(op, shape):
     return pairs
 
 
-linear(ops.Resize, resize_back)
+pullback(ops.Resize, resize_back)
 
 
 def map_coordinates(op, inputs, coordinates):

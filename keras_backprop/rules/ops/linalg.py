@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import ops as k
 
 from keras_backprop._keras import ops
-from keras_backprop.registry import backward_rule, linear, not_differentiable
+from keras_backprop.registry import backward_rule, not_differentiable, pullback
 from keras_backprop.rule import Gradients
 from keras_backprop.rules.ops.arithmetic import of_tensors
 from keras_backprop.rules.ops.statistics import composed
@@ -200,7 +200,7 @@ def pseudo_inverse_back(call, dy):
     return dA - tf.matmul(y, tf.matmul(dy, y, transpose_b=True), transpose_a=True)
 
 
-linear(ops.Pinv, pseudo_inverse_back)
+pullback(ops.Pinv, pseudo_inverse_back)
 composed(ops.Lstsq, lambda op, a, b: k.matmul(k.pinv(a, rcond=op.rcond), b))
 
 

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from keras_backprop._keras import ops
-from keras_backprop.registry import linear
+from keras_backprop.registry import pullback
 from keras_backprop.rules.layers.reshaping import reshape_back
 
 
@@ -25,9 +25,9 @@ def diag_back(call, dy):
     return tf.linalg.diag_part(dy, k=call["k"])
 
 
-linear(ops.Diag, diag_back)
-linear(ops.Diagflat, lambda call, dy: reshape_back(call, tf.linalg.diag_part(dy, k=call["k"])))
-linear(ops.Diagonal, lambda call, dy: diagonal_back(call, dy, call["offset"], call["axis1"], call["axis2"]))
+pullback(ops.Diag, diag_back)
+pullback(ops.Diagflat, lambda call, dy: reshape_back(call, tf.linalg.diag_part(dy, k=call["k"])))
+pullback(ops.Diagonal, lambda call, dy: diagonal_back(call, dy, call["offset"], call["axis1"], call["axis2"]))
 
 
 def trace_back(call, dy):
@@ -40,7 +40,7 @@ def trace_back(call, dy):
     return tf.experimental.numpy.moveaxis(dx, (-2, -1), (first, second))
 
 
-linear(ops.Trace, trace_back)
+pullback(ops.Trace, trace_back)
 
 
 def triangle(dy, k, lower):
@@ -51,8 +51,8 @@ def triangle(dy, k, lower):
     return tf.where(i >= j - k if lower else i <= j - k, dy, tf.zeros([], dy.dtype))
 
 
-linear(ops.Tril, lambda call, dy: triangle(dy, call["k"], lower=True))
-linear(ops.Triu, lambda call, dy: triangle(dy, call["k"], lower=False))
+pullback(ops.Tril, lambda call, dy: triangle(dy, call["k"], lower=True))
+pullback(ops.Triu, lambda call, dy: triangle(dy, call["k"], lower=False))
 
 
 def vander_back(call, dy):
@@ -62,4 +62,4 @@ def vander_back(call, dy):
     return tf.reduce_sum(dy * powers * tf.pow(x[..., None], tf.maximum(powers - 1, 0)), -1)
 
 
-linear(ops.Vander, vander_back)
+pullback(ops.Vander, vander_back)

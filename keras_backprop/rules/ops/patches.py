@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_backprop._keras import ops
 from keras_backprop.convolution_gradient import Window, each
-from keras_backprop.registry import linear
+from keras_backprop.registry import pullback
 
 
 def extract_patches_back(call, dy):
@@ -53,6 +53,6 @@ def _identity(size, channels, dtype):
     return tf.tile(tf.reshape(tf.eye(numbers, dtype=dtype), [*size, 1, numbers]), [1, 1, channels, 1])
 
 
-linear(ops.ExtractPatches, extract_patches_back)
-linear(ops.Unfold, unfold_back)
-linear(ops.Fold, fold_back)
+pullback(ops.ExtractPatches, extract_patches_back)
+pullback(ops.Unfold, unfold_back)
+pullback(ops.Fold, fold_back)

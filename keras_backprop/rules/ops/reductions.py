@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from keras_backprop._keras import ops
-from keras_backprop.registry import backward_rule, linear, not_differentiable
+from keras_backprop.registry import backward_rule, not_differentiable, pullback
 from keras_backprop.rule import Gradients
 
 
@@ -52,8 +52,8 @@ def count(call):
 
 
 # y = Σ x, or the sum of what is no NaN
-linear(ops.Sum, spread)
-linear(ops.Mean, lambda call, dy: spread(call, dy / count(call)))
+pullback(ops.Sum, spread)
+pullback(ops.Mean, lambda call, dy: spread(call, dy / count(call)))
 not_differentiable(
     ops.All, ops.Any, ops.Argmax, ops.Argmin, ops.Nanargmax, ops.Nanargmin, ops.CountNonzero, ops.Histogram, ops.Size,
     ops.Ndim,

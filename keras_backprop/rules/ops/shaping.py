@@ -8,12 +8,12 @@ import tensorflow as tf
 
 from keras_backprop import kernels
 from keras_backprop._keras import ops
-from keras_backprop.registry import backward_rule, linear, not_differentiable
+from keras_backprop.registry import backward_rule, not_differentiable, pullback
 from keras_backprop.rule import Gradients
 from keras_backprop.rules.layers.merging import split_like
 from keras_backprop.rules.layers.reshaping import reshape_back
 
-linear(ops.Reshape, ops.Ravel, ops.ExpandDims, ops.Squeeze, reshape_back)
+pullback(ops.Reshape, ops.Ravel, ops.ExpandDims, ops.Squeeze, reshape_back)
 
 # Numbers that do not depend on the input's numbers.
 not_differentiable(ops.OnesLike, ops.ZerosLike, ops.EmptyLike, ops.Arange)
@@ -36,9 +36,9 @@ def swapaxes_back(call, dy):
     return tf.transpose(dy, order)
 
 
-linear(ops.Transpose, transpose_back)
-linear(ops.Swapaxes, swapaxes_back)
-linear(ops.Moveaxis, lambda call, dy: tf.experimental.numpy.moveaxis(dy, call["destination"], call["source"]))
+pullback(ops.Transpose, transpose_back)
+pullback(ops.Swapaxes, swapaxes_back)
+pullback(ops.Moveaxis, lambda call, dy: tf.experimental.numpy.moveaxis(dy, call["destination"], call["source"]))
 
 
 def rot90_back(call, dy):
@@ -56,7 +56,7 @@ def rot90_back(call, dy):
     return tf.reverse(tf.transpose(dy, order), [second if k == 1 else first])
 
 
-linear(ops.Rot90, rot90_back)
+pullback(ops.Rot90, rot90_back)
 
 
 def flip_back(call, dy):
@@ -67,9 +67,9 @@ def flip_back(call, dy):
     return tf.reverse(dy, [a % rank for a in (axis if hasattr(axis, "__iter__") else [axis])])
 
 
-linear(ops.Flip, flip_back)
-linear(ops.Fliplr, lambda call, dy: tf.reverse(dy, [1]))
-linear(ops.Flipud, lambda call, dy: tf.reverse(dy, [0]))
+pullback(ops.Flip, flip_back)
+pullback(ops.Fliplr, lambda call, dy: tf.reverse(dy, [1]))
+pullback(ops.Flipud, lambda call, dy: tf.reverse(dy, [0]))
 
 
 def roll_back(call, dy):
@@ -80,7 +80,7 @@ def roll_back(call, dy):
     return reshape_back(call, tf.roll(tf.reshape(dy, [-1]), shift, 0))
 
 
-linear(ops.Roll, roll_back)
+pullback(ops.Roll, roll_back)
 
 
 @backward_rule(ops.BroadcastTo, broadcasts=True)
@@ -112,7 +112,7 @@ def tile_back(call, dy):
     return reshape_back(call, tf.reduce_sum(tf.reshape(dy, pairs), list(range(0, 2 * rank, 2))))
 
 
-linear(ops.Tile, tile_back)
+pullback(ops.Tile, tile_back)
 
 
 def repeat_back(call, dy):
@@ -131,7 +131,7 @@ def repeat_back(call, dy):
     return reshape_back(call, tf.experimental.numpy.moveaxis(summed, 0, axis))
 
 
-linear(ops.Repeat, repeat_back)
+pullback(ops.Repeat, repeat_back)
 
 
 def pad_back(call, dy):
@@ -143,7 +143,7 @@ def pad_back(call, dy):
     return dy[tuple(slice(low, -high if high else None) for low, high in width)]
 
 
-linear(ops.Pad, pad_back)
+pullback(ops.Pad, pad_back)
 
 
 # What is joined is parted again.
@@ -194,11 +194,11 @@ def axis_of_split(call):
     return {ops.Hsplit: min(1, len(x.shape) - 1), ops.Vsplit: 0, ops.Dsplit: 2}[type(op)]
 
 
-linear(
+pullback(
     ops.Split, ops.ArraySplit, ops.Hsplit, ops.Vsplit, ops.Dsplit,
     lambda call, dy: tf.concat(dy, axis_of_split(call)) if isinstance(dy, tuple) else dy,
 )  # fmt: skip
-linear(ops.Unstack, lambda call, dy: tf.stack(dy if isinstance(dy, tuple) else [dy], axis=call["axis"]))
+pullback(ops.Unstack, lambda call, dy: tf.stack(dy if isinstance(dy, tuple) else [dy], axis=call["axis"]))
 
 
 @backward_rule(ops.Meshgrid)
@@ -228,8 +228,8 @@ def _blocks(move, dy, call):
     return tf.transpose(move(tf.transpose(dy, [0, 2, 3, 1]), call["block_size"]), [0, 3, 1, 2])
 
 
-linear(ops.DepthToSpace, depth_to_space_back)
-linear(ops.SpaceToDepth, space_to_depth_back)
+pullback(ops.DepthToSpace, depth_to_space_back)
+pullback(ops.SpaceToDepth, space_to_depth_back)
 
 
 def sequences_back(call, dy):
@@ -240,7 +240,7 @@ def sequences_back(call, dy):
     return tf.pad(dx, [[0, 0]] * (len(call.input.shape) - 1) + [[0, missing]])
 
 
-linear(ops.ExtractSequences, sequences_back)
+pullback(ops.ExtractSequences, sequences_back)
 
 
 def rearrange_back(call, dy):
@@ -255,4 +255,4 @@ def rearrange_back(call, dy):
     return call.op.call(dy, f"{wanted.strip()} -> {given.strip()}", **sizes)
 
 
-linear(ops.Rearrange, rearrange_back)
+pullback(ops.Rearrange, rearrange_back)

@@ -19,7 +19,7 @@ def composed(key, definition):
     def run(record, op, /, *args, **kwargs):
         body = functools.partial(definition, op)
         args, kwargs = keras.tree.map_structure(_as_tensor, (args, kwargs))
-        return record.run_as(body, body, body, op.name, *args, **kwargs)
+        return record.run_function(body, op.name, *args, **kwargs)
 
     run.__name__ = key.__name__
 

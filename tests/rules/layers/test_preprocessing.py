@@ -37,7 +37,7 @@ def test_an_adapted_normalization():
 
 def test_what_looks_up_is_declared_not_differentiable():
     for name in ("StringLookup", "Discretization"):
-        assert rule_for(getattr(keras.layers, name)).state == "not differentiable"
+        assert rule_for(getattr(keras.layers, name)).kind == "not differentiable"
 
 
 def augmented(cls, *before):

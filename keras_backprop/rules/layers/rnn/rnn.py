@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from keras_backprop import _keras
 from keras_backprop._keras import ConvLSTM
 from keras_backprop.registry import composition
 from keras_backprop.rules.layers.rnn.through_time import Loop, recurrence_of, through_time
@@ -32,7 +33,7 @@ def rnn(record, layer, sequences, initial_state=None, mask=None, training=False)
         path = cell.path if stacked else layer.path
         y, *after = run_cell(record, cell if stacked else layer, cell, path, y, before, mask, training, options)
         last.append(keras.tree.pack_sequence_as(before, after))
-    layer._maybe_reset_dropout_masks(layer.cell)
+    _keras.forget_dropout_masks(layer, layer.cell)
     last = last if stacked else last[0]
     y, last = keras.tree.map_structure(lambda x: converted(x, layer.compute_dtype), (y, last))
     if layer.stateful:
@@ -58,7 +59,7 @@ def start(layer, sequences, initial_state):
     if initial_state is None:
         n = sequences.shape[0] if sequences.shape[0] is not None else tf.shape(sequences)[0]
         initial_state = layer.states if layer.stateful else layer.get_initial_state(batch_size=n)
-    expected = layer._expected_batch_size
+    expected = _keras.expected_batch_size(layer)
     if layer.stateful and expected is not None and sequences.shape[0] not in (None, expected):
         raise ValueError(
             f"Layer '{layer.path}' is stateful: the batch size must stay the same. Expected: {expected}. Received: "
@@ -66,7 +67,7 @@ def start(layer, sequences, initial_state):
         )
     initial_state = list(initial_state) if keras.tree.is_nested(initial_state) else [initial_state]
     states = keras.tree.map_structure(lambda s: converted(s, layer.cell.compute_dtype), initial_state)
-    layer._maybe_config_dropout_masks(layer.cell, sequences[:, 0], states)
+    _keras.draw_dropout_masks(layer, layer.cell, sequences[:, 0], states)
     return states
 
 

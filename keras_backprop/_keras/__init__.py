@@ -1,0 +1,161 @@
+"""The only door to private Keras.
+
+Everything this package takes from `keras.src`, and every attribute of a Keras object that has an underscore, is named here, so
+that a new Keras release can break one folder at most.
+
+* below: what Keras has under a public-looking name in `keras.src`
+* `layers.py`, `models.py`: names of ours for private attributes
+* `operations.py`: the classes of `keras.ops`, and following its functions
+* `standing_in.py`: exchanging a method in one thread
+* `fitting.py`: Keras's `fit`
+"""
+
+import keras
+from keras.src.backend import compute_output_spec
+from keras.src.backend.common.backend_utils import canonicalize_axis
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
+from keras.src.backend.common.stateless_scope import StatelessScope, get_stateless_scope
+from keras.src.backend.common.variables import AutocastScope
+from keras.src.layers.preprocessing.data_layer import DataLayer as PreprocessingLayer
+from keras.src.layers.rnn.conv_lstm import ConvLSTM, ConvLSTMCell
+from keras.src.losses.loss import (
+    apply_mask,
+    scale_loss_for_distribution,
+    squeeze_or_expand_to_same_rank,
+    unscale_loss_for_distribution,
+)
+from keras.src.losses.losses import LossFunctionWrapper
+from keras.src.models.functional import Functional
+from keras.src.models.model import functional_init_arguments
+from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter, can_convert_arrays
+from keras.src.trainers.data_adapters.array_slicing import convert_to_sliceable, train_validation_split
+from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
+from keras.src.trainers.trainer import Trainer
+
+from keras_backprop._keras.fitting import (
+    fit,
+    fit_batch_by_batch,
+    fit_replaced,
+    logs_that_can_be_interrupted,
+    step_of,
+)
+from keras_backprop._keras.layers import (
+    AttentionParts,
+    BatchStatistics,
+    draw_dropout_masks,
+    dtype_of,
+    expected_batch_size,
+    forget_dropout_masks,
+    is_channels_first,
+    layers_in,
+    leave_logits,
+    logits_of,
+    mask_of_scores,
+    masks_of,
+    noise_shape,
+    takes_mask,
+    takes_training,
+    training_argument,
+    validate_attention,
+)
+from keras_backprop._keras.models import (
+    added_losses,
+    build_all,
+    compiled_loss,
+    compute_loss,
+    frozen_weights,
+    graph_of,
+    losses_of,
+    with_losses,
+)
+from keras_backprop._keras.operations import (
+    activations,
+    activations_called,
+    functions_followed,
+    is_activation,
+    is_function_of_ops,
+    name_of_operation,
+    operation_of,
+    ops,
+)
+from keras_backprop._keras.standing_in import current, is_overwritten, replaced
+
+__all__ = [
+    "ArrayDataAdapter",
+    "AttentionParts",
+    "AutocastScope",
+    "BatchStatistics",
+    "ConvLSTM",
+    "ConvLSTMCell",
+    "Functional",
+    "LossFunctionWrapper",
+    "PreprocessingLayer",
+    "StatelessScope",
+    "Trainer",
+    "activations",
+    "activations_called",
+    "added_losses",
+    "apply_mask",
+    "build_all",
+    "can_convert_arrays",
+    "canonicalize_axis",
+    "compiled_loss",
+    "compute_loss",
+    "compute_output_spec",
+    "convert_to_sliceable",
+    "current",
+    "current_stateless_scope",
+    "draw_dropout_masks",
+    "dtype_of",
+    "expected_batch_size",
+    "fit",
+    "fit_batch_by_batch",
+    "fit_replaced",
+    "forget_dropout_masks",
+    "frozen_weights",
+    "functional_init_arguments",
+    "functions_followed",
+    "get_keras_mask",
+    "graph_of",
+    "is_activation",
+    "is_channels_first",
+    "is_function_of_ops",
+    "is_overwritten",
+    "layers_in",
+    "leave_logits",
+    "logits_of",
+    "logs_that_can_be_interrupted",
+    "losses_of",
+    "mask_of_scores",
+    "masks_of",
+    "name_of_operation",
+    "noise_shape",
+    "operation_of",
+    "ops",
+    "replaced",
+    "scale_loss_for_distribution",
+    "set_keras_mask",
+    "squeeze_or_expand_to_same_rank",
+    "step_of",
+    "symbolic",
+    "takes_mask",
+    "takes_training",
+    "train_validation_split",
+    "training_argument",
+    "unpack_x_y_sample_weight",
+    "unscale_loss_for_distribution",
+    "validate_attention",
+    "with_losses",
+]
+
+
+def current_stateless_scope():
+    """The `keras.StatelessScope` we are in, or None."""
+    return get_stateless_scope()
+
+
+def symbolic(x):
+    """A symbolic tensor like `x` with any number of examples; what is no tensor stays."""
+    return (
+        keras.KerasTensor((None, *x.shape[1:]), keras.backend.standardize_dtype(x.dtype)) if hasattr(x, "shape") else x
+    )

@@ -1,0 +1,78 @@
+"""Keras's `fit`: where wrappers are put around it, how its steps are found, how its logs become numbers."""
+
+import contextlib
+import inspect
+import threading
+
+import keras
+from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+from keras.src.utils import python_utils as _python_utils
+
+from keras_backprop._keras.standing_in import replaced
+
+fit = TensorFlowTrainer.fit
+"""Keras's own `fit`, whatever has been wrapped around `keras.Model.fit`."""
+
+_body = next(
+    cell for name, cell in zip(fit.__code__.co_freevars, fit.__closure__, strict=True) if name == "fn"
+)  # of the function that shortens the tracebacks of `fit`
+fit_batch_by_batch = _body.cell_contents
+"""What that does, without shortening tracebacks."""
+
+_lock, _fits = threading.Lock(), 0
+
+
+@contextlib.contextmanager
+def fit_replaced(cls, body):
+    """For the duration of the block, inside of Keras's `fit` runs `body(model, …)`, for models of the class `cls`.
+
+    Whoever has wrapped something around `keras.Model.fit` is called as always, and calls that.
+    """
+    global _fits
+
+    def inside(self, *args, **kwargs):
+        return (body if isinstance(self, cls) else fit_batch_by_batch)(self, *args, **kwargs)
+
+    with _lock:
+        _fits += 1
+        _body.cell_contents = inside
+    try:
+        yield
+    finally:
+        with _lock:
+            _fits -= 1
+            if not _fits:
+                _body.cell_contents = fit_batch_by_batch
+
+
+def logs_that_can_be_interrupted():
+    """For the duration of the block, in this thread, Keras makes numbers of logs without swallowing Ctrl-C.
+
+    Its own function has a bare `except`, and a short epoch spends much of its time there.
+    """
+    return replaced(_python_utils, pythonify_logs=_pythonify_logs)
+
+
+def _pythonify_logs(logs):
+    numbers: dict = {}
+    for key, value in sorted((logs or {}).items()):
+        if isinstance(value, dict):
+            numbers.update(_pythonify_logs(value))
+            continue
+        with contextlib.suppress(Exception):  # what is no number stays what it is
+            value = float(keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else value)
+        numbers[key] = value
+    return numbers
+
+
+def step_of(function):
+    """The `tf.function` of one step, in a `train_function` or `test_function` that Keras has made.
+
+    Raises:
+        LookupError: it is somebody else's function.
+    """
+    try:
+        on_data = inspect.getclosurevars(inspect.unwrap(function)).nonlocals["one_step_on_data"]
+        return inspect.getclosurevars(on_data).nonlocals["step_func"]
+    except (KeyError, TypeError):
+        raise LookupError(f"Keras has not made the function {function!r}") from None

@@ -1,0 +1,57 @@
+"""Names of ours for what a compiled model of Keras keeps under private ones."""
+
+from typing import Any
+
+import keras
+from keras.src.models.functional import Functional
+
+from keras_backprop._keras.standing_in import current
+
+
+def compiled_loss(model: Any) -> Any:
+    """The `CompileLoss` of a model, None without; whether or not another stands in for it."""
+    return current(model, "_compile_loss")
+
+
+def losses_of(compiled: Any) -> list:
+    """The loss objects of a `CompileLoss`, one for each output that has one; none before it is built."""
+    return [entry.loss for entry in getattr(compiled, "_flat_losses", None) or ()]
+
+
+def with_losses(compiled: Any, replaced: Any) -> Any:
+    """A `CompileLoss` like another, with `replaced(loss)` in the place of each of its losses."""
+    shadow = object.__new__(type(compiled))  # Keras objects refuse `copy.copy`
+    vars(shadow).update(vars(compiled))
+    shadow._flat_losses = [entry._replace(loss=replaced(entry.loss)) for entry in compiled._flat_losses]
+    return shadow
+
+
+def compute_loss(model: Any, **arguments: Any) -> Any:
+    """`model.compute_loss(…)`, with or without the argument `training`, which an older override has not."""
+    return model._compute_loss(**arguments)
+
+
+def build_all(model: Any, batch: Any) -> None:
+    """Build what `fit` builds before its first step: the model, its metrics, its loss, its optimizer."""
+    model._symbolic_build(data_batch=batch)
+
+
+def graph_of(layer):
+    """The Functional graph that `layer.call` runs through, or None where a layer has a `call` of its own."""
+    if isinstance(layer, Functional) and type(layer).call is Functional.call:
+        return layer
+    if isinstance(layer, keras.Sequential) and type(layer).call is keras.Sequential.call:
+        return layer._functional  # None while unbuilt, or for a stack whose inputs are nested
+    return None
+
+
+def frozen_weights(model: Any) -> list:
+    """The weights of a model that would be trained, were they or their layers not frozen: no moving statistics, no seeds."""
+    trained = {id(v) for v in model.trainable_weights}
+    every = {id(v): v for layer in model._flatten_layers() for v in layer._trainable_variables}
+    return [v for key, v in every.items() if key not in trained]
+
+
+def added_losses(model: Any) -> list:
+    """What layers have added to the error in the last call, a list of (path of the layer, loss)."""
+    return [(layer.path, loss) for layer in model._flatten_layers() for loss in getattr(layer, "_losses", ())]

@@ -1,0 +1,199 @@
+"""Operations of `keras.ops`: their classes, how an activation is spelled, and following the functions on real tensors."""
+
+import contextlib
+import sys
+import threading
+import types
+
+import keras
+from keras.src import activations as _activations_package
+from keras.src import ops as _ops_package
+from keras.src.activations import activations as _activations
+from keras.src.ops import core as _ops_core
+from keras.src.ops import image as _ops_image
+from keras.src.ops import linalg as _ops_linalg
+from keras.src.ops import math as _ops_math
+from keras.src.ops import nn as _ops_nn
+from keras.src.ops import numpy as _ops_numpy
+from keras.src.utils.naming import to_snake_case
+
+from keras_backprop._keras.standing_in import current, replaced
+
+
+def _operation_classes(package):
+    """The `Operation` classes that the modules of a private Keras package define, by name."""
+    classes = {}
+    for module in vars(package).values():
+        if isinstance(module, types.ModuleType) and module.__name__.startswith(package.__name__):
+            for name, value in vars(module).items():
+                if (
+                    isinstance(value, type)
+                    and value.__module__ == module.__name__
+                    and issubclass(value, keras.Operation)
+                ):
+                    classes[name] = value
+    return types.SimpleNamespace(**classes)
+
+
+ops = _operation_classes(_ops_package)
+"""Every operation class of `keras.ops`: `ops.Matmul` is what `keras.ops.matmul` adds to a Functional graph."""
+
+activations = _operation_classes(_activations_package)
+"""The operation classes behind activation functions that are no `keras.ops`: `ReLU` and `Mish`."""
+
+
+def name_of_operation(operation):
+    """What Keras would call the first of its kind: `log_softmax`."""
+    return to_snake_case(type(operation).__name__)
+
+
+def is_activation(function):
+    """Whether it is a function of `keras.activations`."""
+    return getattr(keras.activations, getattr(function, "__name__", ""), None) is function
+
+
+def is_function_of_ops(function):
+    """Whether it is a function of `keras.ops`."""
+    return (getattr(function, "__module__", None) or "").startswith("keras.src.ops.")
+
+
+def operation_of(function):
+    """The class of the operation that a function of `keras.ops` adds to a Functional graph; None where it adds none."""
+    return next(_operations_called(function.__name__, sys.modules[function.__module__]), None)
+
+
+def activations_called(name):
+    """The functions, operation classes and layer classes of the activation with that name in `keras.activations`."""
+    layers = next((kind for n, kind in vars(keras.layers).items() if n.lower() == _flat(name)), None)
+    found = [
+        getattr(keras.activations, name),
+        *_operations_called(name, _activations),
+        *_operations_called(name, _ops_nn),
+    ]
+    found += [*_operations_called(name, _ops_numpy), *([layers] if layers is not None else [])]
+    return list(dict.fromkeys(found))
+
+
+def _operations_called(name, module):
+    for one in vars(module).values():
+        if isinstance(one, type) and issubclass(one, keras.Operation) and one.__name__.lower() == _flat(name):
+            yield one
+
+
+def _flat(name):
+    return name.replace("_", "").lower()
+
+
+_NOT_FOLLOWED = frozenset(
+    [
+        "arange",
+        "array",
+        "broadcast_to",
+        "conv_transpose",
+        "copy",
+        "empty",
+        "empty_like",
+        "eye",
+        "expand_dims",
+        "full",
+        "full_like",
+        "get_item",
+        "identity",
+        "linspace",
+        "logspace",
+        "meshgrid",
+        "moveaxis",
+        "ones",
+        "ones_like",
+        "pad",
+        "quantile",
+        "ravel",
+        "repeat",
+        "reshape",
+        "roll",
+        "split",
+        "squeeze",
+        "swapaxes",
+        "take",
+        "take_along_axis",
+        "tile",
+        "transpose",
+        "tri",
+        "zeros",
+        "zeros_like",
+        "array_split",
+        "resize",
+        "pad_images",
+        "crop_images",
+    ]
+)
+"""Functions of `keras.ops` that make and move tensors: their sizes may be tensors, which is not for an operation's constructor.
+
+And `conv_transpose`, whose operation Keras makes with two arguments exchanged, and `quantile`, whose operation forgets `method`.
+"""
+
+
+@contextlib.contextmanager
+def functions_followed(follow, wanted):
+    """For the duration of the block, in this thread, functions of `keras.ops` go to `follow(operation, *args, **kwargs)`.
+
+    A function asks whether its arguments are symbolic, and then makes the operation that a Functional graph would hold. Here
+    it is told so, and the operation is run on the tensors.
+
+    Args:
+        follow: what takes the place of `Operation.symbolic_call`.
+        wanted: function without arguments, whether to follow at this moment.
+    """
+    with contextlib.ExitStack() as stack:
+        for module in (_ops_nn, _ops_numpy, _ops_math, _ops_linalg, _ops_image, _ops_core):
+            original = current(module, "any_symbolic_tensors")
+
+            def any_symbolic_tensors(args=None, kwargs=None, original=original, module=module):
+                if original(args, kwargs):
+                    return True
+                name = sys._getframe(2).f_code.co_name  # 1 is the switch
+                if name in _NOT_FOLLOWED or (module is _ops_core and name != "slice_update") or not wanted():
+                    return False
+                return any(map(_is_float_tensor, keras.tree.flatten((args, kwargs))))
+
+            stack.enter_context(replaced(module, any_symbolic_tensors=any_symbolic_tensors))
+        stack.enter_context(_symbolic_calls_of_tensors(follow))
+        yield
+
+
+def _is_float_tensor(x):
+    return hasattr(x, "shape") and hasattr(x, "dtype") and "float" in keras.backend.standardize_dtype(x.dtype)
+
+
+_lock = threading.Lock()
+_following = threading.local()
+_followers = 0
+
+
+@contextlib.contextmanager
+def _symbolic_calls_of_tensors(follow):
+    """Let `Operation.symbolic_call` of real tensors go to `follow` in this thread; elsewhere all stays as it is."""
+    global _followers
+    with _lock:
+        _followers += 1
+        if _followers == 1:
+            keras.Operation.symbolic_call = _symbolic_call
+    before, _following.follow = getattr(_following, "follow", None), follow
+    try:
+        yield
+    finally:
+        _following.follow = before
+        with _lock:
+            _followers -= 1
+            if not _followers:
+                keras.Operation.symbolic_call = _stock_symbolic_call
+
+
+_stock_symbolic_call = keras.Operation.symbolic_call
+
+
+def _symbolic_call(self, /, *args, **kwargs):
+    follow = getattr(_following, "follow", None)
+    if follow is None or any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten((args, kwargs))):
+        return _stock_symbolic_call(self, *args, **kwargs)
+    return follow(self, *args, **kwargs)

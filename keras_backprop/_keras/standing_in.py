@@ -1,0 +1,80 @@
+"""What stands in for a callable attribute for a while, in one thread.
+
+Layers run through Keras's own `Layer.__call__`; only `layer.call` is exchanged while it runs. Replicas of a distribution strategy
+are threads that share the layers: each sees its own replacement.
+"""
+
+import contextlib
+import threading
+
+
+class _Switch:
+    """Stands in for a callable attribute: in a thread that replaced it the replacement, elsewhere the original."""
+
+    def __init__(self, original, own):
+        self.original = self.__wrapped__ = original
+        self.own = own  # whether the attribute is in the owner's `__dict__` or comes from its class
+        self.users = 0
+        self._local = threading.local()
+
+    @property
+    def stack(self):
+        if not hasattr(self._local, "stack"):
+            self._local.stack = []
+        return self._local.stack
+
+    def __getattr__(self, name):
+        return getattr(vars(self)["original"], name)
+
+    def __call__(self, /, *args, **kwargs):
+        return (self.stack[-1] if self.stack else self.original)(*args, **kwargs)
+
+
+_lock = threading.RLock()
+
+
+def current(owner, name):
+    """The attribute, whether or not some thread has replaced it for the moment."""
+    value = getattr(owner, name, None)
+    return value.original if isinstance(value, _Switch) else value
+
+
+def is_overwritten(owner, name):
+    """Whether somebody has given this one object a method of its own, other than by `replaced`."""
+    value = vars(owner).get(name)
+    return value.own if isinstance(value, _Switch) else value is not None
+
+
+@contextlib.contextmanager
+def replaced(owner, **replacements):
+    """For the duration of the block, calls of `owner.<name>` in this thread go to a replacement.
+
+    Replicas of a `tf.distribute` strategy run in threads that share the layers, hence the care.
+
+    Args:
+        owner: any object with a `__dict__`, a Keras layer for instance.
+        **replacements: name of a callable attribute -> what to call instead.
+    """
+    switches = []
+    for name, replacement in replacements.items():
+        with _lock:
+            switch = vars(owner).get(name)
+            if not isinstance(switch, _Switch):
+                own = name in vars(owner)
+                switch = _Switch(getattr(owner, name), own)
+                vars(owner)[name] = switch
+            switch.users += 1
+        switch.stack.append(replacement)
+        switches.append((name, switch))
+    try:
+        yield
+    finally:
+        for name, switch in reversed(switches):
+            switch.stack.pop()
+            with _lock:
+                switch.users -= 1
+                if not switch.users:
+                    if switch.own:
+                        vars(owner)[name] = switch.original
+                    else:
+                        del vars(owner)[name]

@@ -1,0 +1,254 @@
+"""One backward pass, which everything that wants gradients goes through.
+
+    result = backward(model, x, y)
+    optimizer.apply(result.gradients, model.trainable_weights)
+
+is what a `tf.GradientTape` is used for. It works eagerly and inside `tf.function`. Training makes the same pass, and so do
+`explain` and the checks: nothing else opens a record.
+"""
+
+from collections.abc import Callable
+from typing import Any, overload
+
+import keras
+import tensorflow as tf
+
+from keras_backprop import _keras
+from keras_backprop.backward_result import Backward
+from keras_backprop.chain.examples import Contributions
+from keras_backprop.chain.record import Record
+from keras_backprop.chain.sweep import sweep
+from keras_backprop.chain.weights import Reads, weights_as_they_are
+from keras_backprop.example_scale import ExampleScale, weights_for
+from keras_backprop.objective import Objective, record_objective
+from keras_backprop.observers import telling
+
+
+@overload
+def backward(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    training: bool = True,
+    *,
+    loss: dict[str, Any],
+    upstream: Any = None,
+    weights: Any = None,
+) -> "dict[str, Backward]": ...
+
+
+@overload
+def backward(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    training: bool = True,
+    *,
+    loss: Callable[..., Any] | str | None = None,
+    upstream: Any = None,
+    weights: Any = None,
+) -> "Backward": ...
+
+
+def backward(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    training: bool = True,
+    *,
+    loss: Any = None,
+    upstream: Any = None,
+    weights: Any = None,
+) -> Any:
+    """The forward and the backward pass of a model on one batch. No weight is changed.
+
+    The forward pass is a call of the model like any other: in training mode batch statistics and seeds advance.
+
+    Args:
+        model: a Keras model, stock or `BackpropModel`; compiled, if neither `loss` nor `upstream` is given.
+        x, y, sample_weight: a batch as `fit` takes it: arrays or tensors, nested as the model wants them.
+        training: bool, the training flag of the forward pass.
+        loss: what is differentiated, in the place of the compiled loss and all penalties: a function of `(y, y_pred)`, or of
+            `y_pred` alone where `y` is None; anything that Keras or TensorFlow computes, or the name of a loss of Keras. The
+            mean is taken of what it returns. Or a dict, name -> function: several errors over one forward pass, and a dict of
+            results.
+        upstream: in the place of a loss, ∂E/∂(predictions), nested and shaped as these: a vector–Jacobian product.
+        weights: list of `keras.Variable`, the only ones whose gradients are wanted; by default the model's trainable weights.
+
+    Returns:
+        A `Backward`, or a dict of them.
+
+    Raises:
+        TypeError: `model` is no Keras model.
+        ValueError: the model is not compiled, `loss` is no loss, it and `upstream` are both given, or data do not fit.
+        MissingRuleError: something that the error depends on has no gradient, neither here nor in TensorFlow.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`backward` takes a `keras.Model`. Received: {model!r} (of type {type(model).__name__})")
+    if loss is None and upstream is None and not model.compiled:
+        raise ValueError(
+            f"The model '{model.name}' is not compiled: it has no loss. Call `model.compile(loss=…)` first, or give a `loss`."
+        )
+    if loss is not None and (upstream is not None or sample_weight is not None):
+        raise ValueError(
+            "`loss` takes the place of the compiled loss: give neither `upstream` nor `sample_weight` beside it."
+        )
+    several = {n: keras.losses.get(f) for n, f in (loss if isinstance(loss, dict) else {None: loss}).items()}
+    x, y, sample_weight, upstream = keras.tree.map_structure(
+        lambda a: a if a is None or tf.is_tensor(a) else tf.convert_to_tensor(a), (x, y, sample_weight, upstream)
+    )
+
+    def errors(record, y_pred):
+        if upstream is not None:
+            return {None: _given(y_pred, upstream)}
+        if loss is None:
+            return {None: record_objective(model, record, x, y, y_pred, sample_weight, training)}
+        arguments = (y_pred,) if y is None else (y, y_pred)
+        values = {name: tf.reduce_mean(function(*arguments)) for name, function in several.items()}
+        return {
+            name: Objective(value, [(value, tf.ones_like(value))], reduction=getattr(several[name], "reduction", None))
+            for name, value in values.items()
+        }
+
+    results = _passes_of(model, x, y, sample_weight, errors, training, weights=weights, of_inputs=True)
+    return results if isinstance(loss, dict) else results[None]
+
+
+def backward_pass(
+    model: Any,
+    x: Any,
+    y: Any,
+    sample_weight: Any,
+    observers: Any = (),
+    of_inputs: bool = False,
+    weights_of_examples: bool = False,
+) -> Backward:
+    """The pass of a training step: with the compiled loss, and with the loss scale of the optimizer in all gradients.
+
+    Args:
+        model: a compiled Keras model.
+        x, y, sample_weight: a batch of tensors.
+        observers: list of `BackwardObserver`.
+        of_inputs: bool, whether the gradients of the inputs are wanted too, and where the forward pass ended (for `explain`).
+        weights_of_examples: bool, whether sample weights of shape `(n,)` are the examples', whatever shape their errors have.
+
+    Returns:
+        A `Backward`.
+    """
+
+    forward_calls = None
+
+    def errors(record, y_pred):
+        nonlocal forward_calls
+        forward_calls = len(record.calls) if of_inputs else None
+        weights = weights_for(y_pred, sample_weight) if weights_of_examples else sample_weight
+        return {None: record_objective(model, record, x, y, y_pred, weights)}
+
+    options = {"of_inputs": of_inputs, "observers": observers, "optimizer": model.optimizer}
+    result = _passes_of(model, x, y, sample_weight, errors, **options)[None]
+    result.forward_calls = forward_calls
+    return result
+
+
+def _given(y_pred, upstream):
+    """The upstream gradients of predictions, as they were given."""
+    keras.tree.assert_same_structure(y_pred, upstream)
+    pairs = [
+        (y, tf.cast(dy, y.dtype))
+        for y, dy in zip(keras.tree.flatten(y_pred), keras.tree.flatten(upstream), strict=True)
+    ]
+    for y, dy in pairs:
+        if not y.shape.is_compatible_with(dy.shape):
+            raise ValueError(f"`upstream` must have the shape of the predictions, {y.shape}. Received: {dy.shape}")
+    return Objective(None, pairs)
+
+
+def _passes_of(
+    model, x, y, sample_weight, errors, training=True, *, weights=None, of_inputs=False, observers=(), optimizer=None
+):
+    """The passes of a model on a batch, from errors `(record, y_pred) -> dict`, name -> `Objective`. Returns a dict too."""
+    batch = [tensor for tensor in keras.tree.flatten((x, y, sample_weight)) if tensor is not None]
+    y_pred: Any = None
+
+    def run(record):
+        nonlocal y_pred
+        y_pred = record.run(model, x, **_keras.training_argument(model, training))
+        return errors(record, y_pred)
+
+    results = passes(
+        run,
+        lambda: model.trainable_weights if weights is None else weights,
+        [tensor for tensor in keras.tree.flatten(x) if tensor is not None] if of_inputs else [],
+        observers=observers,
+        optimizer=optimizer,
+        batch=batch,
+        asked_later=of_inputs,
+    )
+    for result, objective in results.values():
+        result.y_pred = y_pred
+        result.example_scale = ExampleScale(_reductions(model, objective), batch[0], y_pred, sample_weight)
+        result.added_losses = _keras.added_losses(model)
+    return {name: result for name, (result, _) in results.items()}
+
+
+def passes(
+    run: Callable, weights: Callable, inputs: list, *, isolate: Any = None, observers: Any = (), optimizer: Any = None,
+    batch: Any = (), asked_later: bool = False,
+) -> dict[Any, tuple[Backward, Objective]]:  # fmt: skip
+    """Record, scale, sweep: the pass itself, from several errors back through one forward pass.
+
+    Args:
+        run: function `record -> dict`, name -> `Objective`: it runs what is to be differentiated through the record.
+        weights: function without arguments, the list of `keras.Variable` whose gradients are wanted. It is asked before `run` and
+            after, which may have built some.
+        inputs: list of tensors. Of those that are floating-point the gradients are wanted as well.
+        isolate: as for `Record`.
+        observers: list of `BackwardObserver`.
+        optimizer: whose loss scale (mixed precision) all gradients are to carry; None for none.
+        batch: list of the tensors whose rows are the examples.
+        asked_later: bool, whether the results may be asked for more after the weights have changed, in an eager program.
+
+    Returns:
+        A dict, name -> `Backward` and the `Objective` that it started from.
+    """
+    floats = [tensor for tensor in inputs if tensor.dtype.is_floating]
+    with Record(weights(), floats, isolate) as record:
+        objectives = run(record)
+        record.weights = list(weights())
+    wanted, calls, scale = record.weights, record.calls, loss_scale(optimizer)
+    snapshot = weights_as_they_are(wanted) if asked_later and record.timeline.eager else None
+    results = {}
+    for name, objective in objectives.items():
+        upstream, same_values = Reads(record.timeline).before(times(scale, objective.upstream), wanted)
+        links: list = []
+        tell = [telling(observers, calls, scale)] if observers else []
+        with same_values:
+            swept = sweep(calls, upstream, wanted, floats, [lambda *link, links=links: links.append(link), *tell])
+        examples = Contributions(calls, links, upstream, record, batch, snapshot or same_values)
+        dxs = [swept.input_gradient(tensor) for tensor in inputs]
+        results[name] = Backward(objective.loss, wanted, dxs, swept, examples, scale), objective
+    return results
+
+
+def _reductions(model, objective):
+    """The reductions of the losses in an error."""
+    if not objective.compiled:
+        return {objective.reduction}
+    return {getattr(loss, "reduction", None) for loss in _keras.losses_of(_keras.compiled_loss(model))}
+
+
+def times(scale: Any, upstream: Any) -> Any:
+    """The upstream gradients times a loss scale; as they are where there is none."""
+    return upstream if scale is None else [(y, dy * tf.cast(scale, dy.dtype)) for y, dy in upstream]
+
+
+def loss_scale(optimizer: Any) -> Any:
+    """The optimizer's loss scale (mixed precision), a scalar tensor; None where there is none."""
+    if optimizer is None:
+        return None
+    one = tf.ones(())
+    scale = optimizer.scale_loss(one)
+    return None if scale is one else scale

@@ -1,0 +1,206 @@
+"""What a backward pass returns: every gradient, δ, link and example of one batch. What nobody asks for is not computed."""
+
+import functools
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_backprop.observers import ObservedLink, telling
+from keras_backprop.weight_gradients import add, cast
+
+
+class Backward:
+    """What `backward` returns. E is the error of the batch, penalties included. What nobody asks for is not computed.
+
+    Attributes:
+        loss: scalar tensor, E; None where `upstream` was given.
+        y_pred: the predictions.
+        weights: list of the weights whose gradients were wanted.
+        inputs: list of ∂E/∂x for each tensor in `x`; None for integers.
+        scale: None, or a scalar tensor, the loss scale (mixed precision) that is in all gradients during training.
+        calls: list of every `Call` that ran, in forward order, those too that E does not depend on.
+        seen: list of `(call, upstream, downstream, weight gradients)` of those that E depends on, in the order of the sweep.
+        forward_calls: int, how many of the calls the model made; the others are of the error. None where nobody wanted to know.
+        example_scale: `ExampleScale`, what turns contributions to E into gradients of the examples' own errors.
+        added_losses: list of (path of a layer, what it added to the error).
+    """
+
+    y_pred: Any = None
+    example_scale: Any = None
+    added_losses: Any = ()
+    forward_calls: Any = None
+
+    def __init__(self, loss: Any, weights: Any, inputs: Any, swept: Any, examples: Any, scale: Any = None) -> None:
+        self.loss, self.weights, self.inputs, self.scale = loss, weights, inputs, scale
+        self.calls, self.seen = examples.calls, examples.seen
+        self._swept, self._examples = swept, examples
+        self._contributions: dict = {}
+
+    @functools.cached_property
+    def gradients(self) -> list[Any]:
+        """∂E/∂W for each of `weights`, None where E does not depend on it: what `optimizer.apply` takes. A list."""
+        return [self._swept.gradient(v) for v in self.weights]
+
+    @functools.cached_property
+    def deltas(self) -> dict[str, list[Any]]:
+        """A dict, path of a layer -> list of ∂E/∂(the layer's output), one for each use of the layer, in forward order.
+
+        Of a layer that ends in an activation it is δ = ∂E/∂z, z being what the activation is applied to.
+        """
+        deltas: dict = {}
+        for call, dys, _, _ in self.seen:
+            if isinstance(call.op, keras.layers.Layer):
+                deltas.setdefault(call.path, []).insert(0, dys[0] if len(dys) == 1 else tuple(dys))
+        return deltas
+
+    @functools.cached_property
+    def links(self) -> list[ObservedLink]:
+        """Every link that E went back through, a list of `ObservedLink` in forward order.
+
+        Its `call.inputs` and `call.outputs` are what ran forward (of `hidden/tanh` z and a), `upstream` and `downstream` the
+        gradients of these; the factors of a product are in `weight_gradients`.
+        """
+        seen: list = []
+        tell = telling([_Collector(seen)], self.calls, self.scale)
+        for link in self.seen:
+            tell(*link)
+        return seen[::-1]
+
+    def gradient(self, weight: Any) -> Any:
+        """∂E/∂W of one weight, given as a variable or by its path.
+
+        Raises:
+            KeyError: no such weight.
+        """
+        return self.gradients[self._index(weight)]
+
+    def per_example(self, weight: Any) -> Any:
+        """What each example contributes to ∂E/∂W, shape `(n, *shape)`: they add up to it, but for penalties.
+
+        The mean over n examples is in E, and so a factor 1/n is in each.
+
+        Args:
+            weight: a variable or its path.
+
+        Returns:
+            A tensor; None where E does not depend on the weight.
+
+        Raises:
+            KeyError: no such weight.
+            ValueError: the gradient exists as a sum over the batch only, and why.
+        """
+        index = self._index(weight)
+        return self._added(index, [part.per_example() for part in self._of_examples(index)])
+
+    def squared_norms(self, weight: Any = None) -> Any:
+        """The squared norm of what each example contributes, shape `(n,)`: of one weight, of several, or of all together.
+
+        Args:
+            weight: a variable or its path, or a list of them; None for all.
+
+        Returns:
+            A tensor; None where E does not depend on the weight, or on none of all.
+
+        Raises:
+            KeyError: no such weight.
+            ValueError: a gradient exists as a sum over the batch only, and why.
+        """
+        several = self.weights if weight is None else weight if isinstance(weight, (list, tuple)) else [weight]
+        indices = [self._index(one) for one in several]
+        norms = []
+        for index in indices:
+            parts = self._of_examples(index)
+            if len(parts) == 1 and parts[0].dtype.size > 2:
+                norms.append(parts[0].squared_norms())
+            elif parts:  # the norm of a sum where a weight is used several times; squares overflow in half precision
+                gradient = self._added(index, [part.per_example() for part in parts])
+                norms.append(tf.reduce_sum(tf.square(gradient), axis=list(range(1, len(gradient.shape)))))
+        widest = max((norm.dtype for norm in norms), key=lambda dtype: dtype.size, default=None)
+        return tf.add_n([tf.cast(norm, widest) for norm in norms]) if norms else None
+
+    def example_norms(self) -> Any:
+        """The norm of the gradient of each example's own error, over all weights together, shape `(n,)`.
+
+        The mean over the batch, sample weights, and a loss scale are taken out of what it contributes to E; an example of weight
+        0 has the norm 0. None where E depends on no weight.
+
+        Raises:
+            ValueError: a gradient exists as a sum over the batch only, and why.
+        """
+        squares = self.squared_norms()
+        if squares is None:
+            return None
+        norms = tf.sqrt(squares)
+        norms *= tf.cast(self.example_scale.own(), norms.dtype)
+        return norms if self.scale is None else norms / tf.cast(self.scale, norms.dtype)
+
+    def weighted(self, c: Any, penalties: bool = True, left_out: Any = None) -> list[Any]:
+        """The gradients with the contribution of example n times cₙ.
+
+        Args:
+            c: float tensor of shape `(n,)`; or a list of such tensors, one for each weight, None for one that is not wanted.
+            penalties: bool, whether those of weights are in it, which are no example's.
+            left_out: None, or a tensor of shape `(n,)`, 0 for examples whose numbers are not to be looked at, be they
+                infinite or NaN, and 1 for the others.
+
+        Returns:
+            list of tensors, `tf.IndexedSlices` and None.
+        """
+        cs = list(c) if isinstance(c, (list, tuple)) else [c] * len(self.weights)
+        weighted: list = []
+        for index, of_weight in enumerate(cs):
+            parts, numbers = self._parts(index)
+            if of_weight is None:
+                weighted.append(None)
+                continue
+            if left_out is not None:
+                parts = [part.only(left_out) for part in parts]
+            gradients = [part.weighted_total(of_weight) for part in parts]
+            gradients += [part.total() for part in numbers] if penalties else []
+            weighted.append(self._added(index, gradients))
+        return weighted
+
+    def penalties(self) -> list[Any]:
+        """What of the gradients is no example's: those of penalties on weights. A list, None where there is none."""
+        return [
+            self._added(index, [part.total() for part in self._parts(index)[1]]) for index in range(len(self.weights))
+        ]
+
+    @property
+    def coupling(self) -> dict[str, str]:
+        """The layers in which the examples of the batch depend on each other, and why: a dict, path -> reason."""
+        whys = ((call, call.rule.couples and call.rule.couples(call)) for call in self.calls)
+        return {call.path: why for call, why in whys if why}
+
+    @property
+    def losses_of_examples(self) -> list[str]:
+        """The paths of layers that have added something to the loss that depends on the examples: activity regularisers, for one."""
+        return list(dict.fromkeys(path for path, loss in self.added_losses if self._examples.depends(loss)))
+
+    def _added(self, index, gradients):
+        """Gradients of one weight, added up in its dtype; None for none."""
+        dtype = tf.as_dtype(self.weights[index].dtype)
+        return add([cast(gradient, dtype) for gradient in gradients]) if gradients else None
+
+    def _of_examples(self, index):
+        return self._parts(index)[0]
+
+    def _parts(self, index):
+        """The gradient of a weight by examples, and its penalties: two lists of `WeightGradient`."""
+        if index not in self._contributions:
+            variable = self.weights[index]
+            self._contributions[index] = self._examples.of(variable, self._swept.parts.get(id(variable), []))
+        return self._contributions[index]
+
+    def _index(self, weight):
+        for index, variable in enumerate(self.weights):
+            if variable is weight or (isinstance(weight, str) and variable.path == weight):
+                return index
+        paths = ", ".join(repr(v.path) for v in self.weights)
+        raise KeyError(f"There is no weight {getattr(weight, 'path', weight)!r}. Available: {paths}")
+
+
+class _Collector:
+    def __init__(self, links):
+        self.observe = links.append

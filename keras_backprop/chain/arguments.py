@@ -1,0 +1,99 @@
+"""What a call was given: arguments by name, the tensors among them, what goes along with these; whether a rule is for them."""
+
+import functools
+import inspect
+import types
+
+import keras
+import tensorflow as tf
+
+from keras_backprop import _keras, _tensorflow
+
+
+def suits(rule, op, args):
+    """Whether the rule of one of Keras's own operations is for this call; if not, what the call does is followed.
+
+    Where nothing flows back TensorFlow says whether that is None or zeros. Rules compute with floating-point numbers: what
+    Keras promotes, integers and truth values, is left to it. And functions of `keras.ops` have rules for tensors of which only
+    the number of examples is unknown while a function is traced.
+    """
+    if rule.given or not isinstance(op, keras.Operation) or not type(op).__module__.startswith("keras."):
+        return True
+    if rule.kind == "not differentiable":
+        return False
+    tensors = [x for x in keras.tree.flatten(args) if is_tensor(x)]
+    if not isinstance(op, keras.layers.Layer):
+        listed = bool(args) and isinstance(args[0], (list, tuple)) and getattr(op, "keepdims", None) is not None
+        return not listed and all(map(is_sized, tensors))  # a sum of a list Keras stacks first
+    return rule.indices or rule.composition is not None or all(tf.as_dtype(x.dtype).is_floating for x in tensors)
+
+
+def is_sized(x):
+    """Whether all sizes but that of the batch are known."""
+    return x.shape.rank is not None and None not in x.shape[1:].as_list()
+
+
+def bind(call, args, kwargs):
+    """All arguments of a call by name, defaults included."""
+    signature = _signature(call)
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    arguments = {}
+    for name, value in bound.arguments.items():
+        if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            arguments.update(value)
+        else:
+            arguments[name] = value
+    return arguments
+
+
+def _signature(call):
+    """`inspect.signature(call)`, looked up once for each method of a class."""
+    function = getattr(call, "__func__", None)
+    return inspect.signature(call) if function is None else _signature_of_method(function)
+
+
+@functools.lru_cache(maxsize=1024)
+def _signature_of_method(function):
+    return inspect.signature(types.MethodType(function, object()))
+
+
+def tensors_in(arguments):
+    """The tensors among the arguments; rules see a sparse one as the dense one that it stands for."""
+    tensors = [x for x in keras.tree.flatten(list(arguments.values())) if is_tensor(x)]
+    return [densified(x) if isinstance(x, tf.SparseTensor) else x for x in tensors]
+
+
+def densified(x):
+    """The sparse one goes along, for products that can make use of it (`Contraction`)."""
+    x = tf.sparse.reorder(x)
+    dense = tf.sparse.to_dense(x)
+    _tensorflow.remember_sparse(dense, x)
+    return dense
+
+
+def copied(x, copy=tf.identity):
+    """The same values under another identity. The mask goes along."""
+    copy = copy(x)
+    mask = _keras.get_keras_mask(x)
+    if mask is not None:
+        _keras.set_keras_mask(copy, mask)
+    if _keras.logits_of(x) is not None:
+        _keras.leave_logits(copy, _keras.logits_of(x))
+    return copy
+
+
+def name_of(function):
+    return getattr(function, "name", None) or getattr(function, "__name__", type(function).__name__)
+
+
+def is_float(x):
+    return is_tensor(x) and tf.as_dtype(x.dtype).is_floating and not isinstance(x, tf.SparseTensor)
+
+
+def is_tensor(x):
+    """`tf.is_tensor(x)`, which takes its time where x is none."""
+    return isinstance(x, tf.Tensor) or (not isinstance(x, _NO_TENSORS) and tf.is_tensor(x))
+
+
+_NO_TENSORS = (type(None), bool, int, float, str)

@@ -1,0 +1,245 @@
+"""The numbers of a small network one by one: units as nodes, and between them edges with their derivatives.
+
+A `Graph` is made of the links of an explanation: dense layers, elementwise functions, softmax, sums and products, and recurrent
+layers step by step. Every value and derivative comes from the record. What is not looked into ends the paths: there the record's own
+∂E/∂· is a factor. `backward` multiplies and adds up with NumPy, so that one can ask what a mistake would have given.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Edge", "Graph", "Head", "Node", "Use"]
+
+
+@dataclass(eq=False)
+class Node:
+    """A vector of numbers for every example: z, a, h₃.
+
+    Attributes:
+        letter: str.
+        value: array of shape `(n, units)`.
+        layer: int or None, which layer, from 1.
+        time: int or None, which time step, from 1.
+        edges: list of `Edge`, from what it is computed of.
+        compute: function of the values of the edges' sources -> value; None where it is not known, or the edges have matrices.
+        bias: array, what is added to the products of an affine node.
+        text: str, LaTeX of the formula of the layer, in the letters of the vectors.
+        gradient: array, ∂E/∂node.
+    """
+
+    letter: str
+    value: np.ndarray
+    layer: int | None = None
+    time: int | None = None
+    edges: list = field(default_factory=list)
+    compute: Callable | None = None
+    bias: Any = 0.0
+    text: str = ""
+    gradient: Any = None
+    plain: bool = False  # its layer needs no number, its only unit none either
+
+    @property
+    def units(self) -> int:
+        return int(self.value.shape[-1])
+
+    def name(self, unit: int = 0) -> str:
+        """The name of a unit, as LaTeX: `a^{(1)}_{2}`, in a chain of single units `a_1`."""
+        if self.time is not None:
+            above = f"^{{({self.layer})}}" if self.layer is not None and not self.plain else ""
+            below = f"{self.time}" if self.units == 1 else f"{self.time},{unit + 1}"
+            return f"{self.letter}{above}_{{{below}}}" if len(below) > 1 else f"{self.letter}{above}_{below}"
+        if self.plain:
+            return _below(self.letter, self.layer)
+        above = f"^{{({self.layer})}}" if self.layer is not None else ""
+        return self.letter + above + (_below("", unit + 1) if self.units > 1 or self.layer is not None else "")
+
+
+def _below(letter, number):
+    if number is None:
+        return letter
+    return f"{letter}_{number}" if number < 10 else f"{letter}_{{{number}}}"
+
+
+@dataclass(eq=False)
+class Edge:
+    """How a node depends on another.
+
+    Attributes:
+        source: `Node`.
+        weight: str or None, the path of the weight matrix between the two.
+        columns: slice of the matrix's columns (of a gate).
+        matrix: array `(in, out)` of the weights, or None.
+        local: array `(n, units)`, the derivative of each unit by the same unit of the source, or None.
+        jacobian: array `(n, out, in)`, or None. (Softmax.)
+        text: str, LaTeX template of the derivative: `{y}(1 - {y})`, y the node's name and x the source's; "" where it is not known.
+        rule: str, the name of the rule that gave it.
+        function: bool, whether it is the derivative of an activation function.
+        derive: function (node's value, the sources' values…) -> local or Jacobian; None where it is not known, or needs none.
+    """
+
+    source: Node
+    weight: str | None = None
+    columns: Any = field(default_factory=lambda: slice(None))
+    matrix: np.ndarray | None = None
+    local: np.ndarray | None = None
+    jacobian: np.ndarray | None = None
+    text: str = ""
+    rule: str = ""
+    function: bool = False
+    derive: Callable | None = None
+
+    def pairs(self, unit: int) -> Any:
+        """The units of the source on which a unit of the node depends."""
+        return (unit,) if self.local is not None else range(self.source.units)
+
+    def derivative(self, example: int, unit: int, of: int) -> float:
+        """∂(the node's unit)/∂(the source's unit)."""
+        if self.local is not None:
+            return float(self.local[example, unit])
+        if self.matrix is not None:
+            return float(self.matrix[of, unit])
+        assert self.jacobian is not None
+        return float(self.jacobian[example, unit, of])
+
+    def back(self, dy: Any) -> Any:
+        """∂E/∂source from ∂E/∂node, shapes `(n, units)`."""
+        if self.local is not None:
+            return dy * self.local
+        if self.matrix is not None:
+            return dy @ self.matrix.T
+        return np.einsum("no,noi->ni", dy, self.jacobian)
+
+
+@dataclass(eq=False)
+class Use:
+    """A place where a weight enters: z = x·W (then `edge` says which x) or z = … + b (then `edge` is None)."""
+
+    path: str
+    node: Node
+    edge: Edge | None
+    columns: Any = field(default_factory=lambda: slice(None))
+    row: int | None = None  # of a bias that is a matrix
+
+
+@dataclass(eq=False)
+class Head:
+    """Where the gradient comes in.
+
+    Attributes:
+        node: `Node`.
+        value: array `(n, units)`: ∂E/∂node, or the part of it that comes this way.
+        text: str, LaTeX template in `{T}` and `{a}`; "" where it is not known.
+        targets: array of the targets, or None.
+        prediction: `Node`, the predictions: the node, or what a softmax makes of it.
+        slope: function (values of node and prediction) -> value; None where it is not known.
+        via: str, which loss or link it comes from.
+        formula: the `LossFormula`, or None.
+    """
+
+    node: Node
+    value: np.ndarray
+    text: str = ""
+    targets: Any = None
+    prediction: Any = None
+    slope: Callable | None = None
+    via: str = ""
+    formula: Any = None
+
+
+@dataclass(eq=False)
+class Graph:
+    """The nodes in forward order, where the gradient comes in, and where the weights are.
+
+    Attributes:
+        nodes, heads, uses: lists.
+        weights: dict, path -> array, before the update.
+        extra: dict, path -> array: what penalties add to the gradient of a weight.
+        opaque: dict, path -> list of (rule, array): contributions of links that are not looked into.
+        errors: list of (`Node` of predictions, function predictions -> error), of the losses whose formula is known.
+        penalties: float, the rest of E.
+    """
+
+    nodes: list = field(default_factory=list)
+    heads: list = field(default_factory=list)
+    uses: list = field(default_factory=list)
+    weights: dict = field(default_factory=dict)
+    extra: dict = field(default_factory=dict)
+    opaque: dict = field(default_factory=dict)
+    errors: list = field(default_factory=list)
+    penalties: float = 0.0
+
+    @property
+    def error(self) -> float:
+        """E."""
+        return self.penalties + sum(function(node.value) for node, function in self.errors)
+
+    def backward(self, round_to: Any = None) -> None:
+        """Give every node its ∂E/∂node. `round_to`: decimals to which every intermediate result is rounded, or None."""
+        for node in self.nodes:
+            node.gradient = np.zeros_like(node.value)
+        for head in self.heads:
+            head.node.gradient = head.node.gradient + head.value
+        for node in reversed(self.nodes):
+            for edge in node.edges:
+                edge.source.gradient = _rounded(edge.source.gradient + edge.back(node.gradient), round_to)
+
+    def forward(self, round_to: Any = None) -> bool:
+        """Compute all values anew, and the derivatives and heads. False where something is not known: then nothing is sure."""
+        known = True
+        for node in self.nodes:
+            if not node.edges:
+                continue
+            values = [edge.source.value for edge in node.edges]
+            if all(edge.matrix is not None for edge in node.edges):
+                products = [value @ edge.matrix for value, edge in zip(values, node.edges, strict=True)]
+                node.value = _rounded(sum(products) + node.bias, round_to)
+                continue
+            if node.compute is None:
+                known = False
+                continue
+            node.value = _rounded(node.compute(*values), round_to)
+            for edge in node.edges:
+                if edge.derive is None:
+                    known = known and not edge.function
+                    continue
+                derivative = _rounded(edge.derive(node.value, *values), round_to)
+                edge.local, edge.jacobian = (derivative, None) if derivative.ndim == 2 else (None, derivative)
+        for head in self.heads:
+            if head.slope is None:
+                known = False
+            else:
+                head.value = _rounded(head.slope(head.node.value, head.prediction.value), round_to)
+        return known
+
+    def gradient_of(self, path: str) -> Any:
+        """∂E/∂weight, from the gradients of the nodes."""
+        total = np.zeros_like(self.weights[path]) + self.extra.get(path, 0.0)
+        for _, part in self.opaque.get(path, ()):
+            total = total + part
+        for use in self.uses:
+            if use.path == path:
+                self._add(total, use, self.by_example(use).sum(0))
+        return total
+
+    def by_example(self, use: Use) -> Any:
+        """What a use contributes, example by example: `(n, in, out)` or `(n, out)`."""
+        delta = use.node.gradient
+        return delta if use.edge is None else np.einsum("ni,no->nio", use.edge.source.value, delta)
+
+    @staticmethod
+    def _add(total, use, part):
+        if use.row is not None:
+            total[use.row, use.columns] += part
+        else:
+            total[..., use.columns] += part
+
+    def consumers(self, node: Node) -> list:
+        """(consumer, edge) for every edge that starts at a node."""
+        return [(one, edge) for one in self.nodes for edge in one.edges if edge.source is node]
+
+
+def _rounded(array, digits):
+    return array if digits is None else np.round(array, digits)

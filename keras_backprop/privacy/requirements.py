@@ -1,0 +1,51 @@
+"""What a model must be for its examples' gradients to be kept apart: otherwise one example changes what the others contribute."""
+
+from typing import Any
+
+import keras
+
+
+def require_private(result: Any) -> None:
+    """Look at a backward pass.
+
+    Args:
+        result: a `Backward`.
+
+    Raises:
+        ValueError: layers that mix the examples of a batch, or penalties that depend on them; which ones, and what to use instead.
+    """
+    coupling = result.coupling
+    if coupling:
+        layers = "; ".join(f"'{path}' ({why})" for path, why in coupling.items())
+        raise ValueError(
+            f"The gradients of single examples do not exist: in these layers examples depend on each other: {layers}. Use "
+            "`keras.layers.GroupNormalization` or `keras.layers.LayerNormalization` in the place of `BatchNormalization`, or "
+            "freeze it (`layer.trainable = False`), so that it uses the statistics that it has."
+        )
+    added = result.losses_of_examples
+    if added:
+        raise ValueError(
+            f"What these layers add to the loss depends on the examples, and is the contribution of none alone: {', '.join(map(repr, added))}. "
+            "Leave out `activity_regularizer` and `add_loss` of activations, or compute them in the loss function, example by example. "
+            "Penalties on weights (`kernel_regularizer`) may stay."
+        )
+
+
+def require_private_model(model: Any) -> None:
+    """Look at a model before it is trained.
+
+    Raises:
+        ValueError: as `require_private`, with all such layers.
+    """
+    found = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+    ]
+    if found:
+        layers = ", ".join(f"'{layer.path or layer.name}'" for layer in found)
+        raise ValueError(
+            f"Batch statistics mix the examples of a batch, so that one example changes what the others contribute: {layers} "
+            "(BatchNormalization). Use `keras.layers.GroupNormalization` or `keras.layers.LayerNormalization` in their place, or "
+            "freeze them (`layer.trainable = False`), so that they use the statistics that they have."
+        )

@@ -1,0 +1,77 @@
+"""What a plan guarantees, in words for somebody who has to answer for it."""
+
+import math
+from typing import Any
+
+_NEIGHBOURS = {
+    "add or remove one": "by the addition or removal of one example",
+    "replace one": "by the replacement of one example by another",
+    "zero out one": "by one example, whose gradients count in one and are left out in the other",
+}
+
+
+def statement(plan: Any, steps: int) -> str:
+    """A paragraph on a plan after a number of steps.
+
+    Args:
+        plan: a `Plan`.
+        steps: int.
+    """
+    shuffled = plan.sampling == "shuffled"
+    neighbours = plan.neighbours
+    if shuffled and neighbours == "add or remove one":  # the others' batches are taken to be the same
+        neighbours = "zero out one"
+    epsilon = plan.epsilon(steps)
+    if math.isinf(epsilon):
+        guarantee = "Nothing is guaranteed: the noise multiplier is 0."
+    else:
+        guarantee = (
+            f"The weights of this model after {steps:,} steps of private training, and everything computed from them alone, are "
+            f"(ε = {epsilon:.3g}, δ = {plan.delta:.3g})-differentially private with respect to the training examples: two data sets "
+            f"that differ {_NEIGHBOURS[neighbours]} lead to any set of results with probabilities that differ by a factor of at "
+            f"most e^ε ({math.exp(min(epsilon, 700)):.3g}), but for δ. This holds for one example, not for all that one person "
+            "may have contributed."
+        )
+    return " ".join([guarantee, _mechanism(plan), *_sampling(plan, steps), _NOT])
+
+
+def _mechanism(plan):
+    clipping = {
+        "Flat": f"clipped to the norm {plan.clipping_norm}",
+        "PerLayer": f"clipped layer by layer ({plan.clipping_norm}; together {plan.sensitivity})",
+        "Adaptive": "clipped to a norm that follows a private estimate of a quantile of the norms",
+    }[type(plan.clipping).__name__]
+    return (
+        f"In each step the gradients of the drawn examples, each {clipping} (sample weights included), are added up, Gaussian noise of "
+        f"{plan.noise_multiplier:.4g} times that norm is added once, and the result is divided by {plan.expected_batch_size:,}, whatever "
+        "was drawn."
+    )
+
+
+def _sampling(plan, steps):
+    n, size = f"{plan.examples:,}", f"{plan.expected_batch_size:,}"
+    if plan.batches_given:
+        return [
+            f"The batches of {'some' if plan.batches_drawn else 'the'} steps were chosen by the calling program, not by the plan: the "
+            f"figure holds only if they were drawn as it assumes ({plan.sampling} sampling of {n} examples, {size} expected)."
+        ]
+    if plan.sampling == "shuffled":
+        return [
+            f"The {n} examples were shuffled and cut into batches of {size}, so that each took part once an epoch. No amplification by "
+            "sampling is claimed for this: the epochs are composed as Gaussian mechanisms."
+        ]
+    if plan.expected_batch_size == plan.examples:
+        return [f"Each step used all {n} examples; nothing was sampled."]
+    return [
+        f"Each example was in the batch of a step with the chance {size}/{n}, independently of all others and of all other steps (Poisson "
+        f"sampling); of a batch larger than {plan.largest_batch_size:,} a random part of that size was used, which the figure takes into account."
+    ]
+
+
+_NOT = (
+    "The number of examples and all settings count as public. Not private, and not covered: losses and metrics in the history and in "
+    "logs, validation on private data, what observers, recorders of examples and checkpoints of the optimizer's accumulators hold, "
+    "and the plan's random state in backups. Not counted: other trainings on the same data, the search for hyper-parameters, and "
+    "what was computed from the data beforehand, such as means for normalization or vocabularies. Computed in floating-point "
+    "numbers; attacks on their rounding are not considered."
+)

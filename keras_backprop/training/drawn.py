@@ -1,0 +1,170 @@
+"""Batches that somebody else draws: with `compile(gradients=…)` of something that has a `sampler`, a plan for private training.
+
+The sampler says which examples are in the next batch. In the compiled loop the examples are taken from tensors in memory; Keras's
+own loop gets a data set of the same batches. Rows that fill up a batch have the sample weight 0.
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_backprop import _keras
+from keras_backprop.training.batches import Batches
+from keras_backprop.training.examples import Examples, NotInMemoryError
+
+
+class DrawnExamples(Examples):
+    """Examples in memory, of which a plan draws the batches.
+
+    Args:
+        plan: has `sampler`, `count`, `steps_left` and `require_budget`.
+        x, y, sample_weight, class_weight, beside, limited: as `Examples` takes them.
+
+    Raises:
+        ValueError: they are not as many as the plan is for.
+    """
+
+    def __init__(self, plan, x, y=None, sample_weight=None, class_weight=None, beside=None, limited=True):
+        super().__init__(x, y, sample_weight, None, class_weight, beside, limited)
+        self.plan, self.sampler = plan, plan.sampler
+        if self.n != self.sampler.examples:
+            raise ValueError(
+                f"The plan is for examples={self.sampler.examples}, of which each is to count once. Received {self.n} examples."
+            )
+        self.batch_size = self.sampler.rows
+        self.steps = self.sampler.steps_per_epoch * self.sampler.parts
+        sizes = [tf.TensorSpec([self.batch_size, *a.shape[1:]], a.dtype) for a in _flat(self.tensors)]
+        x, y, weights = _keras.unpack_x_y_sample_weight(self._packed(self.tensors, sizes))
+        one = tf.TensorSpec([self.batch_size], tf.float32)
+        self.batch = (x, y, one if weights is None else weights)
+
+    def batches(self, shuffle, for_xla):
+        return DrawnBatches(self, for_xla)
+
+    @property
+    def steps_left(self):
+        return self.plan.steps_left
+
+    def require_budget(self):
+        self.plan.require_budget()
+
+    def draw(self, tensors, count, for_xla=False):
+        """The batch after `count` others: (x, y, sample_weight)."""
+        indices, weights = self.sampler.draw(count, for_xla)
+        rows = [tf.gather(a, indices) for a in _flat(tensors)]
+        x, y, given = _keras.unpack_x_y_sample_weight(self._packed(tensors, rows))
+        if given is None:
+            return x, y, weights
+        return x, y, keras.tree.map_structure(lambda w: None if w is None else w * _fitted(weights, w), given)
+
+    def _packed(self, like, flat):
+        rest = iter(flat)
+        return keras.tree.map_structure(lambda a: None if a is None else next(rest), like)
+
+    def dataset(self):
+        """The batches of an epoch, of wherever the training stands when it begins, as a `tf.data.Dataset`."""
+
+        def counts_of_epoch(_):
+            first = self.plan.first_of_epoch
+            return tf.data.Dataset.range(first, first + self.steps)
+
+        counts = tf.data.Dataset.from_tensors(0).flat_map(counts_of_epoch)
+        return counts.map(lambda count: self.draw(self.tensors, count)).apply(
+            tf.data.experimental.assert_cardinality(self.steps)
+        )
+
+
+class DrawnBatches(Batches):
+    """Runs a step on the batches that are drawn.
+
+    Args:
+        examples: `DrawnExamples`.
+        for_xla: bool.
+    """
+
+    def __init__(self, examples, for_xla=False):
+        self.size, self.ragged, self.single, self.shuffle, self.for_xla = (
+            examples.batch_size,
+            False,
+            False,
+            False,
+            for_xla,
+        )
+        self.n, self.examples = examples.n, examples
+        self.specification = keras.tree.map_structure(
+            lambda x: None if x is None else tf.TensorSpec(x.shape, x.dtype), examples.tensors
+        )
+        self.kind = ("drawn", *examples.sampler.kind, for_xla, tuple(keras.tree.flatten(self.specification)))
+
+    def steps(self, tensors):
+        return self.examples.steps
+
+    def order(self, tensors, seed):
+        return None
+
+    def run(self, step, tensors, order, first, last):
+        def batch(number):
+            step(self.examples.draw(tensors, self.examples.plan.count, self.for_xla))
+            return (number + 1,)
+
+        tf.while_loop(lambda number: number < last, batch, (tf.convert_to_tensor(first),))
+
+
+def drawn_arguments(model, plan, arguments):
+    """The arguments of `fit` for Keras's own loop, with the data set that a plan draws in the place of the arrays.
+
+    Raises:
+        ValueError: the data are no arrays in memory, or arguments that are the plan's to choose.
+    """
+    require_plans_own(plan, arguments)
+    arguments = dict(arguments)
+    x, y, weights = arguments["x"], arguments["y"], arguments["sample_weight"]
+    if arguments["validation_split"] and arguments["validation_data"] is None:
+        (x, y, weights), arguments["validation_data"] = _keras.train_validation_split(
+            (x, y, weights), validation_split=arguments["validation_split"]
+        )
+    try:
+        examples = DrawnExamples(plan, x, y, weights, arguments["class_weight"], limited=False)
+    except NotInMemoryError as reason:
+        raise ValueError(
+            f"The plan draws the batches itself, from arrays, and {reason}. Give arrays; or, if each example is in one batch an epoch "
+            'and no more, a plan with sampling="shuffled" and neighbours="zero out one" takes batches as they come.'
+        ) from None
+    validation = arguments["validation_data"]
+    if (
+        validation is not None
+        and not isinstance(validation, tf.data.Dataset)
+        and arguments["validation_batch_size"] is None
+    ):
+        arguments["validation_batch_size"] = arguments["batch_size"] or 32
+    none = dict.fromkeys(("y", "sample_weight", "class_weight", "batch_size", "validation_split"))
+    return arguments | none | {"x": examples.dataset(), "validation_split": 0.0, "shuffle": False}
+
+
+def require_plans_own(plan, arguments):
+    """Raise a `ValueError` if `fit` is given what a plan decides."""
+    size, expected = arguments["batch_size"], plan.sampler.expected
+    if size not in (None, expected):
+        raise ValueError(
+            f"How many examples a step takes is the plan's to say: expected_batch_size={expected}. Received: batch_size={size}. Leave "
+            "`batch_size` out; to hold fewer of them in memory at a time, give the optimizer `gradient_accumulation_steps`."
+        )
+    if arguments["steps_per_epoch"] is not None:
+        raise ValueError(
+            "With a plan an epoch is one pass over the examples, as many steps as the plan says. Leave `steps_per_epoch` out."
+        )
+
+
+def _flat(tensors):
+    return [a for a in keras.tree.flatten(tensors) if a is not None]
+
+
+def _fitted(weights, like):
+    return tf.cast(tf.reshape(weights, [-1] + [1] * (len(like.shape) - 1)), like.dtype)
+
+
+def plan_of(model) -> Any:
+    """What draws the batches of a model's training, or None."""
+    gradients = getattr(model, "compiled_gradients", None)
+    return gradients if hasattr(gradients, "sampler") else None

@@ -1,0 +1,128 @@
+"""The accountant against known values, and what must be so of any."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from keras_backprop import privacy
+from keras_backprop.privacy import accounting
+from tests.privacy.problem import a_plan
+
+
+def plan_for(examples, size, noise, delta, **options):
+    return a_plan(
+        examples=examples,
+        expected_batch_size=size,
+        epochs=20,
+        noise_multiplier=noise,
+        delta=delta,
+        seed=None,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("examples", "size", "noise", "steps", "delta", "rdp", "pld"),
+    [
+        (60_000, 250, 1.3, 3600, 1e-5, 0.9422, 0.8530),
+        (10_000, 64, 1.0, 782, 1e-6, 1.6164, 1.1987),
+        (100, 100, 1.0, 1, 1e-5, None, 4.377178),  # the exact value of the Gaussian mechanism
+    ],
+)
+def test_known_values(examples, size, noise, steps, delta, rdp, pld):
+    plan = plan_for(examples, size, noise, delta)
+    assert plan.epsilon(steps) == pytest.approx(pld, abs=6e-5 if steps > 1 else 1e-6)
+    if rdp is not None:
+        assert plan.epsilon(steps, accountant="rdp") == pytest.approx(rdp, abs=6e-5)
+
+
+def test_replacement_is_told_apart():
+    plan = plan_for(60_000, 250, 1.3, 1e-5, neighbours="replace one")
+    assert plan.epsilon(3600) == pytest.approx(1.538, abs=5e-3)
+    with pytest.raises(ValueError, match="RDP accountant"):
+        plan.epsilon(3600, accountant="rdp")
+
+
+def test_it_grows_with_the_steps_and_the_batch_and_falls_with_the_noise():
+    plan = plan_for(10_000, 100, 1.0, 1e-6)
+    by_steps = [plan.epsilon(steps) for steps in (0, 1, 10, 100, 1000)]
+    assert by_steps[0] == 0 and by_steps == sorted(set(by_steps))
+    by_size = [plan_for(10_000, size, 1.0, 1e-6).epsilon(50) for size in (50, 100, 400)]
+    assert by_size == sorted(set(by_size))
+    by_noise = [plan_for(10_000, 100, noise, 1e-6).epsilon(50) for noise in (2.0, 1.0, 0.7)]
+    assert by_noise == sorted(set(by_noise))
+    assert plan_for(10_000, 100, 0.0, 1e-6).epsilon(1) == math.inf
+
+
+def test_truncated_batches_have_a_price():
+    free, tight = (plan_for(10_000, 64, 1.0, 1e-6, largest_batch_size=size) for size in (None, 80))
+    assert free.epsilon(500) < tight.epsilon(500)
+    assert 64 < free.largest_batch_size < 128
+
+
+def test_shuffled_batches_are_not_amplified():
+    plan = plan_for(1000, 100, 1.0, 1e-5, sampling="shuffled")
+    gaussian = plan_for(1000, 1000, 1.0, 1e-5)
+    assert plan.epsilon(1) == plan.epsilon(10) == pytest.approx(gaussian.epsilon(1))
+    assert plan.epsilon(11) == plan.epsilon(20) == pytest.approx(gaussian.epsilon(2))
+
+
+@pytest.mark.parametrize("sampling", accounting.SAMPLINGS)
+def test_noise_for_a_target(sampling):
+    options = {"examples": 300, "expected_batch_size": 100, "epochs": 3, "clipping_norm": 1, "delta": 1e-5}
+    plan = privacy.Plan(**options, epsilon=2.0, sampling=sampling)
+    assert 1.99 < plan.epsilon(plan.planned_steps) <= 2.0
+    assert plan.planned_steps == 9 and plan.steps == 0 and plan.epsilon() == 0
+
+
+def test_nothing_of_it_is_loaded_at_import():
+    program = "import sys, keras_backprop; assert 'dp_accounting' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"examples": 0}, {"examples": 2.5}, {"expected_batch_size": 41}, {"epochs": 0}, {"clipping_norm": 0}, {"clipping_norm": -1},
+        {"clipping_norm": {"*": 1}}, {"noise_multiplier": None}, {"noise_multiplier": -1}, {"epsilon": 1.0}, {"delta": 0}, {"delta": 1},
+        {"delta": None}, {"sampling": "random"}, {"neighbours": "all"}, {"clipping": "hard"}, {"largest_batch_size": 7},
+        {"largest_batch_size": 10, "sampling": "shuffled"},
+    ],
+)  # fmt: skip
+def test_what_makes_no_plan(wrong):
+    with pytest.raises(ValueError, match=next(reversed(wrong)).split("_")[0]):
+        a_plan(**wrong)
+
+
+def test_a_count_may_not_use_up_the_budget():
+    with pytest.raises(ValueError, match="half the noise multiplier"):
+        a_plan(clipping=privacy.Adaptive(count_stddev=0.4))
+
+
+def test_a_generator_must_be_one():
+    with pytest.raises(TypeError, match="standard_normal"):
+        a_plan(generator=object(), seed=None)
+    with pytest.raises(ValueError, match="either `generator` or `seed`"):
+        a_plan(generator=privacy.SystemRandom())
+    with pytest.raises(TypeError, match="seed"):
+        a_plan(seed=1.5)
+
+
+def test_a_seed_warns():
+    with pytest.warns(UserWarning, match="whoever knows the seed"):
+        privacy.Plan(4, 2, 1, 1.0, noise_multiplier=1.0, delta=0.1, seed=1)
+
+
+@pytest.mark.parametrize("sampling", accounting.SAMPLINGS)
+@pytest.mark.parametrize("neighbours", accounting.NEIGHBOURS)
+def test_the_statement_says_what_it_is(sampling, neighbours):
+    plan = a_plan(sampling=sampling, neighbours=neighbours)
+    text = plan.statement(5)
+    assert f"ε = {plan.epsilon(5):.3g}" in text and "δ = 0.001" in text and "after 5 steps" in text
+    assert ("Poisson sampling" in text) == (sampling == "poisson")
+    assert ("No amplification" in text) == (sampling == "shuffled")
+    for also in ("history", "hyper-parameters", "Gaussian noise of 1 times"):
+        assert also in text
+    assert "replacement" in text if neighbours == "replace one" else "replacement of one" not in text

@@ -1,0 +1,260 @@
+"""What goes wrong in private training, each with its test."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_backprop import BackpropModel, BackpropSequential, backward, privacy
+from tests.privacy.problem import X, Y, a_model, a_plan, clipped_sum, flat, own_gradients
+
+
+def released(plan, model, x=X[:8], y=Y[:8], sample_weight=None):
+    """What a plan gives the optimizer, times the expected size, as one vector."""
+    result = model.backward_pass(
+        tf.constant(x), tf.constant(y), None if sample_weight is None else tf.constant(sample_weight)
+    )
+    return flat(plan(result)) * plan.expected_batch_size
+
+
+def quiet(**options):
+    """A plan without noise."""
+    return a_plan(noise_multiplier=0.0, epochs=1000, **options)
+
+
+def test_the_sum_is_divided_by_the_expected_size_and_not_by_the_drawn_one():
+    model, plan = a_model(), quiet()
+    both, one, other = (released(plan, model, X[s], Y[s]) for s in (slice(6), slice(2), slice(2, 6)))
+    np.testing.assert_allclose(both, one + other, atol=1e-5)
+    own = [own_gradients(model, keras.losses.sparse_categorical_crossentropy, X[i], Y[i]) for i in range(6)]
+    np.testing.assert_allclose(both, clipped_sum(own, 0.5), atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", ["full", "empty"])
+@pytest.mark.parametrize("norm", [0.1, 2.0])
+def test_the_noise_fits_the_sensitivity_for_an_empty_batch_too(batch, norm):
+    model = BackpropSequential([keras.Input((50,)), layers.Dense(100)])
+    model.compile("sgd", "mse")
+    x, y = np.ones((4, 50), "float32"), np.ones((4, 100), "float32")
+    weights = np.full(4, 1.0 if batch == "full" else 0.0, "float32")
+    noisy = released(a_plan(clipping_norm=norm, noise_multiplier=1.5), model, x, y, weights)
+    plain = released(quiet(clipping_norm=norm), model, x, y, weights)
+    if batch == "empty":
+        np.testing.assert_array_equal(plain, 0)
+    noise = noisy - plain
+    assert np.std(noise) == pytest.approx(1.5 * norm, rel=0.05)
+    assert abs(np.mean(noise)) < 5 * 1.5 * norm / np.sqrt(noise.size)
+
+
+def test_every_step_and_weight_has_noise_of_its_own():
+    model, plan = a_model(), a_plan(noise_multiplier=100.0)
+    steps = [released(plan, model) for _ in range(3)]
+    assert plan.steps == 3
+    for one, other in [(0, 1), (0, 2), (1, 2)]:
+        assert abs(np.corrcoef(steps[one], steps[other])[0, 1]) < 0.5
+    assert len(np.unique(np.round(steps[0], 4))) == steps[0].size
+
+
+@pytest.mark.parametrize("clipping", ["flat", "per layer"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize("kind", ["dense", "convolution", "recurrent", "embedding"])
+def test_an_example_whose_gradient_is_not_finite_counts_0(bad, kind, clipping):
+    keras.utils.set_random_seed(2)
+    shape, inner = {
+        "dense": ((5,), [layers.Dense(4)]),
+        "convolution": ((6, 2), [layers.Conv1D(3, 2), layers.Flatten()]),
+        "recurrent": ((4, 2), [layers.GRU(3, activation="relu", reset_after=False)]),
+        "embedding": ((3,), [layers.Embedding(5, 2), layers.Flatten()]),
+    }[kind]
+    model = BackpropSequential([keras.Input(shape), *inner, layers.Dense(2)])
+    model.compile("sgd", "mse")
+    x, y = np.random.default_rng(3).normal(size=(5, *shape)).astype("float32"), np.ones((5, 2), "float32")
+    if kind == "embedding":
+        x = np.abs(x).astype("int32") % 5
+        y[2] = bad
+    else:
+        x[2] = bad
+    plan = quiet(clipping=clipping)
+    others = [0, 1, 3, 4]
+    with_it = released(plan, model, x, y)
+    assert np.isfinite(with_it).all()
+    np.testing.assert_allclose(with_it, released(plan, model, x[others], y[others]), rtol=1e-4, atol=1e-6)
+
+
+def test_batch_statistics_are_refused_with_the_layers_and_what_to_use():
+    model = BackpropSequential(
+        [
+            keras.Input((5,)),
+            layers.Dense(4),
+            layers.BatchNormalization(name="first"),
+            layers.BatchNormalization(name="second"),
+            layers.Dense(1),
+        ]
+    )
+    model.compile("sgd", "mse", gradients=a_plan())
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="(?s)first'.*second'.*GroupNormalization.*freeze"):
+        model.fit(X, Y, verbose=0)
+    with pytest.raises(ValueError, match="(?s)first.*second.*GroupNormalization"):
+        a_plan()(model.backward_pass(tf.constant(X), tf.constant(Y[:, None].astype("float32"))))
+    for one, other in zip(model.get_weights()[:2], before[:2], strict=True):
+        np.testing.assert_array_equal(one, other)
+    for layer in model.layers[1:3]:
+        layer.trainable = False
+    model.compile("sgd", "mse", gradients=a_plan())
+    model.fit(X, Y, verbose=0)
+
+
+class Adds(layers.Layer):
+    def call(self, x):
+        self.add_loss(keras.ops.mean(x**2))
+        return x
+
+
+@pytest.mark.parametrize(
+    "layer", [lambda: layers.Dense(4, activity_regularizer="l2", name="guilty"), lambda: Adds(name="guilty")]
+)
+def test_losses_that_depend_on_examples_are_refused(layer):
+    model = BackpropSequential([keras.Input((5,)), layers.Dense(5), layer(), layers.Dense(1)])
+    model.compile("sgd", "mse", gradients=a_plan())
+    with pytest.raises(ValueError, match="guilty.*depends on the examples|depends on the examples.*guilty"):
+        model.fit(X, Y, verbose=0)
+
+
+def test_penalties_on_weights_stay_as_they_are():
+    model = BackpropSequential([keras.Input((5,)), layers.Dense(3, kernel_regularizer="l2"), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    y = Y[:8, None].astype("float32")
+    plan = quiet()
+    gradients = plan(model.backward_pass(tf.constant(X[:8]), tf.constant(y), tf.zeros(8)))
+    np.testing.assert_allclose(gradients[0], 2 * 0.01 * model.layers[0].kernel, rtol=1e-5)
+    np.testing.assert_array_equal(gradients[2], 0)
+
+
+def test_sample_weights_are_within_the_clip():
+    model, plan = a_model(), quiet(clipping_norm=0.3)
+    for i in range(3):
+        for weight in (0.0, 0.01, 1.0, 1000.0):
+            own = own_gradients(model, keras.losses.sparse_categorical_crossentropy, X[i], Y[i])
+            one = released(plan, model, X[i : i + 1], Y[i : i + 1], np.array([weight], "float32"))
+            np.testing.assert_allclose(one, clipped_sum([own], 0.3, [weight]), atol=1e-6)
+            assert np.linalg.norm(one) <= 0.3 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean", "sum_over_batch_size", "mean_with_sample_weight"])
+def test_no_reduction_lets_the_others_in(reduction):
+    model = a_model(loss=keras.losses.SparseCategoricalCrossentropy(reduction=reduction))
+    plan, weights = quiet(clipping_norm=0.2), np.array([1, 0.1, 0, 3, 2, 0.5, 0, 0], "float32")
+    own = [own_gradients(model, keras.losses.sparse_categorical_crossentropy, X[i], Y[i]) for i in range(8)]
+    np.testing.assert_allclose(released(plan, model, sample_weight=weights), clipped_sum(own, 0.2, weights), atol=1e-6)
+    np.testing.assert_array_equal(released(plan, model, sample_weight=np.zeros(8, "float32")), 0)
+
+
+def test_shared_weights_have_the_norm_of_the_sum():
+    inputs = keras.Input((5,))
+    shared = layers.Dense(5, "tanh")
+    model = BackpropModel(inputs, layers.Dense(3, "softmax")(shared(shared(inputs))))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    own = [own_gradients(model, keras.losses.sparse_categorical_crossentropy, X[i], Y[i]) for i in range(8)]
+    np.testing.assert_allclose(released(quiet(), model), clipped_sum(own, 0.5), atol=1e-5)
+
+
+def test_masked_sequences_count_by_their_own_length():
+    inputs = keras.Input((4,), dtype="int32")
+    model = BackpropModel(inputs, layers.Dense(3, "softmax")(layers.Embedding(6, 4, mask_zero=True)(inputs)))
+    model.compile("sgd", "sparse_categorical_crossentropy", gradients=quiet())
+    x = np.array([[1, 2, 3, 4], [5, 0, 0, 0], [2, 2, 0, 0], [3, 1, 4, 0]])
+    y = np.array([[0, 1, 2, 0], [1, 0, 0, 0], [2, 1, 0, 0], [0, 2, 1, 0]])
+    for weights in (None, np.array([1, 2, 0, 0.5], "float32")):
+        singles = [
+            released(quiet(), model, x[i : i + 1], y[i : i + 1], None if weights is None else weights[i : i + 1])
+            for i in range(4)
+        ]
+        np.testing.assert_allclose(released(quiet(), model, x, y, weights), np.sum(singles, 0), atol=1e-5)
+
+
+def test_mixed_precision_clips_the_unscaled_gradients_and_leaves_the_scale_alone():
+    def model(policy, plan):
+        keras.utils.set_random_seed(4)
+        hidden = layers.Dense(6, "tanh", dtype=policy)
+        model = BackpropSequential([keras.Input((5,)), hidden, layers.Dense(3, "softmax", dtype="float32")])
+        optimizer = keras.optimizers.SGD(0.1)
+        optimizer = (
+            keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1024.0, dynamic_growth_steps=2)
+            if plan
+            else optimizer
+        )
+        model.compile(optimizer, "sparse_categorical_crossentropy", gradients=plan)
+        return model
+
+    plan = a_plan()
+    half, full = model("mixed_float16", plan), a_model(a_plan())
+    half.fit(X, Y, epochs=3, verbose=0)
+    full.fit(X, Y, epochs=3, verbose=0)
+    assert float(half.optimizer.dynamic_scale) == 1024 and plan.steps == 15
+    for one, other in zip(half.get_weights(), full.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-3)
+
+
+def test_noise_once_for_a_batch_in_parts():
+    whole, parts = a_plan(), a_plan()
+    one, several = a_model(whole), a_model(parts, keras.optimizers.SGD(0.1, gradient_accumulation_steps=3))
+    one.fit(X, Y, epochs=3, verbose=0)
+    several.fit(X, Y, epochs=3, verbose=0)
+    assert whole.steps == parts.steps == 15 and int(several.optimizer._iterations) == 45
+    assert several.fit_path.compiled
+    for a, b in zip(one.get_weights(), several.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    with pytest.raises(privacy.BudgetExceededError):
+        several.fit(X, Y, verbose=0)
+
+
+def test_momentum_and_decay_come_after_the_noise():
+    """The optimizer of Keras, given by hand what the plan makes, ends where `fit` ends."""
+    make = lambda: keras.optimizers.AdamW(0.05, weight_decay=0.1)  # noqa: E731
+    plan, again = a_plan(), a_plan()
+    trained, by_hand = a_model(plan, make()), a_model(optimizer=make())
+    trained.fit(X, Y, epochs=2, verbose=0)
+    for step in range(10):
+        indices, weights = again.sampler.draw(tf.constant(step, tf.int64))
+        result = backward(by_hand, tf.gather(X, indices), tf.gather(Y, indices), weights)
+        by_hand.optimizer.apply(again(result), by_hand.trainable_weights)
+    for one, other in zip(trained.get_weights(), by_hand.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+class Counted(privacy.SystemRandom):
+    normals = 0
+
+    def standard_normal(self, size):
+        type(self).normals += 1
+        return super().standard_normal(size)
+
+
+@pytest.mark.parametrize("generator", [Counted(), np.random.default_rng(0)])
+def test_the_generator_can_be_given(generator):
+    plan = a_plan(generator=generator, seed=None, epochs=2)
+    model = a_model(plan)
+    model.fit(X, Y, epochs=2, verbose=0)
+    assert model.fit_path.compiled and plan.steps == 10
+    if isinstance(generator, Counted):
+        assert Counted.normals == 10 * 4
+
+
+def test_the_systems_random_numbers():
+    normal, bits = (
+        privacy.SystemRandom().standard_normal((20_000, 2)),
+        privacy.SystemRandom().integers(-(2**31), 2**31, 50_000),
+    )
+    assert abs(normal.mean()) < 0.03 and normal.std() == pytest.approx(1, abs=0.03) and abs((normal**3).mean()) < 0.15
+    assert bits.min() < -2.1e9 and bits.max() > 2.1e9 and abs((bits > 0).mean() - 0.5) < 0.02
+    with pytest.raises(ValueError, match="must divide"):
+        privacy.SystemRandom().integers(0, 3, 1)
+
+
+def test_two_plans_have_different_secrets():
+    one, other = (released(a_plan(seed=None, noise_multiplier=10.0), a_model()) for _ in range(2))
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.5
+    config = a_plan(seed=None).get_config()
+    assert "seed" not in config and "generator" not in config
