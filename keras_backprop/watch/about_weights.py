@@ -1,10 +1,13 @@
 """Findings about weights: no gradient, frozen, zero, all the same, updates of the wrong size, regularised twice."""
 
+import operator
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.training.drawn import plan_of
 from keras_backprop.training.snapshot import Snapshot
 from keras_backprop.training.update import unwrapped
 from keras_backprop.watch.finding import Finding
@@ -156,17 +159,15 @@ def _updates(look, looked):
     """The update that the optimizer would make, of the size of the weight."""
     model = look.model
     matrices = [(v, value) for v, value, g in _matrices(look) if g is not None and g.any() and value.any()]
-    if model.optimizer is None or not matrices:
+    optimizer = None if not matrices else _copy_of(model.optimizer, look.result.weights)
+    if optimizer is None:
         return []
+    make = getattr(model, "make_gradients", None)
+    if make is None or plan_of(model) is not None:  # what a private plan adds is accounted for
+        make = operator.attrgetter("gradients")
     before = Snapshot(model)
-    weights = look.result.weights
-    if hasattr(model, "update_weights"):
-        model.update_weights(model.make_gradients(look.result), weights)
-    else:
-        scale = 1.0 if not hasattr(model.optimizer, "initial_scale") else None
-        gradients = look.result.gradients
-        if scale is not None:
-            model.optimizer.apply_gradients([(g, v) for g, v in zip(gradients, weights, strict=True) if g is not None])
+    pairs = zip(make(look.result), look.result.weights, strict=True)
+    optimizer.apply_gradients([(g, v) for g, v in pairs if g is not None])
     ratios = {}
     for v, value in matrices:
         change = np.linalg.norm((_array(v.value) - value).astype("float64"))
@@ -197,6 +198,20 @@ def _updates(look, looked):
             "raise the learning rate, or look for what makes the gradients so small", smallest, "warning",
         )]  # fmt: skip
     return []
+
+
+def _copy_of(optimizer, weights):
+    """An optimizer of its own, that would make the same update; None where it cannot be copied."""
+    optimizer = unwrapped(optimizer)
+    try:
+        copy = type(optimizer).from_config(optimizer.get_config())
+        copy.build(weights)
+    except (AttributeError, TypeError, ValueError, NotImplementedError):
+        return None
+    if optimizer.built and [v.shape for v in optimizer.variables] == [v.shape for v in copy.variables]:
+        for own, known in zip(copy.variables, optimizer.variables, strict=True):
+            own.assign(known.value)
+    return copy
 
 
 def _rate(optimizer):

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from keras_backprop import scopes
 from keras_backprop.backward_pass import backward
+from keras_backprop.training.drawn import plan_of
 from keras_backprop.training.snapshot import Snapshot
 from keras_backprop.watch.causes import Circumstances, cause_of
 
@@ -179,7 +180,7 @@ class _Search:
             return self._forward()
         weights = self.result.weights
         raw = self.result.gradients
-        make = getattr(self.model, "make_gradients", None)
+        make = getattr(self.model, "make_gradients", None) if plan_of(self.model) is None else None
         made = raw if make is None else make(self.result)
         bad = [v for v, g in zip(weights, made, strict=True) if not self.finite(g)]
         if bad and all(self.finite(g) for g in raw):
@@ -406,7 +407,8 @@ class _Search:
     def _updated(self, gradients):
         """A fault of the optimizer, which makes a weight that is not finite of finite gradients."""
         model, weights = self.model, self.result.weights
-        if not weights or isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+        scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+        if not weights or scaled or not model.optimizer.built:
             return None
         before = [self.finite(v.value) for v in weights]
         largest = max(float(tf.reduce_max(tf.abs(v.value))) if v.shape else abs(float(v.value)) for v in weights)
