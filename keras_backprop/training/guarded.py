@@ -5,10 +5,17 @@ observer notes the first step that it objects to, the model goes back to a copy 
 that one again, and the observer is asked what to do.
 """
 
+import time
+
 import keras
+import numpy as np
 import tensorflow as tf
 
+from keras_backprop.training import callbacks as needs
 from keras_backprop.training.snapshot import Snapshot
+
+SECONDS = 2.0
+"""For so long steps are taken before the model is copied again; at a fault, so many are taken again."""
 
 
 def guard_of(model):
@@ -23,24 +30,27 @@ def guarded(run, guard, epochs, steps, finished):
     it wants to look at, and these methods, in which `position` counts the steps of the training:
 
     * `reset()`, before a call; `objection()`, the number of the first step since then that it objects to, or None;
-    * `passed(position, weights)`, after a call without one, with the largest |entry| of each weight;
+    * `passed(position, weights)`, after a call without one; `weights()` is the largest |entry| of each weight, a dict;
     * `look(model, batch, position)`, at a step shortly before one;
     * `judge(model, batch, indices, epoch, step, position, broken)`, which says "pass", "skip" or "stop", or raises; `broken` is
       said of a step that it let pass, and that breaks a weight.
     """
     first, last = steps
     while True:
-        guard.reset()
-        before = Snapshot(run.model)
+        start, before = _point_of_return(run, guard, epochs, first)
         logs = run.call(epochs, (first, last), finished)
         number = guard.objection()
         if number is None and _sound(run):
-            guard.passed(_position(run, epochs[0] + len(logs) - 1, last), _extremes(run))
+            guard.passed(_position(run, epochs[0] + len(logs) - 1, last), lambda: _extremes(run))
+            made = run.point[-1] if run.point is not None and run.point[1] == start else time.perf_counter()
+            whole = last == run.train.steps or epochs[1] - epochs[0] > 1
+            run.point = None if whole else (epochs[0], start, last, before, made)
             return logs
         before.restore()
+        run.point = None
         if number is None:
-            number = len(logs) * (last - first) - 1
-        epoch, step = epochs[0] + number // (last - first), first + number % (last - first)
+            number = len(logs) * (last - start) - 1
+        epoch, step = epochs[0] + number // (last - start), start + number % (last - start)
         if epoch > epochs[0]:  # the epochs before it are told first; it comes again in the next call
             _look_back(run, guard, epochs[0], epoch, last, step)
             before.restore()
@@ -50,13 +60,28 @@ def guarded(run, guard, epochs, steps, finished):
             before.restore()
             epochs = epochs[0], epoch
             continue
-        step, verdict = _taken_back(run, guard, before, epoch, first, step)
+        step, verdict = _taken_back(run, guard, before, epoch, start, step)
         if verdict == "stop":
             run.model.stop_training = True
         if verdict == "stop" or step + 1 == last:
             run.validated_inside = False
             return [_logs(run)]
         epochs, first = (epoch, epoch + 1), step + 1
+
+
+def _point_of_return(run, guard, epochs, first):
+    """The step from which on steps can be taken again, and the copy of the model before it.
+
+    It is that of an earlier call of the epoch, if the call goes on where that one ended and nobody acted in between: a copy of a
+    large model takes as long as a part of a step.
+    """
+    if run.point is not None:
+        epoch, start, end, before, made = run.point
+        acting = any(needs.acts_on_batches(callback, False) for callback in run.callbacks.callbacks)
+        if (epoch, end) == (epochs[0], first) and not acting and time.perf_counter() - made < SECONDS:
+            return start, before
+    guard.reset()
+    return first, Snapshot(run.model)
 
 
 def _look_back(run, guard, first_epoch, epoch, last, step):
@@ -113,28 +138,22 @@ def _position(run, epoch, step):
 
 def _sound(run):
     """Whether all weights are finite."""
-    return bool(_of_weights(run)[0])
+    for value in _weights(run).values():
+        flat = value.ravel()
+        with np.errstate(all="ignore"):  # the sum of squares is the fastest to say yes
+            if not np.isfinite(np.dot(flat, flat)) and not np.isfinite(flat).all():
+                return False
+    return True
 
 
 def _extremes(run):
     """A dict, path of a weight -> its largest |entry|."""
-    return dict(zip(run.weight_paths, _of_weights(run)[1].numpy().tolist(), strict=True))
+    return {path: float(max(value.max(), -value.min())) for path, value in _weights(run).items() if value.size}
 
 
-def _of_weights(run):
-    if run.of_weights is None:
-        weights = [v for v in run.model.trainable_variables if tf.as_dtype(v.dtype).is_floating]
-
-        def of_weights():
-            if not weights:
-                return tf.constant(True), tf.zeros([0])
-            values = [v.value for v in weights]
-            largest = tf.stack([tf.cast(tf.reduce_max(tf.abs(x)), tf.float32) for x in values])
-            return tf.reduce_all([tf.reduce_all(tf.math.is_finite(x)) for x in values]), largest
-
-        run.of_weights = tf.function(of_weights, autograph=False).get_concrete_function()
-        run.weight_paths = [v.path for v in weights]
-    return run.of_weights()
+def _weights(run):
+    values = {v.path: v.value.numpy() for v in run.model.trainable_variables if tf.as_dtype(v.dtype).is_floating}
+    return {path: x if x.dtype.itemsize > 2 else x.astype("float32") for path, x in values.items()}
 
 
 def _take(run, epoch, first, last):

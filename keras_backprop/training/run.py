@@ -44,8 +44,7 @@ class Run:
         self.before: Any = None
         self.train_function: Any = None
         self.served: Any = None
-        self.of_weights: Any = None  # these two are of `guarded.py`
-        self.weight_paths: Any = ()
+        self.point: Any = None  # of `guarded.py`
 
     def _require_passes_over_the_data(self):
         given = self.arguments

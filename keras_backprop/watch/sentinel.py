@@ -8,6 +8,7 @@ it back by `where` if something is not finite.
 import collections
 import itertools
 import threading
+import time
 from concurrent import futures
 from typing import Any
 
@@ -19,6 +20,9 @@ from keras_backprop import _keras
 from keras_backprop.observers import BackwardObserver
 from keras_backprop.training.snapshot import variables_of
 from keras_backprop.watch.faults import Frame, extremes
+
+SECONDS = 1.0
+"""So often the weights are looked at between the calls of the compiled loop."""
 
 
 class Sentinel(BackwardObserver):
@@ -39,6 +43,7 @@ class Sentinel(BackwardObserver):
         self.data: Any = None
         self._variables: dict = {}
         self._batches: dict = {}
+        self._last = 0.0
         self._paths: list = []
         self._lock = threading.Lock()
 
@@ -82,8 +87,10 @@ class Sentinel(BackwardObserver):
         self._remember(position, extremes(model, *_keras.unpack_x_y_sample_weight(batch)))
 
     def passed(self, position: int, weights: Any) -> None:
-        """Remember the largest |entry| of each weight, a dict, before the `position`-th step: at the end of a call."""
-        self._remember(position, Frame(0, float("nan"), {}, weights))
+        """Remember the largest |entry| of each weight before the `position`-th step: at the end of a call, once in a while."""
+        if self.keep and time.perf_counter() - self._last >= SECONDS:
+            self._remember(position, Frame(0, float("nan"), {}, weights()))
+            self._last = time.perf_counter()
 
     def _remember(self, position, frame):
         self.frames = collections.deque(
