@@ -40,10 +40,11 @@ def guarded(run, guard, epochs, steps, finished):
         start, before = _point_of_return(run, guard, epochs, first)
         logs = run.call(epochs, (first, last), finished)
         number = guard.objection()
-        if number is None and _sound(run):
+        whole = last == run.train.steps or epochs[1] - epochs[0] > 1
+        due = whole or run.point is None or time.perf_counter() - run.point[-1] >= SECONDS
+        if number is None and (not due or _sound(run)):
             guard.passed(_position(run, epochs[0] + len(logs) - 1, last), lambda: _extremes(run))
             made = run.point[-1] if run.point is not None and run.point[1] == start else time.perf_counter()
-            whole = last == run.train.steps or epochs[1] - epochs[0] > 1
             run.point = None if whole else (epochs[0], start, last, before, made)
             return logs
         before.restore()
@@ -109,17 +110,32 @@ def _taken_back(run, guard, before, epoch, first, step):
     _take(run, epoch, first, near)
     for number in range(near, step):
         _look_and_take(run, guard, epoch, number)
-    if not _sound(run):
+    if not _sound(run):  # an earlier step has broken a weight, and the loss shows it now
         before.restore()
+        if _sound(run):
+            step = _first_breaking(run, epoch, first, step)
+            before.restore()
+            return _taken_back(run, guard, before, epoch, first, step)
         _take(run, epoch, first, first)
         step = first
-        while not _breaks(run, epoch, step) and step + 1 < run.train.steps:
-            step += 1
     verdict = guard.judge(run.model, *_batch(run, epoch, step), epoch, step, _position(run, epoch, step))
     if verdict == "pass" and _breaks(run, epoch, step):
         position = _position(run, epoch, step)
         verdict = guard.judge(run.model, *_batch(run, epoch, step), epoch, step, position, broken=True)
     return step, verdict
+
+
+def _first_breaking(run, epoch, first, last):
+    """The first of some steps of an epoch after which a weight is not finite; after the last of them one is."""
+    while last - first > 1:
+        here, middle = Snapshot(run.model), (first + last) // 2
+        _take(run, epoch, first, middle)
+        if _sound(run):
+            first = middle
+        else:
+            here.restore()
+            last = middle
+    return first
 
 
 def _breaks(run, epoch, step):
