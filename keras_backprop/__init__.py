@@ -19,6 +19,7 @@ from keras_backprop.own_rules import backward_rule, elementwise, not_differentia
 from keras_backprop.registry import Rule, forward_rule, rule_for
 from keras_backprop.rule import Call, Gradients, MissingRuleError
 from keras_backprop.scopes import use_rules
+from keras_backprop.watch.diagnosis import diagnose
 from keras_backprop.weight_gradients import Contraction, Lookup, Total, WeightGradient
 
 __version__ = "0.1.0"
@@ -47,6 +48,7 @@ __all__ = [
     "callbacks",
     "check_gradients",
     "check_layer",
+    "diagnose",
     "elementwise",
     "exercise",
     "explain",

@@ -115,6 +115,21 @@ class BackwardObserver:
         """The figures since the last `reset`: a dict, name -> NumPy array, in the order of the forward pass."""
         return {name: note.read() for name, note in reversed(self._notes.items())}
 
+    def training_begins(self, model: Any, arguments: Any) -> None:
+        """Is called by `fit`, with its arguments by name, before anything else happens."""
+
+    def step_begins(self, model: Any, data: Any) -> Any:
+        """Is called while a step is traced, before its forward pass: to look on at the whole of it.
+
+        Args:
+            model: the model.
+            data: the batch, `(x, y, sample_weight)` of tensors.
+
+        Returns:
+            None; or the pair of the batch with which the step is to go on, and a function `(result, gradients)`, which is
+            called after the update with the `Backward` of the step and what the optimizer was given (None without weights).
+        """
+
     @property
     def variables(self) -> list[Any]:
         """The variables that hold the figures."""
@@ -214,6 +229,18 @@ def recorders_of(callbacks: Any) -> Any:
     """The callbacks that are to be told of the examples of every step: those with a method `record_examples`, a tuple."""
     flat = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
     return tuple(callback for callback in flat if callable(getattr(callback, "record_examples", None)))
+
+
+def step_begins(observers: Any, model: Any, data: Any) -> Any:
+    """Tell observers of the beginning of a step. Returns the batch to go on with, and a list of what to call at its end."""
+    ends = []
+    for observer in observers:
+        begin = getattr(observer, "step_begins", None)  # an observer need not be a `BackwardObserver`
+        looking_on = None if begin is None else begin(model, data)
+        if looking_on is not None:
+            data, end = looking_on
+            ends.append(end)
+    return data, ends
 
 
 def telling(observers: Any, calls: Any, loss_scale: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What observers note of the backward pass while `fit` runs: statistics, step by step, and a history of them."""
+"""What is seen of a training: statistics step by step, where the first value that is no number comes from, findings in words."""
 
 from keras_backprop.watch.history import History
 from keras_backprop.watch.statistics import Statistics
