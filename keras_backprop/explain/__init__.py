@@ -1,6 +1,6 @@
 """The chain of one batch as data, text, formulas and pictures. It computes nothing of its own: it reads the one backward pass."""
 
-from keras_backprop.explain.compare import Compared, Comparison
+from keras_backprop.explain.comparison import Compared, Comparison
 from keras_backprop.explain.exercise import Exercise, exercise
 from keras_backprop.explain.explanation import Explanation
 from keras_backprop.explain.link import Link, Symbol, Weight

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_backprop.explain.compare import Comparison
+    from keras_backprop.explain.comparison import Comparison
     from keras_backprop.explain.paths import Chain
 
 

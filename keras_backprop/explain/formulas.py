@@ -139,7 +139,8 @@ def loss_gradient_template(link: Any) -> str | None:
     product = latex(slope, names).replace("{", "{{").replace("}", "}}").replace("@T@", "{T}").replace("@a@", "{a}")
     coefficient = uniform_coefficient(link)
     if coefficient is None:
-        return rf"c_n \cdot {_whole(product)}"
+        sign = "-" if product.startswith("-") else ""
+        return rf"{sign}c_n \cdot {_whole(product.removeprefix('-'))}"
     return _times(coefficient * _of_slope(link), product)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 FEW = 6  # so many values are written out
+A_FEW_ROWS = 12  # and so many where a line has nothing else: four examples of three units
 ENTRIES = 3  # of more values the first ones
 
 _PLAIN = {
@@ -84,12 +85,12 @@ def latex_factor(value):
     return rf"({text})" if value < 0 or "cdot" in text else text
 
 
-def brief(array, with_shape=True):
+def brief(array, with_shape=True, few=FEW):
     """All values of a small tensor; of a large one its shape, its norm and the first entries."""
     array = np.asarray(array)
     if array.size == 1:
         return number(array.reshape(()))
-    if array.size <= FEW:
+    if array.size <= few:
         return _bracketed(array)
     entries = " ".join(number(value) for value in array.ravel()[:ENTRIES])
     text = f"‖·‖ {number(norm(array))} [{entries} …]"

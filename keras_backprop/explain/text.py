@@ -7,7 +7,7 @@ import numpy as np
 from keras_backprop.explain import formulas
 from keras_backprop.explain.graph import Node
 from keras_backprop.explain.inside import inside_rows
-from keras_backprop.explain.notation import brief, columns, number, plain, precision
+from keras_backprop.explain.notation import A_FEW_ROWS, brief, columns, number, plain, precision
 from keras_backprop.explain.rows import Shown, backward_rows, forward_rows, given_rows, shown
 from keras_backprop.explain.scalar_chain import factors_of, scalar_chain
 
@@ -134,7 +134,7 @@ def rows_text(rows):
     """Lines `path  formula  value`; the path once for the rows of a link."""
     cells, previous = [], None
     for row in rows:
-        cells.append(("" if row.path == previous else row.path, plain(row.formula), brief(row.value)))
+        cells.append(("" if row.path == previous else row.path, plain(row.formula), brief(row.value, few=A_FEW_ROWS)))
         previous = row.path
     return columns(cells)
 

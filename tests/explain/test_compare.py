@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_backprop import explain
-from keras_backprop.explain.compare import UNKNOWN
+from keras_backprop.explain.comparison import UNKNOWN
 from tests.explain.networks import by_hand, recurrent, softmax, textbook, worked_example, xor
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -133,3 +133,10 @@ def test_a_recurrent_layer_step_by_step():
     for name in ("u₁", "r₂", "g₃", "h₃", "∂E/∂h₁"):
         assert name in text
     assert "uses its weights in every time step" in text
+
+
+def test_four_examples_are_written_out_and_their_weights_are_in_the_formulas():
+    model, x, y = chain(2, 3, 1, examples=4)
+    text = explain(model, x, y, np.array([1.0, 2, 3, 4])).to_text()
+    assert "‖·‖" not in text.split("Backward")[0]
+    assert "E = Σₙ cₙ · Σ (T − a₂)²" in text and "∂E/∂a₂ = −cₙ · (T − a₂)" in text
