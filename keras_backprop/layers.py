@@ -10,6 +10,8 @@ from keras_backprop.rule import Gradients
 from keras_backprop.rules.formulas import DENSE
 from keras_backprop.weight_gradients import Contraction
 
+__all__ = ["BackpropDense"]
+
 
 @keras.saving.register_keras_serializable(package="keras_backprop", name="BackpropDense")
 class BackpropDense(keras.layers.Dense):

@@ -13,7 +13,7 @@ from keras_backprop.backward_pass import backward_pass
 from keras_backprop.backward_result import Backward
 from keras_backprop.example_scale import weights_for
 from keras_backprop.gradients.update import held, made_gradients
-from keras_backprop.observers import observers_of, step_begins
+from keras_backprop.observers import ObservedUpdate, observers_of, step_begins, updating
 from keras_backprop.scopes import Scope
 from keras_backprop.training import padding
 from keras_backprop.training.distribution import DistributedTrainer
@@ -144,7 +144,8 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         self._loss_tracker.update_state(_keras.unscale_loss_for_distribution(loss), sample_weight=batch_size)
         if result.weights:
             gradients = self.make_gradients(result)
-            self.update_weights(gradients, result.weights)
+            with updating(self._observers, ObservedUpdate(result, gradients, self.optimizer)):
+                self.update_weights(gradients, result.weights)
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         x, y, y_pred, sample_weight = seen

@@ -58,3 +58,10 @@ def test_open_backward(capsys):
     assert min(namespace[name]["accuracy"][-1] for name in ("plain", "clipped", "aligned")) > 0.8
     missing = namespace["mask"] == 0
     assert (namespace["hidden"].kernel.numpy()[missing] == 0).all()
+
+
+def test_watch_gradients(capsys):
+    namespace, printed = run("watch_gradients", capsys)
+    assert "From the last hidden layer to the first" in printed
+    assert namespace["lost"]["sigmoid"] > 1000 * namespace["lost"]["tanh"]
+    assert all((namespace["directory"] / f"{name}.html").stat().st_size > 10_000 for name in ("sigmoid", "tanh"))

@@ -4,7 +4,7 @@ Everything this package takes from `keras.src`, and every attribute of a Keras o
 that a new Keras release can break one folder at most.
 
 * below: what Keras has under a public-looking name in `keras.src`
-* `layers.py`, `models.py`: names of ours for private attributes
+* `layers.py`, `models.py`, `optimizers.py`, `callbacks.py`: names of ours for private attributes
 * `operations.py`: the classes of `keras.ops`, and following its functions
 * `standing_in.py`: exchanging a method in one thread
 * `fitting.py`: Keras's `fit`
@@ -32,6 +32,7 @@ from keras.src.trainers.data_adapters.array_slicing import convert_to_sliceable,
 from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 from keras.src.trainers.trainer import Trainer
 
+from keras_backprop._keras.callbacks import BackupParts, is_backup
 from keras_backprop._keras.fitting import (
     fit,
     fit_batch_by_batch,
@@ -60,12 +61,19 @@ from keras_backprop._keras.layers import (
 )
 from keras_backprop._keras.models import (
     added_losses,
+    added_losses_in,
+    begin_at,
     build_all,
     compiled_loss,
     compute_loss,
+    ends_of,
+    first_epoch,
     frozen_weights,
     graph_of,
     losses_of,
+    metrics_and_loss,
+    restore_added_losses,
+    validates,
     with_losses,
 )
 from keras_backprop._keras.operations import (
@@ -78,12 +86,14 @@ from keras_backprop._keras.operations import (
     operation_of,
     ops,
 )
+from keras_backprop._keras.optimizers import calls_of, index_of, moments_of
 from keras_backprop._keras.standing_in import current, is_overwritten, replaced
 
 __all__ = [
     "ArrayDataAdapter",
     "AttentionParts",
     "AutocastScope",
+    "BackupParts",
     "BatchStatistics",
     "ConvLSTM",
     "ConvLSTMCell",
@@ -95,8 +105,11 @@ __all__ = [
     "activations",
     "activations_called",
     "added_losses",
+    "added_losses_in",
     "apply_mask",
+    "begin_at",
     "build_all",
+    "calls_of",
     "can_convert_arrays",
     "canonicalize_axis",
     "compiled_loss",
@@ -107,7 +120,9 @@ __all__ = [
     "current_stateless_scope",
     "draw_dropout_masks",
     "dtype_of",
+    "ends_of",
     "expected_batch_size",
+    "first_epoch",
     "fit",
     "fit_batch_by_batch",
     "fit_replaced",
@@ -117,7 +132,9 @@ __all__ = [
     "functions_followed",
     "get_keras_mask",
     "graph_of",
+    "index_of",
     "is_activation",
+    "is_backup",
     "is_channels_first",
     "is_function_of_ops",
     "is_overwritten",
@@ -128,11 +145,14 @@ __all__ = [
     "losses_of",
     "mask_of_scores",
     "masks_of",
+    "metrics_and_loss",
+    "moments_of",
     "name_of_operation",
     "noise_shape",
     "operation_of",
     "ops",
     "replaced",
+    "restore_added_losses",
     "scale_loss_for_distribution",
     "set_keras_mask",
     "squeeze_or_expand_to_same_rank",
@@ -145,6 +165,7 @@ __all__ = [
     "unpack_x_y_sample_weight",
     "unscale_loss_for_distribution",
     "validate_attention",
+    "validates",
     "with_losses",
 ]
 

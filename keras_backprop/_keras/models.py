@@ -55,3 +55,41 @@ def frozen_weights(model: Any) -> list:
 def added_losses(model: Any) -> list:
     """What layers have added to the error in the last call, a list of (path of the layer, loss)."""
     return [(layer.path, loss) for layer in model._flatten_layers() for loss in getattr(layer, "_losses", ())]
+
+
+def first_epoch(model: Any) -> Any:
+    """The epoch from which a `BackupAndRestore` wants `fit` to go on; None without."""
+    return model._initial_epoch
+
+
+def begin_at(model: Any, epoch: Any) -> None:
+    """Let `fit` go on from an epoch, as `BackupAndRestore` does."""
+    model._initial_epoch = epoch
+
+
+def validates(model: Any, epoch: int, validation_freq: Any) -> bool:
+    """Whether an epoch of `fit` ends with a validation."""
+    return model._should_eval(epoch, validation_freq)
+
+
+def ends_of(graph: Any) -> tuple:
+    """The inputs and the outputs of a Functional graph, nested as they were given."""
+    return graph._inputs_struct, graph._outputs_struct
+
+
+def metrics_and_loss(model: Any) -> list:
+    """The compiled metrics and the compiled loss, each a Keras object that builds itself from y and y_pred, or None."""
+    return [model._compile_metrics, model._compile_loss]
+
+
+def added_losses_in(layer: Any) -> tuple:
+    """What `add_loss` has left in a layer so far, as (losses, ids)."""
+    return layer._losses[:], set(layer._loss_ids)
+
+
+def restore_added_losses(layer: Any, losses: Any) -> None:
+    """Put back what a layer had."""
+    own, ids = losses
+    layer._losses[:] = own
+    layer._loss_ids.clear()
+    layer._loss_ids.update(ids)

@@ -1,7 +1,7 @@
 """The usual mistakes of a calculation by hand: what each would have given.
 
-A mistake is a change of the graph (a factor replaced, a matrix turned, a path forgotten), after which the backward pass is done again; or
-a change of the result (a factor 2, the sign). Each has one sentence.
+A mistake is a change of the graph (a factor replaced, a matrix turned, a path forgotten), after which the backward pass is done
+again; or a change of the result (a factor 2, the sign). Each has one sentence.
 """
 
 import copy

@@ -153,6 +153,8 @@ def _forward(node, unit, spelling):
     if terms:
         biases = [use for use in spelling.graph.uses if use.node is node and use.edge is None and use.row is None]
         terms += [spelling.name(use.path, (unit + (use.columns.start or 0),)) for use in biases]
+    if not terms and node.time is None and node.text and len(node.edges) == 1:
+        return node.text.format(x=node.edges[0].source.name(unit))
     return " + ".join(terms)
 
 

@@ -9,6 +9,7 @@ from keras import layers
 
 from keras_backprop.registry import backward_rule
 from keras_backprop.rule import Gradients
+from keras_backprop.shapes import reshape_like
 from keras_backprop.weight_gradients import Contraction
 
 
@@ -34,10 +35,7 @@ def times_transposed(dy, W):
     if len(dy.shape) == 2:
         return tf.matmul(dy, W, transpose_b=True)
     rows = tf.matmul(tf.reshape(dy, [-1, W.shape[1]]), W, transpose_b=True)
-    sizes = dy.shape[:-1].as_list()
-    if sizes.count(None) <= 1:
-        return tf.reshape(rows, [-1 if size is None else size for size in sizes] + [W.shape[0]])
-    return tf.reshape(rows, tf.concat([tf.shape(dy)[:-1], [W.shape[0]]], 0))
+    return reshape_like(rows, dy, range(len(dy.shape) - 1), [W.shape[0]])
 
 
 @backward_rule(layers.InputLayer, layers.Identity, rowwise=True, joins=True)

@@ -5,17 +5,12 @@ from keras import layers
 
 from keras_backprop import _keras
 from keras_backprop.registry import pullback
+from keras_backprop.shapes import reshape_like
 
 
 def reshape_back(call, dy):
     """y = reshape(x)        dx = reshape(dy)"""
-    return _reshaped(dy, call.input.shape.as_list(), lambda: tf.shape(call.input))
-
-
-def _reshaped(dy, sizes, shape):
-    if sizes.count(None) <= 1:
-        return tf.reshape(dy, [-1 if size is None else size for size in sizes])
-    return tf.reshape(dy, shape())
+    return reshape_like(dy, call.input)
 
 
 def flatten_back(call, dy):
@@ -25,8 +20,7 @@ def flatten_back(call, dy):
     if not _keras.is_channels_first(call.op) or rank <= 2:
         return reshape_back(call, dy)
     order = [0, *range(2, rank), 1]
-    moved = _reshaped(dy, [x.shape[axis] for axis in order], lambda: tf.gather(tf.shape(x), order))
-    return tf.transpose(moved, [0, rank - 1, *range(1, rank - 1)])
+    return tf.transpose(reshape_like(dy, x, order), [0, rank - 1, *range(1, rank - 1)])
 
 
 def permute_back(call, dy):

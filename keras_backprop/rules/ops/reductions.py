@@ -1,5 +1,7 @@
 """Operations that sum up, average or select along axes: y = R(x)."""
 
+import functools
+
 import tensorflow as tf
 
 from keras_backprop._keras import ops
@@ -25,13 +27,7 @@ def expanded(call, *values):
     elif len(axes) == 1:
         results = [tf.expand_dims(v, axes[0]) for v in values]
     else:
-        x, sizes = call.input, call.input.shape.as_list()
-        sizes = [1 if i in axes else size for i, size in enumerate(sizes)]
-        if sizes.count(None) <= 1:
-            shape = [-1 if size is None else size for size in sizes]
-        else:
-            shape = [tf.shape(x)[i] if size is None else size for i, size in enumerate(sizes)]
-        results = [tf.reshape(v, shape) for v in values]
+        results = [functools.reduce(tf.expand_dims, sorted(axes), v) for v in values]
     return results[0] if len(values) == 1 else results
 
 

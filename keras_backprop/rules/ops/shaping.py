@@ -12,6 +12,7 @@ from keras_backprop.registry import backward_rule, not_differentiable, pullback
 from keras_backprop.rule import Gradients
 from keras_backprop.rules.layers.merging import split_like
 from keras_backprop.rules.layers.reshaping import reshape_back
+from keras_backprop.shapes import sizes_of
 
 pullback(ops.Reshape, ops.Ravel, ops.ExpandDims, ops.Squeeze, reshape_back)
 
@@ -107,7 +108,7 @@ def tile_back(call, dy):
     repeats = [repeats] if isinstance(repeats, int) else list(repeats)
     rank = max(len(x.shape), len(repeats))
     repeats = [1] * (rank - len(repeats)) + repeats
-    sizes = [1] * (rank - len(x.shape)) + [tf.shape(x)[i] if size is None else size for i, size in enumerate(x.shape)]
+    sizes = [1] * (rank - len(x.shape)) + sizes_of(x)
     pairs = [part for pair in zip(repeats, sizes, strict=True) for part in pair]
     return reshape_back(call, tf.reduce_sum(tf.reshape(dy, pairs), list(range(0, 2 * rank, 2))))
 

@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras_backprop._keras import ConvLSTMCell
 from keras_backprop.convolution_gradient import Convolution, Window
 from keras_backprop.rules.layers.rnn.lstm import LSTM
-from keras_backprop.rules.layers.rnn.through_time import recurrence
+from keras_backprop.rules.layers.rnn.recurrence import recurrence
 from keras_backprop.weight_gradients import Contraction, Joined, Repeated
 
 

@@ -3,15 +3,8 @@
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop.rules.layers.rnn.through_time import (
-    Recurrence,
-    needs_only_output,
-    product,
-    recurrence,
-    times,
-    times_derivative,
-    times_transposed,
-)
+from keras_backprop.rules.layers.rnn.gates import needs_only_output, product, times, times_derivative, times_transposed
+from keras_backprop.rules.layers.rnn.recurrence import Recurrence, recurrence
 from keras_backprop.weight_gradients import Contraction, Joined
 
 

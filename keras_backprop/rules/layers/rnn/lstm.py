@@ -3,14 +3,8 @@
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop.rules.layers.rnn.through_time import (
-    Recurrence,
-    needs_only_output,
-    recurrence,
-    times,
-    times_derivative,
-    times_transposed,
-)
+from keras_backprop.rules.layers.rnn.gates import needs_only_output, times, times_derivative, times_transposed
+from keras_backprop.rules.layers.rnn.recurrence import Recurrence, recurrence
 
 
 @recurrence(layers.LSTMCell)

@@ -7,7 +7,7 @@ from keras import layers
 from keras_backprop import _keras
 from keras_backprop._keras import ConvLSTM
 from keras_backprop.registry import composition
-from keras_backprop.rules.layers.rnn.through_time import Loop, recurrence_of, through_time
+from keras_backprop.rules.layers.rnn.recurrence import Loop, recurrence_of, through_time
 
 
 @composition(layers.RNN, layers.SimpleRNN, layers.GRU, layers.LSTM, ConvLSTM)

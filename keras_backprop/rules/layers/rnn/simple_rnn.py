@@ -2,7 +2,8 @@
 
 from keras import layers
 
-from keras_backprop.rules.layers.rnn.through_time import Recurrence, derivative, recurrence, times, times_transposed
+from keras_backprop.rules.layers.rnn.gates import derivative, times, times_transposed
+from keras_backprop.rules.layers.rnn.recurrence import Recurrence, recurrence
 
 
 @recurrence(layers.SimpleRNNCell)

@@ -8,6 +8,7 @@ from keras_backprop import _keras
 from keras_backprop.registry import backward_rule, composition, rule_for
 from keras_backprop.rule import Gradients
 from keras_backprop.rules.layers.rnn.through_time import batch_first, time_first
+from keras_backprop.shapes import sizes_of
 
 
 @composition(layers.Bidirectional, joins=True)
@@ -88,10 +89,10 @@ def time_distributed(record, layer, inputs, training=None, mask=None):
     if masked or not all(_each_row_by_itself(one) for one in _keras.layers_in(inner)):
         return record.stock(layer)(inputs, training=training, mask=mask)
     kwargs = _keras.training_argument(inner, training)
-    n, steps = _sizes([], inputs, 0)[:2]
+    n, steps = sizes_of(inputs)[:2]
     with record.repeated(steps):
-        y = record.run_body(inner, _rows(time_first(inputs)), **kwargs)
-    return batch_first(tf.reshape(y, _sizes([steps, n], y)))
+        y = record.run_body(inner, tf.reshape(time_first(inputs), [-1, *sizes_of(inputs, 2)]), **kwargs)
+    return batch_first(tf.reshape(y, [steps, n, *sizes_of(y, 1)]))
 
 
 def _each_row_by_itself(layer):
@@ -105,13 +106,3 @@ def _each_row_by_itself(layer):
     known = activation is None or _keras.is_activation(activation)
     along_rows = 0 in keras.tree.flatten(getattr(layer, "axis", None))
     return rule is not None and rule.rowwise and known and not along_rows
-
-
-def _rows(x):
-    """(T, n, …) -> (T·n, …)"""
-    return tf.reshape(x, _sizes([-1], x, 2))
-
-
-def _sizes(first, x, start=1):
-    """`first`, followed by the sizes of x from axis `start` on, which may be unknown."""
-    return [*first, *(tf.shape(x)[i] if x.shape[i] is None else x.shape[i] for i in range(start, len(x.shape)))]
