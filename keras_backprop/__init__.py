@@ -14,11 +14,12 @@ from keras_backprop.convolution_gradient import Convolution, Window
 from keras_backprop.explain import exercise, explain, steps
 from keras_backprop.formula import Formula, LossFormula, written
 from keras_backprop.model import BackpropModel, BackpropSequential
-from keras_backprop.observers import BackwardObserver, ObservedLink
+from keras_backprop.observers import BackwardObserver, ObservedLink, ObservedUpdate
 from keras_backprop.own_rules import backward_rule, elementwise, not_differentiable, pullback
 from keras_backprop.registry import Rule, forward_rule, rule_for
 from keras_backprop.rule import Call, Gradients, MissingRuleError
 from keras_backprop.scopes import use_rules
+from keras_backprop.watch.diagnosis import diagnose
 from keras_backprop.weight_gradients import Contraction, Lookup, Total, WeightGradient
 
 __version__ = "0.1.0"
@@ -37,6 +38,7 @@ __all__ = [
     "LossFormula",
     "MissingRuleError",
     "ObservedLink",
+    "ObservedUpdate",
     "Rule",
     "Total",
     "WeightGradient",
@@ -46,6 +48,7 @@ __all__ = [
     "callbacks",
     "check_gradients",
     "check_layer",
+    "diagnose",
     "elementwise",
     "exercise",
     "explain",

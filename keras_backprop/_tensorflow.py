@@ -4,6 +4,7 @@ Everything this package takes from `tensorflow.python` for following a call is h
 """
 
 import contextlib
+import functools
 
 import tensorflow as tf
 from tensorflow.python.autograph.core import config as autograph
@@ -33,7 +34,14 @@ autograph.CONVERSION_RULES = (autograph.DoNotConvert("keras_backprop"), *autogra
 
 def is_trainable(x):
     """Whether a gradient can flow to a tensor: floating-point and complex numbers, lists of tensors, handles of variables."""
-    return backprop_util.IsTrainable(x)
+    dtype = x.dtype
+    if dtype in _HANDLES:
+        return backprop_util.IsTrainable(x)  # of what the handle is for
+    return _is_trainable_dtype(dtype)
+
+
+_HANDLES = (tf.resource, tf.variant)
+_is_trainable_dtype = functools.cache(backprop_util.IsTrainable)
 
 
 def zeros_like(x):

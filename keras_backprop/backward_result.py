@@ -1,12 +1,14 @@
 """What a backward pass returns: every gradient, δ, link and example of one batch. What nobody asks for is not computed."""
 
 import functools
+import html
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_backprop import example_statistics
+from keras_backprop._tensorflow import EagerTensor
 from keras_backprop.observers import ObservedLink, telling
 from keras_backprop.weight_gradients import add, cast
 
@@ -67,6 +69,17 @@ class Backward:
         for link in self.seen:
             tell(*link)
         return seen[::-1]
+
+    def _repr_html_(self) -> str:
+        """For notebooks: E, and the norms of the gradients; without numbers while a function is traced."""
+        rows = []
+        for weight, gradient in zip(self.weights, self.gradients, strict=True):
+            norm = "–" if gradient is None else _said(tf.norm(tf.convert_to_tensor(gradient)))
+            cells = (weight.path, str(tuple(weight.shape)), norm)
+            rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+        error = "" if self.loss is None else f"<p>$E = {_said(self.loss)}$</p>"
+        head = "<tr><th>weight</th><th>shape</th><th>‖∂E/∂w‖</th></tr>"
+        return f"{error}<table>{head}{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
     def gradient(self, weight: Any) -> Any:
         """∂E/∂W of one weight, given as a variable or by its path.
@@ -235,6 +248,10 @@ class Backward:
                 return index
         paths = ", ".join(repr(v.path) for v in self.weights)
         raise KeyError(f"There is no weight {getattr(weight, 'path', weight)!r}. Available: {paths}")
+
+
+def _said(number):
+    return f"{float(number):.4g}" if isinstance(number, EagerTensor) else "a tensor of the graph"
 
 
 class _Collector:

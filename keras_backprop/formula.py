@@ -26,7 +26,8 @@ class Formula:
         value: str, y; of `x` (several inputs: `a`, `b`), the weights and the options. "" where there is no short way to write it.
         derivative: str, dy/dx of an elementwise function, of `x` and `y`; else None.
         gradients: dict, name -> str: `{"x": …}` is dx; of `dy`, the inputs and the weights.
-        when: dict, option -> the value that it must have for the formula to hold.
+        when: dict, option -> the value that it must have for the formula to hold; "class" -> the name of the operation's class,
+            where others share the rule.
     """
 
     value: str
@@ -105,16 +106,20 @@ def _sigmoid(x):
 _FUNCTIONS: dict[str, Any] = {
     "sigmoid": _sigmoid, "tanh": np.tanh, "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "abs": np.abs, "sign": np.sign,
     "max": np.maximum, "min": np.minimum, "cosh": np.cosh, "softmax": _softmax, "pi": math.pi,
-    "softplus": lambda x: np.logaddexp(0.0, x), "Phi": lambda x: 0.5 * (1 + np.vectorize(math.erf)(np.asarray(x) / math.sqrt(2))),
+    "softplus": lambda x: np.logaddexp(0.0, x),
+    "Phi": lambda x: 0.5 * (1 + np.vectorize(math.erf)(np.asarray(x) / math.sqrt(2))),
     "total": lambda x: np.sum(x, -1, keepdims=True), "mean": lambda x: np.mean(x, -1, keepdims=True),
-    "examples": lambda x: np.sum(x, 0), "norm": lambda x: np.sqrt(np.sum(np.square(x))),
+    "examples": lambda x: np.sum(x, 0), "average": lambda x: np.mean(x, 0, keepdims=True),
+    "largest": lambda x: np.max(x, -1, keepdims=True),
+    "window": lambda x: x, "spread": lambda x: x, "norm": lambda x: np.sqrt(np.sum(np.square(x))),
     "rms": lambda x: np.sqrt(np.mean(np.square(x))),
 }  # fmt: skip
 
 _OPERATORS = {
     "sigmoid": r"\sigma", "tanh": r"\tanh", "exp": r"\exp", "log": r"\log", "max": r"\max", "min": r"\min", "cosh": r"\cosh",
     "Phi": r"\Phi", "softmax": r"\mathrm{softmax}", "softplus": r"\mathrm{softplus}", "sign": r"\mathrm{sign}",
-    "mean": r"\mathrm{mean}",
+    "mean": r"\mathrm{mean}", "average": r"\mathrm{mean}_n", "largest": r"\max", "window": r"\mathrm{window}",
+    "spread": r"\mathrm{spread}", "onehot": r"\mathrm{onehot}",
 }  # fmt: skip
 
 _COMPARED = {ast.Gt: ">", ast.Lt: "<", ast.GtE: r"\geq", ast.LtE: r"\leq", ast.Eq: "="}
@@ -135,7 +140,9 @@ def latex(expression: str, names: Any = None) -> str:
 def _write(node, names):
     """LaTeX, and how tightly it holds together."""
     if isinstance(node, ast.Name):
-        return names.get(node.id, rf"\{node.id}" if node.id in ("pi", "alpha", "beta") else node.id), ATOM
+        return names.get(
+            node.id, rf"\{node.id}" if node.id in ("pi", "alpha", "beta", "gamma", "mu") else node.id
+        ), ATOM
     if isinstance(node, ast.Constant):
         return f"{node.value:g}" if isinstance(node.value, (int, float)) else str(node.value), ATOM
     if isinstance(node, ast.UnaryOp):
@@ -146,6 +153,8 @@ def _write(node, names):
         sides = [_write(side, names)[0] for side in (node.left, *node.comparators)]
         signs = [_COMPARED[type(one)] for one in node.ops]
         return "[" + sides[0] + "".join(f" {s} {x}" for s, x in zip(signs, sides[1:], strict=True)) + "]", ATOM
+    if isinstance(node, ast.Subscript):  # E[k]
+        return f"{_in(node.value, names, ATOM)}_{_braced(_write(node.slice, names)[0])}", ATOM
     if isinstance(node, ast.Call):
         return _write_call(node, names)
     assert isinstance(node, ast.BinOp)
@@ -180,8 +189,7 @@ def _write_operation(node, names):
     first, second = _in(left, names, SIGN), _in(right, names, PRODUCT)
     if first == "1":
         return second, PRODUCT
-    close = isinstance(left, ast.Name) and second.startswith("(") and not first[-1].isdigit()
-    close = close or (isinstance(left, ast.Name) and second.startswith("(") and left.id in ("y", "a", "T", "x"))
+    close = isinstance(left, ast.Name) and second.startswith("(") and left.id in ("x", "y", "a", "T")
     return first + ("" if close else r" \cdot ") + second, PRODUCT
 
 

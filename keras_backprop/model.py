@@ -14,7 +14,7 @@ from keras_backprop.backward_pass import backward_pass
 from keras_backprop.backward_result import Backward
 from keras_backprop.example_scale import weights_for
 from keras_backprop.gradients.update import held, made_gradients
-from keras_backprop.observers import observers_of, recorders_of
+from keras_backprop.observers import ObservedUpdate, observers_of, recorders_of, step_begins, updating
 from keras_backprop.scopes import Scope
 from keras_backprop.training import padding
 from keras_backprop.training.distribution import DistributedTrainer
@@ -89,8 +89,11 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         return config
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
-        callbacks = inspect.signature(_keras.fit).bind(self, *args, **kwargs).arguments.get("callbacks")
+        arguments = inspect.signature(_keras.fit).bind(self, *args, **kwargs).arguments
+        callbacks = arguments.get("callbacks")
         self._observers, self._recorders = observers_of(callbacks), recorders_of(callbacks)
+        for observer in self._observers:
+            getattr(observer, "training_begins", lambda *_: None)(self, arguments)
         try:
             history = super().fit(*args, **kwargs)
             if observers_of(callbacks) != self._observers:
@@ -115,7 +118,9 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     def make_train_function(self, force=False):
         """As Keras's; and anew if other rules hold, or other observers look on, than when it was made."""
         self._scopes = scopes.current()
-        traced_with = (registry.current(), self._scopes, self._observers, self._recorders)
+        batch_by_batch = self.fit_path is not None and not self.fit_path.compiled
+        traced_as = [batch_by_batch for one in self._observers if getattr(one, "differs_batch_by_batch", False)]
+        traced_with = (registry.current(), self._scopes, self._observers, self._recorders, traced_as)
         super().make_train_function(force or traced_with != self._traced_with)
         self._traced_with = traced_with
         plan = plan_of(self)
@@ -128,10 +133,12 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
 
         Three parts of it can be overridden one by one: `backward_pass`, `make_gradients` and `update_weights`.
         """
-        x, y, sample_weight = _keras.unpack_x_y_sample_weight(data[:3] if self._recorders else data)
+        batch = _keras.unpack_x_y_sample_weight(data[:3] if self._recorders else data)
+        (x, y, sample_weight), ends = step_begins(self._observers, self, batch)
         fills = plan_of(self) is not None and sample_weight is not None
         with padding.part_losses(self, sample_weight) if fills else contextlib.nullcontext():
             result = self.backward_pass(x, y, sample_weight)
+        gradients = None
         batch_size = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
         loss, seen = result.loss, (x, y, result.y_pred, sample_weight)
         if fills:
@@ -142,11 +149,16 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         for recorder in self._recorders:
             recorder.record_examples(self, result, y, sample_weight, data[3])
         if result.weights:
-            self.update_weights(self.make_gradients(result), result.weights)
+            gradients = self.make_gradients(result)
+            with updating(self._observers, ObservedUpdate(result, gradients, self.optimizer)):
+                self.update_weights(gradients, result.weights)
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         x, y, y_pred, sample_weight = seen
-        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        logs = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        for end in ends:
+            end(result, gradients)
+        return logs
 
     def backward_pass(self, x: Any, y: Any = None, sample_weight: Any = None) -> Backward:
         """The forward pass, the error and the chain rule on a batch of tensors, in training mode.

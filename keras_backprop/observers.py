@@ -12,8 +12,13 @@
 
 `fit` finds the observers of its callbacks, and its compiled step tells them of every link. An observer is asked once, while the
 step is traced, which tensors it wants to keep; the figures are in variables, and are read when somebody wants to see them.
+
+What the optimizer is given, and the weights before and after it, are told to those that have the methods `before_update` and
+`after_update`.
 """
 
+import contextlib
+from collections.abc import Iterator
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -45,6 +50,21 @@ class ObservedLink(NamedTuple):
     loss_scale: Any
 
 
+class ObservedUpdate(NamedTuple):
+    """The update of a step, as an observer sees it.
+
+    Attributes:
+        result: the `keras_backprop.Backward` of the step: `loss`, `weights`, `gradients`, `scale`.
+        given: list of gradients or None, in the order of `result.weights`: what the optimizer is given, after
+            `compile(gradients=…)`, before its own clipping. They carry the loss scale.
+        optimizer: the model's optimizer.
+    """
+
+    result: Any
+    given: list
+    optimizer: Any
+
+
 class BackwardObserver:
     """Is told of every link of every step's backward pass. Subclass it with a method `observe(self, link)`.
 
@@ -58,6 +78,12 @@ class BackwardObserver:
     def observe(self, link: Any) -> None:
         """Look at an `ObservedLink` while the step is traced, and `note` what is to be kept. Links come in backward order."""
         raise NotImplementedError
+
+    def before_update(self, update: Any) -> None:
+        """Look at an `ObservedUpdate` when all links have been told of, and no weight has been changed."""
+
+    def after_update(self, update: Any) -> None:
+        """Look at it again when the optimizer has changed the weights: the end of the step."""
 
     def note(self, name: str, value: Any, over_steps: str = "last") -> None:
         """Keep a figure.
@@ -88,6 +114,21 @@ class BackwardObserver:
     def read(self) -> dict[str, Any]:
         """The figures since the last `reset`: a dict, name -> NumPy array, in the order of the forward pass."""
         return {name: note.read() for name, note in reversed(self._notes.items())}
+
+    def training_begins(self, model: Any, arguments: Any) -> None:
+        """Is called by `fit`, with its arguments by name, before anything else happens."""
+
+    def step_begins(self, model: Any, data: Any) -> Any:
+        """Is called while a step is traced, before its forward pass: to look on at the whole of it.
+
+        Args:
+            model: the model.
+            data: the batch, `(x, y, sample_weight)` of tensors.
+
+        Returns:
+            None; or the pair of the batch with which the step is to go on, and a function `(result, gradients)`, which is
+            called after the update with the `Backward` of the step and what the optimizer was given (None without weights).
+        """
 
     @property
     def variables(self) -> list[Any]:
@@ -165,10 +206,41 @@ def observers_of(callbacks: Any) -> Any:
     return tuple(found.values())
 
 
+@contextlib.contextmanager
+def updating(observers: Any, update: Any) -> Iterator[None]:
+    """A context for the update of a step: observers are told of it before and after.
+
+    Args:
+        observers: list of `BackwardObserver`. One that has only `observe` is told of nothing.
+        update: an `ObservedUpdate`.
+    """
+    for observer in observers:
+        getattr(observer, "before_update", _ignore)(update)
+    yield
+    for observer in observers:
+        getattr(observer, "after_update", _ignore)(update)
+
+
+def _ignore(update):
+    pass
+
+
 def recorders_of(callbacks: Any) -> Any:
     """The callbacks that are to be told of the examples of every step: those with a method `record_examples`, a tuple."""
     flat = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
     return tuple(callback for callback in flat if callable(getattr(callback, "record_examples", None)))
+
+
+def step_begins(observers: Any, model: Any, data: Any) -> Any:
+    """Tell observers of the beginning of a step. Returns the batch to go on with, and a list of what to call at its end."""
+    ends = []
+    for observer in observers:
+        begin = getattr(observer, "step_begins", None)  # an observer need not be a `BackwardObserver`
+        looking_on = None if begin is None else begin(model, data)
+        if looking_on is not None:
+            data, end = looking_on
+            ends.append(end)
+    return data, ends
 
 
 def telling(observers: Any, calls: Any, loss_scale: Any) -> Any:

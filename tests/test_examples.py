@@ -63,6 +63,13 @@ def test_open_backward(capsys):
     assert (namespace["hidden"].kernel.numpy()[missing] == 0).all()
 
 
+def test_watch_gradients(capsys):
+    namespace, printed = run("watch_gradients", capsys)
+    assert "From the last hidden layer to the first" in printed
+    assert namespace["lost"]["sigmoid"] > 1000 * namespace["lost"]["tanh"]
+    assert all((namespace["directory"] / f"{name}.html").stat().st_size > 10_000 for name in ("sigmoid", "tanh"))
+
+
 def test_wrong_labels(capsys):
     _, printed = run("wrong_labels", capsys, ["--epochs", "8"])
     at_35 = dict(re.findall(r"^  (\w.*?) +(\d\.\d\d) +\d\.\d\d +\d\.\d\d$", printed, re.MULTILINE))

@@ -57,7 +57,7 @@ def test_another_set_up(tmp_path, capsys):
         "--learning-rate 0",
         "--input x",
         "--target 1e200",
-        "--weights 1 2 3",
+        "--weights 1 x 3 4",
     ],
 )
 def test_bad_values_get_one_clear_line(arguments, capsys):
@@ -66,6 +66,71 @@ def test_bad_values_get_one_clear_line(arguments, capsys):
     assert exit.value.code == 2
     error = capsys.readouterr().err
     assert len(error.strip().splitlines()) == 1 and arguments.split()[0] in error
+
+
+TEXTBOOK = "--hidden 2 --outputs 2 --inputs .05 .10 --targets .01 .99 --learning-rate .5 --epochs 1 --weights"
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        ".15 .20 .25 .30 .40 .45 .50 .55 --biases .35 .60",
+        ".15 .20 .25 .30 .35 .40 .45 .50 .55 .60",
+        ".15 .20 .25 .30 .35 .35 .40 .45 .50 .55 .60 .60",
+    ],
+)
+def test_the_textbook_network(tmp_path, capsys, weights):
+    arguments = [*f"{TEXTBOOK} {weights}".split(), "--digits", "9", "--output-dir", str(tmp_path)]
+    assert main([*arguments, "--chain", "w5", "w1", "--compare", "dw5=0.0822", "dw5=-0.0822", "--steps", "3"]) == 0
+    printed = capsys.readouterr().out
+    for text in ("0.298371109", "(w₅) = 0.358916479", "(w₈) = 0.561370121", "(w₁) = 0.149780716", "(w₄) = 0.2995022", "0.4 → 0.35891648",
+                 "0.74136507 · 0.186815602 · 0.593269992 = 0.082167041", "dw5 = 0.0822: exact", "the sign is wrong", "3 updates of"):  # fmt: skip
+        assert text in printed
+
+
+def test_a_csv_of_several_examples(tmp_path, capsys):
+    (tmp_path / "xor.csv").write_text("a,b,target\n0,0,0\n0,1,1\n1,0,1\n1,1,0\n")
+    arguments = [
+        "--csv",
+        str(tmp_path / "xor.csv"),
+        "--hidden",
+        "2",
+        "--loss",
+        "mse",
+        "--epochs",
+        "1",
+        "--example",
+        "2",
+    ]
+    assert main([*arguments, "--output-dir", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "for 4 examples, of which example 2 is shown" in printed and "all agree" in printed
+
+
+@pytest.mark.slow
+def test_ten_thousand_steps_with_the_biases_held(tmp_path, capsys):
+    arguments = ["--hidden", "2", "--outputs", "2", "--hold-biases", "--epochs", "10000", "--epsilon", "1e-9"]
+    assert main([*arguments, "--output-dir", str(tmp_path)]) == 0
+    assert "the error of the last is 0.000035" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--hidden 2 --outputs 2 --weights 1 2 3", "--weights: 8 weights are needed"),
+        ("--hidden 2 --outputs 2 --target 1", "--target: 2 numbers are needed"),
+        ("--input 1 --input 2", "--target: there must be one for each --input"),
+        ("--chain w9", "--chain: There is no weight 'w9'"),
+        ("--compare dw2", "--compare: write NAME=NUMBER"),
+        ("--csv nowhere.csv", "--csv: cannot read 'nowhere.csv'"),
+        ("--example 2", "--example: must be from 1 to 1"),
+        ("--digits 99", "--digits: must be from 1 to 17"),
+    ],
+)
+def test_set_ups_that_make_no_sense(arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main([*arguments.split(), "--output-dir", str(tmp_path)])
+    assert exit.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_numbers_may_be_written_with_a_negative_exponent(tmp_path, capsys):

@@ -27,6 +27,8 @@ result: Backward = keras_backprop.backward(model, x, y)
 results: dict[str, Backward] = keras_backprop.backward(model, x, loss={"first": keras.ops.square})
 print(result.per_example("dense/kernel"), result.example_norms(), result.links[0].path)
 print(keras_backprop.explain(model, x, y).to_text())
+monitor = keras_backprop.callbacks.BackwardMonitor("dense", ("norm", "gain"), every=2, csv="figures.csv")
+print(monitor.history.to_pandas(), monitor.report("report.html", epsilon=0.1), monitor.history[0]["value"])
 print(keras_backprop.check_gradients(model, x, y).passed, keras_backprop.check_layer(keras.layers.Dense(2), x))
 
 

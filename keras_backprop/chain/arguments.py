@@ -48,14 +48,20 @@ def bind(call, args, kwargs):
 
 
 def _signature(call):
-    """`inspect.signature(call)`, looked up once for each method of a class."""
-    function = getattr(call, "__func__", None)
-    return inspect.signature(call) if function is None else _signature_of_method(function)
+    """`inspect.signature(call)`, looked up once for each method of a class and each function of a module."""
+    if isinstance(call, types.MethodType):
+        return _signature_of_method(call.__func__)
+    if isinstance(call, types.FunctionType) and call.__closure__ is None:
+        return _signature_of_function(call)
+    return inspect.signature(call)
 
 
 @functools.lru_cache(maxsize=1024)
 def _signature_of_method(function):
     return inspect.signature(types.MethodType(function, object()))
+
+
+_signature_of_function = functools.lru_cache(maxsize=1024)(inspect.signature)
 
 
 def tensors_in(arguments):

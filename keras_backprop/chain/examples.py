@@ -53,12 +53,12 @@ class Contributions:
     """
 
     def __init__(self, calls, seen, upstream, record, batch, values):
-        self.calls, self.seen, self._upstream, self._record = calls, seen, upstream, record
+        self.calls, self.seen, self._upstream, self.record = calls, seen, upstream, record
         self._batch, self._values = batch, values
 
     @functools.cached_property
     def _rows(self):
-        return Rows(self._record, self._batch)
+        return Rows(self.record, self._batch)
 
     @functools.cached_property
     def _free(self):

@@ -92,6 +92,11 @@ class Report:
             raise ArithmeticError(str(self))
         return self
 
+    def _repr_html_(self) -> str:
+        from keras_backprop.report.notebook import check_html
+
+        return check_html(self)
+
     def __str__(self) -> str:
         width = max([len(row.path) for row in self.rows] + [6])
         lines = [

@@ -9,6 +9,8 @@ from keras_backprop.explain.notation import norm
 from keras_backprop.explain.rows import shown
 
 SHARED, SHARED_EDGE = "#f3ecfa", "#7d4fb0"
+FRAMED, FRAMED_EDGE = "#eef7f0", "#3b8454"  # recurrent layers and attention: more than one step inside
+VANISHED = 0.01  # of the largest gradient beside an arrow
 WIDTH, GAP_X, GAP_Y = 3.7, 0.7, 0.95
 LONG_NAMES = 40  # LaTeX characters of the names of a layer's weights; longer ones get a line each
 
@@ -22,6 +24,8 @@ class Block:
         gradients: list of str, LaTeX: the norms of the gradients of its weights.
         sources: list of (Block, norm of the gradient that flows back to it or None).
         rank: int, how many blocks are above it at the least.
+        framed: bool, whether it has a second frame: a recurrent layer, attention.
+        inside: str, the path of the multi-head attention that it is a part of, or "".
     """
 
     title: str
@@ -33,6 +37,8 @@ class Block:
     rank: int = 0
     x: float = 0.0
     y: float = 0.0
+    framed: bool = False
+    inside: str = ""
 
     @property
     def height(self):
@@ -52,13 +58,17 @@ def draw(explanation):
     canvas = Canvas(left - 0.5, bottom - 0.4, edge, 1.25)
     examples = "1 example" if explanation.examples == 1 else f"{explanation.examples} examples"
     canvas.text(left, 0.92, explanation.model, size=16, align="left", weight="bold")
-    canvas.text(left, 0.6, rf"{examples}.  Beside an arrow: $\Vert\partial E/\partial\,\cdot\Vert$ of what flows there.",
+    canvas.text(left, 0.6, rf"{examples}.  Gradients flow up; beside an arrow $\Vert\partial E/\partial\,\cdot\Vert$.",
                 FAINT, 13, align="left")  # fmt: skip
+    for inside in dict.fromkeys(block.inside for block in blocks if block.inside):
+        _draw_frame(canvas, inside, blocks)
     for block in blocks:
         _draw_block(canvas, block)
     edges = _short_edges(blocks)
+    largest = max((g for block in blocks for _, g in block.sources if g is not None), default=0.0)
     for source, target, gradient in edges:
-        _draw_edge(canvas, source, target, gradient, forks=sum(other is source for other, _, _ in edges) > 1)
+        forks = sum(other is source for other, _, _ in edges) > 1
+        _draw_edge(canvas, source, target, gradient, forks, largest)
     for source, target, gradient, lane in lanes:
         _draw_lane(canvas, source, target, gradient, right + 0.3 + 0.55 * lane, blocks)
     return canvas
@@ -88,7 +98,9 @@ def _blocks(explanation):
             block = error
         elif link.kind == "activation" and link.input_symbols[0] in made:
             block = made[link.input_symbols[0]]
-            block.detail = block.detail.replace("  ", f", {link.path.rsplit('/', 1)[-1]}  ", 1)
+            block.detail = block.detail.replace(
+                "  ", f", {link.path.rsplit('/', 1)[-1].partition('·')[0].partition('-')[0]}  ", 1
+            )
             made[link.output_symbols[0]] = block
             continue
         elif link.kind == "regularizer" or not link.input_symbols or link.output_symbols[0] is None:
@@ -125,6 +137,8 @@ def _block(link, use, uses):
     kind = type(link.op).__name__ if link.kind == "layer" else "operation"
     title = f"{name}  ({use} of {uses} uses)" if uses > 1 else name
     colors = (SHARED, SHARED_EDGE) if uses > 1 else (NODE, NODE_EDGE)
+    framed = link.kind == "layer" and (hasattr(link.op, "cell") or "Attention" in kind)
+    colors = (FRAMED, FRAMED_EDGE) if framed and uses == 1 else colors
     names = [_letter(link.weight_symbols, attribute) for attribute in link.weight_gradients]
     lines = [
         rf"$\Vert\partial E/\partial {name}\Vert$ = {_number(norm(gradient))}"
@@ -132,7 +146,11 @@ def _block(link, use, uses):
     ]
     if sum(map(len, names)) < LONG_NAMES and "cdot" not in "".join(lines):
         lines = ["     ".join(lines[i : i + 2]) for i in range(0, len(lines), 2)]
-    return Block(title, f"{kind}  {_shape(link.outputs[0])}", *colors, lines)
+    block = Block(title, f"{kind}  {_shape(link.outputs[0])}", *colors, lines)
+    block.framed = framed
+    parent, _, part = link.path.rpartition("/")
+    block.inside = parent if part in ("query", "key", "value", "attention_output") else ""
+    return block
 
 
 def _letter(symbols, attribute):
@@ -178,7 +196,25 @@ def _lanes(blocks):
     return lanes
 
 
+def _draw_frame(canvas, inside, blocks):
+    """A dashed frame around the parts of a multi-head attention, with the path of the layer."""
+    own = [block for block in blocks if block.inside == inside]
+    ranks = range(min(b.rank for b in own), max(b.rank for b in own) + 1)
+    own = [
+        block
+        for block in blocks
+        if block.inside == inside or (block.rank in ranks and block.detail.startswith("operation"))
+    ]
+    left, right = min(b.x for b in own) - WIDTH / 2 - 0.2, max(b.x for b in own) + WIDTH / 2 + 0.2
+    top = max(b.y + b.height / 2 for b in own) + 0.16
+    bottom = min(b.y - b.height / 2 for b in own) - 0.2
+    canvas.box((left + right) / 2, (top + bottom) / 2, right - left, top - bottom, "none", FRAMED_EDGE, dashed=True)
+    canvas.text(left + 0.12, bottom + 0.2, inside, FRAMED_EDGE, 12.5, align="left", box=True)
+
+
 def _draw_block(canvas, block):
+    if block.framed:
+        canvas.box(block.x, block.y, WIDTH + 0.16, block.height + 0.16, "none", block.edge, dashed=True)
     canvas.box(block.x, block.y, WIDTH, block.height, block.fill, block.edge)
     y = block.y + block.height / 2 - 0.27
     if not block.detail:
@@ -190,7 +226,13 @@ def _draw_block(canvas, block):
         canvas.text(block.x, y - 0.6 - 0.3 * position, line, GRADIENT, 13, zorder=5)
 
 
-def _draw_edge(canvas, source, target, gradient, forks):
+def _flow(gradient, largest):
+    """The number beside an arrow; of a gradient that has vanished with a sign that catches the eye."""
+    vanished = 0 <= gradient < VANISHED * largest
+    return rf"$\uparrow$ {_number(gradient)}" + (r"  $\blacktriangleleft$ vanishing" if vanished else "")
+
+
+def _draw_edge(canvas, source, target, gradient, forks, largest):
     """Down, across, down. The number stands where the edge is alone: at the source if several edges end in the target."""
     start, end = (source.x, source.y - source.height / 2), (target.x, target.y + target.height / 2)
     middle = end[1] + GAP_Y / 2
@@ -204,7 +246,7 @@ def _draw_edge(canvas, source, target, gradient, forks):
         alone = not joins and straight and not forks
         y = middle if alone else (start[1] + middle) / 2 if joins else (end[1] + middle) / 2 + 0.03
         x = start[0] if joins else end[0]
-        canvas.text(x + 0.1, y, _number(gradient), GRADIENT, align="left")
+        canvas.text(x + 0.1, y, _flow(gradient, largest), GRADIENT, align="left", box=True)
 
 
 def _draw_lane(canvas, source, target, gradient, x, blocks):

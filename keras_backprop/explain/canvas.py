@@ -1,9 +1,12 @@
 """A sheet of paper measured in inches, and the few shapes that the drawings are made of."""
 
+import io
 import math
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, PathPatch
 from matplotlib.path import Path
@@ -100,6 +103,35 @@ class Canvas:
         with rc_context(_STYLE):
             self.figure.savefig(path, dpi=dpi, metadata=metadata)
         return path
+
+    def pixels(self):
+        """The drawing as an array of pixels, `(height, width, 4)`."""
+        self.figure.set_dpi(200)
+        drawn = FigureCanvasAgg(self.figure)
+        drawn.draw()
+        return np.asarray(drawn.buffer_rgba())
+
+    def to_svg(self):
+        """The drawing as the text of an SVG file."""
+        buffer = io.StringIO()
+        with rc_context(_STYLE):
+            self.figure.savefig(buffer, format="svg", metadata={"Date": None})
+        return buffer.getvalue()
+
+
+def stacked(canvases, titles):
+    """A `Canvas` on which others stand one below the other, each under its title."""
+    sizes = [canvas.figure.get_size_inches() for canvas in canvases]
+    pictures = [canvas.pixels() for canvas in canvases]
+    width, height = max(size[0] for size in sizes), sum(size[1] + 0.5 for size in sizes)
+    sheet, top = Canvas(0, 0, width, height), height
+    for (wide, high), picture, title in zip(sizes, pictures, titles, strict=True):
+        sheet.text(0.2, top - 0.3, title, size=17, align="left", weight="bold")
+        sheet.axes.imshow(picture, extent=(0, wide, top - 0.5 - high, top - 0.5), interpolation="none", aspect="auto")
+        top -= high + 0.5
+    sheet.axes.set_xlim(0, width)
+    sheet.axes.set_ylim(0, height)
+    return sheet
 
 
 def _toward(start, end, distance):

@@ -64,7 +64,7 @@ class Compared:
             word = "close" if np.size(self.value) > 1 else "rounding"
             return f"{self.name} = {value}: {word}{_said(self.remark)}; exactly {expected} ({off})"
         head = f"{self.name} = {value}: not {expected} ({off}). Mistake: "
-        return head + ("; or: ".join(self.mistakes) if self.mistakes else UNKNOWN)
+        return head + ("; or: ".join(self.mistakes) if self.mistakes else UNKNOWN + _said(self.remark))
 
     def __repr__(self) -> str:
         return f"<Compared {self}>"
@@ -181,7 +181,8 @@ class _Comparer:
         if len(same) != 1:
             names = ", ".join(f"{w.symbol} of shape {np.shape(w.value)}" for w in self.explanation.weights)
             raise ValueError(
-                f"Which weight {name!r} of shape {shape} is of is not clear. The weights are {names}: say d{names[:2]}, for instance."
+                f"Which weight {name!r} of shape {shape} is of is not clear. The weights are {names}: say "
+                f"d{names[:2]}, for instance."
             )
         kind = "update" if name.endswith("_new") else "gradient" if name.startswith("d") else "weight"
         return Found(kind, path=same[0].path, latex=same[0].symbol.latex)
@@ -207,7 +208,8 @@ class _Comparer:
                 and self.example is None
             ):
                 raise ValueError(
-                    f"{name!r} has a number for each of the {self.explanation.examples} examples: say which one, example=0 for instance."
+                    f"{name!r} has a number for each of the {self.explanation.examples} examples: say which one, "
+                    "example=0 for instance."
                 )
             raise ValueError(f"{name!r} has the shape {np.shape(expected)}. Received: shape {np.shape(value)}")
         difference = np.abs(value - expected)
@@ -219,8 +221,8 @@ class _Comparer:
         )
         how = _Given(given)
         how.value = value
-        judged = self._judged(found, key, value, expected, how)
-        return Compared(name, _plain(value), _plain(expected), *judged[:2], worst, where, judged[2])
+        verdict, mistakes, remark = self._judged(found, key, value, expected, how)
+        return Compared(name, _plain(value), _plain(expected), verdict, mistakes, worst, where, remark)
 
     def _right(self, found, key):
         """What is right, from the record."""
@@ -253,7 +255,9 @@ class _Comparer:
             return "rounding", [], "intermediate results were rounded"
         if not given.full:
             mistakes = self._rounded_mistakes(found, key, given, expected)
-        return ("mistake", mistakes, "") if mistakes else ("unknown", [], "")
+        if mistakes:
+            return "mistake", mistakes, ""
+        return "unknown", [], "" if self.slips.small else "in so large a network only mistakes in the result were tried"
 
     def _rounding(self, found, key, value, given):
         for decimals, graph in self.slips.rounded():

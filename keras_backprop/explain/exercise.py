@@ -35,7 +35,7 @@ class Exercise:
         digits: Any = None,
         flavor: Any = None,
     ) -> str:
-        """The sheet; its attribute `solution` is the page with the solution. The arguments are those of `Explanation.to_markdown`."""
+        """The sheet; its attribute `solution` is the other page. The arguments are those of `Explanation.to_markdown`."""
         return self.explanation.to_markdown(
             blank=list(blank) if not isinstance(blank, str) else blank, digits=digits, flavor=flavor
         )

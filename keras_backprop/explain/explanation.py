@@ -71,11 +71,11 @@ class Explanation:
         """Every path from the error to one weight, as products of named factors with numbers, and their sum.
 
         Args:
-            weight: its name in any spelling (`"w₅"`, `"w5"`, `"w⁽²⁾₁₁"`, `"w2_11"`, `"W₂[0,0]"`, `"output/kernel"`), or the variable.
-                Weights without a layer in their name are counted layer by layer, and unit by unit within a layer.
+            weight: its name in any spelling (`"w₅"`, `"w5"`, `"w⁽²⁾₁₁"`, `"w2_11"`, `"W₂[0,0]"`, `"output/kernel"`), or a
+                variable. Without a layer in their name they are counted layer by layer, and unit by unit within a layer.
             *index: ints from 0, the place in the weight's array, where the name does not say it.
             example: int from 0, the paths of one example only; by default those of all, whose sum is the gradient.
-            convention: "row" (w₁₂ leads from unit 1 to unit 2, as in Keras's matrix) or "column" (w₁₂ leads to unit 1 from unit 2).
+            convention: "row" (w₁₂ leads from unit 1 to unit 2, as in Keras's matrix) or "column" (to unit 1 from unit 2).
             digits: int, decimals in what is printed; by default four.
 
         Returns:
@@ -104,7 +104,7 @@ class Explanation:
                 `w5_new` (`w₅'`), `E`. A number may be a string: its digits then count as they are written.
             example: int from 0, which example values and errors are of; needed where the batch has several.
             convention: as in `chain`.
-            **named: the same by name: `dW=array`; lists of arrays in the order of the weights: `gradients=`, `weights=` (new ones).
+            **named: the same by name: `dW=array`; lists in the order of the weights: `gradients=`, `weights=` (new ones).
 
         Returns:
             A `Comparison`, a list of `Compared`: `verdict` is "exact", "rounding", "mistake" or "unknown", `mistake` a sentence.
@@ -147,8 +147,8 @@ class Explanation:
         Args:
             digits, example, units: as in `to_text`.
             flavor: None, or "github" for its `math` blocks.
-            blank: list of names of numbers, or "gradients", "updates", "values", "all": an exercise sheet, in which these are left
-                blank. What is returned is then a `Sheet`, a string whose attribute `solution` is the page with the solution.
+            blank: list of names of numbers, or "gradients", "updates", "values", "all": an exercise sheet, in which these are
+                left blank. What is returned is then a `Sheet`, a string whose attribute `solution` is the page with the solution.
 
         Raises:
             ValueError, IndexError, TypeError: one of these that makes no sense.
@@ -200,6 +200,25 @@ class Explanation:
         from keras_backprop.explain.page import to_html
 
         return to_html(self)
+
+    def report(self, path: Any, *, title: Any = None, findings: Any = None) -> Any:
+        """Write a page: the drawing, every weight, the derivation with its numbers. One HTML file that needs nothing else.
+
+        Args:
+            path: str or path that ends in .html.
+            title: str, the heading.
+            findings: list of objects with `title`, `evidence`, `remedy`, `path` and `severity`, such as `keras_backprop.diagnose`
+                finds; None: the page has no such section.
+
+        Returns:
+            The path, as a `pathlib.Path`.
+
+        Raises:
+            ValueError: another suffix.
+        """
+        from keras_backprop.report import explanation_page, page
+
+        return page.write(explanation_page(self, title or f"The chain rule of {self.model}", findings), path)
 
     def __str__(self) -> str:
         return self.to_text()

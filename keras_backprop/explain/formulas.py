@@ -50,6 +50,42 @@ def gradient(link: Any, letter: str, upstream: str) -> str | None:
     return latex(link.formula.gradients[letter], {**_numbers(link.options), **names, "y": y, "dy": upstream})
 
 
+LETTERS = {"kernel": "W", "bias": "b", "gamma": "gamma", "beta": "beta", "embeddings": "E"}
+"""The letters of weights in the formulas of rules."""
+
+_OF_LAYERS = {"h": r"\hat{x}", "gamma": r"\gamma", "beta": r"\beta"}
+
+
+def layer_value(link: Any) -> str | None:
+    """What a layer with weights, or with several inputs, computes, as LaTeX; None where its rule does not say."""
+    if not isinstance(link.formula, Formula) or not link.formula.value or link.input_symbols[0] is None:
+        return None
+    return latex(link.formula.value, {**_OF_LAYERS, **_of_layer(link)})
+
+
+def layer_gradient(link: Any, attribute: str, upstream: str) -> str | None:
+    """A layer's ∂E/∂W, or that of its input ("x"), as LaTeX; None where its rule does not say."""
+    letter = LETTERS.get(attribute.rsplit(".", 1)[-1], attribute)
+    if not isinstance(link.formula, Formula) or letter not in link.formula.gradients:
+        return None
+    y = link.output_symbols[0].latex if link.output_symbols[0] is not None else "y"
+    return latex(link.formula.gradients[letter], {**_OF_LAYERS, **_of_layer(link), "y": y, "dy": upstream})
+
+
+def _of_layer(link):
+    names = {"x": link.input_symbols[0].latex}
+    attention = "q" in link.formula.value
+    if attention:
+        q, v, *k = (symbol.latex if symbol is not None else "x" for symbol in link.input_symbols[:3])
+        return {"q": q, "v": v, "k": k[0] if k else v}
+    names |= {
+        LETTERS[n]: symbol.latex
+        for n, symbol in link.weight_symbols.items()
+        if n in LETTERS and len(symbol.letter) == 1
+    }
+    return names
+
+
 def loss(link: Any) -> str | None:
     """The error as LaTeX, with the number of examples and outputs in its factor; None where the rule does not say."""
     formula = link.formula

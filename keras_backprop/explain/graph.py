@@ -1,8 +1,8 @@
 """The numbers of a small network one by one: units as nodes, and between them edges with their derivatives.
 
 A `Graph` is made of the links of an explanation: dense layers, elementwise functions, softmax, sums and products, and recurrent
-layers step by step. Every value and derivative comes from the record. What is not looked into ends the paths: there the record's own
-∂E/∂· is a factor. `backward` multiplies and adds up with NumPy, so that one can ask what a mistake would have given.
+layers step by step. Every value and derivative comes from the record. What is not looked into ends the paths: there the
+record's own ∂E/∂· is a factor. `backward` multiplies and adds up with NumPy, so that one can ask what a mistake would have given.
 """
 
 from collections.abc import Callable
@@ -74,7 +74,7 @@ class Edge:
         matrix: array `(in, out)` of the weights, or None.
         local: array `(n, units)`, the derivative of each unit by the same unit of the source, or None.
         jacobian: array `(n, out, in)`, or None. (Softmax.)
-        text: str, LaTeX template of the derivative: `{y}(1 - {y})`, y the node's name and x the source's; "" where it is not known.
+        text: str, LaTeX template of the derivative: `{y}(1 - {y})`, y the node's name, x the source's; "" where it is not known.
         rule: str, the name of the rule that gave it.
         function: bool, whether it is the derivative of an activation function.
         derive: function (node's value, the sources' values…) -> local or Jacobian; None where it is not known, or needs none.
@@ -110,6 +110,7 @@ class Edge:
             return dy * self.local
         if self.matrix is not None:
             return dy @ self.matrix.T
+        assert self.jacobian is not None
         return np.einsum("no,noi->ni", dy, self.jacobian)
 
 
@@ -117,7 +118,7 @@ class Edge:
 class Use:
     """A place where a weight enters: z = x·W (then `edge` says which x) or z = … + b (then `edge` is None)."""
 
-    path: str
+    path: Any
     node: Node
     edge: Edge | None
     columns: Any = field(default_factory=lambda: slice(None))

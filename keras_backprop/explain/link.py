@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
@@ -14,12 +15,16 @@ class Symbol(NamedTuple):
     Attributes:
         letter: str, a letter, or a path where the notation has no letter for the quantity.
         subscript: int, or None where there is only one.
+        above: bool, whether the number is written above, z⁽²⁾: where a number below says which time step.
     """
 
     letter: str
     subscript: int | None = None
+    above: bool = False
 
     def __str__(self) -> str:
+        if self.above:
+            return f"{self.letter}⁽{str(self.subscript).translate(_SUPERSCRIPTS)}⁾"
         return self.letter + ("" if self.subscript is None else str(self.subscript).translate(_SUBSCRIPTS))
 
     @property
@@ -28,6 +33,8 @@ class Symbol(NamedTuple):
         letter = self.letter if len(self.letter) == 1 else text_of(self.letter)
         if self.subscript is None:
             return letter
+        if self.above:
+            return f"{letter}^{{({self.subscript})}}"
         return f"{letter}_{self.subscript}" if self.subscript < 10 else f"{letter}_{{{self.subscript}}}"
 
 

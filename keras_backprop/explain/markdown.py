@@ -4,6 +4,7 @@ from keras_backprop.explain.matrix_chain import matrix_chain
 from keras_backprop.explain.notation import (
     bracketed,
     brief,
+    derivative,
     gradient_of,
     is_small,
     latex_array,
@@ -13,7 +14,14 @@ from keras_backprop.explain.notation import (
 )
 from keras_backprop.explain.rows import Shown, backward_rows, forward_rows, given_rows
 from keras_backprop.explain.scalar_chain import factors_of, scalar_chain
-from keras_backprop.explain.text import formulas_of_optimizers, headline, remarks, single_weights, steps_rows
+from keras_backprop.explain.text import (
+    formulas_of_optimizers,
+    headline,
+    inside_text,
+    remarks,
+    single_weights,
+    steps_rows,
+)
 
 WIDEST = 150
 """Characters of LaTeX numbers on one line; a longer product is broken over several, aligned at its signs of equality."""
@@ -28,6 +36,12 @@ def to_markdown(explanation, digits=None, example=None, units=None, flavor=None)
         if not scalars:
             parts += ["## Given", _rows(given_rows(explanation, view))]
         parts += ["## Forward", _rows(forward_rows(explanation, view))]
+        inside = inside_text(explanation, example)
+        if inside:
+            parts += [
+                "## Inside the layers",
+                table(("link", "", ""), [(f"`{path}`", what, text) for path, what, text in inside]),
+            ]
         steps = steps_rows(explanation, example)
         if steps:
             cells = [
@@ -52,8 +66,8 @@ def to_markdown(explanation, digits=None, example=None, units=None, flavor=None)
             parts += list(remarks(explanation))
             singles = single_weights(explanation, example)
             if singles:
-                rows = [(_math(_tex(name)), _math(_tex(sums))) for name, sums in singles]
-                parts += ["## The gradients, weight by weight", table(("gradient", "products"), rows)]
+                single = [(_math(_tex(name)), _math(_tex(sums))) for name, sums in singles]
+                parts += ["## The gradients, weight by weight", table(("gradient", "products"), single)]
         if matrices and not scalars and example is None and units is None:
             parts += ["## The gradients", *(_matrix_product(product, flavor) for product in matrices)]
         parts += [f"## Update ({explanation.optimizer})", *_update_formula(explanation, flavor)]
@@ -76,6 +90,9 @@ def _scalar_product(product, flavor):
     """∂E/∂w₂ = −(T − a₂) · a₂(1 − a₂) · a₁ = 0.4653 · 0.2037 · 0.6023 = 0.0571"""
     formulas = r" \cdot ".join(bracketed(f.formula or f.name) for f in product.factors)
     values = r" \cdot ".join(latex_factor(f.value) for f in product.factors)
+    if product.penalty:
+        formulas += f" + {derivative('R', product.symbol.latex)}"
+        values += f" + {latex_factor(product.penalty)}"
     return _equation(gradient_of(product.symbol), [formulas, values, latex_number(product.gradient)], flavor)
 
 

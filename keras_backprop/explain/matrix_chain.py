@@ -33,6 +33,9 @@ def dense_chain(explanation):
         A list of (dense link, activation link or None) and the loss link; None for any other network.
     """
     links = [link for link in shown(explanation) if not isinstance(link.op, keras.layers.InputLayer)]
+    links = [
+        link for link in links if link.kind != "regularizer"
+    ]  # what a penalty adds to a gradient is added to the product
     if len(links) < 2 or links[-1].kind != "loss" or links[-1].local_derivative is None:
         return None
     pairs, output = [], links[0].input_symbols[0]
@@ -80,18 +83,33 @@ def matrix_chain(explanation):
         if "kernel" in parts:
             formula = rf"{x}^\top \left({letters}\right)"
             values = rf"{latex_array(dense.inputs[0])}^\top \left({numbers}\right)"
-            products.append(MatrixProduct(dense.weight_symbols["kernel"], formula, values, parts["kernel"]))
+            products.append(_with_penalty(explanation, dense, "kernel", formula, values))
         if "bias" in parts:
             summed = r"\sum_n \left({}\right)" if len(dense.outputs[0]) > 1 else "{}"
             products.append(
-                MatrixProduct(
-                    dense.weight_symbols["bias"], summed.format(letters), summed.format(numbers), parts["bias"]
-                )
+                _with_penalty(explanation, dense, "bias", summed.replace("{}", letters), summed.replace("{}", numbers))
             )
         W = dense.weight_symbols["kernel"].latex
         letters = rf"\left({letters}\right) {W}^\top"
         numbers = rf"\left({numbers}\right) {latex_array(dense.weights['kernel'])}^\top"
     return products or None
+
+
+def _with_penalty(explanation, dense, name, formula, numbers):
+    symbol, rest = dense.weight_symbols[name], penalty(explanation, dense, name)
+    total = dense.weight_gradients[name]
+    if rest is not None:
+        formula, numbers = rf"{formula} + {derivative('R', symbol.latex)}", f"{numbers} + {latex_array(rest)}"
+        total = total + rest
+    return MatrixProduct(symbol, formula, numbers, total)
+
+
+def penalty(explanation, dense, name):
+    """What penalties add to the gradient of a dense layer's weight; None for nothing."""
+    symbol = dense.weight_symbols[name]
+    total = next((w.gradient for w in explanation.weights if w.symbol == symbol), None)
+    uses = next((w.uses for w in explanation.weights if w.symbol == symbol), 1)
+    return None if total is None or uses < 2 else total - dense.weight_gradients[name]
 
 
 def _tensors(pairs, loss):

@@ -1,7 +1,7 @@
 """The usual mistakes of a calculation by hand: what each would have given.
 
-A mistake is a change of the graph (a factor replaced, a matrix turned, a path forgotten), after which the backward pass is done again; or
-a change of the result (a factor 2, the sign). Each has one sentence.
+A mistake is a change of the graph (a factor replaced, a matrix turned, a path forgotten), after which the backward pass is done
+again; or a change of the result (a factor 2, the sign). Each has one sentence.
 """
 
 import copy
@@ -40,6 +40,10 @@ def read(graph: Any, what: Any, example: Any = None) -> Any:
     return array if example is None and len(array) > 1 else array[example or 0]
 
 
+MOST_NODES, MOST_NUMBERS = 120, 20_000
+"""In larger networks only the mistakes in the result are tried: a factor, the sign, an index, the update."""
+
+
 class Slips:
     """The mistakes that could have been made in one explanation.
 
@@ -51,10 +55,12 @@ class Slips:
     def __init__(self, explanation: Any, spelling: Any) -> None:
         self.explanation, self.spelling, self.graph = explanation, spelling, spelling.graph
         self._variants: Any = None
+        numbers = sum(node.value.size for node in self.graph.nodes) + sum(w.size for w in self.graph.weights.values())
+        self.small = len(self.graph.nodes) <= MOST_NODES and numbers <= MOST_NUMBERS
 
     def rounded(self) -> Iterator[tuple[int, Any]]:
         """(decimals, graph) with all intermediate results rounded; forward too where that is possible, and backward only."""
-        for decimals in (4, 3, 5, 6, 2, 7, 8):
+        for decimals in (4, 3, 5, 6, 2, 7, 8) if self.small else ():
             both = copy.deepcopy(self.graph)
             if both.forward(decimals):
                 both.backward(decimals)
@@ -72,7 +78,8 @@ class Slips:
     def of_gradients(self) -> list[tuple[str, Any]]:
         """(sentence, changed graph) of mistakes on the way back, and of those in the forward pass that change it."""
         if self._variants is None:
-            self._variants = [*self._backward_slips(), *self._forward_slips()]
+            with np.errstate(all="ignore"):  # a wrong calculation may overflow
+                self._variants = [*self._backward_slips(), *self._forward_slips()] if self.small else []
         return self._variants
 
     def _changed(self, change, forward=False):

@@ -27,6 +27,7 @@ class Names:
         self._counts: dict = {}
         for position, x in enumerate(inputs, start=1):
             self._tensors[id(x)] = Symbol("x", position if len(inputs) > 1 else None)
+        self._in_time = any(isinstance(getattr(call.op, "cell", None), _CELLS) for call in calls)
         self._targets = {id(t) for t in targets}
         self._one_target = len(self._targets) == 1 and self._losses <= 1
         for call, kind in zip(calls, kinds, strict=True):
@@ -57,7 +58,7 @@ class Names:
             self._tensors[id(call.input)] = Symbol("T", self._next("T") if self._losses > 1 else None)
         if is_dense(call):
             layer = self._next("z")
-            self._tensors[id(call.output)] = Symbol("z", layer)
+            self._tensors[id(call.output)] = Symbol("z", layer, self._in_time)
             letter = "w" if tuple(call.op.kernel.shape) == (1, 1) else "W"
             self._name_weight(call.op.kernel, letter, layer)
             if call.op.bias is not None:
@@ -74,17 +75,28 @@ class Names:
                     single = len(variable.shape) == 2 and tuple(variable.shape) == (1, 1)
                     self._name_weight(variable, letter.lower() if single else letter, layer)
             for position, output in enumerate(call.outputs):
-                self._tensors[id(output)] = Symbol("h", layer) if position == 0 else Symbol("s", self._next("s"))
+                if position > 0:
+                    self._tensors[id(output)] = Symbol("s", self._next("s"))
+                elif len(output.shape) == 2:  # that of the last step
+                    self._tensors[id(output)] = self._unused(Symbol("h", int(call.input.shape[1])))
+                else:
+                    self._tensors[id(output)] = Symbol("h", layer, above=True)
             return
         source = self._tensors.get(id(call.inputs[0])) if call.inputs else None
         for output in call.outputs:
             function = kind == "activation" or isinstance(call.op, _ACTIVATION_LAYERS)
             if function and source is not None and source.letter == "z":
-                symbol = Symbol("a", source.subscript)
+                symbol = Symbol("a", source.subscript, source.above)
             else:
                 letter = "e" if kind == "loss" else "R" if kind == "regularizer" else "y"
                 symbol = Symbol(letter, self._next(letter))
             self._tensors[id(output)] = symbol
+
+    def _unused(self, symbol):
+        """The symbol, or where it is taken already (two recurrent layers side by side) another of its letter."""
+        while symbol in self._tensors.values():
+            symbol = symbol._replace(subscript=symbol.subscript + 1)
+        return symbol
 
     def _name_weight(self, variable, letter, layer):
         self._weights.setdefault(id(variable), Symbol(letter, layer))

@@ -11,8 +11,9 @@ from keras_backprop.explain.notation import derivative, gradient_of, latex_facto
 from keras_backprop.explain.scalar_chain import factors_of, scalar_chain
 
 MOST_UNITS, MOST_LAYERS = 8, 5
-MOST_LABELLED_EDGES = 12  # between two layers; more are drawn with their gradient as their width
-RADIUS, INPUT_RADIUS = 0.62, 0.52
+MOST_LABELLED_EDGES = 8  # between two layers; of more the gradient is a colour and a width
+RADIUS, INPUT_RADIUS = 0.66, 0.52
+POSITIVE, NEGATIVE, LIT = "#c0392b", "#1f7a8c", "#ffd166"
 
 
 def fits(explanation):
@@ -24,14 +25,23 @@ def fits(explanation):
     return max(widths) <= MOST_UNITS and len(widths) <= MOST_LAYERS + 1
 
 
-def draw(explanation):
-    """The drawing, a `Canvas`."""
-    return _Drawing(explanation).canvas
+def draw(explanation, example=None, chain=None, numbers=None):
+    """The drawing, a `Canvas`.
+
+    Args:
+        explanation: the `Explanation`.
+        example: int from 0: values and gradients of this example only; None: the values of the first, the gradients of all.
+        chain: a `Chain` whose paths are lit, or None.
+        numbers: bool, whether numbers stand on the edges; None: where there is room.
+    """
+    return _Drawing(explanation, example, chain, numbers).canvas
 
 
 class _Drawing:
-    def __init__(self, explanation):
-        self.explanation = explanation
+    def __init__(self, explanation, example, chain, numbers):
+        self.explanation, self.example, self.numbers = explanation, example, numbers
+        self.row = example or 0
+        self.lit = _lit(explanation, chain)
         self.pairs, self.loss = dense_chain(explanation)
         self.products = scalar_chain(explanation)
         self.widths = [self.pairs[0][0].inputs[0].shape[-1], *(dense.shape[-1] for dense, _ in self.pairs)]
@@ -47,10 +57,11 @@ class _Drawing:
 
     def _lay_out(self):
         tallest = max(self.widths)
-        crowded = any(_labelled(*layer) and min(layer) > 2 for layer in itertools.pairwise(self.widths))
-        self.column = 3.5 if tallest == 1 else 5.2 if crowded else 4.4
-        self.row = 2.9 if crowded else 2.3
-        height = (tallest - 1) * self.row
+        crowded = any(self._labelled(*layer) and min(layer) > 2 for layer in itertools.pairwise(self.widths))
+        dense = crowded and max(self.widths) > 3
+        self.column = 3.5 if tallest == 1 else 8.0 if dense else 5.2 if crowded else 4.4
+        self.spacing = 3.3 if dense else 2.9 if crowded else 2.3
+        height = (tallest - 1) * self.spacing
         self.error_x = (len(self.pairs) + 1) * self.column - (0 if self.products else 0.8)
         self.top = height / 2 + RADIUS
         self.bottom = -height / 2 - RADIUS - 0.7
@@ -60,7 +71,7 @@ class _Drawing:
 
     def _at(self, layer, unit):
         """Where a unit is: layer 0 is the input."""
-        return layer * self.column, ((self.widths[layer] - 1) / 2 - unit) * self.row
+        return layer * self.column, ((self.widths[layer] - 1) / 2 - unit) * self.spacing
 
     def _headline(self):
         canvas, y = self.canvas, self.top + 0.65
@@ -68,50 +79,89 @@ class _Drawing:
         canvas.text(self.right - 1.45, y, r"values $\rightarrow$", size=14, align="right")
         canvas.text(self.right, y, r"$\leftarrow$ gradients", GRADIENT, 14, align="right")
         canvas.text(self.left, y - 0.35, self._legend(), FAINT, 12.5, align="left")
+        self._color_legend()
+
+    def _labelled(self, sources, targets):
+        """Whether numbers stand on every edge between two layers."""
+        return _room(sources, targets) if self.numbers is None else self.numbers
 
     def _legend(self):
-        parts = []
-        if self.explanation.examples > 1:
+        parts, several = [], self.explanation.examples > 1
+        if several and self.example is None:
             parts.append(f"Values of the first of {self.explanation.examples} examples, gradients of all.")
+        elif several:
+            parts.append(
+                f"Example {self.example + 1} of {self.explanation.examples}: its values, and its part of the gradients."
+            )
         layers = [(sources, targets) for sources, targets in itertools.pairwise(self.widths) if sources * targets > 1]
-        if any(_labelled(*layer) for layer in layers):
+        if any(self._labelled(*layer) for layer in layers):
             parts.append(r"On an edge: $w$ above, $\partial E/\partial w$ below.")
-        if not all(_labelled(*layer) for layer in layers):
-            parts.append(r"The stronger an edge, the larger its $|\partial E/\partial w|$.")
         return "  ".join(parts)
 
+    def _color_legend(self):
+        """What colour and width of an edge mean, where there are no numbers on it."""
+        layers = itertools.pairwise(self.widths)
+        if all(self._labelled(*layer) for layer in layers):
+            return
+        y = self.top + 0.3 if not self._legend() else self.top + 0.02
+        x = self.left
+        for color, sign in ((POSITIVE, ">"), (NEGATIVE, "<")):
+            self.canvas.arrow((x, y), (x + 0.5, y), color, 2.4)
+            self.canvas.text(x + 0.6, y, rf"$\partial E/\partial w {sign} 0$", color, 12.5, align="left")
+            x += 2.1
+        self.canvas.text(x, y, "the wider, the larger", FAINT, 12.5, align="left")
+
     def _inputs(self):
-        symbol, values = self.pairs[0][0].input_symbols[0].latex, self.pairs[0][0].inputs[0][0]
+        symbol, values = self.pairs[0][0].input_symbols[0].latex, self.pairs[0][0].inputs[0][self.row]
         for unit, value in enumerate(values):
             x, y = self._at(0, unit)
             self.canvas.circle(x, y, INPUT_RADIUS, INPUT, INPUT_EDGE)
             self.canvas.text(
                 x,
                 y,
-                f"${symbol} = {latex_number(value)}$" if self.products else f"${_short(value)}$",
-                size=14,
+                f"${symbol} = {latex_number(value)}$" if self.products else f"${symbol}_{unit + 1} = {_short(value)}$",
+                size=14 if self.products else 12,
                 zorder=5,
             )
 
     def _layer(self, layer):
         dense, activation = self.pairs[layer]
-        z = dense.output_symbols[0].latex
-        bias, gradient = dense.weights.get("bias"), dense.weight_gradients.get("bias")
-        b = dense.weight_symbols["bias"].latex if bias is not None else ""
+        bias, gradient = dense.weights.get("bias"), self._gradient(dense, "bias")
         for unit in range(self.widths[layer + 1]):
+            z = self._name(dense.output_symbols[0], unit)
+            b = self._name(dense.weight_symbols["bias"], unit) if bias is not None else ""
             x, y = self._at(layer + 1, unit)
+            if (layer, unit) in self.lit["units"]:
+                self.canvas.circle(x, y, RADIUS + 0.09, LIT, LIT)
             self.canvas.circle(x, y, RADIUS)
             up = 0.2 if activation is not None else 0
-            self.canvas.text(x, y + up, f"${z} = {self._number(dense.z[0, unit])}$", zorder=5)
+            size = 12.5 if self.products else 11.5
+            self.canvas.text(x, y + up, f"${z} = {self._number(dense.z[self.row, unit])}$", size=size, zorder=5)
             if activation is not None:
-                a = activation.output_symbols[0].latex
+                a = self._name(activation.output_symbols[0], unit)
                 self.canvas.line((x - RADIUS * 0.8, y), (x + RADIUS * 0.8, y))
-                self.canvas.text(x, y - 0.2, f"${a} = {self._number(activation.a[0, unit])}$", zorder=5)
+                self.canvas.text(
+                    x, y - 0.2, f"${a} = {self._number(activation.a[self.row, unit])}$", size=size, zorder=5
+                )
             if bias is not None:
                 self.canvas.text(x, y - RADIUS - 0.2, f"${b} = {self._number(bias[unit])}$", size=14, box=True)
             if gradient is not None:
                 text = rf"$\partial E/\partial {b} = {self._number(gradient[unit])}$"
                 self.canvas.text(x, y - RADIUS - 0.5, text, GRADIENT, 14, box=True)
+
+    def _name(self, symbol, unit):
+        """A unit's name: z₁ in a chain of single units, else z⁽¹⁾₂."""
+        if self.products or symbol.subscript is None:
+            return symbol.latex
+        return f"{symbol.letter}^{{({symbol.subscript})}}_{unit + 1}"
+
+    def _gradient(self, dense, name):
+        """The gradient of a weight, or the part of one example in it; None where it is not trained."""
+        total = dense.weight_gradients.get(name)
+        if total is None or self.example is None:
+            return total
+        delta = dense.upstream[0][self.row]
+        return delta if name == "bias" else np.outer(dense.inputs[0][self.row], delta)
 
     def _number(self, value):
         """In a network of many units there is room for fewer digits."""
@@ -119,7 +169,7 @@ class _Drawing:
 
     def _edges(self, layer):
         dense, _ = self.pairs[layer]
-        W, dW = dense.weights["kernel"], dense.weight_gradients.get("kernel")
+        W, dW = dense.weights["kernel"], self._gradient(dense, "kernel")
         sources, targets = W.shape
         largest = np.max(np.abs(dW)) if dW is not None else 0
         for i in range(sources):
@@ -127,15 +177,18 @@ class _Drawing:
                 ends = self._at(layer, i), self._at(layer + 1, j)
                 start, end = _between(*ends, INPUT_RADIUS if layer == 0 else RADIUS, RADIUS)
                 share = abs(dW[i, j]) / largest if largest else 0
-                if _labelled(sources, targets):
+                if (layer, i, j) in self.lit["edges"]:
+                    self.canvas.arrow(start, end, LIT, 7.0, style="-", alpha=0.9)
+                if self._labelled(sources, targets):
                     self.canvas.arrow(start, end)
                     self._edge_labels(ends, _place(sources, targets), dense, i, j)
                 else:
-                    self.canvas.arrow(start, end, GRADIENT, 0.4 + 2.6 * share, alpha=0.2 + 0.6 * share)
+                    color = FAINT if dW is None else POSITIVE if dW[i, j] >= 0 else NEGATIVE
+                    self.canvas.arrow(start, end, color, 0.4 + 2.6 * share, alpha=0.25 + 0.65 * share)
 
     def _edge_labels(self, ends, place, dense, i, j):
         """The weight above the edge, its gradient below, both along the edge."""
-        W, dW = dense.weights["kernel"], dense.weight_gradients.get("kernel")
+        W, dW = dense.weights["kernel"], self._gradient(dense, "kernel")
         w = dense.weight_symbols["kernel"].latex
         above, below = self._number(W[i, j]), None if dW is None else self._number(dW[i, j])
         if self.products:
@@ -157,20 +210,42 @@ class _Drawing:
 
     def _error(self):
         canvas, loss, last = self.canvas, self.loss, len(self.pairs)
-        symbol, gradient = loss.input_symbols[-1].latex, loss.local_derivative
-        targets = np.atleast_2d(loss.inputs[0])[0]
-        x = self.error_x
-        single = self.widths[last] == 1 and targets.size == 1
-        canvas.box(x, 0, 1.5, 1.05 if single else 0.75, ERROR, ERROR_EDGE)
-        canvas.text(x, 0.2 if single else 0, f"$E = {latex_number(self.explanation.loss)}$", size=16, zorder=5)
-        if single:
-            canvas.text(x, -0.24, f"$T = {latex_number(targets[0])}$", size=14, zorder=5)
+        gradient = loss.local_derivative
+        x, targets = self.error_x, self._targets()
+        lines = [f"$E = {latex_number(self.explanation.loss)}$", *targets]
+        tall = max(0.75, 0.25 + 0.42 * len(lines))
+        canvas.box(x, 0, 1.5 if self.products else 1.7, tall, ERROR, ERROR_EDGE)
+        for position, line in enumerate(lines):
+            size = (16 if self.products else 14) if position == 0 else 14 if self.products else 12
+            canvas.text(x, 0.42 * ((len(lines) - 1) / 2 - position), line, size=size, zorder=5)
         for unit in range(self.widths[last]):
             ends = self._at(last, unit), (x - 0.75, 0.0)
+            if unit in self.lit["outputs"]:
+                start, end = _between(*ends, RADIUS, 0.0)
+                canvas.arrow(start, end, LIT, 7.0, style="-", alpha=0.9)
             canvas.arrow(*_between(*ends, RADIUS, 0.0))
-            if not self.products and gradient.ndim == 2 and self.explanation.examples == 1:
-                text = rf"$\partial E/\partial {symbol} = {_short(gradient[0, unit])}$"
-                self._along(ends, 0.6, text, GRADIENT, -1)
+            if (
+                not self.products
+                and gradient.ndim == 2
+                and (self.explanation.examples == 1 or self.example is not None)
+            ):
+                symbol = self._name(loss.input_symbols[-1], unit)
+                text = rf"$\partial E/\partial {symbol} = {_short(gradient[self.row, unit])}$"
+                self._along(ends, 0.5, text, GRADIENT, -1)
+
+    def _targets(self):
+        """`T₁ = 0.01`, a line for each output, where the targets are that."""
+        loss, last = self.loss, self.widths[-1]
+        if len(loss.inputs) < 2 or not np.size(loss.inputs[0]) or last > 6:
+            return []
+        targets = np.atleast_1d(np.asarray(loss.inputs[0])[self.row]).ravel()
+        if len(targets) == 1:
+            return [f"$T = {latex_number(targets[0])}$"]
+        return (
+            [f"$T_{unit + 1} = {latex_number(target)}$" for unit, target in enumerate(targets)]
+            if len(targets) == last
+            else []
+        )
 
     def _backward_lane(self):
         """Below the network, right to left: the factors that are multiplied on the way back."""
@@ -205,9 +280,30 @@ class _Drawing:
         return places
 
 
-def _labelled(sources, targets):
+def _room(sources, targets):
     """Whether there is room for numbers on every edge between two layers."""
-    return sources * targets <= MOST_LABELLED_EDGES and min(sources, targets) <= 3
+    return sources * targets <= MOST_LABELLED_EDGES
+
+
+def _lit(explanation, chain):
+    """The units, edges and outputs on the paths of a chain: sets of (layer, unit), (layer, from, to) and units."""
+    lit = {"units": set(), "edges": set(), "outputs": set()}
+    numbers: dict = {}
+    for node in explanation.graph.nodes if chain is not None else ():
+        if node.letter == "z":
+            layer = len(set(numbers.values()))
+            numbers[id(node)] = layer
+            numbers.update({id(one): layer for one, edge in explanation.graph.consumers(node) if edge.function})
+    for path in chain.paths if chain is not None else ():
+        for factor in path.factors:
+            for place in (factor.start, factor.end):
+                if place is not None and id(place[0]) in numbers:
+                    lit["units"].add((numbers[id(place[0])], place[1]))
+            if factor.start is None and factor.end is not None:
+                lit["outputs"].add(factor.end[1])
+            elif factor.start is not None and factor.end is not None and factor.start[0].letter == "z":
+                lit["edges"].add((numbers[id(factor.start[0])], factor.end[1], factor.start[1]))
+    return lit
 
 
 def _place(sources, targets):
@@ -227,7 +323,7 @@ def _between(start, end, start_radius, end_radius):
 
 def _short(value):
     """A number in six or seven characters."""
-    value = float(value)
+    value = float(value) + 0.0  # no −0
     if value == round(value, 2) or 0.01 <= abs(value) < 10:
         return f"{value:.3f}".rstrip("0").rstrip(".") if value == round(value, 2) else f"{value:.3f}"
     mantissa, _, exponent = f"{value:.2g}".partition("e")

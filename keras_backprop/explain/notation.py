@@ -12,10 +12,12 @@ FEW = 6  # so many values are written out
 ENTRIES = 3  # of more values the first ones
 
 _PLAIN = {
-    r"\partial ": "∂", r"\cdot": "·", r"\odot": "⊙", r"\sigma": "σ", r"\sum": "Σ", r"\sum_n": "Σₙ", r"c_n": "cₙ", r"^\top": "ᵀ", r"^2": "²", r"^3": "³",
+    r"\partial ": "∂", r"\cdot": "·", r"\odot": "⊙", r"\sigma": "σ", r"\sum": "Σ", r"\sum_n": "Σₙ", r"c_n": "cₙ",
+    r"^\top": "ᵀ", r"^2": "²", r"^3": "³",
     r"\mathrel{+}=": "+=", r"\left": "", r"\right": "", r"\Phi": "Φ", r"\alpha": "α", r"\operatorname": "", r"\,": " ",
     r"\;": " ", r"\to": "→", r"\_": "_", "-": "−", r"\geq": "≥", r"\leq": "≤", r"\sqrt": "√", r"\delta": "δ", r"\pi": "π",
-    r"\eta": "η", r"\beta": "β", r"\varepsilon": "ε", r"\hat": "", r"\varphi": "φ", r"\lambda": "λ", r"\prime": "′", r"\mu": "μ",
+    r"\eta": "η", r"\beta": "β", r"\varepsilon": "ε",
+    r"\hat{x}": "x̂", r"\gamma": "γ", r"\mathrm{mean}_n": "meanₙ", r"\varphi": "φ", r"\lambda": "λ", r"\prime": "′", r"\mu": "μ",
     r"\rho": "ρ", r"\leftarrow": "←", r"\quad": "  ",
 }  # fmt: skip
 
@@ -147,12 +149,19 @@ def plain(latex):
         text = text.replace(source, target)
     text = re.sub(r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}", r"\1", text)
     text = re.sub(r"\^\{([^{}]*)\}", r"^(\1)", text)
-    while (match := _FRACTION.search(text)) is not None:
-        text = text[: match.start()] + "/".join(map(_side, match.groups())) + text[match.end() :]
+    while (match := _FRACTION.search(text) or _ROOT.search(text)) is not None:
+        if match.re is _ROOT:
+            made = "√" + (match[1] if re.fullmatch(r"\w+", match[1]) else f"({match[1]})")
+        else:
+            made = "/".join(map(_side, match.groups()))
+        text = text[: match.start()] + made + text[match.end() :]
     return re.sub(r"\{([^{}]*)\}", r"\1", text).replace("\\", "").replace("\N{NO-BREAK SPACE}", "_")
 
 
 _FRACTION = re.compile(r"\\frac\{([^{}]*)\}\{([^{}]*)\}")
+
+
+_ROOT = re.compile(r"√\{([^{}]*)\}")
 
 
 def _side(text):

@@ -1,5 +1,6 @@
 """Run one training step's forward and backward pass and note everything, changing nothing."""
 
+import functools
 import itertools
 import operator
 from typing import Any
@@ -9,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
-from keras_backprop.backward_pass import backward_pass
 from keras_backprop.explain.errors import errors_in_one
 from keras_backprop.explain.explanation import Explanation
 from keras_backprop.explain.link import Link, Weight
 from keras_backprop.explain.names import Names
+from keras_backprop.explain.one_step import apply, gradients_for, pass_of
 from keras_backprop.explain.optimizers import optimizer_formula
 from keras_backprop.explain.unchanged import new_values, unchanged
 from keras_backprop.registry import rule_for
@@ -43,7 +44,7 @@ def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanatio
     x, y, sample_weight = as_batch(model, x, y, sample_weight)
     with unchanged(model):
         inputs = [tensor for tensor in keras.tree.flatten(x) if tensor is not None]
-        result = backward_pass(model, x, y, sample_weight, of_inputs=True)
+        result = pass_of(model, x, y, sample_weight, of_inputs=True)
         weights, forward = result.weights, result.forward_calls
         calls = _without_averages(result.calls, forward)
         kinds = [_kind(call, position >= forward) for position, call in enumerate(calls)]
@@ -52,7 +53,9 @@ def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanatio
         reached = [not isinstance(call.op, (Operation, WeightRead)) or id(call) in seen for call in calls]
         calls, kinds = list(itertools.compress(calls, reached)), list(itertools.compress(kinds, reached))
         gradients = result.gradients
-        updated = new_values(model.optimizer, gradients, weights) if model.optimizer else _numpy(weights)
+        update = functools.partial(apply, model)
+        given = gradients_for(model, result)
+        updated = new_values(model.optimizer, given, weights, update) if model.optimizer else _numpy(weights)
         scale = 1.0 if result.scale is None else float(result.scale)
         targets = [tensor for tensor in keras.tree.flatten(y) if tensor is not None]
         noted = _Noted(Names(calls, kinds, inputs, targets), scale, seen, weights, updated)
@@ -66,8 +69,14 @@ def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanatio
             loss=float(result.loss),
             examples=inputs[0].shape[0],
             optimizer=_described(model.optimizer),
-            update=optimizer_formula(model.optimizer),
+            update=_with_remark(optimizer_formula(model.optimizer), getattr(model, "compiled_gradients", None)),
         )
+
+
+def _with_remark(formula, gradients):
+    if formula is not None and gradients is not None:
+        formula.remarks.append(f"g goes through compile(gradients={gradients!r}) before")
+    return formula
 
 
 def as_batch(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Any:
@@ -207,7 +216,7 @@ def _variables(op):
 
 def _options(call):
     """The options of a call that formulas may speak of: numbers, words, None."""
-    given = {**getattr(call.op, "_fn_kwargs", {}), **call.arguments}
+    given = {**getattr(call.op, "_fn_kwargs", {}), **call.arguments, "class": type(call.op).__name__}
     for name in (
         "negative_slope",
         "alpha",
@@ -220,8 +229,10 @@ def _options(call):
         "axis",
         "epsilon",
         "delta",
+        "score_mode",
+        "use_scale",
     ):
-        if name not in given and isinstance(getattr(call.op, name, None), (int, float)):
+        if name not in given and isinstance(getattr(call.op, name, None), (int, float, str)):
             given[name] = getattr(call.op, name)
     plain = {
         n: v.item() if isinstance(v, (np.generic, np.ndarray)) and np.size(v) == 1 else v for n, v in given.items()

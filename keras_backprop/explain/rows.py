@@ -10,6 +10,7 @@ from keras_backprop.explain import formulas
 from keras_backprop.explain.link import Symbol, text_of
 from keras_backprop.explain.names import is_conversion
 from keras_backprop.explain.notation import derivative, gradient_of
+from keras_backprop.formula import Formula
 from keras_backprop.rule import WeightRead
 
 
@@ -78,6 +79,8 @@ def forward_rows(explanation, view=None):
         if link.kind == "loss" and len(losses) == 1 and not penalties:
             rows.append(Row(link.path, f"E = {formulas.loss(link) or _called(link)}", explanation.loss))
             return rows
+        if link.kind == "op" and not any(link.input_symbols):
+            continue  # of constants only
         for symbol, value in _outputs(link):
             rows.append(Row(link.path, f"{symbol.latex} = {_forward(link)}", view.of(value)))
     rows.append(Row("error", r"E = \text{all errors and penalties, weighted and added}", explanation.loss))
@@ -120,6 +123,8 @@ def scalar(link):
 
 def weight_formula(link, name):
     """How a link's contribution to a weight's gradient comes about, as LaTeX; None where the rule does not say."""
+    if not is_dense(link) and link.kind == "layer" and link.input_symbols[0] is not None:
+        return formulas.layer_gradient(link, name, _upstream(link))
     if not is_dense(link) or name not in ("kernel", "bias") or link.formula is None:
         return None
     x, dz = _latex(link.input_symbols[0]), gradient_of(link.output_symbols[0])
@@ -138,8 +143,10 @@ def _forward(link):
         W, b = link.weight_symbols["kernel"], link.weight_symbols.get("bias")
         product = rf"{_latex(link.input_symbols[0])} \cdot {W.latex}"
         return product if b is None else f"{product} + {b.latex}"
-    if len(link.input_symbols) == 1 and link.input_symbols[0] is not None and not link.weight_gradients:
+    if len(link.input_symbols) == 1 and link.input_symbols[0] is not None and not link.weights:
         return formulas.activation(link)
+    if link.kind == "layer" and formulas.layer_value(link) and "a" not in link.formula.gradients:
+        return formulas.layer_value(link)
     return _called(link)
 
 
@@ -190,6 +197,15 @@ def _downstream(link, position, local):
     if local is not None:
         times = r"\cdot" if local.size == 1 else r"\odot"
         return rf"{_upstream(link)} {times} {derivative(link.output_symbols[0].latex, symbol.latex)}"
+    if (
+        link.kind == "layer"
+        and link.input_symbols[0] is not None
+        and isinstance(link.formula, Formula)
+        and "a" not in link.formula.gradients
+    ):
+        return formulas.layer_gradient(
+            link, "x" if "q" not in link.formula.value else "qvk"[position : position + 1], _upstream(link)
+        )
     letter = "x" if len(link.input_symbols) == 1 else "a" if position == 0 else "b"
     return formulas.gradient(link, letter, _upstream(link))
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from keras_backprop.explain import formulas
 from keras_backprop.explain.link import Symbol
-from keras_backprop.explain.matrix_chain import dense_chain, links_back
+from keras_backprop.explain.matrix_chain import dense_chain, links_back, penalty
 from keras_backprop.explain.notation import derivative
 from keras_backprop.explain.rows import scalar
 
@@ -28,9 +28,10 @@ class Product(NamedTuple):
 
     Attributes:
         symbol: `Symbol` of the weight.
-        factors: list of `Factor`, from the error back to the weight. Their product is the gradient.
+        factors: list of `Factor`, from the error back to the weight. Their product, and what penalties add, is the gradient.
         gradient: float, from the record.
         before, after: floats, the weight before and after the update.
+        penalty: float, what penalties on the weight add to the gradient.
     """
 
     symbol: Symbol
@@ -38,6 +39,7 @@ class Product(NamedTuple):
     gradient: float
     before: float
     after: float
+    penalty: float = 0.0
 
 
 def scalar_chain(explanation):
@@ -59,7 +61,9 @@ def scalar_chain(explanation):
                 symbol = dense.weight_symbols[name]
                 factor = Factor(derivative(z, symbol.latex), formula, _value(value))
                 gradient, before, after = (_value(part[name]) for part in _parts(dense))
-                products.append(Product(symbol, [*head, factor], gradient, before, after))
+                rest = penalty(explanation, dense, name)
+                rest = 0.0 if rest is None else _value(rest)
+                products.append(Product(symbol, [*head, factor], gradient + rest, before, after, rest))
         W = dense.weight_symbols["kernel"].latex
         head.append(Factor(derivative(z, x), W, _value(dense.weights["kernel"])))
     return products or None

@@ -11,7 +11,7 @@ from keras_backprop.explain.spelling import Spelling, primed
 
 __all__ = ["Sheet", "sheet"]
 
-BLANK = r"\underline{\qquad\qquad}"
+BLANK = "………………"
 GROUPS = ("values", "error", "deltas", "gradients", "updates", "all")
 MOST = 120
 
@@ -65,7 +65,7 @@ def sheet(explanation: Any, blank: Any, digits: Any, flavor: Any) -> Sheet:
             if not of_group:
                 continue
             rows = [
-                (f"${e.name}$", f"${e.formula}$" if e.formula else "", f"${BLANK if e.key in wanted else latex_number(e.value)}$")
+                (f"${e.name}$", f"${e.formula}$" if e.formula else "", BLANK if e.key in wanted else f"${latex_number(e.value)}$")
                 for e in of_group
             ]  # fmt: skip
             page += [f"## {title}", table(("number", "formula", "value"), rows)]
@@ -153,6 +153,8 @@ def _forward(node, unit, spelling):
     if terms:
         biases = [use for use in spelling.graph.uses if use.node is node and use.edge is None and use.row is None]
         terms += [spelling.name(use.path, (unit + (use.columns.start or 0),)) for use in biases]
+    if not terms and node.time is None and node.text and len(node.edges) == 1:
+        return node.text.format(x=node.edges[0].source.name(unit))
     return " + ".join(terms)
 
 

@@ -1,16 +1,15 @@
 """n updates of a small model on one batch, as a table and a film strip; the model is left as it was."""
 
-import contextlib
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_backprop.backward_pass import backward_pass
 from keras_backprop.explain.explanation import Explanation
 from keras_backprop.explain.notation import brief, columns, latex_number, number, precision
 from keras_backprop.explain.observe import as_batch, explain
+from keras_backprop.explain.one_step import apply, gradients_for, pass_of
 from keras_backprop.explain.unchanged import copied, unchanged
 
 __all__ = ["Steps", "steps"]
@@ -45,23 +44,23 @@ def steps(model: Any, x: Any, y: Any, n: int, sample_weight: Any = None) -> "Ste
     weights = model.trainable_weights
     with unchanged(model):
         optimizer = copied(model.optimizer, weights)
-        with _own_variables(optimizer, weights):
-            errors, values, gradients = _run(model, optimizer, batch, weights, n)
+        if not optimizer.built:
+            optimizer.build(weights)  # its variables cannot be made while a function is traced
+        errors, values, gradients = _run(model, optimizer, batch, weights, n)
     return Steps(model, (x, y, sample_weight), first, errors, values, gradients)
 
 
 def _run(model, optimizer, batch, weights, n):
     @tf.function(reduce_retracing=True)
     def step(x, y, sample_weight):
-        result = backward_pass(model, x, y, sample_weight)
+        result = pass_of(model, x, y, sample_weight)
         before = [tf.identity(variable.value) for variable in weights]
-        scale = 1.0 if result.scale is None else tf.cast(result.scale, tf.float32)
         gradients = [
-            tf.zeros_like(v.value) if g is None else tf.convert_to_tensor(g)
+            tf.zeros_like(v.value) if g is None else _unscaled(tf.convert_to_tensor(g), result.scale)
             for g, v in zip(result.gradients, weights, strict=True)
         ]
-        optimizer.apply(result.gradients, weights)
-        return result.loss, before, [g / tf.cast(scale, g.dtype) for g in gradients]
+        apply(model, optimizer, gradients_for(model, result), weights)
+        return result.loss, before, gradients
 
     errors, values, every = [], [], []
     for _ in range(n):
@@ -70,16 +69,12 @@ def _run(model, optimizer, batch, weights, n):
         values.append([value.numpy() for value in before])
         every.append([gradient.numpy() for gradient in gradients])
     last = [keras.ops.convert_to_numpy(variable).copy() for variable in weights]
-    errors.append(float(backward_pass(model, *batch).loss))
+    errors.append(float(pass_of(model, *batch).loss))
     return errors, [*values, last], every
 
 
-@contextlib.contextmanager
-def _own_variables(optimizer, weights):
-    """An optimizer's slots, made outside of the function that is traced."""
-    if not optimizer.built:
-        optimizer.build(weights)
-    yield
+def _unscaled(gradient, scale):
+    return gradient if scale is None else gradient / tf.cast(scale, gradient.dtype)
 
 
 class Steps:
@@ -187,7 +182,7 @@ class Steps:
         with precision(6 if digits is None else digits):
             weights = [name for name in rows[0] if not name.startswith("∂")]
             gradients = ["epoch", *(name for name in rows[0] if name.startswith("∂"))]
-            head = f"{len(self)} updates of '{self.first.model}' ({self.first.optimizer}); the values of a line are those before its update"
+            head = f"{len(self)} updates of '{self.first.model}' ({self.first.optimizer}); a line is before its update"
             parts = [head, "", *_table(rows, weights)]
             if len(gradients) > 1:
                 parts += ["", *_table([row for row in rows if len(row) > len(weights)], gradients)]

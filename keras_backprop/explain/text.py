@@ -1,9 +1,12 @@
 """The chain for a terminal."""
 
+import textwrap
+
 import numpy as np
 
 from keras_backprop.explain import formulas
 from keras_backprop.explain.graph import Node
+from keras_backprop.explain.inside import inside_rows
 from keras_backprop.explain.notation import brief, columns, number, plain, precision
 from keras_backprop.explain.rows import Shown, backward_rows, forward_rows, given_rows, shown
 from keras_backprop.explain.scalar_chain import factors_of, scalar_chain
@@ -21,6 +24,9 @@ def to_text(explanation, digits=None, example=None, units=None):
         if not products:
             parts += ["Given", *rows_text(given_rows(explanation, view)), ""]
         parts += ["Forward", *rows_text(forward_rows(explanation, view)), ""]
+        inside = inside_text(explanation, example)
+        if inside:
+            parts += ["Inside the layers", *columns(inside), ""]
         steps = steps_rows(explanation, example)
         if steps:
             parts += ["Step by step through time", *columns([tuple(map(plain, row)) for row in steps]), ""]
@@ -34,11 +40,25 @@ def to_text(explanation, digits=None, example=None, units=None):
                 parts += [
                     "",
                     "The gradients, weight by weight",
-                    *(f"  {plain(name)} = {sums}" for name, sums in singles),
+                    *(line for name, sums in singles for line in _broken(plain(name), sums)),
                 ]
-        parts += [f"  {sentence}" for sentence in remarks(explanation)]
+        for sentence in remarks(explanation):
+            parts += textwrap.wrap(sentence, 116, initial_indent="  ", subsequent_indent="  ")
         parts += ["", *update_head(explanation), *update_text([*explanation.weights, *explanation.frozen])]
     return "\n".join(parts)
+
+
+def inside_text(explanation, example=None):
+    """(path, what, numbers) of what happens inside layers, of one example."""
+    return [(link.path, *row) for link in shown(explanation) for row in inside_rows(link, example or 0)]
+
+
+def _broken(name, sums):
+    """`∂E/∂w = … + …` on one line, or a line for each product."""
+    if len(name) + len(sums) <= 110:
+        return [f"  {name} = {sums}"]
+    first, *terms = sums.split(" + ")
+    return [f"  {name} = {first}", *(f"  {' ' * len(name)} + {term}" for term in terms)]
 
 
 def headline(explanation, example=None):
@@ -57,6 +77,12 @@ def remarks(explanation):
                 f"The {name} and the cross-entropy are differentiated together: ∂E/∂z = a − T, over the number of examples. The "
                 f"derivative of the {name} and that of the logarithm cancel; there is no factor ∂a/∂z besides."
             )
+        if any(node.time for node in explanation.graph.nodes) and hasattr(link.op, "cell"):
+            yield (
+                f"'{link.path}' uses its weights in every time step: with δₜ = ∂E/∂zₜ, ∂E/∂W = Σₜ xₜᵀ·δₜ, ∂E/∂U = Σₜ hₜ₋₁ᵀ·δₜ, "
+                "∂E/∂b = Σₜ δₜ. "
+                "From step to step ∂E/∂h is multiplied by the derivative of the activation and by U."
+            )
 
 
 def single_weights(explanation, example=None):
@@ -64,8 +90,10 @@ def single_weights(explanation, example=None):
     count = sum(np.size(w.value) for w in explanation.weights if w.gradient is not None)
     if count > MOST_WEIGHTS or not explanation.graph.uses:
         return []
-    found = []
+    found, followed = [], {use.path for use in explanation.graph.uses}
     for weight in explanation.weights:
+        if weight.path not in followed:
+            continue
         for index in np.ndindex(np.shape(weight.value)) if weight.gradient is not None else ():
             chain = explanation.chain(weight.path, *index, example=example)
             if 0 < len(chain.paths) <= MOST_TERMS:
@@ -123,7 +151,9 @@ def products_text(products):
     lines = []
     for product in products:
         name = f"∂E/∂{product.symbol}"
-        lines.append(f"  {name} = {' · '.join(_factor(f.value) for f in product.factors)} = {number(product.gradient)}")
+        penalty = f" + {_factor(product.penalty)} (penalty)" if product.penalty else ""
+        values = " · ".join(_factor(f.value) for f in product.factors)
+        lines.append(f"  {name} = {values}{penalty} = {number(product.gradient)}")
     return lines
 
 
@@ -157,7 +187,7 @@ def state_lines(explanation):
             continue
         after = formula.evaluate(weight.value, weight.gradient, weight.path)
         states = [
-            f"{letter} {brief(np.asarray(before.get(weight.path, np.zeros_like(weight.value))))} → {brief(np.asarray(after[letter]))}"
+            f"{letter} {brief(before.get(weight.path, np.zeros_like(weight.value)))} → {brief(after[letter])}"
             for letter, (_, before) in formula.state.items()
         ]
         if states:

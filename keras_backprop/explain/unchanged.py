@@ -26,7 +26,7 @@ def unchanged(model):
             layer._loss_ids.update(ids)
 
 
-def new_values(optimizer, gradients, variables):
+def new_values(optimizer, gradients, variables, update=None):
     """What `optimizer.apply(gradients, variables)` would make of the variables. All is left as it was.
 
     A copy of the optimizer is applied, with all its state: momentum, clipping, decay, schedules, constraints, loss scales
@@ -37,6 +37,7 @@ def new_values(optimizer, gradients, variables):
         optimizer: any Keras optimizer, built or not.
         gradients: list of tensors, None where there is none.
         variables: list of `keras.Variable`.
+        update: function (optimizer, gradients, variables) that does it; by default `optimizer.apply`.
 
     Returns:
         list of NumPy arrays.
@@ -46,7 +47,8 @@ def new_values(optimizer, gradients, variables):
         if any(gradient is not None for gradient in gradients):
             with warnings.catch_warnings():  # a weight without a gradient shows as such in the explanation
                 warnings.filterwarnings("ignore", message="Gradients do not exist")
-                copied(optimizer, shared=variables).apply(gradients, variables)
+                own = copied(optimizer, shared=variables)
+                own.apply(gradients, variables) if update is None else update(own, gradients, variables)
         return [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
     finally:
         _assign(values)

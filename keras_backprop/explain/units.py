@@ -102,7 +102,8 @@ class _Builder:
         if source is None or link.outputs[0].shape != link.inputs[0].shape or link.weights:
             return False
         node = Node(symbol.letter, _f(link.outputs[0]), symbol.subscript, plain=self.plain)
-        formula, options = link.formula, link.options
+        options = link.options
+        formula: Any = link.formula
         edge = Edge(source, rule=link.rule, function=True)
         if link.local_derivative is not None:
             edge.local = _f(link.local_derivative)
@@ -111,6 +112,7 @@ class _Builder:
             edge.derive = lambda y, x: _softmax_jacobian(y)
             edge.text = r"{y}([{j} = {i}] - {k})"
             node.compute = lambda x: evaluate("softmax(x)", {"x": x})
+            node.text = r"\exp({x}) / \sum \exp(z)"
         elif link.kind == "activation" or link.rule in ("dropout", "identity"):
             if link.upstream[0] is None or link.downstream[0] is None:
                 return False
@@ -118,19 +120,20 @@ class _Builder:
         else:
             return False
         if isinstance(formula, Formula) and formula.derivative is not None:
-            edge.text = formulas.template(formula.derivative, options)
-            edge.derive = lambda y, x: (
-                np.broadcast_to(evaluate(formula.derivative, {**options, "x": x, "y": y}), np.shape(x)) * np.ones(())
-            )
+            derivative: str = formula.derivative
+            edge.text = formulas.template(derivative, options)
+            edge.derive = lambda y, x: evaluate(derivative, {**options, "x": x, "y": y}) * np.ones_like(x)
             if formula.value:
                 node.compute = lambda x: evaluate(formula.value, {**options, "x": x}) * np.ones_like(x)
+                node.text = formulas.template(formula.value, options)
         self._new(symbol, node)
         node.edges.append(edge)
         return True
 
     def _combination(self, link):
         """A sum, a difference, a product of tensors of one shape."""
-        formula, sources = link.formula, [self.nodes.get(symbol) for symbol in link.input_symbols]
+        formula = link.formula
+        sources: Any = [self.nodes.get(symbol) for symbol in link.input_symbols]
         if not isinstance(formula, Formula) or "a" not in formula.gradients or None in sources or link.weights:
             return False
         if any(value.shape != link.outputs[0].shape for value in link.inputs) or link.outputs[0].ndim != 2:

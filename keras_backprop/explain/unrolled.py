@@ -71,7 +71,7 @@ class _Steps:
         carried = [h]
         if isinstance(self.layer, keras.layers.LSTM):
             carried.append(self._node("c", states[1] if len(states) > 1 else zeros, 0))
-        step = {keras.layers.SimpleRNN: self._simple, keras.layers.LSTM: self._lstm, keras.layers.GRU: self._gru}
+        step: dict = {keras.layers.SimpleRNN: self._simple, keras.layers.LSTM: self._lstm, keras.layers.GRU: self._gru}
         run = next(f for kind, f in step.items() if isinstance(self.layer, kind))
         for t in range(x.shape[1]):
             carried = run(t + 1, self._node("x", x[:, t], t + 1), *carried)
@@ -140,12 +140,13 @@ class _Steps:
         return [self._function("h", t, z, self.layer.cell.activation)]
 
     def _lstm(self, t, x, h, c):
+        edges: list
         both = [(x, "cell.kernel"), (h, "cell.recurrent_kernel")]
         σ, φ = self.layer.cell.recurrent_activation, self.layer.cell.activation
-        i = self._function("i", t, self._affine("z", t, both, 0), σ)
-        f = self._function("f", t, self._affine("z", t, both, 1), σ)
-        g = self._function("g", t, self._affine("z", t, both, 2), φ)
-        o = self._function("o", t, self._affine("z", t, both, 3), σ)
+        i = self._function("i", t, self._affine("z^{i}", t, both, 0), σ)
+        f = self._function("f", t, self._affine("z^{f}", t, both, 1), σ)
+        g = self._function("g", t, self._affine("z^{g}", t, both, 2), φ)
+        o = self._function("o", t, self._affine("z^{o}", t, both, 3), σ)
         names = {n: plain_name(n) for n in (i, f, g, o, c)}
         edges = [
             (f, lambda f, c, i, g: c, names[c]), (c, lambda f, c, i, g: f, names[f]),
@@ -158,11 +159,12 @@ class _Steps:
         return [self._combined("h", t, edges, np.multiply, rf"{names[o]} \odot {plain_name(k)}"), c]
 
     def _gru(self, t, x, h):
+        edges: list
         cell, both = self.layer.cell, [(x, "cell.kernel"), (h, "cell.recurrent_kernel")]
         σ, φ = cell.recurrent_activation, cell.activation
         rows = (0, 1) if cell.reset_after else (None,)
-        u = self._function("u", t, self._affine("z", t, both, 0, rows), σ)
-        r = self._function("r", t, self._affine("z", t, both, 1, rows), σ)
+        u = self._function("u", t, self._affine("z^{u}", t, both, 0, rows), σ)
+        r = self._function("r", t, self._affine("z^{r}", t, both, 1, rows), σ)
         if cell.reset_after:
             q = self._affine("q", t, both[1:], 2, (1,))
             p = self._affine("p", t, both[:1], 2, (0,))

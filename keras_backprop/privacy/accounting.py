@@ -123,8 +123,8 @@ def noise_for(mechanism: Mechanism, steps: int, delta: float, target: float) -> 
     points = {noise: spent(noise) for noise in (enough, enough / 1.3)}
     for _ in range(30):
         above, below = (min(points, key=lambda s: abs(math.log(points[s] / target) - d)) for d in (0.0, 0.2))
-        high = min((s for s in points if points[s] <= target), default=None)
-        if high is not None and points[high] >= 0.998 * target:
+        high = min((s for s in points if points[s] <= target), default=max(points))
+        if 0.998 * target <= points[high] <= target:
             break
         if above == below:
             below = next(s for s in points if s != above)

@@ -77,11 +77,43 @@ LAYERS = {
         "x - log(total(exp(x)))", gradients={"x": "dy - exp(y)*total(dy)"}
     ),
     (layers.Identity,): Formula("x", gradients={"x": "dy"}),
-    (layers.Dropout,): Formula("x*m", gradients={"x": "dy*m"}),
+    (layers.Dropout,): Formula("x*m", gradients={"x": "dy*m"}, when={"class": "Dropout"}),
     (layers.Add,): Formula("a + b", gradients={"a": "dy", "b": "dy"}),
     (layers.Subtract,): Formula("a - b", gradients={"a": "dy", "b": "-dy"}),
     (layers.Multiply,): Formula("a*b", gradients={"a": "dy*b", "b": "dy*a"}),
     (layers.Average,): Formula("(a + b)/2", gradients={"a": "dy/2", "b": "dy/2"}),
+    (layers.Flatten,): Formula("x", gradients={"x": "dy"}),
+    (layers.Conv1D, layers.Conv2D, layers.Conv3D): Formula(
+        "window(x) @ W + b", gradients={"x": "spread(dy @ W.T)", "W": "window(x).T @ dy", "b": "examples(dy)"}
+    ),
+    (layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D): Formula(
+        "largest(window(x))", gradients={"x": "spread(dy*(window(x) == y))"}
+    ),
+    (layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D): Formula(
+        "mean(window(x))", gradients={"x": "spread(dy/k)"}
+    ),
+    (layers.BatchNormalization,): Formula(
+        "gamma*h + beta",
+        gradients={
+            "x": "gamma*r*(dy - average(dy) - h*average(dy*h))",
+            "gamma": "examples(dy*h)",
+            "beta": "examples(dy)",
+        },
+    ),
+    (layers.LayerNormalization,): Formula(
+        "gamma*h + beta",
+        gradients={
+            "x": "r*(gamma*dy - mean(gamma*dy) - h*mean(gamma*dy*h))",
+            "gamma": "examples(dy*h)",
+            "beta": "examples(dy)",
+        },
+    ),
+    (layers.Embedding,): Formula("E[k]", gradients={"E": "onehot(k).T @ dy"}),
+    (layers.Attention,): Formula(
+        "softmax(q @ k.T) @ v",
+        gradients={"v": "softmax(q @ k.T).T @ dy"},
+        when={"class": "Attention", "score_mode": "dot", "use_scale": False},
+    ),
     (regularizers.L1,): Formula("l1*total(abs(x))", gradients={"x": "dy*l1*sign(x)"}),
     (regularizers.L2,): Formula("l2*total(x**2)", gradients={"x": "dy*2*l2*x"}),
     (regularizers.L1L2,): Formula("l1*total(abs(x)) + l2*total(x**2)", gradients={"x": "dy*(l1*sign(x) + 2*l2*x)"}),

@@ -28,6 +28,8 @@ _TEST_METHODS = ("on_test_begin", "on_test_end")
 
 def acts_on_batches(callback, validation):
     """Whether it must be called at every batch (`validation`: those of validation too)."""
+    if getattr(callback, "batch_freq", None) == "epoch":  # nothing that matters within an epoch
+        return False
     methods = _BATCH_METHODS + (_TEST_BATCH_METHODS if validation else ())
     return type(callback) is not keras_callbacks.ProgbarLogger and any(
         _has(callback, name) and not _saves_by_epoch(callback, name) for name in methods

@@ -126,6 +126,11 @@ class CompiledEpochs(_Loop):
         ]
 
     @property
+    def train_batches(self):
+        """The `Batches` of training."""
+        return self._parts[0][0]
+
+    @property
     def names(self):
         """The names of the logs of an epoch that validates."""
         return self._names + ([f"val_{name}" for name in self._names] if self.validates else [])

@@ -13,6 +13,7 @@ from keras_backprop.training import xla
 from keras_backprop.training.drawn import DrawnExamples, plan_of
 from keras_backprop.training.epochs import CAPACITY
 from keras_backprop.training.examples import Examples, NotInMemoryError
+from keras_backprop.training.guarded import guard_of, guarded
 from keras_backprop.training.pace import GROWTH, Pace
 from keras_backprop.training.path import FitPath, NotCompiledError
 from keras_backprop.training.snapshot import LARGEST, Snapshot, size
@@ -43,6 +44,7 @@ class Run:
         self.before: Any = None
         self.train_function: Any = None
         self.served: Any = None
+        self.point: Any = None  # of `guarded.py`
 
     def _require_passes_over_the_data(self):
         given = self.arguments
@@ -259,6 +261,11 @@ class Run:
             first = last
 
     def _call(self, epochs, steps, finished=True):
+        guard = guard_of(self.model)
+        return self.call(epochs, steps, finished) if guard is None else guarded(self, guard, epochs, steps, finished)
+
+    def call(self, epochs, steps, finished=True):
+        """Run epochs, or some steps of one, in one compiled call. Returns the logs of each epoch."""
         self.validated_inside = finished and self._validates_inside()
         validated = [self.validated_inside and self._validates(epoch) for epoch in range(*epochs)]
         start = time.perf_counter()

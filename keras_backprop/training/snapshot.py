@@ -12,7 +12,7 @@ LARGEST = 2**24
 def size(model):
     """The bytes of all that a `Snapshot` copies."""
     return sum(
-        math.prod(v.shape) * tf.as_dtype(keras.backend.standardize_dtype(v.dtype)).size for v in _variables(model)
+        math.prod(v.shape) * tf.as_dtype(keras.backend.standardize_dtype(v.dtype)).size for v in variables_of(model)
     )
 
 
@@ -20,9 +20,11 @@ class Snapshot:
     """Copies of all variables that training changes: weights, metrics, random seeds, the optimizer's, and what looks on."""
 
     def __init__(self, model):
-        self._values = [(v, tf.identity(v.value)) for v in _variables(model)]
+        self._values = [(v, tf.identity(v.value)) for v in variables_of(model)]
         self._values += [
-            (v, tf.identity(v)) for observer in model._observers for v in getattr(observer, "variables", ())
+            (v, tf.identity(v))
+            for observer in getattr(model, "_observers", ())
+            for v in getattr(observer, "variables", ())
         ]
 
     def restore(self):
@@ -30,5 +32,12 @@ class Snapshot:
             variable.assign(value)
 
 
-def _variables(model):
-    return (*model.variables, *model.optimizer.variables, *getattr(model.compiled_gradients, "variables", ()))
+def variables_of(model):
+    """All variables that training changes, a list, each once."""
+    gradients = getattr(model, "compiled_gradients", None)
+    of_training = (
+        getattr(model.optimizer, "variables", ()),
+        model.metrics_variables,
+        getattr(gradients, "variables", ()),
+    )
+    return list({id(v): v for v in (*model.variables, *(v for part in of_training for v in part))}.values())

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_backprop import explain
+from keras_backprop.explain import neurons
 from keras_backprop.explain.matrix_chain import dense_chain, matrix_chain
 from keras_backprop.explain.notation import plain
 from keras_backprop.explain.scalar_chain import factors_of, scalar_chain
@@ -43,7 +44,29 @@ def test_the_product_of_the_factors_is_the_gradient(loss, activation):
 def test_what_is_no_chain_of_single_units():
     assert scalar_chain(explain(*chain(1, 2, 1))) is None
     assert scalar_chain(explain(*chain(1, 1, 1, examples=2))) is None
-    assert scalar_chain(explain(*worked_example(kernel_regularizer="l2"))) is None
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_penalty_is_added_to_the_product():
+    explanation = explain(*worked_example(kernel_regularizer="l2"))
+    products = {str(p.symbol): p for p in scalar_chain(explanation)}
+    assert products["w₁"].penalty == pytest.approx(2 * 0.01 * 0.15) and products["w₂"].penalty == 0
+    assert products["w₁"].gradient == pytest.approx(by_hand().dw1 + 0.003)
+    assert "0.1 + 0.003 (penalty) = 0.004" in explanation.to_text()
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("loss", [lambda t, a: keras.ops.mean((t - a) ** 4, -1), "half"])
+def test_an_error_and_a_penalty_of_ones_own(loss):
+    def cubed(w):
+        return 0.1 * keras.ops.sum(keras.ops.abs(w) ** 3)
+
+    explanation = explain(*worked_example(loss=None if loss == "half" else loss, kernel_regularizer=cubed))
+    text = explanation.to_text()
+    assert "The chain, factor by factor" in text and "Subtract" not in text and "(penalty)" in text
+    total = sum(path.value for path in explanation.chain("w1").paths)
+    assert total == pytest.approx(explanation.weight("w1").gradient.item())
+    assert neurons.fits(explanation)
 
 
 def test_a_network_with_branches_is_no_chain():

@@ -27,10 +27,7 @@ def test_the_worked_example():
 def test_small_matrices_are_put_in():
     text = explain(*chain(2, 3, 1, examples=2)).to_markdown()
     assert text.count("$$\n") == 2 * 5  # the gradients of four weights, and the update
-    assert (
-        r"\frac{\partial E}{\partial W_2} = a_1^\top \left(-(T - a_2) \odot a_2(1 - a_2)\right) = \begin{pmatrix}"
-        in text
-    )
+    assert r"\frac{\partial E}{\partial W_2} &= a_1^\top \left(-(T - a_2) \odot a_2(1 - a_2)\right)" in text
 
 
 def test_large_matrices_by_shape_and_norm():

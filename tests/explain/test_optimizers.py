@@ -17,8 +17,11 @@ OPTIMIZERS = {
 }  # fmt: skip
 
 
+SAMPLE = ("SGD", "momentum", "RMSprop", "Adam", "Ftrl")
+
+
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", [n if n in SAMPLE else pytest.param(n, marks=pytest.mark.slow) for n in OPTIMIZERS])
 def test_the_formula_gives_the_new_weight(name):
     model, x, y = worked_example(optimizer=OPTIMIZERS[name]())
     for updates in (0, 2):

@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
 from keras_backprop import explain
-from keras_backprop.explain import blocks, neurons
-from tests.explain.networks import chain, residual, worked_example
+from keras_backprop.explain import blocks, neurons, timeline
+from tests.explain.networks import chain, dense, recurrent, residual, stack, textbook, worked_example, xor
 
 
 def branches():
@@ -173,3 +173,68 @@ def test_without_matplotlib(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r'pip install "keras-backprop\[plot\]"'):
         explain(*worked_example()).plot(tmp_path / "network.png")
+
+
+def test_the_textbook_network_has_all_names_and_both_targets():
+    found = texts(drawing(textbook))
+    for text in (
+        "$x_1 = 0.05$",
+        "$z^{(1)}_1 = 0.378$",
+        "$z^{(1)}_2 = 0.392$",
+        "$a^{(2)}_2 = 0.773$",
+        "$T_1 = 0.01$",
+        "$T_2 = 0.99$",
+    ):
+        assert text in found
+    assert any(r"\partial E/\partial a^{(2)}_2 = -0.217" in text for text in found)
+
+
+def test_one_example_and_the_sum():
+    explanation = explain(*xor())
+    for example in range(4):
+        canvas = neurons.draw(explanation, example)
+        assert any(f"Example {example + 1} of 4" in text for text in texts(canvas))
+    third = texts(neurons.draw(explanation, 2))
+    part = explanation.chain("w5", example=2).gradient
+    assert any(neurons._short(part) in text for text in third) and "$T = 1$" in third
+
+
+def test_numbers_on_demand_and_colours_with_a_legend():
+    explanation = explain(*chain(3, 4, 3))
+    plain = neurons.draw(explanation)
+    assert r"$\partial E/\partial w > 0$" in texts(plain) and "the wider, the larger" in texts(plain)
+    numbered = neurons.draw(explanation, numbers=True)
+    assert len(texts(numbered)) > len(texts(plain)) + 30
+    for canvas in (plain, numbered):
+        placed, sheet = boxes(canvas)
+        assert all(box.x0 >= 0 and box.x1 <= sheet.x1 and box.y0 >= 0 and box.y1 <= sheet.y1 for _, _, box in placed)
+
+
+def test_a_path_is_lit(tmp_path):
+    explanation = explain(*textbook())
+    lit = neurons._lit(explanation, explanation.chain("w1"))
+    assert lit["edges"] == {(0, 0, 0), (1, 0, 0), (1, 0, 1)} and lit["outputs"] == {0, 1}
+    explanation.chain("w1").plot(tmp_path / "lit.png")
+    explanation.plot(tmp_path / "other.png")
+    assert (tmp_path / "lit.png").read_bytes() != (tmp_path / "other.png").read_bytes()
+
+
+@pytest.mark.usefixtures("float64")
+def test_time_is_unrolled_and_a_vanishing_gradient_is_marked():
+    explanation = explain(*recurrent())
+    found = texts(timeline.draw(explanation))
+    for text in ("$x_1 = 1$", "$h_2 = 0.5509$", r"$\partial E/\partial h_1 = -0.2511$", "$T = 0.4$"):
+        assert text in found
+    layers = [keras.layers.SimpleRNN(1, dtype="float64"), dense(1)]
+    model = stack(layers, (6, 1), [[[0.5]], [[0.3]], [0.1], [[1.2]], [0.0]], "mse")
+    canvas = timeline.draw(explain(model, np.ones((1, 6, 1)), np.ones((1, 1))))
+    assert any("vanishing" in text for text in texts(canvas))
+    placed, sheet = boxes(canvas)
+    assert all(box.x0 >= 0 and box.x1 <= sheet.x1 and box.y0 >= 0 and box.y1 <= sheet.y1 for _, _, box in placed)
+
+
+def test_what_a_notebook_shows():
+    explanation = explain(*textbook())
+    assert explanation._repr_svg_().startswith("<?xml") and "<svg" in explanation._repr_html_()
+    assert explanation._repr_markdown_().startswith("# The chain of")
+    assert explanation.chain("w5")._repr_markdown_().startswith("### The chain of")

@@ -4,8 +4,10 @@ import re
 
 import keras
 import numpy as np
+import pytest
 
 from keras_backprop import explain
+from keras_backprop.losses import HalfSquaredError
 from tests.explain.networks import chain, residual, worked_example
 
 WORKED_EXAMPLE = """\
@@ -75,3 +77,59 @@ def test_outputs_that_nothing_depends_on_are_not_listed():
     model.compile("sgd", "mse")
     text = explain(model, np.ones((2, 4, 3)), np.ones((2, 1))).to_text()
     assert text.count("= LSTM(x)") == 1 and "∂E/∂W₁, by the rule lstm" in text
+
+
+def test_optimizers_are_written_line_by_line_with_their_state():
+    text = explain(*worked_example(optimizer=keras.optimizers.Adam(0.1))).to_text()
+    for line in ("m ← β₁ · m + (1 − β₁) · g", "w ← w − (d · m)/(√v + ε)", "β₂ = 0.999", "of w₂: m 0 → 0.00571"):
+        assert line in text
+    assert "m ← μ · m − η · g" in explain(*worked_example(optimizer=keras.optimizers.SGD(0.1, momentum=0.9))).to_text()
+
+
+def test_digits_one_example_and_some_units():
+    model, x, y = chain(2, 3, 2, examples=3)
+    explanation = explain(model, x, y)
+    text = explanation.to_text(digits=8, example=1, units=[0])
+    hidden = explanation.links[0]
+    assert f"{hidden.z[1, 0]:.8f}".rstrip("0") in text and f"{hidden.z[0, 0]:.8f}" not in text
+    assert "of which example 2 is shown" in text
+    with pytest.raises(IndexError, match="`example` must be from 0 to 2"):
+        explanation.to_text(example=3)
+    with pytest.raises(TypeError, match="`units` are whole numbers"):
+        explanation.to_text(units=["z"])
+    with pytest.raises(ValueError, match="`digits` must be a whole number"):
+        explanation.to_text(digits="many")
+
+
+@pytest.mark.parametrize("examples", [1, 3, 5, 6, 10])
+def test_the_number_of_examples_is_in_the_error(examples):
+    text = explain(*chain(2, 2, 1, examples=examples, loss=keras.losses.MeanSquaredError())).to_text()
+    assert ("E = (T − a₂)²" if examples == 1 else f"E = 1/{examples} · Σ (T − a₂)²") in text
+    model, x, y = chain(2, 2, 1, examples=examples, loss=HalfSquaredError())
+    text = explain(model, x, y).to_text()
+    assert ("E = 1/2 · (T − a₂)²" if examples == 1 else f"E = 1/(2 · {examples}) · Σ (T − a₂)²") in text
+
+
+def test_what_happens_inside_layers():
+    layers = keras.layers
+    stack = [layers.Conv1D(1, 2, name="conv"), layers.MaxPooling1D(2, name="pool"), layers.Flatten(), layers.Dense(1)]
+    model = keras.Sequential([keras.Input((5, 1)), *stack], name="cnn")
+    model.compile("sgd", "mse")
+    model.set_weights([np.array([[[0.5]], [[-0.25]]]), np.array([0.1]), np.ones((2, 1)), np.zeros(1)])
+    text = explain(model, np.array([[[1.0], [2.0], [3.0], [4.0], [5.0]]]), np.ones((1, 1))).to_text()
+    assert "1·0.5 + 2·(-0.25) + 0.1 = 0.1" in text and "largest of 0.1, 0.35 = 0.35" in text
+    assert "= window(x) W + b" in text and "window(x)ᵀ" in text
+
+
+def test_softmax_and_cross_entropy_with_a_sentence():
+    text = explain(*chain(2, 3, 2, last="softmax", loss="categorical_crossentropy")).to_text()
+    assert "E = −Σ T · log(a₂)" in text and "∂E/∂z₂ = a₂ − T" in text and "there is no factor ∂a/∂z besides" in text
+
+
+def test_a_recurrent_layer_step_by_step():
+    model = keras.Sequential([keras.Input((3, 1)), keras.layers.GRU(1, name="gru"), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    text = explain(model, np.ones((1, 3, 1)), np.ones((1, 1))).to_text()
+    for name in ("u₁", "r₂", "g₃", "h₃", "∂E/∂h₁"):
+        assert name in text
+    assert "uses its weights in every time step" in text

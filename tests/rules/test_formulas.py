@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_backprop import backward
 from keras_backprop.explain.notation import plain
 from keras_backprop.formula import Formula, LossFormula, evaluate, latex
 from keras_backprop.registry import registered
@@ -46,7 +47,7 @@ def call_of(key, inputs, output, **more):
     return Call(Options(**options), inputs, [output], saved=saved, path=str(key))
 
 
-@pytest.mark.parametrize("key", [k for k, rule in WRITTEN.items() if rule.derivative is not None], ids=str)
+@pytest.mark.parametrize("key", [k for k, rule in WRITTEN.items() if rule.derivative is not None], ids=lambda key: getattr(key, "__name__", str(key)))
 def test_a_derivative(key):
     rule, x = WRITTEN[key], numbers(key)
     formula = rule.formula
@@ -79,10 +80,19 @@ def upstream_of(y):
     return np.random.default_rng(1).normal(size=np.shape(y))
 
 
-LAYERS = [k for k, rule in WRITTEN.items() if isinstance(rule.formula, Formula) and rule.derivative is None]
+APART = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.MaxPooling1D, keras.layers.MaxPooling2D,
+         keras.layers.MaxPooling3D, keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D,
+         keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.Embedding, keras.layers.Attention,
+         keras.layers.Flatten)  # fmt: skip
+SEEN = [WRITTEN[key].backward for key in APART]  # functions that other keys may share
+LAYERS = [
+    k
+    for k, rule in WRITTEN.items()
+    if isinstance(rule.formula, Formula) and rule.derivative is None and rule.backward not in SEEN
+]
 
 
-@pytest.mark.parametrize("key", LAYERS, ids=str)
+@pytest.mark.parametrize("key", LAYERS, ids=lambda key: getattr(key, "__name__", str(key)))
 def test_the_gradients_of_a_layer(key):
     formula = WRITTEN[key].formula
     random = np.random.default_rng(0)
@@ -110,6 +120,103 @@ def test_the_gradients_of_a_layer(key):
         gradient = found[name]() if callable(found[name]) else found[name]
         written = np.broadcast_to(evaluate(expression, {**values, "y": y, "dy": dy}), np.shape(gradient))
         np.testing.assert_allclose(written, gradient, **EXACT, err_msg=name)
+
+
+def of_a_layer(layer, *inputs):
+    """The layer's output, ∂E/∂(output) at random, and by the rules ∂E/∂input and ∂E/∂weight by name, in float64."""
+    symbols = [keras.Input(x.shape[1:], dtype=x.dtype) for x in inputs]
+    outputs = layer(symbols if len(symbols) > 1 else symbols[0])
+    model = keras.Model(symbols, outputs)
+    tensors = [tf.constant(x) for x in inputs]
+    dy = upstream_of(np.zeros((len(inputs[0]), *outputs.shape[1:])))
+    result = backward(model, tensors if len(tensors) > 1 else tensors[0], upstream=tf.constant(dy))
+    gradients = {v.name: g for v, g in zip(result.weights, map(tf.convert_to_tensor, result.gradients), strict=True)}
+    return (
+        result.y_pred.numpy(),
+        dy,
+        [None if g is None else g.numpy() for g in result.inputs],
+        {n: g.numpy() for n, g in gradients.items()},
+    )
+
+
+def written_of(key, values):
+    formula = WRITTEN[key].formula
+    return evaluate(formula.value, values), {name: evaluate(text, values) for name, text in formula.gradients.items()}
+
+
+def close(one, other):
+    np.testing.assert_allclose(one, other, **EXACT)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_convolution_and_pooling_window_by_window(rank):
+    layers, size = keras.layers, 2**rank
+    x = np.random.default_rng(0).normal(size=(3, *[2] * rank, 2))  # one window: the kernel is as large as the input
+    conv = getattr(layers, f"Conv{rank}D")
+    layer = conv(3, 2, dtype="float64")
+    layer.build(x.shape)
+    y, dy, (dx,), gradients = of_a_layer(layer, x)
+    W = layer.kernel.numpy().reshape(size * 2, 3)
+    values = {"x": x.reshape(3, -1), "W": W, "b": layer.bias.numpy(), "dy": dy.reshape(3, 3)}
+    value, said = written_of(conv, values)
+    close(value, y.reshape(3, 3))
+    close(said["x"], dx.reshape(3, -1))
+    close(said["W"], gradients["kernel"].reshape(size * 2, 3))
+    close(said["b"], gradients["bias"])
+    for kind in (
+        ("MaxPooling", "AveragePooling") if rank < 3 else ()
+    ):  # TensorFlow pools in three dimensions in single precision
+        key = getattr(layers, f"{kind}{rank}D")
+        y, dy, (dx,), _ = of_a_layer(key(2, dtype="float64"), x)
+        windows = np.moveaxis(x.reshape(3, size, 2), 1, 2)  # of each channel
+        y, dy = y.reshape(3, 2, 1), dy.reshape(3, 2, 1)
+        value, said = written_of(key, {"x": windows, "y": y, "dy": dy, "k": size})
+        close(value, y)
+        close(np.moveaxis(said["x"] * np.ones(windows.shape), 2, 1).reshape(x.shape), dx)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_normalisation(axis):
+    x = np.random.default_rng(0).normal(size=(5, 4))
+    key = keras.layers.LayerNormalization if axis else keras.layers.BatchNormalization
+    layer = key(dtype="float64")
+    layer.build(x.shape)
+    layer.set_weights(
+        [np.random.default_rng(i).uniform(0.5, 2, size=w.shape) for i, w in enumerate(layer.get_weights())]
+    )
+    y, dy, (dx,), gradients = of_a_layer(layer, x)
+    r = 1 / np.sqrt(x.var(axis, keepdims=True) + layer.epsilon)
+    values = {
+        "h": (x - x.mean(axis, keepdims=True)) * r,
+        "r": r,
+        "gamma": layer.gamma.numpy(),
+        "beta": layer.beta.numpy(),
+        "dy": dy,
+    }
+    value, said = written_of(key, values)
+    for one, other in (
+        (value, y),
+        (said["x"], dx),
+        (said["gamma"], gradients["gamma"]),
+        (said["beta"], gradients["beta"]),
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-7)  # Keras's ε is a number of single precision
+
+
+def test_embedding_and_attention():
+    layer = keras.layers.Embedding(5, 3, dtype="float64")
+    k = np.array([[1], [4], [1]])
+    y, dy, _, gradients = of_a_layer(layer, k)
+    values = {"E": layer.embeddings.numpy(), "k": k[:, 0], "dy": dy[:, 0], "onehot": lambda k: np.eye(5)[k]}
+    value, said = written_of(keras.layers.Embedding, values)
+    close(value, y[:, 0])
+    close(said["E"], gradients["embeddings"])
+    random = np.random.default_rng(0)
+    q, v, k = (random.normal(size=(1, n, 2)) for n in (3, 4, 4))
+    y, dy, (_, dv, _), _ = of_a_layer(keras.layers.Attention(dtype="float64"), q, v, k)
+    value, said = written_of(keras.layers.Attention, {"q": q[0], "v": v[0], "k": k[0], "dy": dy[0]})
+    close(value, y[0])
+    close(said["v"], dv[0])
 
 
 LOSSES = [k for k, rule in WRITTEN.items() if isinstance(rule.formula, LossFormula)]

@@ -1,0 +1,30 @@
+"""One training step of a model as it would be: with the rules and the gradients that it was compiled with."""
+
+from typing import Any
+
+from keras_backprop import scopes
+from keras_backprop.backward_pass import backward_pass
+from keras_backprop.gradients.update import held, made_gradients
+
+__all__ = ["apply", "gradients_for", "pass_of"]
+
+
+def pass_of(model: Any, x: Any, y: Any, sample_weight: Any, of_inputs: bool = False) -> Any:
+    """The `Backward` of a training step, with the rules of `compile(rules=…)`."""
+    scope = getattr(model, "_scope", None)
+    with scopes.entered(*(() if scope is None else (scope,))):
+        return backward_pass(model, x, y, sample_weight, of_inputs=of_inputs)
+
+
+def gradients_for(model: Any, result: Any) -> list:
+    """What the optimizer is given: the gradients, or what `compile(gradients=…)` makes of them."""
+    function = getattr(model, "compiled_gradients", None)
+    return result.gradients if function is None else made_gradients(function, result)
+
+
+def apply(model: Any, optimizer: Any, gradients: list, weights: list) -> None:
+    """The update, with what `compile(gradients=…)` holds put back."""
+    averages = getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False)
+    gradients, put_back = held(getattr(model, "compiled_gradients", None), gradients, weights, averages)
+    optimizer.apply(gradients, weights)
+    put_back()

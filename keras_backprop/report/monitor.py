@@ -1,0 +1,283 @@
+"""The report of a `BackwardMonitor`."""
+
+import base64
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from keras_backprop.report import charts
+from keras_backprop.report.findings import findings_section
+from keras_backprop.report.network import drawing
+from keras_backprop.report.page import details, number, page, section, table
+from keras_backprop.watch.moments import EDGES
+
+FRAMES = 100
+"""At most so many of the noted steps can be chosen with the slider; they are spread evenly."""
+
+COLUMNS = 240
+SHOWN = 40
+"""So many rows of a chart, those that matter most; tables have all."""
+
+
+def monitor_page(monitor: Any, title: str, epsilon: Any = None, findings: Any = None) -> str:
+    """The document: error, gradient flow, drawing with a slider, ratios, units, histograms, findings.
+
+    Args:
+        monitor: a `BackwardMonitor` that has watched.
+        title: str.
+        epsilon: float, the error at which training was to stop, or None.
+        findings: list of findings, or None where nobody has looked for any.
+    """
+    history = monitor.history
+    if not len(history.steps):
+        said = "<p>Nothing has been noted yet: call `fit` with the monitor among its callbacks.</p>"
+        return page(title, [said])
+    body, data = _network(monitor)
+    sections = [
+        _summary(history),
+        findings_section(findings),
+        _error(monitor, epsilon),
+        flow(history),
+        body,
+        _ratios(history),
+        _gains(history),
+        _units(history),
+        _histograms(history),
+        _table_of_links(history),
+    ]
+    return page(title, sections, data)
+
+
+def paths_of(history: Any, of: str, quantity: str) -> list[str]:
+    """The paths of which there is such a figure, in the order of the forward pass."""
+    return [path for path, kind, name in history.names() if (kind, name) == (of, quantity)]
+
+
+def flow(history: Any) -> str:
+    """The heat map of ‖∂E/∂y‖, links × steps; of ‖∂E/∂W‖ where no deltas were noted."""
+    for of, what in (("delta", "‖∂E/∂y‖ of every link"), ("gradient", "‖∂E/∂W‖ of every weight")):
+        paths = paths_of(history, of, "norm")
+        if paths:
+            chosen = _spread(len(history.steps), COLUMNS)
+            values = np.stack([history.series(path, of, "norm")[chosen] for path in paths])
+            described = f"{what}, {len(paths)} rows over {len(chosen)} steps"
+            said = (
+                "Input at the top, error at the bottom. Where it darkens upwards the gradient vanishes on its way. What is not "
+                "positive and finite has no colour."
+            )
+            return section(
+                f"Gradient flow: {what}", charts.heat_map(paths, history.steps[chosen], values, described), said=said
+            )
+    return ""
+
+
+def _summary(history):
+    steps, epochs = history.steps, history.epochs
+    return (
+        f'<p class="soft">{len(steps)} noted steps, {int(steps[0])} to {int(steps[-1])}, of the epochs {int(epochs[0])} to '
+        f"{int(epochs[-1])}; {len(history.names())} figures of each. Figures are of the weights before a step's update, without "
+        "a loss scale.</p>"
+    )
+
+
+def _error(monitor, epsilon):
+    history = monitor.history
+    lines = [("curve", "of each noted step", history.steps, history.losses)]
+    ends = [(epoch, logs["loss"]) for epoch, logs in monitor.epoch_logs if logs.get("loss") is not None]
+    if len(ends) > 1:
+        ends_at = np.linspace(history.steps[0], history.steps[-1], len(ends))
+        last = {int(e): int(s) for e, s in zip(history.epochs, history.steps, strict=True)}
+        at = np.array([last.get(epoch, x) for (epoch, _), x in zip(ends, ends_at, strict=True)], float)
+        lines.append(
+            ("epochs", "mean over each epoch, as `fit` says it", at, np.array([loss for _, loss in ends], float))
+        )
+    return section("Error", charts.curves(lines, "step", "The error over the steps", epsilon))
+
+
+def _network(monitor):
+    history, observer = monitor.history, monitor.backward_observer
+    names = set(history.names())
+    links = list(
+        dict.fromkeys(path for path, of, q in history.names() if q == "norm" and of in ("activation", "delta"))
+    )
+    if not links:
+        return "", None
+    frames, series = _spread(len(history.steps), FRAMES), []
+
+    def row(path, of, quantity):
+        if (path, of, quantity) not in names:
+            return -1
+        series.append(_encoded(history.series(path, of, quantity)[frames]))
+        return len(series) - 1
+
+    now = []
+    for path in links:
+        both = [_series(history, (path, of, "norm"), names) for of in ("activation", "delta")]
+        series += [_encoded(x[frames]) for x in both]
+        now.append((path, *(float(x[frames[-1]]) for x in both)))
+    svg, scale = drawing(
+        now, observer.edges, "The network: norms of values forward and of deltas backward, link by link"
+    )
+    index = {path: i for i, path in enumerate(links)}
+    told = [[path, 2 * i + 1, row(path, "delta", "gain")] for path, i in index.items()]
+    weights, chosen = [], []
+    for path, (link, formula) in reversed(observer.uses.items()):
+        if (path, "gradient", "norm") in names and link in index:
+            way = _way(link, links, observer.edges)
+            weights.append({
+                "path": path, "formula": formula or "by its rule", "way": [index[p] for p in way],
+                "gradient": row(path, "gradient", "norm"), "ratio": row(path, "weight", "update_ratio"),
+            })  # fmt: skip
+            chosen = chosen or _derivation(history, path, way, formula, names)
+    data = {
+        "steps": history.steps[frames].tolist(), "epochs": history.epochs[frames].tolist(),
+        "losses": [number(float(x)) for x in history.losses[frames]], "series": series, "links": told, "weights": weights,
+        **scale,
+    }  # fmt: skip
+    options = "".join(f'<option value="{i}">{escape(w["path"])}</option>' for i, w in enumerate(weights))
+    select = f'<label for="weight">weight </label><select id="weight">{options}</select>' if weights else ""
+    live = (
+        '<div class="live" id="live" hidden><label for="step">step </label>'
+        f'<input type="range" id="step" min="0" max="{len(frames) - 1}" step="1" value="{len(frames) - 1}">'
+        f'<output id="said" for="step"></output>{select}</div>'
+    )
+    said = (
+        "Numbers are Euclidean norms, bars their logarithms. Shown is the last noted step; where scripts run, the slider shows "
+        "the others."
+    )
+    derivation = ""
+    if chosen:
+        items = "".join(f"<li>{escape(line)}</li>" for line in chosen)
+        derivation = (
+            f'<h3>From the error to a weight</h3><ol class="derivation" id="derivation" aria-live="polite">{items}</ol>'
+        )
+    return section("The network, forward and backward", live, derivation, svg, said=said), data
+
+
+def _way(link, links, edges):
+    """The links from the error back to a link: the shortest way, a list."""
+    after: dict = {}
+    for source, target in edges:
+        after.setdefault(source, []).append(target)
+    ways, seen = [[link]], {link}
+    while ways:
+        way = ways.pop(0)
+        targets = [t for t in after.get(way[-1], ()) if t in links]
+        if not targets:
+            return way[::-1]
+        for target in targets:
+            if target not in seen:
+                seen.add(target)
+                ways.append([*way, target])
+    return [link]
+
+
+def _derivation(history, path, way, formula, names):
+    """What `slider.js` writes, of the last step."""
+
+    def now(*name):
+        return number(float(_series(history, name, names)[-1]))
+
+    lines = []
+    for link in way:
+        gain = (
+            f", and on the way to what is below × {now(link, 'delta', 'gain')}"
+            if (link, "delta", "gain") in names
+            else ""
+        )
+        lines.append(f"‖∂E/∂y‖ of {link} = {now(link, 'delta', 'norm')}{gain}")
+    lines.append(f"{formula or 'by its rule'}   so   ‖∂E/∂W‖ of {path} = {now(path, 'gradient', 'norm')}")
+    if (path, "weight", "update_ratio") in names:
+        lines.append(f"and the update changes it by {now(path, 'weight', 'update_ratio')} of its norm")
+    return lines
+
+
+def _ranges(history, of, quantity, aim, described):
+    rows = []
+    for path in paths_of(history, of, quantity):
+        x = history.series(path, of, quantity)
+        x = x[np.isfinite(x) & (x > 0)]
+        if len(x):
+            rows.append((path, float(x.min()), float(x.max()), float(x[-1])))
+    far = {row[0] for row in sorted(rows, key=lambda row: -abs(np.log10(row[3] / aim)))[:SHOWN]}
+    kept = [row for row in rows if row[0] in far]
+    more = table(["path", "smallest", "largest", "last"], rows)
+    shown = (
+        f"The {len(kept)} of {len(rows)} that are the farthest from the dotted line. " if len(rows) > len(kept) else ""
+    )
+    return rows, charts.ranges(kept, described, aim), details("All numbers", more), shown
+
+
+def _ratios(history):
+    rows, chart, more, shown = _ranges(history, "weight", "update_ratio", 1e-3, "Update-to-weight ratios")
+    said = (
+        f"{shown}‖change by one update‖ / ‖weight‖: line from the smallest to the largest, dot the last. About 10^-3, the dotted "
+        "line, is usual."
+    )
+    return section("Update-to-weight ratios", chart, more, said=said) if rows else ""
+
+
+def _gains(history):
+    rows, chart, more, shown = _ranges(history, "delta", "gain", 1.0, "Gains of links")
+    said = (
+        f"{shown}‖∂E/∂x‖ / ‖∂E/∂y‖ of each link: left of the dotted line the gradient gets smaller, right of it larger."
+    )
+    return section("Gains", chart, more, said=said) if rows else ""
+
+
+def _units(history):
+    rows = []
+    for quantity, what in (("dead", "dead"), ("saturated", "saturated")):
+        for path in paths_of(history, "activation", quantity):
+            rows.append((f"{path}: {what}", float(history.series(path, "activation", quantity)[-1])))
+    worst = sorted(rows, key=lambda row: -row[1])[:SHOWN]
+    kept = [row for row in rows if row in worst]
+    said = (
+        "In the last noted step. Dead: units that are 0 for all examples. Saturated: values where the local derivative is below "
+        "1 % of its largest."
+    )
+    return (
+        section("Dead and saturated units", charts.bars(kept, "Shares of dead and saturated units"), said=said)
+        if rows
+        else ""
+    )
+
+
+def _histograms(history):
+    parts = []
+    for of, what in (("activation", "values"), ("delta", "deltas"), ("gradient", "gradients")):
+        for path in paths_of(history, of, "histogram")[:SHOWN]:
+            x = history.series(path, of, "histogram")
+            x = x[np.isfinite(x).all(1)]
+            parts += [charts.histogram(f"{path}: {what}", x[0], x[-1], EDGES)] if len(x) else []
+    said = "Magnitudes, on a logarithmic axis: bars of the last noted step, the dashed line of the first."
+    return section("Histograms", f'<div class="grid-of-charts">{"".join(parts)}</div>', said=said) if parts else ""
+
+
+def _table_of_links(history):
+    rows, steps = [], history.steps
+    for path, of, quantity in history.names():
+        x = history.series(path, of, quantity)
+        if x.ndim == 1:
+            rows.append((path, of, quantity, float(x[0]), float(x[-1])))
+    if len(rows) > 3000:
+        return ""
+    head = ["path", "of", "quantity", f"step {int(steps[0])}", f"step {int(steps[-1])}"]
+    return section("All figures", details("The first and the last noted step, as a table", table(head, rows)))
+
+
+def _series(history, name, names):
+    return history.series(*name) if name in names else np.full(len(history.steps), np.nan)
+
+
+def _spread(count, most):
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
+def _encoded(x):
+    """Numbers as 16 bits of their logarithm, in base64 (see `slider.js`): 3 characters for each."""
+    with np.errstate(all="ignore"):
+        code = np.clip(np.round((np.log10(x) + 20) * 2000), 2, 65534)
+    code = np.where(x == 0, 1, np.where(np.isnan(x), 0, np.where(np.isinf(x), 65535, code)))
+    return base64.b64encode(np.nan_to_num(code).astype("<u2").tobytes()).decode()

@@ -1,0 +1,117 @@
+"""`diagnose`: what is wrong with a model, its data or its training, by one backward pass on one batch."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_backprop import scopes
+from keras_backprop.backward_pass import backward
+from keras_backprop.training.snapshot import Snapshot
+from keras_backprop.watch import about_data, about_flow, about_weights
+from keras_backprop.watch.faults import locate
+from keras_backprop.watch.finding import Diagnosis, Finding
+
+
+def diagnose(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> Diagnosis:
+    """What is wrong with a model on one batch, in words, worst first, each finding with evidence and remedy.
+
+    Looked for are: values that are not finite; labels out of range; a loss that expects logits behind a softmax or sigmoid,
+    and the reverse; targets that the output cannot reach; inputs that are not scaled; gradients that vanish or explode from
+    layer to layer or through time; dead and saturated units; weights that get no gradient; layers frozen as they were
+    initialised; weights that are all zero; units that are all the same; updates far from a thousandth of the weight; weights
+    that are regularised twice.
+
+    Args:
+        model: a compiled Keras model, stock or `BackpropModel`. It stays as it is.
+        x, y, sample_weight: a batch as `fit` takes it, of a few dozen examples.
+
+    Returns:
+        A `Diagnosis`, a sequence of `Finding`. It is empty if nothing was found, and says so.
+
+    Raises:
+        TypeError: `model` is no Keras model.
+        ValueError: it is not compiled, or the data do not fit.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`diagnose` takes a `keras.Model`. Received: {model!r} (of type {type(model).__name__})")
+    if not model.compiled:
+        raise ValueError(
+            f"The model '{model.name}' is not compiled: it has no loss. Call `model.compile(…)` before `diagnose`."
+        )
+    batch = keras.tree.map_structure(lambda a: a if a is None or tf.is_tensor(a) else _tensor(a), (x, y, sample_weight))
+    before = Snapshot(model)
+    try:
+        return _diagnosed(model, batch)
+    finally:
+        before.restore()
+
+
+def _tensor(a):
+    a = np.asarray(a)
+    return tf.convert_to_tensor(a.astype(keras.config.floatx()) if a.dtype == np.float64 else a)
+
+
+def _diagnosed(model, batch):
+    y_pred = keras.tree.map_structure(tf.stop_gradient, _forward(model, batch[0]))
+    looked: dict = {}
+    found = about_data.of_labels(model, batch, y_pred, looked)
+    if any(finding.severity == "critical" for finding in found):  # the error of such labels cannot even be computed
+        return Diagnosis(found, looked, model.name)
+    fault = locate(model, *batch)
+    looked["values"] = "all finite" if fault is None else "not all finite"
+    if fault is not None:
+        title = (
+            f"{'A forward value' if fault.direction == 'forward value' else 'A gradient'} is not finite: {fault.cause}"
+        )
+        found.append(Finding(title, str(fault).splitlines()[0], fault.remedy, fault.path, "critical"))
+        return Diagnosis(found, looked, model.name)
+    look = Look(model, batch)
+    for part in (about_data, about_flow, about_weights):
+        found += part.findings(look, looked)
+    return Diagnosis(found, looked, model.name)
+
+
+def _forward(model, x):
+    return model(x, training=True) if model._call_has_training_arg else model(x)
+
+
+class Look:
+    """One backward pass, and what is asked of it.
+
+    Attributes:
+        model, batch: what was given; `batch` as tensors.
+        result: the `Backward`.
+        links: list of `ObservedLink`, in forward order.
+        record: the `Record` of the forward pass.
+        n: int, the number of examples.
+    """
+
+    def __init__(self, model, batch):
+        self.model, self.batch = model, batch
+        own = getattr(model, "_scope", None)
+        state = Snapshot(model)
+        with scopes.entered(*([] if own is None else [own])):
+            self.result = backward(model, *batch)
+        state.restore()  # dropout draws the same in every pass
+        self.links = self.result.links
+        self.record = self.result._examples.record
+        self.n = next(t.shape[0] for t in keras.tree.flatten(batch[0]) if t is not None)
+
+    def layers(self):
+        """The links that are layers with weights, in forward order."""
+        return [k for k in self.links if isinstance(k.call.op, keras.layers.Layer) and k.call.op.weights]
+
+    def gradient(self, weight):
+        """∂E/∂W of a trainable weight, an array; None where E does not depend on it."""
+        for v, g in zip(self.result.weights, self.result.gradients, strict=True):
+            if v is weight:
+                return None if g is None else array(tf.convert_to_tensor(g))
+        return None
+
+
+def array(x):
+    """A tensor or variable as an array of float32 or wider."""
+    x = tf.convert_to_tensor(x)
+    return keras.ops.convert_to_numpy(tf.cast(x, tf.float32) if x.dtype in (tf.bfloat16, tf.float16) else x)

@@ -1,0 +1,219 @@
+"""What is collected while one step is traced: which figures of which tensors."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_backprop.chain.sweep import weight_named
+from keras_backprop.rule import WeightRead
+from keras_backprop.watch import units
+from keras_backprop.watch.layout import Column, Figure, Layout
+from keras_backprop.watch.moments import BINS, moment
+from keras_backprop.watch.quantities import ACTIVATION, ALL, DELTA, GRADIENT, WEIGHT
+
+_MOMENTS = {
+    "norm": ("squares",), "mean": ("mean",), "std": ("mean", "spread"), "min": ("min",), "max": ("max",), "zeros": ("zeros",),
+    "nonfinite": ("finite",), "histogram": ("histogram",),
+}  # fmt: skip
+_WITH_COUNT = ("mean", "std", "zeros", "nonfinite")
+
+
+class Step:
+    """The figures of one step. A tensor that is two things, the delta of one link and ∂E/∂x of another, is measured once.
+
+    Args:
+        wanted: dict, kind of tensor -> set of quantities (`quantities.parsed`).
+        several: bool, whether this is one of several replicas.
+        at_once: bool, whether a tensor is measured where it is told of, while it is in the cache, and not when the row is made.
+    """
+
+    def __init__(self, wanted: dict, several: bool, at_once: bool) -> None:
+        self.wanted, self.several, self._at_once = wanted, several, at_once
+        self.graph: Any = None
+        self.paths: list = []
+        self.scale: Any = None
+        self.iterations: Any = None
+        self.before: list = []
+        self.uses: dict = {}
+        self._makers: dict = {}
+        self._inputs: dict = {}
+        self._figures: list = []
+        self._columns: dict = {}
+        self._numbers: list = []
+        self._plain: dict = {}
+        self._means: dict = {}
+
+    def link(self, link: Any) -> None:
+        """The figures of an `ObservedLink`."""
+        call, figures = link.call, []
+        if isinstance(call.op, WeightRead):
+            return
+        self.scale = link.loss_scale
+        self._drawn(link)
+        for k, y in enumerate(call.outputs):
+            path = link.path if k == 0 else f"{link.path}[{k}]"
+            if _is_real(y):
+                figures += self._statistics(path, ACTIVATION, y)
+                figures += self._of_units(path, call, y)
+            if _is_real(link.upstream[k]):
+                figures += self._statistics(path, DELTA, link.upstream[k])
+        ups, downs = ([x for x in xs if _is_real(x)] for xs in (link.upstream, link.downstream))
+        if "gain" in self.wanted[DELTA] and len(ups) == 1 and downs:
+            columns = [self.column("squares", x) for x in (*downs, *ups)]
+            figures.append(Figure(link.path, DELTA, "gain", tuple(columns)))
+        if "delta_by_step" in self.wanted[DELTA]:
+            for k, delta in enumerate(call.saved.get("deltas", ())):
+                if delta.shape[0] is not None:
+                    path = link.path if k == 0 else f"{link.path}[{k}]"
+                    column = self.column("by step", delta, delta.shape[0])
+                    figures.append(Figure(path, DELTA, "delta_by_step", (column,)))
+        self._figures = figures + self._figures  # links come in backward order
+
+    def edges(self) -> list[tuple[str, str]]:
+        """From which link to which tensors go, in the order of the forward pass."""
+        made = self._makers
+        return [(made[x], path) for path, xs in reversed(self._inputs.items()) for x in xs if x in made]
+
+    def _drawn(self, link):
+        """What a drawing needs to know: what goes where, and by which formula weights get their gradients."""
+        call = link.call
+        self._makers.update((id(y), link.path) for y in call.outputs)
+        self._inputs[link.path] = [id(x) for x in call.inputs]
+        formula = " ".join((call.rule.backward.__doc__ or "").split())
+        for name in link.weight_gradients:
+            self.uses.setdefault(weight_named(call.op, name).path, (link.path, formula))
+
+    def gradients(self, path: str, gradient: Any, given: Any, clipped: Any) -> None:
+        """The figures of a weight's gradient.
+
+        Args:
+            path: str, the weight's.
+            gradient, given, clipped: ∂E/∂W, what the optimizer is given, and what it makes of that; tensors, or None.
+        """
+        if gradient is not None:
+            self._figures += self._statistics(path, GRADIENT, gradient, same=True)
+        for quantity, x in (("scaled_norm", gradient), ("given_norm", given), ("clipped_norm", clipped)):
+            if quantity in self.wanted[GRADIENT] and x is not None:
+                self._figures.append(Figure(path, GRADIENT, quantity, (self.column("squares", x, same=True),)))
+
+    def update(self, weight: Any, before: Any) -> None:
+        """The change of a weight, which has been updated. `before`: its value before that."""
+        columns = [self.column("change", (weight, before), same=True), self.column("squares", before, same=True)]
+        self._figures.append(Figure(weight.path, WEIGHT, "update_ratio", tuple(columns)))
+
+    def together(self, quantity: str, tensors: Any) -> None:
+        """The norm of several gradients together."""
+        columns = tuple(self.column("squares", x, same=True) for x in tensors if x is not None)
+        if columns:
+            self._figures.append(Figure(ALL, GRADIENT, quantity, columns))
+
+    def layout(self, loss: Any, updated: Any) -> Layout:
+        """The `Layout` of all that has been collected.
+
+        Args:
+            loss: scalar tensor.
+            updated: scalar tensor, 1 if the weights have been updated, else 0; None where they always are.
+        """
+        loss = self.column("value", loss)
+        scale = -1 if self.scale is None else self.column("value", self.scale, same=True)
+        updated = -1 if updated is None else self.column("value", updated, same=True)
+        columns = tuple(column for _, column, _ in self._columns.values())
+        return Layout(columns, tuple(self._figures), scale, updated, loss, self._is_double())
+
+    def row(self) -> Any:
+        """The figures, a tensor of shape `(layout.width,)`."""
+        dtype = tf.float64 if self._is_double() else tf.float32
+        self._plain, self._means = {}, {}  # of another graph, perhaps
+        numbers = self._numbers if self._at_once else [self._number(c, x) for _, c, x in self._columns.values()]
+        if all(column.width == 1 for _, column, _ in self._columns.values()):
+            return _stacked(numbers, dtype)
+        return tf.concat([tf.reshape(tf.cast(x, dtype), [-1]) for x in numbers], 0)
+
+    def column(self, name: str, x: Any, width: int = 1, same: bool = False) -> int:
+        """The number of a column, a new one if there is none of this moment of this tensor."""
+        key = name, tuple(map(id, x)) if isinstance(x, tuple) else id(x)
+        if key not in self._columns:  # which keeps the tensor, lest another be given its identity
+            column = Column(name, width, same)
+            self._columns[key] = len(self._columns), column, x
+            self._numbers += [self._number(column, x)] if self._at_once else []
+        return self._columns[key][0]
+
+    def _number(self, column, x):
+        if column.moment == "change":
+            weight, before = x
+            return moment("squares", _plain(weight.value - before))
+        if column.moment == "saturated":
+            saturated, x = x
+            return moment("true", saturated(x))
+        if id(x) not in self._plain:
+            self._plain[id(x)] = _plain(x)
+        x = self._plain[id(x)]
+        if column.moment == "spread":
+            return tf.nn.l2_loss(x - self._mean(x))
+        if column.moment == "mean":
+            return self._mean(x)
+        if column.moment == "unscaled histogram":
+            return moment("histogram", x if self.scale is None else x / tf.cast(self.scale, x.dtype))
+        return moment(column.moment, x)
+
+    def _mean(self, x):
+        """The mean of a plain tensor, computed once."""
+        if id(x) not in self._means:
+            self._means[id(x)] = x, moment("mean", x)  # with the tensor, lest another be given its identity
+        return self._means[id(x)][1]
+
+    def _statistics(self, path, of, x, same=False):
+        figures = []
+        size = x.shape.num_elements()
+        for quantity, moments in _MOMENTS.items():
+            if quantity not in self.wanted[of]:
+                continue
+            width = BINS if quantity == "histogram" else 1
+            names = ["unscaled histogram"] if quantity == "histogram" and of != ACTIVATION else moments
+            columns = [self.column(name, x, width, same) for name in names]
+            if quantity in _WITH_COUNT and size is None:
+                columns.append(self.column("count", x, same=same))
+            figures.append(Figure(path, of, quantity, tuple(columns), size))
+        return figures
+
+    def _of_units(self, path, call, y):
+        figures, wanted = [], self.wanted[ACTIVATION]
+        if "dead" in wanted and units.can_die(call) and (y.shape.rank or 0) > 1 and y.shape[-1]:
+            name, width = ("alive by unit", y.shape[-1]) if self.several else ("alive", 1)
+            figures.append(Figure(path, ACTIVATION, "dead", (self.column(name, y, width),), y.shape[-1]))
+        saturated = units.saturation(call) if "saturated" in wanted else None
+        if saturated is not None:
+            size = y.shape.num_elements()
+            columns = [self.column("saturated", (saturated, y))]
+            columns += [self.column("count", y)] if size is None else []
+            figures.append(Figure(path, ACTIVATION, "saturated", tuple(columns), size))
+        return figures
+
+    def _is_double(self):
+        return any(_dtype(x) == tf.float64 for _, _, x in self._columns.values())
+
+
+def _is_real(x):
+    return x is not None and x.dtype.is_floating
+
+
+def _dtype(x):
+    return tf.as_dtype((x[1] if isinstance(x, tuple) else x).dtype)
+
+
+def _plain(x):
+    """A dense tensor of single or double precision."""
+    x = tf.convert_to_tensor(x)
+    return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
+
+
+def _stacked(numbers, dtype):
+    """Scalars as a vector, with one conversion for each dtype and not for each of them."""
+    if all(x.dtype == dtype for x in numbers):
+        return tf.stack(numbers)
+    places: dict = {}
+    for i, x in enumerate(numbers):
+        places.setdefault(x.dtype, []).append(i)
+    order = [i for group in places.values() for i in group]
+    joined = tf.concat([tf.cast(tf.stack([numbers[i] for i in group]), dtype) for group in places.values()], 0)
+    return tf.gather(joined, [order.index(i) for i in range(len(numbers))])

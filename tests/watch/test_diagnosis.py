@@ -1,0 +1,125 @@
+"""`diagnose`: what is planted is found, worst first; what is sound has no finding; and the model stays as it is."""
+
+import html.parser
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_backprop
+from keras_backprop import diagnose
+from keras_backprop.watch.finding import SEVERITIES, Diagnosis, Finding
+from tests.watch import sampled
+from tests.watch.healthy import HEALTHY, LARGE, numbers, stack
+from tests.watch.unwell import UNWELL, dead, labels_out_of_range
+
+UNWELL_IN_EVERY_RUN = [
+    "dead", "saturated", "unscaled_inputs", "logits_behind_a_softmax", "binary_probabilities_behind_logits", "labels_out_of_range",
+    "stopped_gradient", "frozen_as_drawn", "all_zero", "symmetric", "learning_rate_too_high", "regularised_twice", "vanishing",
+    "exploding", "not_finite", "stock_model",
+]  # fmt: skip
+HEALTHY_IN_EVERY_RUN = ["relu_classifier", "convolutions", "words", "fine_tuning", "two_outputs", "mixed_precision"]
+
+
+def state(model):
+    variables = (*model.variables, *getattr(model.optimizer, "variables", ()))
+    return [keras.ops.convert_to_numpy(v) for v in variables]
+
+
+@pytest.mark.parametrize("make", sampled(UNWELL, UNWELL_IN_EVERY_RUN))
+@pytest.mark.filterwarnings("ignore:.*from_logits:UserWarning", "ignore:.*softmax:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*single logit:SyntaxWarning", "ignore:.*loss:UserWarning")
+def test_what_is_planted_is_found(make):
+    case = make()
+    before = state(case.model)
+    diagnosis = diagnose(case.model, case.x, case.y)
+    found = [finding for finding in diagnosis if case.title in finding.title and case.path in finding.path]
+    assert found, str(diagnosis)
+    assert case.severity in (None, found[0].severity)
+    assert found[0].evidence and found[0].remedy
+    for one, other in zip(before, state(case.model), strict=False):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("make", sampled(HEALTHY, HEALTHY_IN_EVERY_RUN))
+def test_what_is_sound_has_no_finding(make):
+    assert_sound(*make())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", LARGE, ids=lambda make: make.__name__)
+def test_large_models_have_no_finding(make):
+    assert_sound(*make())
+
+
+def assert_sound(model, x, y):
+    before = state(model)
+    diagnosis = diagnose(model, x, y)
+    assert len(diagnosis) == 0 and not diagnosis.findings, str(diagnosis)
+    assert "No finding" in str(diagnosis) and len(diagnosis.looked_at) >= 8
+    for one, other in zip(before, state(model), strict=False):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_worst_first():
+    case = dead()
+    severities = [finding.severity for finding in diagnose(case.model, case.x, case.y)]
+    assert severities == sorted(severities, key=SEVERITIES.index) and severities[0] == "critical"
+
+
+def test_text_markdown_and_html():
+    case = labels_out_of_range()
+    diagnosis = diagnose(case.model, case.x, case.y)
+    for text in (str(diagnosis), diagnosis.to_markdown(), diagnosis._repr_html_()):
+        assert "Labels out of range" in text and "give the output layer 5 units" in text and "critical" in text
+    assert str(diagnosis) == repr(diagnosis) and diagnosis[0] is diagnosis.findings[0]
+    none = Diagnosis([], {"values": "all finite"}, "net")
+    assert "No finding" in none.to_markdown() and "No finding" in none._repr_html_()
+
+
+def test_names_are_escaped():
+    finding = Finding("<script>alert(1)</script>", "a | b", "c & d", "<b>", "note")
+    diagnosis = Diagnosis([finding], {"<i>": "x|y"}, "<img>")
+
+    class Tags(html.parser.HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            tags.add(tag)
+
+    tags: set = set()
+    Tags().feed(diagnosis._repr_html_())
+    assert not tags & {"script", "img", "i"} and "c &amp; d" in diagnosis._repr_html_()
+    assert "x\\|y" in diagnosis.to_markdown()
+
+
+def test_several_things_at_once():
+    """A network of zeros behind inputs that are not scaled, with a penalty and weight decay."""
+    parts = [
+        layers.Dense(8, "relu", kernel_initializer="zeros", kernel_regularizer="l2", name="hidden"),
+        layers.Dense(1, name="out"),
+    ]
+    model = stack(*parts, optimizer=keras.optimizers.AdamW(1e-3, weight_decay=0.1))
+    titles = {finding.title for finding in diagnose(model, 1000 * numbers(8), numbers(1))}
+    assert {"Inputs that are not scaled", "Weights that are all zero", "Weights that are regularised twice"} <= titles
+
+
+def test_scaled_inside_is_scaled():
+    x = 100 + 50 * numbers(8)
+    normalization = layers.Normalization()
+    normalization.adapt(x)
+    model = stack(normalization, layers.Dense(8, "relu"), layers.Dense(1))
+    assert not diagnose(model, x, numbers(1)).findings
+
+
+def test_ignored_classes_are_in_range():
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    y = np.random.default_rng(0).integers(-1, 4, 64)
+    assert not diagnose(stack(layers.Dense(8, "relu"), layers.Dense(4), loss=loss), numbers(8), y).findings
+
+
+def test_what_is_refused():
+    with pytest.raises(TypeError, match="takes a `keras.Model`"):
+        diagnose("model", numbers(8))
+    model = keras_backprop.BackpropSequential([keras.Input((8,)), layers.Dense(1)], name="net")
+    with pytest.raises(ValueError, match="'net' is not compiled"):
+        diagnose(model, numbers(8), numbers(1))
