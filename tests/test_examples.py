@@ -72,16 +72,15 @@ def test_watch_gradients(capsys):
 
 def test_wrong_labels(capsys):
     _, printed = run("wrong_labels", capsys, ["--epochs", "8"])
-    rows = {
-        line[2:24].strip(): [float(x) for x in line[24:].split()]
-        for line in printed.splitlines()
-        if line.startswith("  ")
-    }
-    assert rows["chance"][0] < 0.4
-    assert min(rows[name][0] for name in ("loss, mean", "EL2N", "GraNd", "area under the margin")) > 0.9
+    at_35 = dict(re.findall(r"^  (\w.*?) +(\d\.\d\d) +\d\.\d\d +\d\.\d\d$", printed, re.MULTILINE))
+    assert float(at_35.pop("chance")) < 0.4
+    assert (
+        set(at_35) == {"loss, mean", "EL2N", "GraNd", "area under the margin"} and min(map(float, at_35.values())) > 0.9
+    )
 
 
 def test_private_digits(capsys):
     _, printed = run("private_digits", capsys, [])
     assert float(re.search(r"397 digits: ([\d.]+)", printed)[1]) > 0.9
-    assert "ε = 6, δ = 0.0001)-differentially private" in printed and "whole epochs compiled" in printed
+    assert 5.9 < float(re.search(r"\(ε = ([\d.]+), δ = 0.0001\)-differentially private", printed)[1]) <= 6
+    assert "whole epochs compiled" in printed
