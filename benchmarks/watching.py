@@ -102,7 +102,9 @@ def main():
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--match", default="", help="only workloads whose name contains this")
     parser.add_argument("--only", default="", help="only monitors whose name contains this")
-    parser.add_argument("--cpu", action="store_true", help="seconds of the processor, not of the clock: for a busy machine")
+    parser.add_argument(
+        "--cpu", action="store_true", help="seconds of the processor, not of the clock: for a busy machine"
+    )
     options = parser.parse_args()
     if options.cpu:
         _Clock.now = staticmethod(time.process_time)
