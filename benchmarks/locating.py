@@ -1,7 +1,7 @@
 """What LocateNaN costs in a step of the compiled loop: `python -m benchmarks.locating [mlp|mobilenet] [rounds]`.
 
-The same `fit`, with and without the callback, in turn; the ratio is the median of the ratios of neighbours in time. `plain again` is a
-second model without it: how far that is from 1 is what the machine's noise makes of nothing.
+The same `fit`, with and without the callback, in turn; the ratio is the median of the ratios of neighbours in time. `plain again`
+is a second model without it: how far that is from 1 is what the machine's noise makes of nothing.
 """
 
 import os

@@ -11,7 +11,7 @@ from keras_backprop.backward_pass import backward
 from keras_backprop.backward_result import Backward
 from keras_backprop.check import check_gradients, check_layer
 from keras_backprop.convolution_gradient import Convolution, Window
-from keras_backprop.explain import exercise, explain, steps
+from keras_backprop.explanations import exercise, explain, steps
 from keras_backprop.formula import Formula, LossFormula, written
 from keras_backprop.model import BackpropModel, BackpropSequential
 from keras_backprop.observers import BackwardObserver, ObservedLink, ObservedUpdate

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_backprop import backward
-from keras_backprop.explain.notation import plain
+from keras_backprop.explanations.notation import plain
 from keras_backprop.formula import Formula, LossFormula, evaluate, latex
 from keras_backprop.registry import registered
 from keras_backprop.rule import Call
@@ -47,7 +47,11 @@ def call_of(key, inputs, output, **more):
     return Call(Options(**options), inputs, [output], saved=saved, path=str(key))
 
 
-@pytest.mark.parametrize("key", [k for k, rule in WRITTEN.items() if rule.derivative is not None], ids=lambda key: getattr(key, "__name__", str(key)))
+@pytest.mark.parametrize(
+    "key",
+    [k for k, rule in WRITTEN.items() if rule.derivative is not None],
+    ids=lambda key: getattr(key, "__name__", str(key)),
+)
 def test_a_derivative(key):
     rule, x = WRITTEN[key], numbers(key)
     formula = rule.formula

@@ -1,0 +1,28 @@
+"""The chain of one batch as data, text, formulas and pictures. It computes nothing of its own: it reads the one backward pass."""
+
+from keras_backprop.explanations.comparison import Compared, Comparison
+from keras_backprop.explanations.exercise import Exercise, exercise
+from keras_backprop.explanations.explanation import Explanation
+from keras_backprop.explanations.link import Link, Symbol, Weight
+from keras_backprop.explanations.observe import explain
+from keras_backprop.explanations.paths import Chain, Factor, Path
+from keras_backprop.explanations.sheet import Sheet
+from keras_backprop.explanations.steps import Steps, steps
+
+__all__ = [
+    "Chain",
+    "Compared",
+    "Comparison",
+    "Exercise",
+    "Explanation",
+    "Factor",
+    "Link",
+    "Path",
+    "Sheet",
+    "Steps",
+    "Symbol",
+    "Weight",
+    "exercise",
+    "explain",
+    "steps",
+]

@@ -1,0 +1,182 @@
+"""The chain with LaTeX formulas in the notation of the worked example, and the numbers put in."""
+
+from keras_backprop.explanations.matrix_chain import matrix_chain
+from keras_backprop.explanations.notation import (
+    bracketed,
+    brief,
+    derivative,
+    gradient_of,
+    is_small,
+    latex_array,
+    latex_factor,
+    latex_number,
+    precision,
+)
+from keras_backprop.explanations.rows import Shown, backward_rows, forward_rows, given_rows
+from keras_backprop.explanations.scalar_chain import factors_of, scalar_chain
+from keras_backprop.explanations.text import (
+    formulas_of_optimizers,
+    headline,
+    inside_text,
+    remarks,
+    single_weights,
+    steps_rows,
+)
+
+WIDEST = 150
+"""Characters of LaTeX numbers on one line; a longer product is broken over several, aligned at its signs of equality."""
+
+
+def to_markdown(explanation, digits=None, example=None, units=None, flavor=None):
+    """Forward table, factors, gradients, update."""
+    view = Shown(explanation, example, units)
+    with precision(digits):
+        scalars, matrices = scalar_chain(explanation), matrix_chain(explanation)
+        parts = [f"# {headline(explanation, example)}"]
+        if not scalars:
+            parts += ["## Given", _rows(given_rows(explanation, view))]
+        parts += ["## Forward", _rows(forward_rows(explanation, view))]
+        inside = inside_text(explanation, example)
+        if inside:
+            parts += [
+                "## Inside the layers",
+                table(("link", "", ""), [(f"`{path}`", what, text) for path, what, text in inside]),
+            ]
+        steps = steps_rows(explanation, example)
+        if steps:
+            cells = [
+                (
+                    _math(a),
+                    _math(b.removeprefix("= ")) if b else "",
+                    c,
+                    _math(d.split(" = ")[0]) + " = " + d.split(" = ", 1)[1],
+                )
+                for a, b, c, d in steps
+            ]
+            parts += ["## Step by step through time", table(("", "formula", "value", "gradient"), cells)]
+        if scalars:
+            rows = [
+                (_math(f.name), _math(f.formula) if f.formula else "", _math(latex_number(f.value)))
+                for f in factors_of(scalars)
+            ]
+            parts += ["## The chain, factor by factor", table(("factor", "formula", "value"), rows)]
+            parts += ["## The gradients", *(_scalar_product(product, flavor) for product in scalars)]
+        else:
+            parts += ["## Backward, the last link first", _rows(backward_rows(explanation, view))]
+            parts += list(remarks(explanation))
+            singles = single_weights(explanation, example)
+            if singles:
+                single = [(_math(_tex(name)), _math(_tex(sums))) for name, sums in singles]
+                parts += ["## The gradients, weight by weight", table(("gradient", "products"), single)]
+        if matrices and not scalars and example is None and units is None:
+            parts += ["## The gradients", *(_matrix_product(product, flavor) for product in matrices)]
+        parts += [f"## Update ({explanation.optimizer})", *_update_formula(explanation, flavor)]
+        header = ("weight", "path", "before", "gradient", "after")
+        parts.append(table(header, map(_update, [*explanation.weights, *explanation.frozen])))
+    return "\n\n".join(parts) + "\n"
+
+
+def _update_formula(explanation, flavor):
+    formula = explanation.update
+    if formula is None:
+        return
+    yield display([line.replace(r"\leftarrow", r"&\leftarrow") for line in formula.latex()], flavor)
+    if len(formula.numbers) > 2 or formula.remarks:
+        numbers = [f"${formulas_of_optimizers().get(n, n)} = {latex_number(v)}$" for n, v in formula.numbers.items()]
+        yield ", ".join([*numbers, *formula.remarks])
+
+
+def _scalar_product(product, flavor):
+    """∂E/∂w₂ = −(T − a₂) · a₂(1 − a₂) · a₁ = 0.4653 · 0.2037 · 0.6023 = 0.0571"""
+    formulas = r" \cdot ".join(bracketed(f.formula or f.name) for f in product.factors)
+    values = r" \cdot ".join(latex_factor(f.value) for f in product.factors)
+    if product.penalty:
+        formulas += f" + {derivative('R', product.symbol.latex)}"
+        values += f" + {latex_factor(product.penalty)}"
+    return _equation(gradient_of(product.symbol), [formulas, values, latex_number(product.gradient)], flavor)
+
+
+def _matrix_product(product, flavor):
+    """∂E/∂W₂ = a₁ᵀ (−(T − a₂) ⊙ a₂(1 − a₂)) = the same in numbers = the gradient"""
+    return _equation(
+        gradient_of(product.symbol), [product.formula, product.numbers, latex_array(product.gradient)], flavor
+    )
+
+
+def _equation(left, sides, flavor):
+    """On one line, or aligned over several where it is long."""
+    if sum(map(len, sides)) <= WIDEST or (len(sides[1]) <= WIDEST and "pmatrix" not in sides[1]):
+        return display([" = ".join([left, *sides])], flavor)
+    lines = [f"{left} &= {sides[0]}"]
+    for side in sides[1:]:
+        lines += [f"&= {part}" if position == 0 else rf"&\quad {part}" for position, part in enumerate(_broken(side))]
+    return display(lines, flavor)
+
+
+def _broken(side):
+    r"""A product of matrices in parts of bearable width, each balanced in its brackets, broken at \odot."""
+    parts, depth, start = [], 0, 0
+    for position in range(len(side)):
+        if side.startswith(r"\left", position) and not side.startswith(r"\leftarrow", position):
+            depth += 1
+        elif side.startswith(r"\right", position):
+            depth -= 1
+        elif depth == 0 and side.startswith(r" \odot", position) and position - start > WIDEST:
+            parts.append(side[start:position])
+            start = position + 1
+    return [*parts, side[start:]]
+
+
+def display(lines, flavor=None):
+    """Formulas on lines of their own, aligned at `&`; as a block of mathematics of a flavor of Markdown.
+
+    Raises:
+        ValueError: an unknown flavor.
+    """
+    if flavor not in (None, "github"):
+        raise ValueError(f'`flavor` must be None or "github". Received: {flavor!r}')
+    if len(lines) == 1:
+        body = lines[0] if "pmatrix" in lines[0] else lines[0].replace("&", "")
+    else:
+        body = "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
+    return f"```math\n{body}\n```" if flavor == "github" else f"$$\n{body}\n$$"
+
+
+def _rows(rows):
+    cells = [(f"`{row.path}`", _math(row.formula), _value(row.value)) for row in rows]
+    return table(("link", "formula", "value"), cells)
+
+
+def _value(array):
+    return _math(latex_array(array)) if is_small(array) else brief(array)
+
+
+def _update(weight):
+    symbol = _math(weight.symbol.latex) if str(weight.symbol) != weight.path else ""
+    gradient = "none" if weight.gradient is None else _value(weight.gradient)
+    gradient = gradient if weight.trained else "frozen: not trained"
+    return symbol, f"`{weight.path}`", _value(weight.value), gradient, _value(weight.updated)
+
+
+def _tex(text):
+    """Numbers of a terminal as LaTeX."""
+    import re
+
+    text = re.sub(r"(-?\d[\d.]*)e(-?\d+)", r"\1\\cdot 10^{\2}", text.replace(" · ", r" \cdot "))
+    return re.sub(r" \(w([₀-₉]+)\)", lambda m: rf"\;(w_{{{m[1].translate(_DIGITS)}}})", text)
+
+
+_DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+
+
+def _math(formula):
+    return f"${formula}$"
+
+
+def table(header, rows):
+    """A table of Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", r"\vert ") if "$" in cell else cell for cell in line) + " |"
+        for line in lines
+    )

@@ -1,0 +1,341 @@
+"""Run one training step's forward and backward pass and note everything, changing nothing."""
+
+import functools
+import itertools
+import operator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_backprop import _keras
+from keras_backprop.explanations.errors import errors_in_one
+from keras_backprop.explanations.explanation import Explanation
+from keras_backprop.explanations.link import Link, Weight
+from keras_backprop.explanations.names import Names
+from keras_backprop.explanations.one_step import apply, gradients_for, pass_of
+from keras_backprop.explanations.optimizers import optimizer_formula
+from keras_backprop.explanations.unchanged import new_values, unchanged
+from keras_backprop.registry import rule_for
+from keras_backprop.rule import Operation, WeightRead
+from keras_backprop.targets import shapes, wrong_targets
+
+
+def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanation:
+    """The chain rule of one training step on one batch, link by link. The model is left exactly as it was.
+
+    The forward pass runs in training mode, as in `fit`: dropout draws the mask that the next step would draw.
+
+    Args:
+        model: a compiled and built Keras model, stock or `BackpropModel`.
+        x: the inputs, as for `model.fit`, of one batch: shape `(n, …)`, nested as the model takes them.
+        y: the targets, shape `(n, …)`. None for a model whose losses need none.
+        sample_weight: weights of the examples, shape `(n,)`, or None.
+
+    Returns:
+        An `Explanation`.
+
+    Raises:
+        TypeError: `model` is no Keras model, or `x` is no batch of arrays.
+        ValueError: the model is not compiled or not built, or targets do not fit the inputs or the predictions.
+        MissingRuleError: something that the error depends on has no gradient, neither here nor in TensorFlow.
+    """
+    x, y, sample_weight = as_batch(model, x, y, sample_weight)
+    with unchanged(model):
+        inputs = [tensor for tensor in keras.tree.flatten(x) if tensor is not None]
+        result = pass_of(model, x, y, sample_weight, of_inputs=True)
+        weights, forward = result.weights, result.forward_calls
+        calls = _without_averages(result.calls, forward)
+        kinds = [_kind(call, position >= forward) for position, call in enumerate(calls)]
+        _check_targets(model, calls, kinds, y)
+        seen = {id(link.call): link for link in result.links}
+        reached = [not isinstance(call.op, (Operation, WeightRead)) or id(call) in seen for call in calls]
+        calls, kinds = list(itertools.compress(calls, reached)), list(itertools.compress(kinds, reached))
+        gradients = result.gradients
+        update = functools.partial(apply, model)
+        given = gradients_for(model, result)
+        updated = new_values(model.optimizer, given, weights, update) if model.optimizer else _numpy(weights)
+        scale = 1.0 if result.scale is None else float(result.scale)
+        targets = [tensor for tensor in keras.tree.flatten(y) if tensor is not None]
+        noted = _Noted(Names(calls, kinds, inputs, targets), scale, seen, weights, updated)
+        after = sum(any(call is one for one in calls) for call in result.calls[:forward])
+        links = [noted.link(call, kind) for call, kind in zip(calls, kinds, strict=True)]
+        return Explanation(
+            model=model.name,
+            links=errors_in_one(links, after),
+            weights=[noted.weight(*each) for each in zip(weights, gradients, updated, strict=True)],
+            frozen=[noted.frozen(variable) for variable in _keras.frozen_weights(model)],
+            loss=float(result.loss),
+            examples=inputs[0].shape[0],
+            optimizer=_described(model.optimizer),
+            update=_with_remark(optimizer_formula(model.optimizer), getattr(model, "compiled_gradients", None)),
+        )
+
+
+def _with_remark(formula, gradients):
+    if formula is not None and gradients is not None:
+        formula.remarks.append(f"g goes through compile(gradients={gradients!r}) before")
+    return formula
+
+
+def as_batch(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Any:
+    """A batch as tensors, checked: (x, y, sample_weight). It raises what `explain` raises."""
+    _check_model(model)
+    x = _as_inputs(model, _as_tensors("x", x, _input_dtype(model)))
+    y = _as_tensors("y", y, None)
+    _check_sizes(model, x, y)
+    if sample_weight is not None:
+        sample_weight = _as_tensors("sample_weight", sample_weight, keras.config.floatx())
+    return x, y, sample_weight
+
+
+class _Noted:
+    """From what was recorded and observed to links and weights, as NumPy arrays."""
+
+    def __init__(self, names, scale, seen, weights, updated):
+        self.names, self.scale, self.seen = names, scale, seen
+        self.updated = {id(v): value for v, value in zip(weights, updated, strict=True)}
+        self.uses: dict = {}
+
+    def link(self, call, kind):
+        rule: Any = call.rule or rule_for(call.op)
+        link = self.seen.get(id(call))
+        dys = link.upstream if link else [None] * len(call.outputs)
+        dxs = link.downstream if link else [None] * len(call.inputs)
+        parts = link.weight_gradients if link else {}
+        variables = {name: _attribute(call.op, name) for name in parts} | _variables(call.op)
+        weight_gradients = {  # those of a frozen weight go nowhere
+            name: tf.convert_to_tensor(part.total()) for name, part in parts.items() if id(variables[name]) in self.updated
+        }  # fmt: skip
+        for name in weight_gradients:
+            self.uses[id(variables[name])] = self.uses.get(id(variables[name]), 0) + 1
+        downstream = tuple(map(self._unscaled, dxs))
+        options = _options(call)
+        formula = rule.formula if rule.formula is not None and rule.formula.holds(options) else None
+        if rule.derivative is not None:
+            local = _numpy(rule.derivative(call))
+        else:
+            local = next((dx for dx in downstream if dx is not None), None) if kind == "loss" else None
+        return Link(
+            path=_path(call),
+            kind=kind,
+            rule=rule.name,
+            op=call.op,
+            inputs=tuple(map(_numpy, call.inputs)),
+            outputs=tuple(map(_numpy, call.outputs)),
+            input_symbols=tuple(map(self.names.of, call.inputs)),
+            output_symbols=tuple(map(self.names.of, call.outputs)),
+            upstream=tuple(map(self._unscaled, dys)),
+            downstream=downstream,
+            local_derivative=local,
+            weights={name: _numpy(v) for name, v in variables.items()},
+            weight_gradients={name: self._unscaled(dW) for name, dW in weight_gradients.items()},
+            updates={name: self.updated[id(v)] for name, v in variables.items() if id(v) in self.updated},
+            weight_symbols={name: self.names.of_weight(v) for name, v in variables.items()},
+            deltas=tuple(map(self._unscaled, call.saved.get("deltas", ()))),
+            formula=formula,
+            options=options,
+            trained=tuple(name for name, v in variables.items() if id(v) in self.updated),
+        )
+
+    def frozen(self, variable):
+        """A weight that is not trained."""
+        value = _numpy(variable)
+        return Weight(variable.path, self.names.of_weight(variable), value, None, value, 0, trained=False)
+
+    def weight(self, variable, gradient, updated):
+        return Weight(
+            path=variable.path,
+            symbol=self.names.of_weight(variable),
+            value=_numpy(variable),
+            gradient=self._unscaled(gradient),
+            updated=updated,
+            uses=self.uses.get(id(variable), 0),
+        )
+
+    def _unscaled(self, gradient):
+        """A gradient without the factor that mixed precision puts on it."""
+        if gradient is None:
+            return None
+        if self.scale == 1:
+            return _numpy(tf.convert_to_tensor(gradient))
+        return _numpy(tf.cast(gradient, tf.float32)) / np.float32(self.scale)
+
+
+def _without_averages(calls, forward):
+    """The chain up to the errors and penalties: what comes after them, weights, masks, averages, is linear.
+
+    With which coefficient each of them enters E is the gradient that comes to it. An error of one's own, which is more than a sum
+    of errors, keeps all its operations.
+    """
+    last = [call for call in calls[forward:] if not _is_operation(call.op)]
+    penalties = [call for call in calls[:forward] if isinstance(call.op, keras.regularizers.Regularizer)]
+    ends = {id(y) for call in (*penalties, *last) for y in call.outputs}
+    rest, seen = [], set(ends)
+    for call in calls:
+        after = _is_operation(call.op) and any(id(x) in seen for x in call.inputs)
+        seen.update(id(y) for y in call.outputs if after)
+        if not after:
+            rest.append(call)
+    return calls if not last or any(id(x) in seen - ends for call in rest for x in call.inputs) else rest
+
+
+def _is_operation(op):
+    is_node = isinstance(op, keras.Operation) and not isinstance(op, keras.layers.Layer)
+    return is_node or isinstance(op, (Operation, WeightRead))
+
+
+def _kind(call, after_forward):
+    if isinstance(call.op, Operation):
+        return "op"
+    if isinstance(call.op, keras.regularizers.Regularizer):
+        return "regularizer"
+    if isinstance(call.op, keras.layers.Layer):
+        return "layer"
+    if isinstance(call.op, keras.losses.Loss):
+        return "loss"
+    if callable(call.op) and not isinstance(call.op, keras.Operation) and not after_forward:
+        return "activation"
+    return "op"
+
+
+def _path(call):
+    return call.path or getattr(call.op, "name", None) or type(call.op).__name__
+
+
+def _variables(op):
+    """Attribute name -> weight."""
+    if isinstance(op, WeightRead):
+        return {"weight": op.variable}
+    if not isinstance(op, keras.layers.Layer):
+        return {}
+    own = {id(v) for v in op.weights}
+    return {name.lstrip("_"): v for name, v in vars(op).items() if isinstance(v, keras.Variable) and id(v) in own}
+
+
+def _options(call):
+    """The options of a call that formulas may speak of: numbers, words, None."""
+    given = {**getattr(call.op, "_fn_kwargs", {}), **call.arguments, "class": type(call.op).__name__}
+    for name in (
+        "negative_slope",
+        "alpha",
+        "max_value",
+        "threshold",
+        "approximate",
+        "l1",
+        "l2",
+        "rate",
+        "axis",
+        "epsilon",
+        "delta",
+        "score_mode",
+        "use_scale",
+    ):
+        if name not in given and isinstance(getattr(call.op, name, None), (int, float, str)):
+            given[name] = getattr(call.op, name)
+    plain = {
+        n: v.item() if isinstance(v, (np.generic, np.ndarray)) and np.size(v) == 1 else v for n, v in given.items()
+    }
+    return {n: v for n, v in plain.items() if v is None or isinstance(v, (int, float, str))}
+
+
+def _attribute(op, name):
+    """The weight that a rule speaks of: `kernel`, or `cell.kernel` of a sublayer, or `weight` of a weight that is read."""
+    return op.variable if isinstance(op, WeightRead) else operator.attrgetter(name)(op)
+
+
+def _check_model(model):
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`explain` takes a `keras.Model`. Received: {model!r} (of type {type(model).__name__})")
+    if not model.built:
+        raise ValueError(
+            f"The model '{model.name}' is not built: its layers have no weights yet. Call it on a batch of data, or give it "
+            "an input shape (`keras.Input`, `model.build(…)`), before `explain`."
+        )
+    if not model.compiled:
+        raise ValueError(
+            f"The model '{model.name}' is not compiled: without a loss there is no error to explain. "
+            "Call `model.compile(optimizer, loss=…)` before `explain`."
+        )
+
+
+def _check_sizes(model, x, y):
+    """As many targets as examples."""
+    examples = next((t.shape[0] for t in keras.tree.flatten(x) if t is not None and t.shape.rank), None)
+    if examples is None:
+        raise ValueError(
+            f"`x` must be a batch, of shape (n, …). The model '{model.name}' received x of shape {shapes(x)}."
+        )
+    for target in keras.tree.flatten(y):
+        if target is not None and (not target.shape.rank or target.shape[0] != examples):
+            raise ValueError(
+                f"`y` must have one target for each of the {examples} examples in x. The model '{model.name}' received x of "
+                f"shape {shapes(x)} and y of shape {shapes(y)}."
+            )
+
+
+def _check_targets(model, calls, kinds, y):
+    """Keras broadcasts targets against predictions of another shape, without a word."""
+    for call, kind in zip(calls, kinds, strict=True):
+        name = getattr(getattr(call.op, "fn", None), "__name__", "")
+        if kind == "loss" and rule_for(getattr(call.op, "fn", call.op)) and not name.startswith("sparse"):
+            targets, predictions = call.inputs[:2]
+            if targets.shape != predictions.shape:
+                raise ValueError(wrong_targets(model, y, predictions))
+
+
+def _as_tensors(name, data, dtype):
+    """Arrays -> tensors; floating-point numbers in `dtype`, if one is given."""
+
+    def tensor(value):
+        if value is None:
+            return None
+        converted = keras.ops.convert_to_tensor(value)
+        return tf.cast(converted, dtype) if dtype and converted.dtype.is_floating else converted
+
+    if isinstance(data, (list, tuple)) and not any(hasattr(item, "shape") for item in data):
+        data = np.asarray(data)  # plain numbers
+    try:
+        return keras.tree.map_structure(tensor, data)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"`{name}` must be one batch of arrays. Received: {name} of type {type(data).__name__}"
+        ) from error
+
+
+def _as_inputs(model, x):
+    """In the dtypes of a graph's inputs, as the graph would cast them, so that the model's inputs are the links' inputs."""
+    wanted, flat = keras.tree.flatten(getattr(model, "inputs", None) or []), keras.tree.flatten(x)
+    if len(wanted) != len(flat) or isinstance(x, dict):
+        return x
+    cast = [None if t is None else keras.ops.cast(t, spec.dtype) for t, spec in zip(flat, wanted, strict=True)]
+    return keras.tree.pack_sequence_as(x, cast)
+
+
+def _input_dtype(model):
+    """What `fit` would turn floating-point inputs into."""
+    dtypes = [
+        keras.backend.standardize_dtype(t.dtype) for t in keras.tree.flatten(getattr(model, "inputs", None) or [])
+    ]
+    return next((dtype for dtype in dtypes if "float" in dtype), model.variable_dtype)
+
+
+def _floats(tensors):
+    return [tensor for tensor in tensors if tensor.dtype.is_floating]
+
+
+def _described(optimizer):
+    """The optimizer in words."""
+    if optimizer is None:
+        return "no optimizer"
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    rate = float(keras.ops.convert_to_numpy(inner.learning_rate))
+    scale = "" if inner is optimizer else f", loss scale {float(optimizer.scale_loss(tf.ones(()))):g}"
+    return f"{type(inner).__name__}, learning rate {rate:g}{scale}"
+
+
+def _numpy(value):
+    if isinstance(value, list):
+        return [_numpy(item) for item in value]
+    return np.array(keras.ops.convert_to_numpy(value))

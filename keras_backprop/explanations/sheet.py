@@ -1,0 +1,193 @@
+"""Exercise sheets: an explanation with some numbers left blank, and the solution apart."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_backprop.explanations import formulas
+from keras_backprop.explanations.notation import derivative, latex_number, precision
+from keras_backprop.explanations.rows import forward_rows, given_rows, shown
+from keras_backprop.explanations.spelling import Spelling, primed
+
+__all__ = ["Sheet", "sheet"]
+
+BLANK = "………………"
+GROUPS = ("values", "error", "deltas", "gradients", "updates", "all")
+MOST = 120
+
+
+class Sheet(str):
+    """An exercise sheet, a string of Markdown.
+
+    Attributes:
+        solution: str, the page with the numbers that are blank in the sheet.
+        answers: dict, name as LaTeX -> float.
+    """
+
+    solution: str
+    answers: dict
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+
+class _Entry(NamedTuple):
+    group: str
+    name: str
+    formula: str
+    value: float
+    key: tuple
+
+
+def sheet(explanation: Any, blank: Any, digits: Any, flavor: Any) -> Sheet:
+    """The sheet and its solution. See `Explanation.to_markdown`."""
+    from keras_backprop.explanations.markdown import display, table
+
+    entries, spelling = _entries(explanation), Spelling(explanation, explanation.graph)
+    if not entries or len(entries) > MOST:
+        raise ValueError(
+            f"An exercise sheet is made of networks of at most {MOST} numbers whose units can be followed one by one. "
+            f"'{explanation.model}' has {len(entries)}."
+        )
+    wanted = _wanted(entries, [blank] if isinstance(blank, str) else list(blank), spelling)
+    answers = {entry.name: entry.value for entry in entries if entry.key in wanted}
+    with precision(digits if digits is not None else 6):
+        head = [
+            f"# Exercise: '{explanation.model}'",
+            "## Given",
+            *_given(explanation, spelling, table, display, flavor),
+        ]
+        titles = {"values": "Forward", "error": "The error", "deltas": "Backward", "gradients": "The gradients",
+                  "updates": f"The new weights ({explanation.optimizer})"}  # fmt: skip
+        page, solution = [*head], [f"# Solution: '{explanation.model}'"]
+        for group, title in titles.items():
+            of_group = [entry for entry in entries if entry.group == group]
+            if not of_group:
+                continue
+            rows = [
+                (f"${e.name}$", f"${e.formula}$" if e.formula else "", BLANK if e.key in wanted else f"${latex_number(e.value)}$")
+                for e in of_group
+            ]  # fmt: skip
+            page += [f"## {title}", table(("number", "formula", "value"), rows)]
+            solved = [(f"${e.name}$", f"${latex_number(e.value)}$") for e in of_group if e.key in wanted]
+            if solved:
+                solution += [f"## {title}", table(("number", "value"), solved)]
+        made = Sheet("\n\n".join(page) + "\n")
+        made.solution, made.answers = "\n\n".join(solution) + "\n", answers
+    return made
+
+
+def _given(explanation, spelling, table, display, flavor):
+    rows = []
+    for row in given_rows(explanation):
+        values = np.atleast_2d(np.asarray(row.value, "float64").reshape(len(row.value), -1))
+        for example, line in enumerate(values):
+            name = row.formula if len(values) == 1 else f"{row.formula}, \\text{{ example }} {example + 1}"
+            rows.append((f"${name}$", "$" + r",\; ".join(map(latex_number, line)) + "$"))
+    for weight in (*explanation.weights, *explanation.frozen):
+        for index in np.ndindex(np.shape(weight.value)):
+            rows.append((f"${spelling.name(weight.path, index)}$", f"${latex_number(weight.value[index])}$"))
+    if explanation.update is not None:
+        rows.append((r"$\eta$", f"${latex_number(explanation.update.numbers['eta'])}$"))
+    yield table(("", "value"), rows)
+    losses = [row for row in forward_rows(explanation) if row.formula.startswith("E =")]
+    if losses:
+        yield display([losses[-1].formula], flavor)
+    if explanation.update is not None:
+        yield display([line.replace(r"\leftarrow", r"&\leftarrow") for line in explanation.update.latex()], flavor)
+
+
+def _entries(explanation):
+    """Every number of a small network in the order in which one calculates them."""
+    graph, several = explanation.graph, explanation.examples > 1
+    spelling = Spelling(explanation, graph)
+    if not graph.uses:
+        return []
+    entries = []
+
+    def of(name, example):
+        return name if not several else rf"{name}\;[{example + 1}]"
+
+    for node in graph.nodes:
+        for example in range(explanation.examples) if node.edges else ():
+            for unit in range(node.units):
+                entries.append(_Entry("values", of(node.name(unit), example), _forward(node, unit, spelling),
+                                      float(node.value[example, unit]), ("value", id(node), unit, example)))  # fmt: skip
+    loss = next((link for link in shown(explanation) if link.kind == "loss"), None)
+    entries.append(_Entry("error", "E", (loss and formulas.loss(loss)) or "", float(explanation.loss), ("error",)))
+    for node in reversed(graph.nodes):
+        for example in range(explanation.examples) if node.edges else ():
+            for unit in range(node.units):
+                entries.append(_Entry("deltas", of(derivative("E", node.name(unit)), example), "",
+                                      float(node.gradient[example, unit]), ("delta", id(node), unit, example)))  # fmt: skip
+    for weight in reversed(explanation.weights):
+        for index in np.ndindex(np.shape(weight.value)) if weight.gradient is not None else ():
+            name = spelling.name(weight.path, index)
+            entries.append(
+                _Entry(
+                    "gradients",
+                    derivative("E", name),
+                    "",
+                    float(weight.gradient[index]),
+                    ("gradient", weight.path, index),
+                )
+            )
+    for weight in explanation.weights:
+        for index in np.ndindex(np.shape(weight.value)):
+            name = spelling.name(weight.path, index)
+            entries.append(
+                _Entry("updates", primed(name), "", float(weight.updated[index]), ("update", weight.path, index))
+            )
+    return entries
+
+
+def _forward(node, unit, spelling):
+    terms = []
+    for edge in node.edges:
+        if edge.matrix is not None:
+            start = edge.columns.start or 0
+            terms += [
+                f"{edge.source.name(i)} {spelling.name(edge.weight, (i, unit + start))}"
+                for i in range(edge.source.units)
+            ]
+    if terms:
+        biases = [use for use in spelling.graph.uses if use.node is node and use.edge is None and use.row is None]
+        terms += [spelling.name(use.path, (unit + (use.columns.start or 0),)) for use in biases]
+    if not terms and node.time is None and node.text and len(node.edges) == 1:
+        return node.text.format(x=node.edges[0].source.name(unit))
+    return " + ".join(terms)
+
+
+def _wanted(entries, blank, spelling):
+    wanted = set()
+    groups = {
+        "activations": "values",
+        "forward": "values",
+        "backward": "deltas",
+        "δ": "deltas",
+        "weights": "updates",
+        "new": "updates",
+    }
+    for name in blank:
+        group = groups.get(name, name)
+        if group == "all":
+            wanted |= {entry.key for entry in entries}
+        elif group in ("gradients", "updates", "values", "deltas", "error"):
+            wanted |= {entry.key for entry in entries if entry.group == group}
+        else:
+            found = spelling.quantity(name)
+            keys = {entry.key for entry in entries if _is(entry.key, found)}
+            if not keys:
+                raise KeyError(f"{name!r} is given in the exercise and cannot be left blank. {spelling.available()}")
+            wanted |= keys
+    return wanted
+
+
+def _is(key, found):
+    if found.kind == "error":
+        return key[0] == "error"
+    if key[0] != found.kind:
+        return False
+    if found.node is not None:
+        return key[1] == id(found.node) and found.unit in (None, key[2])
+    return key[1] == found.path and found.index in (None, key[2])

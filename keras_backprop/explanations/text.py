@@ -1,0 +1,206 @@
+"""The chain for a terminal."""
+
+import textwrap
+
+import numpy as np
+
+from keras_backprop.explanations import formulas
+from keras_backprop.explanations.graph import Node
+from keras_backprop.explanations.inside import inside_rows
+from keras_backprop.explanations.notation import A_FEW_ROWS, brief, columns, number, plain, precision
+from keras_backprop.explanations.rows import Shown, backward_rows, forward_rows, given_rows, shown
+from keras_backprop.explanations.scalar_chain import factors_of, scalar_chain
+
+MOST_WEIGHTS, MOST_TERMS = 24, 8
+"""So many single weights are listed one by one, each with so many products at the most."""
+
+
+def to_text(explanation, digits=None, example=None, units=None):
+    """Forward pass, backward pass, update, in aligned columns."""
+    view = Shown(explanation, example, units)
+    with precision(digits):
+        products = scalar_chain(explanation)
+        parts = [headline(explanation, example), ""]
+        if not products:
+            parts += ["Given", *rows_text(given_rows(explanation, view)), ""]
+        parts += ["Forward", *rows_text(forward_rows(explanation, view)), ""]
+        inside = inside_text(explanation, example)
+        if inside:
+            parts += ["Inside the layers", *columns(inside), ""]
+        steps = steps_rows(explanation, example)
+        if steps:
+            parts += ["Step by step through time", *columns([tuple(map(plain, row)) for row in steps]), ""]
+        if products:
+            parts += ["The chain, factor by factor", *factors_text(products), ""]
+            parts += ["The gradients, as products of these factors", *products_text(products)]
+        else:
+            parts += ["Backward, the last link first", *rows_text(backward_rows(explanation, view))]
+            singles = single_weights(explanation, example)
+            if singles:
+                parts += [
+                    "",
+                    "The gradients, weight by weight",
+                    *(line for name, sums in singles for line in _broken(plain(name), sums)),
+                ]
+        for sentence in remarks(explanation):
+            parts += textwrap.wrap(sentence, 116, initial_indent="  ", subsequent_indent="  ")
+        parts += ["", *update_head(explanation), *update_text([*explanation.weights, *explanation.frozen])]
+    return "\n".join(parts)
+
+
+def inside_text(explanation, example=None):
+    """(path, what, numbers) of what happens inside layers, of one example."""
+    return [(link.path, *row) for link in shown(explanation) for row in inside_rows(link, example or 0)]
+
+
+def _broken(name, sums):
+    """`∂E/∂w = … + …` on one line, or a line for each product."""
+    if len(name) + len(sums) <= 110:
+        return [f"  {name} = {sums}"]
+    first, *terms = sums.split(" + ")
+    return [f"  {name} = {first}", *(f"  {' ' * len(name)} + {term}" for term in terms)]
+
+
+def headline(explanation, example=None):
+    """One line: which model, how many examples, which error."""
+    examples = "1 example" if explanation.examples == 1 else f"{explanation.examples} examples"
+    only = "" if example is None else f", of which example {example + 1} is shown"
+    return f"The chain of '{explanation.model}' for {examples}{only}: E = {number(explanation.loss)}"
+
+
+def remarks(explanation):
+    """Sentences on what is otherwise done without a word."""
+    for link in shown(explanation):
+        if formulas.from_logits(link):
+            name = "softmax" if "categorical" in link.rule else "sigmoid"
+            yield (
+                f"The {name} and the cross-entropy are differentiated together: ∂E/∂z = a − T, over the number of examples. The "
+                f"derivative of the {name} and that of the logarithm cancel; there is no factor ∂a/∂z besides."
+            )
+        if any(node.time for node in explanation.graph.nodes) and hasattr(link.op, "cell"):
+            yield (
+                f"'{link.path}' uses its weights in every time step: with δₜ = ∂E/∂zₜ, ∂E/∂W = Σₜ xₜᵀ·δₜ, ∂E/∂U = Σₜ hₜ₋₁ᵀ·δₜ, "
+                "∂E/∂b = Σₜ δₜ. "
+                "From step to step ∂E/∂h is multiplied by the derivative of the activation and by U."
+            )
+
+
+def single_weights(explanation, example=None):
+    """(gradient's name as LaTeX, its products in numbers) of every single weight of a small network; else nothing."""
+    count = sum(np.size(w.value) for w in explanation.weights if w.gradient is not None)
+    if count > MOST_WEIGHTS or not explanation.graph.uses:
+        return []
+    found, followed = [], {use.path for use in explanation.graph.uses}
+    for weight in explanation.weights:
+        if weight.path not in followed:
+            continue
+        for index in np.ndindex(np.shape(weight.value)) if weight.gradient is not None else ():
+            chain = explanation.chain(weight.path, *index, example=example)
+            if 0 < len(chain.paths) <= MOST_TERMS:
+                terms = [" · ".join(_factor(f.value) for f in path.factors) for path in chain.paths]
+                also = f" (w{_subscript(chain.also)})" if chain.also and f"_{chain.also}" != chain.name[1:] else ""
+                total = f" = {number(chain.gradient)}" if len(terms) > 1 or "·" in terms[0] else ""
+                found.append((rf"\frac{{\partial E}}{{\partial {chain.name}}}{also}", " + ".join(terms) + total))
+    return found
+
+
+def _factor(value):
+    return f"({number(value)})" if value < 0 else number(value)
+
+
+def _subscript(count):
+    return str(count).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
+
+
+def steps_rows(explanation, example=None):
+    """(name, formula, value, ∂E/∂name) of every time step of recurrent layers, as LaTeX and numbers."""
+    if not any(hasattr(link.op, "cell") and getattr(link.op, "units", 9) <= 8 for link in explanation.links):
+        return []
+    nodes = [node for node in explanation.graph.nodes if node.time and node.letter != "x"]
+    rows = []
+    for node in nodes:
+        name = _vector(node)
+        values, deltas = (a if example is None else a[example : example + 1] for a in (node.value, node.gradient))
+        delta = rf"\frac{{\partial E}}{{\partial {name}}} = " + brief(deltas)
+        rows.append((name, f"= {node.text}" if node.text else "", brief(values), delta))
+    return rows
+
+
+def _vector(node: Node) -> str:
+    return f"{node.letter}_{node.time}" if (node.time or 0) < 10 else f"{node.letter}_{{{node.time}}}"
+
+
+def rows_text(rows):
+    """Lines `path  formula  value`; the path once for the rows of a link."""
+    cells, previous = [], None
+    for row in rows:
+        cells.append(("" if row.path == previous else row.path, plain(row.formula), brief(row.value, few=A_FEW_ROWS)))
+        previous = row.path
+    return columns(cells)
+
+
+def factors_text(products):
+    """Lines `factor = formula  value`."""
+    return columns(
+        [(plain(f.name), "= " + plain(f.formula) if f.formula else "", number(f.value)) for f in factors_of(products)]
+    )
+
+
+def products_text(products):
+    """Lines `∂E/∂w₂ = 0.4653 · 0.2037 · 0.6023 = 0.0571`."""
+    lines = []
+    for product in products:
+        name = f"∂E/∂{product.symbol}"
+        penalty = f" + {_factor(product.penalty)} (penalty)" if product.penalty else ""
+        values = " · ".join(_factor(f.value) for f in product.factors)
+        lines.append(f"  {name} = {values}{penalty} = {number(product.gradient)}")
+    return lines
+
+
+def update_head(explanation):
+    """The optimizer, how it makes the new weights, and its numbers."""
+    formula = explanation.update
+    if formula is None:
+        return [f"Update ({explanation.optimizer})"]
+    lines = [plain(line) for line in formula.latex()]
+    if len(lines) == 1:
+        return [f"Update ({explanation.optimizer}): {lines[0]}", *(f"  {remark}" for remark in formula.remarks)]
+    names = {letter: plain(formulas_of_optimizers().get(letter, letter)) for letter in formula.numbers}
+    numbers = ", ".join(f"{names[letter]} = {number(value)}" for letter, value in formula.numbers.items())
+    return [
+        f"Update ({explanation.optimizer}), line by line, g = ∂E/∂w", *(f"  {line}" for line in lines), f"  with {numbers}",
+        *state_lines(explanation), *(f"  {remark}" for remark in formula.remarks), "",
+    ]  # fmt: skip
+
+
+def formulas_of_optimizers():
+    from keras_backprop.explanations.optimizers import NAMES
+
+    return NAMES
+
+
+def state_lines(explanation):
+    """The optimizer's state of small weights: before and after."""
+    formula = explanation.update
+    for weight in explanation.weights:
+        if weight.gradient is None or np.size(weight.value) > 4:
+            continue
+        after = formula.evaluate(weight.value, weight.gradient, weight.path)
+        states = [
+            f"{letter} {brief(before.get(weight.path, np.zeros_like(weight.value)))} → {brief(after[letter])}"
+            for letter, (_, before) in formula.state.items()
+        ]
+        if states:
+            yield f"  of {weight.symbol}: {', '.join(states)}"
+
+
+def update_text(weights):
+    """Lines `weight  path  before  gradient  after`."""
+    cells = [("weight", "path", "before", "∂E/∂weight", "after")]
+    for weight in weights:
+        symbol = str(weight.symbol) if str(weight.symbol) != weight.path else ""
+        gradient = "none" if weight.gradient is None else brief(weight.gradient, with_shape=False)
+        if not weight.trained:
+            gradient = "frozen: not trained"
+        cells.append((symbol, weight.path, brief(weight.value), gradient, brief(weight.updated, with_shape=False)))
+    return columns(cells)

@@ -1,0 +1,309 @@
+"""What the usual mistakes make of a result: a factor, the sign, an index, another example, the update."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from keras_backprop.explanations.mistakes import read
+from keras_backprop.explanations.notation import plain
+
+__all__ = ["WrongResults"]
+
+
+class WrongResults:
+    """The mistakes that give another result, with a sentence each. `compare.py` has the class that judges by them."""
+
+    explanation: Any
+    spelling: Any
+    graph: Any
+    example: Any
+    slips: Any
+
+    def _results(self, found: Any, key: Any, graph: Any) -> Any:
+        raise NotImplementedError
+
+    def _before(self, found: Any) -> Any:
+        raise NotImplementedError
+
+    def _updated(self, found: Any, gradient: Any, **numbers: Any) -> Any:
+        raise NotImplementedError
+
+    def _wrong(self, found, key, right):
+        """(sentence, what the mistake gives), the likeliest first."""
+        n, outputs = (
+            self.explanation.examples,
+            max((h.node.units for h in self.graph.heads if h.targets is not None), default=1),
+        )
+        kind = found.kind
+        if kind in ("gradient", "delta"):
+            yield from self._scaled(right, n, outputs)
+        if kind == "factor":
+            yield from [("the sign is wrong", -right), ("1 over the factor", 1 / right if np.all(right) else np.inf)]
+        if kind in ("update", "change"):
+            yield from self._of_update(found, right, n, outputs)
+        if kind == "error":
+            yield from self._of_error(right, n, outputs)
+        if kind in ("gradient", "delta", "value", "error", "update", "change"):
+            for sentence, graph in self.slips.of_gradients():
+                if graph is not None:
+                    for result in self._results(found, key, graph):
+                        yield sentence, result
+        if kind == "gradient":
+            yield from self._of_gradient(found, key)
+        if kind in ("value", "delta", "factor"):
+            yield from self._of_node(found, key, right)
+
+    def _scaled(self, right, n, outputs):
+        """What factors that are usually forgotten or doubled make of a gradient."""
+        formulas = [head.formula for head in self.graph.heads if head.formula is not None]
+        halved = any(f.times * f.factor == 1 and f.factor == 0.5 for f in formulas)
+        squared = any(f.times == 2 for f in formulas)
+        mean = any(f.mean for f in formulas) or not formulas
+        yield "the sign is wrong: T − a instead of a − T", -right
+        if halved:
+            yield "a factor 2: the ½ of the error is missing, so that the 2 of the square remained", right * 2
+            yield "a factor ½: the ½ of the error was kept, the 2 of the square forgotten", right / 2
+        elif squared:
+            yield "a factor ½: the 2 of the square is missing; this error has no ½ that cancels it", right / 2
+            yield "a factor 2 too much", right * 2
+        if n > 1:
+            yield f"the sum over the {n} examples instead of the mean", right * n
+            yield f"the mean over the {n} examples was taken once more", right / n
+        if outputs > 1 and mean:
+            yield f"the sum over the {outputs} outputs instead of the mean", right * outputs
+        if outputs > 1:
+            again = (
+                "the mean over the {} outputs was taken once more"
+                if mean
+                else "the mean over the {} outputs instead of the sum"
+            )
+            yield again.format(outputs), right / outputs
+        if outputs > 1 and n > 1 and mean:
+            yield f"the sum over {n} examples and {outputs} outputs instead of the mean", right * n * outputs
+        if not (halved or squared):
+            yield "a factor 2 too much", right * 2
+            yield "a factor ½ too much", right / 2
+
+    def _of_gradient(self, found, key):
+        weight, graph = self.spelling.weights[found.path], self.graph
+        uses = [use for use in graph.uses if use.path == found.path]
+        place = found.index if found.index is not None else ...
+        yield from self._sources(uses, found, place)
+        if self.explanation.examples > 1 and len(uses) == 1:
+            use, n = uses[0], self.explanation.examples
+            parts = graph.by_example(use)
+            for example in range(n):
+                yield (
+                    f"only example {example + 1} was counted: ∂E/∂w is the sum over all examples",
+                    parts[example][place],
+                )
+                yield (
+                    f"only example {example + 1} was counted, without the 1/{n} of the mean",
+                    parts[example][place] * n,
+                )
+        gradient = graph.gradient_of(found.path)
+        if gradient.ndim == 2 and gradient.shape[0] == gradient.shape[1] > 1:
+            turned = gradient.T[place]
+            yield f"the indices are the other way round: that is the transposed entry of ∂E/∂{weight.symbol}", turned
+        if found.index is not None:
+            for path, other in self.spelling.weights.items():
+                if other.gradient is None:
+                    continue
+                for index in np.ndindex(np.shape(other.gradient)) if np.size(other.gradient) <= 64 else ():
+                    if (path, index) != (found.path, found.index):
+                        name = plain(self.spelling.name(path, index))
+                        yield f"another index: that is ∂E/∂{name}", np.asarray(other.gradient)[index]
+        yield "that is the new weight, not its gradient", np.asarray(weight.updated)[place]
+
+    def _sources(self, uses, found, place):
+        """What a wrong last factor ∂z/∂w gives."""
+        for sentence, put in (
+            ("the last factor is missing: ∂z/∂w, what goes into the weight", np.ones_like),
+            ("the last factor ∂z/∂w was multiplied twice", np.square),
+        ):
+            if uses and all(use.edge is not None for use in uses):
+                yield sentence, self._with_sources(uses, found, [put(use.edge.source.value) for use in uses])[place]
+        before = [
+            next((e.source.value for e in use.edge.source.edges if e.function), None)
+            for use in uses
+            if use.edge is not None
+        ]
+        if before and len(before) == len(uses) and all(values is not None for values in before):
+            yield (
+                "z instead of a as the last factor: what goes into the weight is the activation",
+                self._with_sources(uses, found, before)[place],
+            )
+        if len(uses) == 1 and uses[0].edge is None:
+            use = uses[0]
+            for edge in use.node.edges:
+                for unit in range(edge.source.units):
+                    with_x = (use.node.gradient * edge.source.value[:, unit : unit + 1]).sum(0)
+                    name = plain(edge.source.name(unit))
+                    yield f"∂z/∂b is 1: {name} was multiplied to the gradient of a bias", np.asarray(with_x)[place]
+
+    def _with_sources(self, uses, found, values):
+        total = np.zeros_like(self.graph.weights[found.path])
+        for use, x in zip(uses, values, strict=True):
+            total[..., use.columns] += np.einsum("ni,no->io", x, use.node.gradient)
+        return total
+
+    def _of_node(self, found, key, right):
+        if found.node is None:
+            return
+        kind, position, unit, *_ = key
+        node = self.graph.nodes[position]
+        if kind == "value":
+            for edge in node.edges:
+                if edge.function:
+                    z = edge.source.value if unit is None else edge.source.value[:, unit]
+                    z = z if self.example is None and len(z) > 1 else z[self.example or 0]
+                    yield "the activation was not applied: that is z", z
+                    yield "tanh instead of the sigmoid", np.tanh(z)
+                    with np.errstate(over="ignore"):
+                        yield "the sign in the exponent: 1/(1 + eᶻ) instead of 1/(1 + e⁻ᶻ)", 1 / (1 + np.exp(z))
+                        yield "the sigmoid instead of this activation", 1 / (1 + np.exp(-z))
+            for consumer, edge in self.graph.consumers(node):
+                if edge.function:
+                    a = consumer.value if unit is None else consumer.value[:, unit]
+                    yield (
+                        "the activation was applied already: that is a",
+                        a if self.example is None and len(a) > 1 else a[self.example or 0],
+                    )
+        for other in range(node.units if unit is not None else 0):
+            if other != unit:
+                yield (
+                    f"another unit: that is the number of {plain(node.name(other))}",
+                    read(self.graph, [kind, position, other, *key[3:]], self.example),
+                )
+        if self.example is not None:
+            for example in range(self.explanation.examples):
+                if example != self.example:
+                    yield (
+                        f"another example: that is the number of example {example + 1}",
+                        read(self.graph, key, example),
+                    )
+        if kind == "delta":
+            yield "that is the value, not the error δ", read(self.graph, ["value", *key[1:]], self.example)
+            for edge in node.edges:
+                if edge.function:
+                    other = self.graph.nodes.index(edge.source)
+                    yield (
+                        "that is ∂E/∂z, not ∂E/∂a: σ′ is in it",
+                        read(self.graph, ["delta", other, unit, *key[3:]], self.example),
+                    )
+            for consumer, edge in self.graph.consumers(node):
+                if edge.function:
+                    other = self.graph.nodes.index(consumer)
+                    yield (
+                        "that is ∂E/∂a, not δ = ∂E/∂z: the factor σ′ is missing",
+                        read(self.graph, ["delta", other, unit, *key[3:]], self.example),
+                    )
+        if kind == "factor":
+            edge = node.edges[key[5]]
+            if edge.function and edge.local is not None:
+                row, u = self.example or 0, unit or 0
+                a, z = node.value[row, u], edge.source.value[row, u]
+                yield "a instead of a(1 − a): that is the activation itself", a
+                yield "(1 − a) instead of a(1 − a)", 1 - a
+                yield "z(1 − z) instead of a(1 − a)", z * (1 - z)
+                yield "1 − a² (tanh′) instead of a(1 − a)", 1 - a**2
+                yield "a(1 − a) instead of 1 − a²", a * (1 - a)
+                if edge.derive is not None and node.compute is not None:
+                    again = edge.derive(node.compute(node.value), node.value)
+                    yield "σ′ was taken at a instead of z: σ′(a) instead of σ′(z)", again[row, u]
+
+    def _of_update(self, found, right, n, outputs):
+        weight = self.spelling.weights[found.path]
+        if weight.gradient is None:
+            return
+        g, before = np.asarray(weight.gradient, "float64"), self._before(found)
+        place = found.index if found.index is not None else ...
+        change = found.kind == "change"
+        eta = self.explanation.update.numbers["eta"] if self.explanation.update else None
+
+        def said(new):
+            return new - before if change else new
+
+        new = self._updated(found, -g)
+        if new is not None:
+            yield "the sign: η·∂E/∂w was added instead of subtracted", said(new)
+        for sentence, scaled in self._scaled(g, n, outputs):
+            new = None if sentence.startswith("the sign") else self._updated(found, scaled)
+            if new is not None:
+                yield f"in the gradient: {sentence}", said(new)
+        if eta:
+            for sentence, rate in (
+                ("the learning rate is missing: w − ∂E/∂w", 1.0), ("the learning rate was multiplied twice", eta**2),
+                ("divided by the learning rate", 1 / eta),
+            ):  # fmt: skip
+                new = self._updated(found, g, eta=rate)
+                if new is not None:
+                    yield sentence, said(new)
+        if not change:
+            yield "that is only the change of the weight: the old weight is missing", right - before
+            yield "that is only η·∂E/∂w: the old weight is missing", before - right
+            yield "that is the gradient, not the new weight", g[place]
+            yield "that is the weight before the update", before
+        else:
+            yield "that is the gradient: the learning rate and the sign are missing", g[place]
+            yield "the sign of the change is wrong", -right
+            yield "that is the new weight, not its change", right + before
+        if found.index is not None:
+            for sentence, gradient in self._of_gradient(found, None):
+                if sentence.startswith("another index") or sentence.startswith("that is the new"):
+                    continue
+                full = g.copy()
+                full[found.index] = gradient
+                new = self._updated(found, full)
+                if new is not None:
+                    yield f"in the gradient: {sentence}", said(new)
+            for path, other in self.spelling.weights.items():
+                for index in np.ndindex(np.shape(other.updated)) if np.size(other.updated) <= 64 else ():
+                    if (path, index) != (found.path, found.index) and not change:
+                        yield (
+                            f"another index: that is the new {plain(self.spelling.name(path, index))}",
+                            np.asarray(other.updated)[index],
+                        )
+
+    def _of_error(self, right, n, outputs):
+        formulas = [head.formula for head in self.graph.heads if head.formula is not None]
+        halved, mean = any(f.factor == 0.5 for f in formulas), any(f.mean for f in formulas)
+        yield ("the ½ of the error is missing" if halved else "a factor 2 too much"), right * 2
+        yield ("the ½ of the error was multiplied twice" if halved else "a ½ too much: this error has none"), right / 2
+        if n > 1:
+            yield f"the sum over the {n} examples instead of the mean", right * n
+            yield f"the mean over the {n} examples was taken once more", right / n
+        if outputs > 1 and mean:
+            yield f"the sum over the {outputs} outputs instead of the mean", right * outputs
+        elif outputs > 1:
+            yield f"the mean over the {outputs} outputs instead of the sum", right / outputs
+        yield "the sign is wrong", -right
+        yield "log₁₀ instead of the natural logarithm", right / math.log(10)
+        yield "log₂ instead of the natural logarithm", right / math.log(2)
+        for head in self.graph.heads:
+            if head.targets is not None and np.shape(head.targets) == head.prediction.value.shape:
+                d = np.asarray(head.targets, "float64") - head.prediction.value
+                yield "the square is missing: |T − a|", np.abs(d).sum()
+                yield "the square of the sum instead of the sum of the squares", d.sum() ** 2
+                yield "the square of the sum instead of the sum of the squares", d.sum() ** 2 / 2
+                yield "the square is missing: ½·|T − a|", np.abs(d).sum() / 2
+                yield "the square is missing: T − a", d.sum()
+                for unit in range(d.shape[1]) if d.shape[1] > 1 else ():
+                    yield f"only output {unit + 1} was counted", right * (d[:, unit] ** 2).sum() / (d**2).sum()
+        if n > 1:
+            for node, function in self.graph.errors:
+                for example in range(n):
+                    base = self._error_of(function, node.value, example)
+                    if base is not None:
+                        yield f"only example {example + 1} was counted", base * n
+                        yield f"only example {example + 1} was counted, and divided by {n}", base
+        weighted = self.graph.penalties
+        if abs(weighted) > 1e-12:
+            yield "the penalty on the weights is missing", right - weighted
+
+    @staticmethod
+    def _error_of(function, values, example):
+        """The part of one example in an error that is a sum over them."""
+        rows = getattr(function, "rows", None)
+        return None if rows is None else rows(values)[example]

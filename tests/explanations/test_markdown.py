@@ -1,0 +1,56 @@
+"""The chain in LaTeX formulas."""
+
+import re
+
+import pytest
+from matplotlib.mathtext import MathTextParser
+
+from keras_backprop import explain
+from tests.explanations.networks import chain, residual, worked_example
+
+
+def test_the_worked_example():
+    text = explain(*worked_example()).to_markdown()
+    for formula in (
+        r"\frac{\partial E}{\partial w_2} = -(T - a_2) \cdot a_2(1 - a_2) \cdot a_1 "
+        r"= 0.4653 \cdot 0.2037 \cdot 0.6023 = 0.0571",
+        r"\frac{\partial E}{\partial b_2} = -(T - a_2) \cdot a_2(1 - a_2) \cdot 1 = 0.4653 \cdot 0.2037 \cdot 1 = 0.0948",
+        r"\frac{\partial E}{\partial w_1} = -(T - a_2) \cdot a_2(1 - a_2) \cdot w_2 \cdot a_1(1 - a_1) \cdot x "
+        r"= 0.4653 \cdot 0.2037 \cdot 0.45 \cdot 0.2395 \cdot 0.1 = 0.00102",
+        r"\frac{\partial E}{\partial b_1} = -(T - a_2) \cdot a_2(1 - a_2) \cdot w_2 \cdot a_1(1 - a_1) \cdot 1 "
+        r"= 0.4653 \cdot 0.2037 \cdot 0.45 \cdot 0.2395 \cdot 1 = 0.0102",
+    ):
+        assert f"$$\n{formula}\n$$" in text
+    assert "| $w_2$ | `note/output/kernel` | $0.45$ | $0.0571$ | $0.4272$ |" in text
+
+
+def test_small_matrices_are_put_in():
+    text = explain(*chain(2, 3, 1, examples=2)).to_markdown()
+    assert text.count("$$\n") == 2 * 5  # the gradients of four weights, and the update
+    assert r"\frac{\partial E}{\partial W_2} &= a_1^\top \left(-(T - a_2) \odot a_2(1 - a_2)\right)" in text
+
+
+def test_large_matrices_by_shape_and_norm():
+    text = explain(*residual()).to_markdown()
+    assert r"$\frac{\partial E}{\partial W_2} \mathrel{+}= " in text
+    assert re.search(r"\| \(16×8\) ‖·‖ \d", text)
+
+
+@pytest.mark.parametrize("network", [worked_example, residual, lambda: chain(2, 3, 1, examples=2)])
+def test_every_formula_is_well_formed(network):
+    text = explain(*network()).to_markdown()
+    formulas = re.findall(r"\$\$\n(.+?)\n\$\$", text) + re.findall(r"\$([^$\n]+)\$", text)
+    assert len(formulas) > 20
+    parser = MathTextParser("agg")
+    for formula in formulas:
+        assert formula.count("{") == formula.count("}"), formula
+        assert len(re.findall(r"\\left\b", formula)) == len(re.findall(r"\\right\b", formula)), formula
+        assert formula.count(r"\begin{pmatrix}") == formula.count(r"\end{pmatrix}"), formula
+        if "pmatrix" not in formula:
+            simple = formula.replace(r"\mathrel{+}=", "+=").replace(r"\text{", r"\mathrm{")
+            parser.parse(f"${simple}$")  # raises where it is not LaTeX
+
+
+def test_every_table_has_as_many_cells_as_its_head():
+    for table in re.findall(r"(?:^\|.*\n)+", explain(*residual()).to_markdown(), re.MULTILINE):
+        assert len({line.count("|") for line in table.splitlines()}) == 1

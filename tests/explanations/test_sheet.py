@@ -1,0 +1,70 @@
+"""Exercise sheets: what is blank is not in the sheet, and the solution is right."""
+
+import re
+
+import numpy as np
+import pytest
+
+from keras_backprop import exercise, explain
+from tests.explanations.networks import chain, textbook, worked_example, xor
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def test_what_is_blank_is_in_the_solution_only():
+    sheet = explain(*textbook()).to_markdown(blank=["∂E/∂w5", "w5_new", "out_h1", "E"], digits=9)
+    for number in ("0.082167041", "0.35891648", "0.593269992", "0.298371109"):
+        assert number not in sheet and number in sheet.solution
+    assert "0.408666186" in sheet and sheet.count("………………") == 4 and len(sheet.answers) == 4
+
+
+def test_groups_and_all():
+    explanation = explain(*worked_example())
+    every = explanation.to_markdown(blank="all")
+    assert every.count("………………") == len(every.answers) == 4 + 1 + 4 + 4 + 4
+    assert "0.25" in every and r"\sigma(z_1)" in every
+    gradients = explanation.to_markdown(blank=["gradients"])
+    assert set(gradients.answers) == {rf"\frac{{\partial E}}{{\partial {w}}}" for w in ("w_1", "b_1", "w_2", "b_2")}
+
+
+def test_the_same_seed_gives_the_same_sheet():
+    sheets = [exercise(2, 3, 2, seed=seed).to_markdown() for seed in (3, 3, 4)]
+    assert sheets[0] == sheets[1] != sheets[2]
+    assert all(len(number) <= 5 for number in re.findall(r"\$(-?0\.\d+)\$", sheets[0].split("## Forward")[0]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"loss": "categorical_crossentropy"},
+        {"loss": "binary_crossentropy"},
+        {"activation": "tanh", "examples": 3, "loss": "mse"},
+    ],
+)
+def test_the_solution_is_right(options):
+    made = exercise(2, 2, 2, seed=1, **options)
+    sheet = made.to_markdown(blank="updates")
+    assert len(sheet.answers) == 12
+    before = [w.value for w in made.explanation.weights]
+    made.model.train_on_batch(made.x, made.y)
+    after = np.sort(np.concatenate([w.ravel() for w in made.model.get_weights()]))
+    np.testing.assert_allclose(np.sort(list(sheet.answers.values())), after, rtol=1e-9)
+    assert not np.allclose(before[0], made.model.get_weights()[0])
+    assert made.compare("w1_new", made.model.get_weights()[0][0, 0]).correct is False  # that of the second update
+
+
+def test_several_examples_are_told_apart():
+    sheet = explain(*xor()).to_markdown(blank=["values"])
+    assert r"a^{(2)}_1\;[4]" in sheet and sheet.count("………………") == 4 * 6
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match=r"exercise\(2, 2, 1\). Received: \(2,\)"):
+        exercise(2)
+    with pytest.raises(KeyError, match="There is no number 'nothing'"):
+        explain(*worked_example()).to_markdown(blank=["nothing"])
+    with pytest.raises(KeyError, match="'w1' is given in the exercise"):
+        explain(*worked_example()).to_markdown(blank=["w1"])
+    with pytest.raises(ValueError, match="An exercise sheet is made of networks"):
+        explain(*chain(20, 20, 20)).to_markdown(blank="all")

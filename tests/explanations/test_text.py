@@ -1,0 +1,142 @@
+"""The chain in a terminal."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from keras_backprop import explain
+from keras_backprop.losses import HalfSquaredError
+from tests.explanations.networks import chain, residual, worked_example
+
+WORKED_EXAMPLE = """\
+The chain of 'note' for 1 example: E = 0.1082
+
+Forward
+  note/hidden               z₁ = x · w₁ + b₁      0.415
+  note/hidden/sigmoid       a₁ = σ(z₁)            0.6023
+  note/output               z₂ = a₁ · w₂ + b₂     0.9210
+  note/output/sigmoid       a₂ = σ(z₂)            0.7153
+  half_mean_squared_error   E = 1/2 · (T − a₂)²   0.1082
+
+The chain, factor by factor
+  ∂E/∂a₂    = −(T − a₂)    0.4653
+  ∂a₂/∂z₂   = a₂(1 − a₂)   0.2037
+  ∂z₂/∂w₂   = a₁           0.6023
+  ∂z₂/∂b₂   = 1            1
+  ∂z₂/∂a₁   = w₂           0.45
+  ∂a₁/∂z₁   = a₁(1 − a₁)   0.2395
+  ∂z₁/∂w₁   = x            0.1
+  ∂z₁/∂b₁   = 1            1
+
+The gradients, as products of these factors
+  ∂E/∂w₂ = 0.4653 · 0.2037 · 0.6023 = 0.0571
+  ∂E/∂b₂ = 0.4653 · 0.2037 · 1 = 0.0948
+  ∂E/∂w₁ = 0.4653 · 0.2037 · 0.45 · 0.2395 · 0.1 = 0.00102
+  ∂E/∂b₁ = 0.4653 · 0.2037 · 0.45 · 0.2395 · 1 = 0.0102
+
+Update (SGD, learning rate 0.4): w ← w − η · g
+  weight   path                 before   ∂E/∂weight   after
+  w₁       note/hidden/kernel   0.15     0.00102      0.1496
+  b₁       note/hidden/bias     0.4      0.0102       0.3959
+  w₂       note/output/kernel   0.45     0.0571       0.4272
+  b₂       note/output/bias     0.65     0.0948       0.6121"""
+
+
+def test_the_worked_example():
+    assert explain(*worked_example()).to_text() == WORKED_EXAMPLE
+
+
+def test_a_network_with_branches():
+    text = explain(*residual()).to_text()
+    assert "classes   " in text and "1/16 · (a₄ − one hot T)" in text.replace("₅", "₄")
+    assert text.count("∂E/∂W₂ +=") == 4  # three uses and the penalty
+    assert "E = all errors and penalties, weighted and added" in text
+
+
+def test_large_tensors_do_not_drown_the_reader():
+    text = explain(*chain(300, 200, 100, examples=50)).to_text()
+    assert "(300×200) ‖·‖" in text
+    assert max(map(len, text.splitlines())) < 180
+    assert max(len(re.findall(r"\d\.\d", line)) for line in text.splitlines()) <= 12
+
+
+def test_columns_are_aligned():
+    lines = explain(*worked_example()).to_text().splitlines()[3:8]
+    assert len({line.index(" = ") - len(line.split(" = ")[0].split()[-1]) for line in lines}) == 1
+
+
+def test_the_coefficient_of_a_mean_is_a_fraction():
+    assert "∂E/∂z₂ = 1/32 · (a₂ − T)" in explain(*chain(5, 4, 1, loss="binary_crossentropy", examples=32)).to_text()
+
+
+def test_outputs_that_nothing_depends_on_are_not_listed():
+    layers = [keras.Input((4, 3)), keras.layers.LSTM(5, name="lstm"), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile("sgd", "mse")
+    text = explain(model, np.ones((2, 4, 3)), np.ones((2, 1))).to_text()
+    assert text.count("= LSTM(x)") == 1 and "∂E/∂W₁, by the rule lstm" in text
+
+
+def test_optimizers_are_written_line_by_line_with_their_state():
+    text = explain(*worked_example(optimizer=keras.optimizers.Adam(0.1))).to_text()
+    for line in ("m ← β₁ · m + (1 − β₁) · g", "w ← w − (d · m)/(√v + ε)", "β₂ = 0.999", "of w₂: m 0 → 0.00571"):
+        assert line in text
+    assert "m ← μ · m − η · g" in explain(*worked_example(optimizer=keras.optimizers.SGD(0.1, momentum=0.9))).to_text()
+
+
+def test_digits_one_example_and_some_units():
+    model, x, y = chain(2, 3, 2, examples=3)
+    explanation = explain(model, x, y)
+    text = explanation.to_text(digits=8, example=1, units=[0])
+    hidden = explanation.links[0]
+    assert f"{hidden.z[1, 0]:.8f}".rstrip("0") in text and f"{hidden.z[0, 0]:.8f}" not in text
+    assert "of which example 2 is shown" in text
+    with pytest.raises(IndexError, match="`example` must be from 0 to 2"):
+        explanation.to_text(example=3)
+    with pytest.raises(TypeError, match="`units` are whole numbers"):
+        explanation.to_text(units=["z"])
+    with pytest.raises(ValueError, match="`digits` must be a whole number"):
+        explanation.to_text(digits="many")
+
+
+@pytest.mark.parametrize("examples", [1, 3, 5, 6, 10])
+def test_the_number_of_examples_is_in_the_error(examples):
+    text = explain(*chain(2, 2, 1, examples=examples, loss=keras.losses.MeanSquaredError())).to_text()
+    assert ("E = (T − a₂)²" if examples == 1 else f"E = 1/{examples} · Σ (T − a₂)²") in text
+    model, x, y = chain(2, 2, 1, examples=examples, loss=HalfSquaredError())
+    text = explain(model, x, y).to_text()
+    assert ("E = 1/2 · (T − a₂)²" if examples == 1 else f"E = 1/(2 · {examples}) · Σ (T − a₂)²") in text
+
+
+def test_what_happens_inside_layers():
+    layers = keras.layers
+    stack = [layers.Conv1D(1, 2, name="conv"), layers.MaxPooling1D(2, name="pool"), layers.Flatten(), layers.Dense(1)]
+    model = keras.Sequential([keras.Input((5, 1)), *stack], name="cnn")
+    model.compile("sgd", "mse")
+    model.set_weights([np.array([[[0.5]], [[-0.25]]]), np.array([0.1]), np.ones((2, 1)), np.zeros(1)])
+    text = explain(model, np.array([[[1.0], [2.0], [3.0], [4.0], [5.0]]]), np.ones((1, 1))).to_text()
+    assert "1·0.5 + 2·(-0.25) + 0.1 = 0.1" in text and "largest of 0.1, 0.35 = 0.35" in text
+    assert "= window(x) W + b" in text and "window(x)ᵀ" in text
+
+
+def test_softmax_and_cross_entropy_with_a_sentence():
+    text = explain(*chain(2, 3, 2, last="softmax", loss="categorical_crossentropy")).to_text()
+    assert "E = −Σ T · log(a₂)" in text and "∂E/∂z₂ = a₂ − T" in text and "there is no factor ∂a/∂z besides" in text
+
+
+def test_a_recurrent_layer_step_by_step():
+    model = keras.Sequential([keras.Input((3, 1)), keras.layers.GRU(1, name="gru"), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    text = explain(model, np.ones((1, 3, 1)), np.ones((1, 1))).to_text()
+    for name in ("u₁", "r₂", "g₃", "h₃", "∂E/∂h₁"):
+        assert name in text
+    assert "uses its weights in every time step" in text
+
+
+def test_four_examples_are_written_out_and_their_weights_are_in_the_formulas():
+    model, x, y = chain(2, 3, 1, examples=4)
+    text = explain(model, x, y, np.array([1.0, 2, 3, 4])).to_text()
+    assert "‖·‖" not in text.split("Backward")[0]
+    assert "E = Σₙ cₙ · Σ (T − a₂)²" in text and "∂E/∂a₂ = −cₙ · (T − a₂)" in text
