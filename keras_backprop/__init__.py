@@ -9,9 +9,9 @@ from keras_backprop import _backend  # noqa: F401  isort: skip  (before anything
 from keras_backprop import callbacks, gradients, layers, losses, privacy, rules
 from keras_backprop.backward_pass import backward
 from keras_backprop.backward_result import Backward
-from keras_backprop.check import check_gradients, check_layer
+from keras_backprop.check import Report, check_gradients, check_layer
 from keras_backprop.convolution_gradient import Convolution, Window
-from keras_backprop.explanations import exercise, explain, steps
+from keras_backprop.explanations import Explanation, Link, exercise, explain, steps
 from keras_backprop.formula import Formula, LossFormula, written
 from keras_backprop.model import BackpropModel, BackpropSequential
 from keras_backprop.observers import BackwardObserver, ObservedLink, ObservedUpdate
@@ -19,6 +19,7 @@ from keras_backprop.own_rules import backward_rule, elementwise, not_differentia
 from keras_backprop.registry import Rule, forward_rule, rule_for
 from keras_backprop.rule import Call, Gradients, MissingRuleError
 from keras_backprop.scopes import use_rules
+from keras_backprop.training.path import FitPath
 from keras_backprop.watch.diagnosis import diagnose
 from keras_backprop.weight_gradients import Contraction, Lookup, Total, WeightGradient
 
@@ -32,13 +33,17 @@ __all__ = [
     "Call",
     "Contraction",
     "Convolution",
+    "Explanation",
+    "FitPath",
     "Formula",
     "Gradients",
+    "Link",
     "Lookup",
     "LossFormula",
     "MissingRuleError",
     "ObservedLink",
     "ObservedUpdate",
+    "Report",
     "Rule",
     "Total",
     "WeightGradient",
