@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_backprop import _keras, registry, scopes
+from keras_backprop import _keras, _tensorflow, registry, scopes
 from keras_backprop.backward import Backward, backward_pass
 from keras_backprop.gradients.update import held, made_gradients
 from keras_backprop.observers import observers_of
@@ -113,6 +113,10 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
 
         Three parts of it can be overridden one by one: `backward_pass`, `make_gradients` and `update_weights`.
         """
+        with _tensorflow.variables_made_at_once():
+            return self._train_step(data)
+
+    def _train_step(self, data):
         x, y, sample_weight = _keras.unpack_x_y_sample_weight(data)
         result = self.backward_pass(x, y, sample_weight)
         batch_size = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]

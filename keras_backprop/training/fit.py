@@ -23,6 +23,7 @@ class CompiledFit:
     trainable_variables: Any
     _distribute_strategy: Any
 
+    compiled_step: Any = True
     epochs_per_execution: Any = "auto"
     fit_path: Any = None
     _jit_compile_auto = False

@@ -17,10 +17,17 @@ def size(model):
 
 
 class Snapshot:
-    """Copies of all variables that training changes: weights, metrics, random seeds, the optimizer's, and what looks on."""
+    """Copies of all variables that training changes: weights, metrics, random seeds, the optimizer's, and what looks on.
 
-    def __init__(self, model):
-        self._values = [(v, tf.identity(v.value)) for v in _variables(model)]
+    Args:
+        model: a Keras model.
+        others: list of `tf.Variable` that its steps know besides.
+    """
+
+    def __init__(self, model, others=()):
+        known = {id(v.value) for v in _variables(model)}
+        self._values = [(v, tf.identity(v)) for v in others if id(v) not in known]
+        self._values += [(v, tf.identity(v.value)) for v in _variables(model)]
         self._values += [
             (v, tf.identity(v)) for observer in model._observers for v in getattr(observer, "variables", ())
         ]
@@ -31,4 +38,4 @@ class Snapshot:
 
 
 def _variables(model):
-    return (*model.variables, *model.optimizer.variables, *getattr(model.compiled_gradients, "variables", ()))
+    return (*model.variables, *getattr(model.optimizer, "variables", ()), *getattr(model.compiled_gradients, "variables", ()))
