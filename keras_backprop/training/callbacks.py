@@ -39,7 +39,6 @@ class Listeners:
     Args:
         callbacks: a Keras `CallbackList`.
         kind: "train" or "test", which batches.
-        can_undo: bool, whether steps can be taken back when a callback ends the training after a batch in the middle of a call.
 
     Attributes:
         any: bool, whether there are some.
@@ -48,7 +47,7 @@ class Listeners:
         may_stop: bool, whether some may end the training after a batch in the middle of a call.
     """
 
-    def __init__(self, callbacks, kind, can_undo):
+    def __init__(self, callbacks, kind):
         self._kind, self._callbacks = kind, callbacks
         methods = _BATCH_METHODS[kind]
         found = [c for c in callbacks.callbacks if type(c) is not keras_callbacks.ProgbarLogger]
@@ -57,9 +56,8 @@ class Listeners:
         listed = any(getattr(type(callbacks), name) is not getattr(_LIST, name) for name in methods if hasattr(_LIST, name))
         self.any = bool(found) or listed
         self.finite = {"loss"} if any(type(c) is keras_callbacks.TerminateOnNaN for c, _ in found) else set()
-        reads = [_said(c, "reads_only_logs", names, False) and not _is_known(c) for c, names in found]
-        self.may_stop = any(reads)
-        frequencies = [(c, 1 if read and not can_undo else _frequency(c, names)) for (c, names), read in zip(found, reads, strict=True)]
+        self.may_stop = any(_said(c, "reads_only_logs", names, False) and not _is_known(c) for c, names in found)
+        frequencies = [(c, _frequency(c, names)) for c, names in found]
         if listed:
             frequencies.append((callbacks, 1))
         self._frequencies = [(c, frequency) for c, frequency in frequencies if frequency != "epoch"]

@@ -18,6 +18,8 @@ class Memory:
         seed: function without arguments that returns two integers, for the order.
     """
 
+    most = 2**31
+
     def __init__(self, examples, batches, seed=lambda: (0, 0)):
         self.tensors, self.batch, self.order = examples.tensors, examples.batch, None
         self._examples, self._batches, self._seed = examples, batches, seed
@@ -27,6 +29,10 @@ class Memory:
         first, second = self._seed()
         self.order = self._batches.order(self.tensors, [first, second + number])
         yield
+
+    def take(self, loop, first, count):
+        del loop, first
+        return self.tensors, count
 
     def room(self, step):
         return max(self._examples.steps - step, 0)
@@ -75,12 +81,13 @@ class Pass:
                     if made:
                         self.source.room(step)
                         self.listeners.begin(step)
+                    self.loop().without_batch()
                     raise StopIteration  # the source knows what that means
 
     def _size(self, room):
         """How many steps to make in the next call."""
         execution = self.model.steps_per_execution
-        size = self.pace.steps // execution
+        size = min(self.pace.steps, self.source.most) // execution
         if self.listeners.any:
             size = min(size, ROWS // execution, -(-self.listeners.until_due(self._made) // execution))
         if self._stopped():  # Keras, too, looks after the first execution
@@ -92,10 +99,11 @@ class Pass:
         """Make steps, and tell the callbacks. Returns how many."""
         may_undo = self.listeners.may_stop and wanted > self.model.steps_per_execution
         before = Snapshot(self.model) if may_undo else None
-        start = time.perf_counter()
-        made, rows = self._call(first, wanted)
-        if not made:
+        start, loop = time.perf_counter(), self.loop()
+        batches, found = self.source.take(loop, first, wanted)
+        if not found:
             return 0
+        made, rows = self._call(loop, batches, first, found)
         self.pace.took(made, time.perf_counter() - start)
         self._told = 0
         try:
@@ -104,11 +112,11 @@ class Pass:
             self._made += self._told
             if before is not None and self._told < made:
                 before.restore()
-                self._call(first, self._told)
+                self._call(loop, batches, first, self._told)
         return self._told
 
-    def _call(self, first, count):
-        return self.loop()(self.source.tensors, self.source.order, first, first + count, self.listeners.finite)
+    def _call(self, loop, batches, first, count):
+        return loop(batches, self.source.order, first, first + count, self.listeners.finite)
 
     def _tell(self, first, made, rows):
         """Tell the callbacks of executions, until one ends the pass."""

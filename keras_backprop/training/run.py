@@ -98,7 +98,7 @@ class Run:
         require_traced_steps(model)
         model.make_train_function()
         self.train_function = model.train_function
-        self.listeners = needs.Listeners(self.callbacks, "train", in_memory)
+        self.listeners = needs.Listeners(self.callbacks, "train")
         self.reason, own = self.data.why, own_parts(model)
         self.jit_compile = self._uses_xla(in_memory and not own and not self.listeners.any)
         self.validation = self.data.validates and Validation(model, self.data, self.callbacks, self.jit_compile)

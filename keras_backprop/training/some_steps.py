@@ -4,6 +4,8 @@ For callbacks that want to be called within an epoch, for steps of a user's own,
 batch. What Keras does at the beginning and at the end of an epoch is left to Python.
 """
 
+from typing import Any
+
 import tensorflow as tf
 
 from keras_backprop.training.compiled import Compiled
@@ -30,6 +32,7 @@ class CompiledSteps(Compiled):
 
     def __init__(self, model, source, step, jit_compile):
         super().__init__(model, [(source, step)], jit_compile, logs=True)
+        self._idle: Any = None
 
     def __call__(self, tensors, order, first, last, finite=()):
         """Run the steps first, …, last − 1.
@@ -47,6 +50,24 @@ class CompiledSteps(Compiled):
         number, rows = self._call(tensors, order, tf.constant(first), tf.constant(last), tf.constant(watched, tf.bool))
         count = int(number) - first
         return count, [dict(zip(self.names, row, strict=True)) for row in rows.numpy()[: min(count, ROWS)].tolist()]
+
+    @property
+    def source(self):
+        """What it takes batches from: one like the one that a `fit` has made."""
+        return self._parts[0][0]
+
+    def without_batch(self):
+        """Do what Keras's loop does where a step begins and finds no batch: the parts of the step that need none run.
+
+        So it counts one more iteration at the end of a data set whose length it does not know; and not where XLA compiles a
+        step as one, or where several share an execution.
+        """
+        if self.jit_compile or self.model.steps_per_execution > 1:
+            return
+        if self._idle is None:
+            step = self._parts[0][1]
+            self._idle = tf.function(lambda: step.run_without_batch(True), autograph=False).get_concrete_function()
+        self._idle()
 
     @property
     def names(self):

@@ -65,6 +65,18 @@ class Operations:
         inputs = list(zip(self._step.inputs, [*batch, *self._step.captured_inputs], strict=True))
         return _tensorflow.copy_operations(self.operations, inputs, lowered, self._logs)
 
+    def run_without_batch(self, lowered):
+        """Put those into the graph at hand that change something and need no batch, such as the counting of iterations."""
+        batch = self._step.inputs[: len(self._step.inputs) - len(self._step.captured_inputs)]
+        known, operations = {x.op for x in batch}, []
+        for operation in self.operations:
+            if not known.isdisjoint([*(x.op for x in operation.inputs), *operation.control_inputs]):
+                known.add(operation)
+            elif operation not in known:
+                operations.append(operation)
+        inputs = zip(self._step.inputs[len(batch) :], self._step.captured_inputs, strict=True)
+        _tensorflow.copy_operations(operations, list(inputs), lowered)
+
     def call(self, batch):
         """Put a call of the step into the graph at hand, which XLA compiles for itself. Returns the same."""
         logs = dict(_named(self._step(batch)))

@@ -49,5 +49,5 @@ class Validation:
         def loop():
             return self.model._loops.steps(batches, steps.test_step(self.model, source.batch), self.jit_compile)
 
-        listeners = Listeners(self.callbacks, "test", can_undo=self.data.validation is not None)
+        listeners = Listeners(self.callbacks, "test")
         return Pass(self.model, source, loop, listeners, "stop_evaluating", lambda *_: None)
