@@ -20,6 +20,7 @@ from keras.src.backend.common.stateless_scope import StatelessScope, get_statele
 from keras.src.backend.common.variables import AutocastScope
 from keras.src.backend.tensorflow import trainer as _trainer
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, TFEpochIterator
+from keras.src.callbacks.tensorboard import keras_model_summary
 from keras.src.layers.preprocessing.data_layer import DataLayer as PreprocessingLayer
 from keras.src.layers.rnn.conv_lstm import ConvLSTM, ConvLSTMCell
 from keras.src.losses.loss import (
@@ -68,6 +69,7 @@ __all__ = [
     "get_keras_mask",
     "graph_of",
     "is_overwritten",
+    "keras_model_summary",
     "ops",
     "replaced",
     "scale_loss_for_distribution",
@@ -337,7 +339,7 @@ def pythonify_logs(logs):
 
 @contextlib.contextmanager
 def epochs_given(iterator):
-    """For the duration of the block, in this thread, the next `fit` of Keras takes this `TFEpochIterator` and makes none for its data.
+    """For the duration of the block, in this thread, the next `fit` of Keras takes this `TFEpochIterator` and makes none.
 
     A generator has been asked for its first batches already.
     """

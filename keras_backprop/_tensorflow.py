@@ -245,8 +245,8 @@ def copy_operations(operations, inputs, lowered, outputs=()):
 def variables_made_at_once():
     """For the duration of the block, in a function that is being traced, variables come into being at once.
 
-    TensorFlow would let them become part of the function, and trace it a second time without them. A variable whose first value is
-    computed by the function itself still does.
+    TensorFlow would let them become part of the function, and trace it a second time without them. A variable whose first
+    value is computed by the function itself still does.
     """
     if tf.executing_eagerly() or tf.distribute.has_strategy():
         yield

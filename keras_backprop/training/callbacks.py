@@ -1,16 +1,16 @@
 """What a callback needs of the loop: to act after every batch, after every epoch, or only to read the logs.
 
-A callback of your own is taken to act after every epoch and every batch it has a method for. If it only reads the logs, and neither the
-model nor the optimizer, it can say so, and many epochs or batches then share one compiled call:
+A callback of your own is taken to act after every epoch and every batch it has a method for. If it only reads the logs, and
+neither the model nor the optimizer, it can say so, and many epochs or batches then share one compiled call:
 
     class Table(keras.callbacks.Callback):
         reads_only_logs = True
 
         def on_epoch_end(self, epoch, logs=None): …
 
-How often it acts within an epoch it says by `batch_freq` (see `cadence.py`). With `epoch_end_bounds`, a dict name of a log -> float, it
-can ask to be called at once, with the model as it is then, at the end of the first epoch in which that log is at or below the
-bound, or is NaN (`StopAtError` does).
+How often it acts within an epoch it says by `batch_freq` (see `cadence.py`). With `epoch_end_bounds`, a dict name of a log ->
+float, it can ask to be called at once, with the model as it is then, at the end of the first epoch in which that log is at or
+below the bound, or is NaN (`StopAtError` does).
 """
 
 import tensorflow as tf
@@ -53,7 +53,7 @@ class Listeners:
         found = [c for c in callbacks.callbacks if type(c) is not keras_callbacks.ProgbarLogger]
         found = [(c, [name for name in methods if _has(c, name)]) for c in found]
         found = [(c, names) for c, names in found if names]
-        listed = any(getattr(type(callbacks), name) is not getattr(_LIST, name) for name in methods if hasattr(_LIST, name))
+        listed = any(getattr(type(callbacks), name) is not getattr(_LIST, name) for name in methods)
         self.any = bool(found) or listed
         self.finite = {"loss"} if any(type(c) is keras_callbacks.TerminateOnNaN for c, _ in found) else set()
         self.may_stop = any(_said(c, "reads_only_logs", names, False) and not _is_known(c) for c, names in found)
@@ -65,8 +65,7 @@ class Listeners:
 
     def until_due(self, step):
         """How many steps may be made until a callback must be called, when `step` have been made since training began."""
-        due = (_saver_due(c) if n == "saver" else next_due(step, n, getattr(c, "first_batch", n)) - step for c, n in self._frequencies)
-        return max(1, min(due, default=2**31))
+        return max(1, min((_until_due(c, n, step) for c, n in self._frequencies), default=2**31))
 
     def begin(self, batch):
         if self.any:
@@ -81,7 +80,9 @@ def acts_on_epochs(callback):
     """Whether it must be called after every epoch, before the next one starts."""
     if type(callback) in _READ_ONLY_LOGS:
         return False
-    return any(_has(callback, name) and not _said(callback, "reads_only_logs", [name], False) for name in _EPOCH_METHODS)
+    return any(
+        _has(callback, name) and not _said(callback, "reads_only_logs", [name], False) for name in _EPOCH_METHODS
+    )
 
 
 def acts_on_validation(callback):
@@ -111,7 +112,8 @@ def _frequency(callback, names):
     is_count = isinstance(said, int) and not isinstance(said, bool) and said >= 1
     if said != "epoch" and not is_count:
         raise ValueError(
-            f'The `batch_freq` of {type(callback).__name__} must be a number of batches, 1 or more, or "epoch". Received: {said!r}'
+            f'The `batch_freq` of {type(callback).__name__} must be a number of batches, 1 or more, or "epoch". '
+            f"Received: {said!r}"
         )
     return said
 
@@ -119,14 +121,18 @@ def _frequency(callback, names):
 def _is_known(callback):
     """Whether it is known to act on no batch: what there is to do (to end at a NaN, `finite`) is known as well."""
     if type(callback) is keras_callbacks.TensorBoard:
-        by_epoch = callback.update_freq == "epoch" and not callback._should_trace and not callback.write_steps_per_second
+        by_epoch = (
+            callback.update_freq == "epoch" and not callback._should_trace and not callback.write_steps_per_second
+        )
         return by_epoch and not tf.summary.should_record_summaries()  # into a writer that is around `fit`
     is_bar = (type(callback).__module__, type(callback).__name__) == ("tqdm.keras", "TqdmCallback")
     return is_bar or type(callback) is keras_callbacks.TerminateOnNaN
 
 
-def _saver_due(callback):
-    return callback.save_freq - callback._batches_seen_since_last_saving
+def _until_due(callback, frequency, step):
+    if frequency == "saver":
+        return callback.save_freq - callback._batches_seen_since_last_saving
+    return next_due(step, frequency, getattr(callback, "first_batch", frequency)) - step
 
 
 def _said(callback, attribute, names, otherwise):

@@ -49,9 +49,11 @@ class Data:
             ))  # fmt: skip
 
     def validation_stream(self):
-        """The validation data, batch by batch. Keras's iterator of them is made when they are wanted first, as in its own loop."""
+        """The validation data, batch by batch. Keras's iterator of them is made when they are wanted first, as in its loop."""
         if self._stream is None:
-            self._stream = Stream(self._epochs(*self._given, self._validation_batch_size, self._arguments["validation_steps"]))
+            self._stream = Stream(
+                self._epochs(*self._given, self._validation_batch_size, self._arguments["validation_steps"])
+            )
         return self._stream
 
     def evaluate_arguments(self):

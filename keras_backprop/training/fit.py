@@ -10,6 +10,7 @@ from keras_backprop import _keras
 from keras_backprop.training.loops import Loops
 from keras_backprop.training.path import FitPath, NotCompiledError
 from keras_backprop.training.run import Run
+from keras_backprop.training.tensorboard import graphs_of_layers
 
 
 class CompiledFit:
@@ -76,9 +77,10 @@ def _fit(model, *args, **kwargs):
     arguments = dict(bound.arguments)
     del arguments["self"]
     model.fit_path = None
-    try:
-        run = Run(model, arguments)
-    except NotCompiledError as reason:
-        model.fit_path = FitPath(False, str(reason))
-        return model._fit_batch_by_batch(**arguments)
-    return run()
+    with graphs_of_layers(model, arguments["callbacks"]):
+        try:
+            run = Run(model, arguments)
+        except NotCompiledError as reason:
+            model.fit_path = FitPath(False, str(reason))
+            return model._fit_batch_by_batch(**arguments)
+        return run()

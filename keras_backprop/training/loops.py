@@ -22,11 +22,15 @@ class Loops:
         Args:
             train, validation: pairs of `Batches` and a traced step; validation may be None.
         """
-        return self._kept(lambda *parts: CompiledEpochs(self.model, *parts, jit_compile), "epochs", jit_compile, train, validation)
+        return self._kept(
+            lambda *parts: CompiledEpochs(self.model, *parts, jit_compile), "epochs", jit_compile, train, validation
+        )
 
     def steps(self, source, step, jit_compile):
         """The `CompiledSteps` for batches from such a source."""
-        return self._kept(lambda part: CompiledSteps(self.model, *part, jit_compile), "steps", jit_compile, (source, step))
+        return self._kept(
+            lambda part: CompiledSteps(self.model, *part, jit_compile), "steps", jit_compile, (source, step)
+        )
 
     def _kept(self, make, what, jit_compile, *parts):
         key = (what, jit_compile, *(part and (part[0].kind, part[1]) for part in parts))

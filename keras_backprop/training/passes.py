@@ -77,7 +77,9 @@ class Pass:
                     step += -(-made // execution) * execution  # as Keras counts: by executions
                     if self._stopped():
                         break
-                if made < wanted and self._is_finite():  # there are no more batches, which Keras finds out in the next execution
+                if (
+                    made < wanted and self._is_finite()
+                ):  # there are no more batches, which Keras finds out in the next execution
                     if made:
                         self.source.room(step)
                         self.listeners.begin(step)

@@ -246,6 +246,9 @@ class Run:
             heard[0] = False
 
         with _keras.replaced(
-            callbacks, on_train_begin=on_train_begin, on_epoch_begin=on_epoch_begin, on_train_batch_begin=on_train_batch_begin
+            callbacks,
+            on_train_begin=on_train_begin,
+            on_epoch_begin=on_epoch_begin,
+            on_train_batch_begin=on_train_batch_begin,
         ):
             return self._in_keras_loop(reason, callbacks=callbacks)

@@ -38,4 +38,8 @@ class Snapshot:
 
 
 def _variables(model):
-    return (*model.variables, *getattr(model.optimizer, "variables", ()), *getattr(model.compiled_gradients, "variables", ()))
+    return (
+        *model.variables,
+        *getattr(model.optimizer, "variables", ()),
+        *getattr(model.compiled_gradients, "variables", ()),
+    )

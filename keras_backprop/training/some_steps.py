@@ -76,7 +76,13 @@ class CompiledSteps(Compiled):
     def _specification(self):
         source = self._parts[0][0]
         scalar = tf.TensorSpec([], tf.int32)
-        return source.specification, source.order_specification, scalar, scalar, tf.TensorSpec([len(self.names)], tf.bool)
+        return (
+            source.specification,
+            source.order_specification,
+            scalar,
+            scalar,
+            tf.TensorSpec([len(self.names)], tf.bool),
+        )
 
     def _run(self, tensors, order, first, last, watched):
         def note(number, logs, rows, _):

@@ -101,7 +101,11 @@ def _named(logs):
 
 
 def _is_number(x):
-    return isinstance(x, tf.Tensor) and x.shape.rank == 0 and (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool)
+    return (
+        isinstance(x, tf.Tensor)
+        and x.shape.rank == 0
+        and (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool)
+    )
 
 
 def specification(dataset):

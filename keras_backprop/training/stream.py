@@ -1,7 +1,7 @@
 """Data that come batch by batch: tf.data, a `PyDataset`, a generator, or arrays that do not fit in memory.
 
-Keras's own iterator of epochs decides what an epoch is, and makes the iterators over the batches: as many of them, and as often, as in
-its own loop, because each may draw another order from a data set that shuffles. Our loop has a compiled function take some
+Keras's own iterator of epochs decides what an epoch is, and makes the iterators over the batches: as many of them, and as often, as
+in its own loop, because each may draw another order from a data set that shuffles. Our loop has a compiled function take some
 batches out of them, and another one run the steps on these: taking may wait, for the threads of tf.data or for Python, and what
 runs in one thread may not.
 """
@@ -46,7 +46,9 @@ class StreamBatches:
         """
         if self._take is None:
             function = tf.function(self._taken, autograph=False)
-            self._take: Any = function.get_concrete_function(tf.data.IteratorSpec(self._spec), tf.TensorSpec([], tf.int32))
+            self._take: Any = function.get_concrete_function(
+                tf.data.IteratorSpec(self._spec), tf.TensorSpec([], tf.int32)
+            )
         lists, found, size = self._take(iterator, tf.constant(count))
         return tuple(lists), int(found), int(size)
 
@@ -54,14 +56,9 @@ class StreamBatches:
         """As `Batches.run`, on the batches that have been taken."""
 
         def one(number, *state):
-            values = iter([
-                tf.raw_ops.TensorListGetItem(
-                    input_handle=x, index=number - first, element_shape=_dimensions(spec), element_dtype=spec.dtype
-                )
-                for x, spec in zip(lists, self._components, strict=True)
-            ])  # fmt: skip
+            values = iter([_item(x, number - first, spec) for x, spec in zip(lists, self._components, strict=True)])
             flat = tf.nest.flatten(self._batch, expand_composites=True)
-            values = [None if spec is None else _shaped(next(values), spec) for spec in flat]
+            values = [None if spec is None else next(values) for spec in flat]
             batch = tf.nest.pack_sequence_as(self._batch, values, expand_composites=True)
             return number + 1, *step(number, batch, *state)
 
@@ -82,8 +79,10 @@ class StreamBatches:
                 )
                 flat = [x for x in tf.nest.flatten(batch, expand_composites=True) if x is not None]
                 more = [tf.size(x, tf.int64) * max(x.dtype.size or 8, 1) for x in flat]
-                put = [tf.raw_ops.TensorListSetItem(input_handle=y, index=number, item=x) for y, x in zip(lists, flat, strict=True)]
-                return (size + tf.add_n(more), *put)
+                return (size + tf.add_n(more), *(
+                    tf.raw_ops.TensorListSetItem(input_handle=y, index=number, item=x)
+                    for y, x in zip(lists, flat, strict=True)
+                ))  # fmt: skip
 
             after = tf.cond(found, put, lambda: (size, *lists))
             return number + tf.cast(found, tf.int32), found, *after
@@ -104,9 +103,12 @@ def _dimensions(spec):
     return tf.constant([-1 if d is None else d for d in spec.shape], tf.int32)
 
 
-def _shaped(x, spec):
-    x.set_shape(spec.shape)
-    return x
+def _item(list_, index, spec):
+    item = tf.raw_ops.TensorListGetItem(
+        input_handle=list_, index=index, element_shape=_dimensions(spec), element_dtype=spec.dtype
+    )
+    item.set_shape(spec.shape)
+    return item
 
 
 class Stream:
