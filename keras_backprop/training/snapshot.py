@@ -40,6 +40,7 @@ class Snapshot:
 def _variables(model):
     return (
         *model.variables,
+        *model.metrics_variables,
         *getattr(model.optimizer, "variables", ()),
         *getattr(model.compiled_gradients, "variables", ()),
     )
