@@ -25,6 +25,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
 
     Attributes:
         compiled_gradients, compiled_rules: what `compile` was given as `gradients` and `rules`.
+        compiled_step: bool, set it to False to keep steps out of the compiled loop of `fit`.
         fit_path: which way the last `fit` went, and why.
     """
 
@@ -113,7 +114,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
 
         Three parts of it can be overridden one by one: `backward_pass`, `make_gradients` and `update_weights`.
         """
-        with _tensorflow.variables_made_at_once():
+        with _tensorflow.variables_made_at_once():  # of metrics and of the optimizer: one trace is enough
             return self._train_step(data)
 
     def _train_step(self, data):

@@ -78,11 +78,14 @@ class Batches:
             return lambda number, *state: (number < end) & goes_on(*state)
 
         alike = tf.minimum(last, n // self.size) if self.for_xla else last
-        loop = tf.while_loop(until(alike), batch, (tf.convert_to_tensor(first), *state))
+        number, *state = tf.while_loop(until(alike), batch, (tf.convert_to_tensor(first), *state))
         if self.for_xla and self.ragged:
-            ready = until(last)
-            loop = tf.while_loop(lambda number, *state: (number >= alike) & ready(number, *state), rest, loop)
-        return loop[0], loop[1:]
+            start = tf.maximum(
+                first, n // self.size
+            )  # (XLA's loops hang over a condition that also asks for number >= alike)
+            end, *state = tf.while_loop(until(last), rest, (start, *state))
+            number = tf.where(end > start, end, number)
+        return number, tuple(state)
 
     def _count(self, tensors):
         """The number of examples, an integer or a tensor."""

@@ -109,7 +109,7 @@ class Run:
             self.reason += f", the model has {', '.join(f'`{name}`' for name in own)} of its own"
         if self.listeners.acting:
             self.reason += f", and {', '.join(self.listeners.acting)} may act after batches"
-        model.fit_path = FitPath(True, self.reason, 1, self.jit_compile)
+        model.fit_path = FitPath(True, self.reason, 1, self.jit_compile, steps=True)
         self.plan = self._one_epoch
         self.training = self._pass()
 
