@@ -236,8 +236,8 @@ def copy_operations(operations, inputs, lowered, outputs=()):
             node.attr["_lower_using_switch_merge"].b = False
     given = {x.name: value for x, value in inputs}
     replaced = {x.name: graph.capture(value) for x, value in inputs if x.op.name in used}
-    made = [x.name for x in outputs if x.name not in given]
-    made = dict(zip(made, tf.graph_util.import_graph_def(copies, replaced, made, name="step") or [], strict=True))
+    wanted = [x.name for x in outputs if x.name not in given]
+    made = dict(zip(wanted, tf.graph_util.import_graph_def(copies, replaced, wanted, name="step") or [], strict=True))
     return [made[x.name] if x.name in made else given[x.name] for x in outputs]
 
 

@@ -52,7 +52,9 @@ class Data:
         """The validation data, batch by batch. Keras's iterator of them is made when they are wanted first, as in its loop."""
         if self._stream is None:
             self._stream = Stream(
-                self._epochs(*self._given, self._validation_batch_size, self._arguments["validation_steps"])
+                self._epochs(
+                    *self._given, batch_size=self._validation_batch_size, steps=self._arguments["validation_steps"]
+                )
             )
         return self._stream
 

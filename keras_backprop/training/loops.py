@@ -23,13 +23,17 @@ class Loops:
             train, validation: pairs of `Batches` and a traced step; validation may be None.
         """
         return self._kept(
-            lambda *parts: CompiledEpochs(self.model, *parts, jit_compile), "epochs", jit_compile, train, validation
+            lambda train, validation: CompiledEpochs(self.model, train, validation, jit_compile),
+            "epochs",
+            jit_compile,
+            train,
+            validation,
         )
 
     def steps(self, source, step, jit_compile):
         """The `CompiledSteps` for batches from such a source."""
         return self._kept(
-            lambda part: CompiledSteps(self.model, *part, jit_compile), "steps", jit_compile, (source, step)
+            lambda part: CompiledSteps(self.model, part[0], part[1], jit_compile), "steps", jit_compile, (source, step)
         )
 
     def _kept(self, make, what, jit_compile, *parts):

@@ -101,7 +101,9 @@ class Run:
         self.listeners = needs.Listeners(self.callbacks, "train")
         self.reason, own = self.data.why, own_parts(model)
         self.jit_compile = self._uses_xla(in_memory and not own and not self.listeners.any)
-        self.validation = self.data.validates and Validation(model, self.data, self.callbacks, self.jit_compile)
+        self.validation: Any = (
+            Validation(model, self.data, self.callbacks, self.jit_compile) if self.data.validates else None
+        )
         if in_memory and not own and not self.listeners.any:
             self.plan = WholeEpochs(self, self._limit())
             return
@@ -218,7 +220,7 @@ class Run:
 
     def _in_keras_loop(self, reason, **changed):
         self.model.fit_path = FitPath(False, str(reason))
-        given = contextlib.nullcontext()
+        given: Any = contextlib.nullcontext()
         if not isinstance(self.data.train, Examples):
             self.data.train.end_epoch()
             given = _keras.epochs_given(self.data.train.epochs)

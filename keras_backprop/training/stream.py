@@ -1,6 +1,6 @@
 """Data that come batch by batch: tf.data, a `PyDataset`, a generator, or arrays that do not fit in memory.
 
-Keras's own iterator of epochs decides what an epoch is, and makes the iterators over the batches: as many of them, and as often, as
+Keras's own iterator of epochs decides what an epoch is, and makes the iterators over the batches: as many, and as often, as
 in its own loop, because each may draw another order from a data set that shuffles. Our loop has a compiled function take some
 batches out of them, and another one run the steps on these: taking may wait, for the threads of tf.data or for Python, and what
 runs in one thread may not.
@@ -36,7 +36,8 @@ class StreamBatches:
         self._components = [x for x in components if x is not None]
         self.specification = tuple(tf.TensorSpec([], tf.variant) for _ in self._components)
         self.kind = ("stream", tf.data.IteratorSpec(self._spec))
-        self._batch, self._take = steps.specification(dataset), None
+        self._batch = steps.specification(dataset)
+        self._take: Any = None
 
     def take(self, iterator, count):
         """Take so many batches, or those that there still are.
@@ -46,9 +47,7 @@ class StreamBatches:
         """
         if self._take is None:
             function = tf.function(self._taken, autograph=False)
-            self._take: Any = function.get_concrete_function(
-                tf.data.IteratorSpec(self._spec), tf.TensorSpec([], tf.int32)
-            )
+            self._take = function.get_concrete_function(tf.data.IteratorSpec(self._spec), tf.TensorSpec([], tf.int32))
         lists, found, size = self._take(iterator, tf.constant(count))
         return tuple(lists), int(found), int(size)
 
@@ -56,9 +55,9 @@ class StreamBatches:
         """As `Batches.run`, on the batches that have been taken."""
 
         def one(number, *state):
-            values = iter([_item(x, number - first, spec) for x, spec in zip(lists, self._components, strict=True)])
+            given = iter([_item(x, number - first, spec) for x, spec in zip(lists, self._components, strict=True)])
             flat = tf.nest.flatten(self._batch, expand_composites=True)
-            values = [None if spec is None else next(values) for spec in flat]
+            values = [None if spec is None else next(given) for spec in flat]
             batch = tf.nest.pack_sequence_as(self._batch, values, expand_composites=True)
             return number + 1, *step(number, batch, *state)
 

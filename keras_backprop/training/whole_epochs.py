@@ -22,7 +22,7 @@ class WholeEpochs:
     def __init__(self, run, limit):
         self.run, self.limit = run, limit
         self.model, self.train, self.callbacks = run.model, run.data.train, run.callbacks
-        self.validation = None if run.validates_apart else run.data.validation
+        self.validation: Any = None if run.validates_apart else run.data.validation
         self.bounds, self.pace = bounds(run.callbacks.callbacks), Pace()
         self.before: Any = None
         self.loop: Any = None
