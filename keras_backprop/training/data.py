@@ -51,11 +51,9 @@ class Data:
     def validation_stream(self):
         """The validation data, batch by batch. Keras's iterator of them is made when they are wanted first, as in its loop."""
         if self._stream is None:
-            self._stream = Stream(
-                self._epochs(
-                    *self._given, batch_size=self._validation_batch_size, steps=self._arguments["validation_steps"]
-                )
-            )
+            x, y, sample_weight = self._given
+            steps = self._arguments["validation_steps"]
+            self._stream = Stream(self._epochs(x, y, sample_weight, self._validation_batch_size, steps))
         return self._stream
 
     def evaluate_arguments(self):

@@ -22,13 +22,11 @@ class Loops:
         Args:
             train, validation: pairs of `Batches` and a traced step; validation may be None.
         """
-        return self._kept(
-            lambda train, validation: CompiledEpochs(self.model, train, validation, jit_compile),
-            "epochs",
-            jit_compile,
-            train,
-            validation,
-        )
+
+        def make(train, validation):
+            return CompiledEpochs(self.model, train, validation, jit_compile)
+
+        return self._kept(make, "epochs", jit_compile, train, validation)
 
     def steps(self, source, step, jit_compile):
         """The `CompiledSteps` for batches from such a source."""
