@@ -166,6 +166,8 @@ class Run:
         except (MissingRuleError, NotCompiledError):
             raise
         except Exception as error:
+            if isinstance(error, SystemError) and isinstance(error.__cause__, KeyboardInterrupt):
+                raise KeyboardInterrupt from error  # Ctrl-C in TensorFlow's C++ while it traces
             raise NotCompiledError(f"it cannot be traced as a loop: {type(error).__name__}: {error}") from error
 
     def draw_seed(self):
