@@ -195,15 +195,17 @@ def functions_run_eagerly(wanted=True):
         tf.config.run_functions_eagerly(before)
 
 
-def with_effects(graph):
+def with_effects(graph, outputs=()):
     """The operations of a traced function that change something, and all that these need, in order.
 
     Args:
         graph: the graph of a `tf.ConcreteFunction`.
+        outputs: list of tensors of it that are needed besides.
     """
     reads = auto_control_deps_utils.RESOURCE_READ_OPS  # they must run as well, says TensorFlow
     wanted = set()
     found = [operation for operation in graph.control_outputs if operation.type not in reads]
+    found += [x.op for x in outputs]
     while found:
         operation = found.pop()
         if operation not in wanted:
@@ -212,16 +214,20 @@ def with_effects(graph):
     return [operation for operation in graph.get_operations() if operation in wanted]
 
 
-def copy_operations(operations, inputs, lowered):
+def copy_operations(operations, inputs, lowered, outputs=()):
     """Put copies of the operations of one graph into the graph of the function that is being traced.
 
     Args:
         operations: list of `tf.Operation`, with all that they depend on.
         inputs: list of pairs, (a placeholder among them, the tensor that the copies get for it).
         lowered: bool, whether TensorFlow may take loops and branches apart, which an executor of one thread and XLA do not allow.
+        outputs: list of tensors that the operations put out.
+
+    Returns:
+        The copies of `outputs`, a list of tensors.
     """
     if not operations:
-        return
+        return []
     source, graph = operations[0].graph, tf.compat.v1.get_default_graph()
     for function in source._functions.values():
         graph._add_function_recursive(function)
@@ -236,8 +242,40 @@ def copy_operations(operations, inputs, lowered):
         node.attr.pop("_class", None)  # beside which other operation it is to run
         if not lowered and "_lower_using_switch_merge" in node.attr:
             node.attr["_lower_using_switch_merge"].b = False
+    given = {x.name: value for x, value in inputs}
     replaced = {x.name: graph.capture(value) for x, value in inputs if x.op.name in used}
-    tf.graph_util.import_graph_def(copies, replaced, name="step")
+    wanted = [x.name for x in outputs if x.name not in given]
+    made = dict(zip(wanted, tf.graph_util.import_graph_def(copies, replaced, wanted, name="step") or [], strict=True))
+    return [made[x.name] if x.name in made else given[x.name] for x in outputs]
+
+
+@contextlib.contextmanager
+def variables_made_at_once():
+    """For the duration of the block, in a function that is being traced, variables come into being at once.
+
+    TensorFlow would let them become part of the function, and trace it a second time without them. A variable whose first
+    value is computed by the function itself still does.
+    """
+    if tf.executing_eagerly() or tf.distribute.has_strategy():
+        yield
+        return
+
+    def create(next_creator, **kwargs):
+        if isinstance(kwargs.get("initial_value"), tf.Tensor):
+            return next_creator(**kwargs)
+        with tf.init_scope():
+            if not tf.executing_eagerly():
+                return next_creator(**kwargs)
+            return ResourceVariable(**{name: kwargs[name] for name in _OF_VARIABLES if name in kwargs})
+
+    with tf.variable_creator_scope(create):
+        yield
+
+
+_OF_VARIABLES = (
+    "initial_value", "trainable", "validate_shape", "caching_device", "name", "dtype", "constraint", "synchronization",
+    "aggregation", "shape",
+)  # fmt: skip
 
 
 def remember_sparse(dense, sparse):

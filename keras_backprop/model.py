@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_backprop import _keras, registry, scopes
+from keras_backprop import _keras, _tensorflow, registry, scopes
 from keras_backprop.backward_pass import backward_pass
 from keras_backprop.backward_result import Backward
 from keras_backprop.example_scale import weights_for
@@ -30,6 +30,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
 
     Attributes:
         compiled_gradients, compiled_rules: what `compile` was given as `gradients` and `rules`.
+        compiled_step: bool, set it to False to keep steps out of the compiled loop of `fit`.
         fit_path: which way the last `fit` went, and why.
     """
 
@@ -133,6 +134,10 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
 
         Three parts of it can be overridden one by one: `backward_pass`, `make_gradients` and `update_weights`.
         """
+        with _tensorflow.variables_made_at_once():  # of metrics and of the optimizer: one trace is enough
+            return self._train_step(data)
+
+    def _train_step(self, data):
         batch = _keras.unpack_x_y_sample_weight(data[:3] if self._recorders else data)
         (x, y, sample_weight), ends = step_begins(self._observers, self, batch)
         fills = plan_of(self) is not None and sample_weight is not None

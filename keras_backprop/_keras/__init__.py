@@ -16,6 +16,7 @@ from keras.src.backend.common.backend_utils import canonicalize_axis
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import StatelessScope, get_stateless_scope
 from keras.src.backend.common.variables import AutocastScope
+from keras.src.callbacks.tensorboard import keras_model_summary
 from keras.src.layers.preprocessing.data_layer import DataLayer as PreprocessingLayer
 from keras.src.layers.rnn.conv_lstm import ConvLSTM, ConvLSTMCell
 from keras.src.losses.loss import (
@@ -34,10 +35,13 @@ from keras.src.trainers.trainer import Trainer
 
 from keras_backprop._keras.callbacks import BackupParts, is_backup
 from keras_backprop._keras.fitting import (
+    TFEpochIterator,
+    epochs_given,
     fit,
     fit_batch_by_batch,
     fit_replaced,
     logs_that_can_be_interrupted,
+    pythonify_logs,
     step_of,
 )
 from keras_backprop._keras.layers import (
@@ -101,6 +105,7 @@ __all__ = [
     "LossFunctionWrapper",
     "PreprocessingLayer",
     "StatelessScope",
+    "TFEpochIterator",
     "Trainer",
     "activations",
     "activations_called",
@@ -121,6 +126,7 @@ __all__ = [
     "draw_dropout_masks",
     "dtype_of",
     "ends_of",
+    "epochs_given",
     "expected_batch_size",
     "first_epoch",
     "fit",
@@ -138,6 +144,7 @@ __all__ = [
     "is_channels_first",
     "is_function_of_ops",
     "is_overwritten",
+    "keras_model_summary",
     "layers_in",
     "leave_logits",
     "logits_of",
@@ -151,6 +158,7 @@ __all__ = [
     "noise_shape",
     "operation_of",
     "ops",
+    "pythonify_logs",
     "replaced",
     "restore_added_losses",
     "scale_loss_for_distribution",

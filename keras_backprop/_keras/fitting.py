@@ -5,7 +5,8 @@ import inspect
 import threading
 
 import keras
-from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+from keras.src.backend.tensorflow import trainer as _trainer
+from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, TFEpochIterator
 from keras.src.utils import python_utils as _python_utils
 
 from keras_backprop._keras.standing_in import replaced
@@ -50,19 +51,36 @@ def logs_that_can_be_interrupted():
 
     Its own function has a bare `except`, and a short epoch spends much of its time there.
     """
-    return replaced(_python_utils, pythonify_logs=_pythonify_logs)
+    return replaced(_python_utils, pythonify_logs=pythonify_logs)
 
 
-def _pythonify_logs(logs):
+def pythonify_logs(logs):
+    """Numbers of logs, as Keras makes them."""
     numbers: dict = {}
     for key, value in sorted((logs or {}).items()):
         if isinstance(value, dict):
-            numbers.update(_pythonify_logs(value))
+            numbers.update(pythonify_logs(value))
             continue
         with contextlib.suppress(Exception):  # what is no number stays what it is
             value = float(keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else value)
         numbers[key] = value
     return numbers
+
+
+@contextlib.contextmanager
+def epochs_given(iterator):
+    """For the duration of the block, in this thread, the next `fit` of Keras takes this `TFEpochIterator` and makes none.
+
+    A generator has been asked for its first batches already.
+    """
+    made = []
+
+    def make(*args, **kwargs):
+        made.append(iterator)
+        return iterator if len(made) == 1 else TFEpochIterator(*args, **kwargs)
+
+    with replaced(_trainer, TFEpochIterator=make), replaced(iterator, reset=lambda: None):
+        yield
 
 
 def step_of(function):

@@ -45,6 +45,13 @@ class GradientCheck(keras.callbacks.Callback):
         self.every, self.tolerance, self.action = int(every), tolerance, action
         self.checked, self.max_error = 0, 0.0
 
+    first_batch = 1
+
+    @property
+    def batch_freq(self) -> int:
+        """It looks at what has been found after the steps 1, every + 1, … (see `training/cadence.py`)."""
+        return self.every
+
     def on_train_begin(self, logs: Any = None) -> None:
         model = self.model
         if type(model).train_step is keras.Model.train_step:

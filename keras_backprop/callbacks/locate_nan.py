@@ -45,7 +45,7 @@ class LocateNaN(keras.callbacks.Callback):
         NonFiniteError: (`action="raise"`) a fault; a `FloatingPointError`, with the `Fault` as its attribute `fault`.
     """
 
-    batch_freq = "epoch"  # in the compiled loop it is asked between the calls
+    batch_freq = "never"  # in the compiled loop it is asked between the calls
     reads_only_logs = True
 
     def __init__(self, action: str = "raise", keep: Any = 8, verbose: int = 1) -> None:

@@ -60,7 +60,7 @@ class Explanation:
 
     @functools.cached_property
     def graph(self) -> Any:
-        """The numbers of the network one by one, with the derivatives between them: a `keras_backprop.explanations.graph.Graph`."""
+        """The numbers of the network one by one, with the derivatives between them: an `explanations.graph.Graph`."""
         from keras_backprop.explanations.units import graph_of
 
         return graph_of(self)

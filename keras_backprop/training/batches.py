@@ -12,11 +12,17 @@ class Batches:
         shuffle: bool, whether the order of the examples changes. One batch of all examples stays as it is.
         for_xla: bool, give every batch a size that XLA knows. The smaller last batch then is a step of its own.
 
+    What takes its place, to choose other examples for a batch, needs `kind`, `specification`, `order` and `run`.
+
     Attributes:
         size: int, the number of examples in a batch.
         kind: tuple. Examples of the same kind are served by the same loop.
         specification: nested `tf.TensorSpec`, of the tensors of all examples.
+        order_specification: `tf.TensorSpec` of what `order` returns, or None.
+        never_waits: bool, whether taking a batch is done by the thread that asks for it.
     """
+
+    never_waits = True
 
     def __init__(self, examples, shuffle=False, for_xla=False):
         self.size, self.ragged, self.single = examples.batch_size, examples.ragged, examples.steps == 1
@@ -25,6 +31,7 @@ class Batches:
         self.specification = keras.tree.map_structure(
             lambda x: None if x is None else tf.TensorSpec([self.n, *x.shape[1:]], x.dtype), examples.tensors
         )
+        self.order_specification = tf.TensorSpec([self.n], tf.int32) if self.shuffle else None
         tensors = tuple(keras.tree.flatten(self.specification))
         self.kind = (self.size, self.ragged, self.single, self.shuffle, for_xla, tensors)
 
@@ -41,29 +48,42 @@ class Batches:
             return tf.argsort(tf.random.stateless_uniform([n], seed), stable=True)
         return tf.random.experimental.stateless_shuffle(tf.range(n), seed)
 
-    def run(self, step, tensors, order, first, last):
-        """Run `step(batch)` on the batches first, …, last − 1."""
+    def run(self, step, tensors, order, first, last, state=(), goes_on=None):
+        """Run steps on the batches first, …, last − 1.
+
+        Args:
+            step: function (number of the batch, batch, *state) -> the new state.
+            state: tuple of tensors.
+            goes_on: function (*state) -> bool tensor, asked after every step; None: always.
+
+        Returns:
+            The number after that of the last batch that a step was run on, and the state.
+        """
         if self.single:
-            step(tensors)
-            return
+            return first + 1, step(first, tensors, *state)
         n = self._count(tensors)
 
-        def batch(number):
+        def batch(number, *state):
             start = number * self.size
             size = tf.minimum(self.size, n - start) if self.ragged and not self.for_xla else self.size
-            step(_take(tensors, order, start, size))
-            return (number + 1,)
+            return number + 1, *step(number, _take(tensors, order, start, size), *state)
 
-        def rest(number):
+        def rest(number, *state):
             start = n // self.size * self.size
-            step(_take(tensors, order, start, n - start))
-            return (number + 1,)
+            return number + 1, *step(number, _take(tensors, order, start, n - start), *state)
 
-        first = tf.convert_to_tensor(first)
+        def until(end):
+            if goes_on is None:
+                return lambda number, *state: number < end
+            return lambda number, *state: (number < end) & goes_on(*state)
+
         alike = tf.minimum(last, n // self.size) if self.for_xla else last
-        tf.while_loop(lambda number: number < alike, batch, (first,))
+        number, *state = tf.while_loop(until(alike), batch, (tf.convert_to_tensor(first), *state))
         if self.for_xla and self.ragged:
-            tf.while_loop(lambda number: number < last, rest, (tf.maximum(first, n // self.size),))
+            start = tf.maximum(first, n // self.size)
+            end, *state = tf.while_loop(until(last), rest, (start, *state))
+            number = tf.where(end > start, end, number)
+        return number, tuple(state)
 
     def _count(self, tensors):
         """The number of examples, an integer or a tensor."""

@@ -1,18 +1,22 @@
 """What a callback needs of the loop: to act after every batch, after every epoch, or only to read the logs.
 
-A callback of your own is taken to act after every epoch it has a method for. If it only reads the logs, and neither the model
-nor the optimizer, it can say so, and many epochs then share one compiled call:
+A callback of your own is taken to act after every epoch and every batch it has a method for. If it only reads the logs, and
+neither the model nor the optimizer, it can say so, and many epochs or batches then share one compiled call:
 
     class Table(keras.callbacks.Callback):
         reads_only_logs = True
 
         def on_epoch_end(self, epoch, logs=None): …
 
-With `epoch_end_bounds`, a dict name of a log -> float, it can ask to be called at once, with the model as it is then, at the end
-of the first epoch in which that log is at or below the bound, or is NaN (`StopAtError` does).
+How often it acts within an epoch it says by `batch_freq` (see `cadence.py`). With `epoch_end_bounds`, a dict name of a log ->
+float, it can ask to be called at once, with the model as it is then, at the end of the first epoch in which that log is at or
+below the bound, or is NaN (`StopAtError` does).
 """
 
+import tensorflow as tf
 from keras import callbacks as keras_callbacks
+
+from keras_backprop.training.cadence import next_due
 
 _READ_ONLY_LOGS = (
     keras_callbacks.CSVLogger,
@@ -20,32 +24,71 @@ _READ_ONLY_LOGS = (
     keras_callbacks.ProgbarLogger,
     keras_callbacks.RemoteMonitor,
 )
-_BATCH_METHODS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
-_TEST_BATCH_METHODS = ("on_test_batch_begin", "on_test_batch_end")
+_BATCH_METHODS = {
+    "train": ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end"),
+    "test": ("on_test_batch_begin", "on_test_batch_end"),
+}
 _EPOCH_METHODS = ("on_epoch_begin", "on_epoch_end")
 _TEST_METHODS = ("on_test_begin", "on_test_end")
+_SAVERS = keras_callbacks.BackupAndRestore, keras_callbacks.ModelCheckpoint
 
 
-def acts_on_batches(callback, validation):
-    """Whether it must be called at every batch (`validation`: those of validation too)."""
-    if getattr(callback, "batch_freq", None) == "epoch":  # nothing that matters within an epoch
-        return False
-    methods = _BATCH_METHODS + (_TEST_BATCH_METHODS if validation else ())
-    return type(callback) is not keras_callbacks.ProgbarLogger and any(
-        _has(callback, name) and not _saves_by_epoch(callback, name) for name in methods
-    )
+class Listeners:
+    """The callbacks that hear of batches. They hear of each, in order, with its logs; the question is when a call must end.
+
+    Args:
+        callbacks: a Keras `CallbackList`.
+        kind: "train" or "test", which batches.
+
+    Attributes:
+        any: bool, whether there are some.
+        finite: set of names of logs: the call must end after the first step in which one of them is not finite.
+        acting: list of str, the types of those because of which calls end within an epoch.
+        may_stop: bool, whether some may end the training after a batch in the middle of a call.
+    """
+
+    def __init__(self, callbacks, kind):
+        self._kind, self._callbacks = kind, callbacks
+        methods = _BATCH_METHODS[kind]
+        found = [c for c in callbacks.callbacks if type(c) is not keras_callbacks.ProgbarLogger]
+        found = [(c, [name for name in methods if _has(c, name)]) for c in found]
+        found = [(c, names) for c, names in found if names and _said(c, "batch_freq", names, None) != "never"]
+        listed = any(getattr(type(callbacks), name) is not getattr(_LIST, name) for name in methods)
+        self.any = bool(found) or listed
+        self.finite = {"loss"} if any(type(c) is keras_callbacks.TerminateOnNaN for c, _ in found) else set()
+        self.may_stop = any(_said(c, "reads_only_logs", names, False) and not _is_known(c) for c, names in found)
+        frequencies = [(c, _frequency(c, names)) for c, names in found]
+        if listed:
+            frequencies.append((callbacks, 1))
+        self._frequencies = [(c, frequency) for c, frequency in frequencies if frequency != "epoch"]
+        self.acting = [type(c).__name__ for c, _ in self._frequencies]
+
+    def until_due(self, step):
+        """How many steps may be made until a callback must be called, when `step` have been made since training began."""
+        return max(1, min((_until_due(c, n, step) for c, n in self._frequencies), default=2**31))
+
+    def begin(self, batch):
+        if self.any:
+            getattr(self._callbacks, f"on_{self._kind}_batch_begin")(batch)
+
+    def end(self, batch, logs):
+        if self.any:
+            getattr(self._callbacks, f"on_{self._kind}_batch_end")(batch, dict(logs))
 
 
 def acts_on_epochs(callback):
     """Whether it must be called after every epoch, before the next one starts."""
     if type(callback) in _READ_ONLY_LOGS:
         return False
-    return any(_has(callback, name) and not _is_said_to_read_only_logs(callback, name) for name in _EPOCH_METHODS)
+    return any(
+        _has(callback, name) and not _said(callback, "reads_only_logs", [name], False) for name in _EPOCH_METHODS
+    )
 
 
 def acts_on_validation(callback):
-    """Whether it must be called before and after validation."""
-    return type(callback) is not keras_callbacks.ProgbarLogger and any(_has(callback, name) for name in _TEST_METHODS)
+    """Whether it must be called before and after validation, or during it."""
+    names = (*_TEST_METHODS, *_BATCH_METHODS["test"])
+    return type(callback) is not keras_callbacks.ProgbarLogger and any(_has(callback, name) for name in names)
 
 
 def bounds(callbacks):
@@ -57,14 +100,49 @@ def bounds(callbacks):
     return largest
 
 
-def _is_said_to_read_only_logs(callback, name):
-    """Whether `reads_only_logs` was said of this method, and not of one that a subclass has overridden."""
+def _frequency(callback, names):
+    """After how many batches a callback with these methods acts: an int, "epoch" for never, "saver" for when it will save."""
+    if _is_known(callback):
+        return "epoch"
+    if isinstance(callback, _SAVERS) and all(_is_of(callback, name, _SAVERS) for name in names):
+        return "epoch" if callback.save_freq == "epoch" else "saver"
+    said = _said(callback, "batch_freq", names, None)
+    if said is None:
+        return "epoch" if _said(callback, "reads_only_logs", names, False) else 1
+    is_count = isinstance(said, int) and not isinstance(said, bool) and said >= 1
+    if said != "epoch" and not is_count:
+        raise ValueError(
+            f'The `batch_freq` of {type(callback).__name__} must be a number of batches, 1 or more, "epoch" or "never". '
+            f"Received: {said!r}"
+        )
+    return said
+
+
+def _is_known(callback):
+    """Whether it is known to act on no batch: what there is to do (to end at a NaN, `finite`) is known as well."""
+    if type(callback) is keras_callbacks.TensorBoard:
+        by_epoch = (
+            callback.update_freq == "epoch" and not callback._should_trace and not callback.write_steps_per_second
+        )
+        return by_epoch and not tf.summary.should_record_summaries()  # into a writer that is around `fit`
+    is_bar = (type(callback).__module__, type(callback).__name__) == ("tqdm.keras", "TqdmCallback")
+    return is_bar or type(callback) is keras_callbacks.TerminateOnNaN
+
+
+def _until_due(callback, frequency, step):
+    if frequency == "saver":
+        return callback.save_freq - callback._batches_seen_since_last_saving
+    return next_due(step, frequency, getattr(callback, "first_batch", frequency)) - step
+
+
+def _said(callback, attribute, names, otherwise):
+    """An attribute that was said of all these methods, and not of some that a subclass has overridden."""
     for owner in (callback, *type(callback).__mro__):
-        if "reads_only_logs" in vars(owner):
-            return bool(vars(owner)["reads_only_logs"])
-        if name in vars(owner):
-            return False
-    return False
+        if attribute in vars(owner):
+            return getattr(callback, attribute)
+        if any(name in vars(owner) for name in names):
+            return otherwise
+    return otherwise
 
 
 def _has(callback, name):
@@ -72,8 +150,8 @@ def _has(callback, name):
     return not getattr(getattr(callback, name), "_is_default", False)
 
 
-def _saves_by_epoch(callback, name):
-    """A checkpoint's method for batches does nothing if it saves at the end of epochs."""
-    saver = keras_callbacks.ModelCheckpoint
-    is_savers = isinstance(callback, saver) and getattr(type(callback), name) is getattr(saver, name)
-    return is_savers and callback.save_freq == "epoch"
+def _is_of(callback, name, classes):
+    return any(getattr(type(callback), name) is getattr(cls, name) for cls in classes if hasattr(cls, name))
+
+
+_LIST = keras_callbacks.CallbackList

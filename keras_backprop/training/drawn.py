@@ -97,7 +97,7 @@ class DrawnBatches(Batches):
             False,
             for_xla,
         )
-        self.n, self.examples = examples.n, examples
+        self.n, self.examples, self.order_specification = examples.n, examples, None
         self.specification = keras.tree.map_structure(
             lambda x: None if x is None else tf.TensorSpec(x.shape, x.dtype), examples.tensors
         )
@@ -109,12 +109,17 @@ class DrawnBatches(Batches):
     def order(self, tensors, seed):
         return None
 
-    def run(self, step, tensors, order, first, last):
-        def batch(number):
-            step(self.examples.draw(tensors, self.examples.plan.count, self.for_xla))
-            return (number + 1,)
+    def run(self, step, tensors, order, first, last, state=(), goes_on=None):
+        def batch(number, *state):
+            return number + 1, *step(
+                number, self.examples.draw(tensors, self.examples.plan.count, self.for_xla), *state
+            )
 
-        tf.while_loop(lambda number: number < last, batch, (tf.convert_to_tensor(first),))
+        def until(number, *state):
+            return number < last if goes_on is None else (number < last) & goes_on(*state)
+
+        number, *state = tf.while_loop(until, batch, (tf.convert_to_tensor(first), *state))
+        return number, tuple(state)
 
 
 def arguments_for_keras(model, arguments):

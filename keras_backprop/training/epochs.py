@@ -6,84 +6,16 @@ memory and a loop inside one `tf.function` takes the batches from them. What it 
 """
 
 import math
-from typing import Any
 
 import tensorflow as tf
 
-from keras_backprop.training.executor import is_small, never_waits, one_thread
-from keras_backprop.training.steps import Operations
+from keras_backprop.training.compiled import Compiled
 
 CAPACITY = 256
 """The largest number of epochs in one call: it returns as many rows of logs."""
 
 
-class _Loop:
-    """A compiled loop over batches.
-
-    Args:
-        model: a compiled Keras model, built by the tracing of its steps.
-        parts: list of (`Batches`, a traced step to run on them).
-        jit_compile: bool, compile with XLA.
-    """
-
-    _run: Any
-    """What to trace …"""
-
-    _specification: Any
-    """… and for which arguments."""
-
-    def __init__(self, model, parts, jit_compile):
-        self.model, self.jit_compile = model, jit_compile
-        self._parts = [(batches, Operations(step)) for batches, step in parts]
-        self._names = list(model.get_metrics_result())
-        # One thread has no fused kernels, which round once instead of twice: in half precision one would see it, and double
-        # precision is for those who want the last digits.
-        others = ("float16", "bfloat16", "float64")
-        self._for_one_thread = (
-            not jit_compile
-            and all(x.compute_dtype not in others for x in model._flatten_layers())
-            and all(never_waits(step) for _, step in parts)
-        )
-        self._function = self._traced()
-        if self._for_one_thread and not never_waits(self._function):  # the logs do
-            self._for_one_thread = False
-            self._function = self._traced()
-        small = all(is_small(step.operations, batches.size) for batches, step in self._parts)
-        self._in_one_thread = self._for_one_thread and small
-
-    def _traced(self):
-        with one_thread(self._for_one_thread):
-            function = tf.function(self._run, autograph=False, jit_compile=self.jit_compile)
-            return function.get_concrete_function(*self._specification())
-
-    def _call(self, *arguments):
-        with one_thread(self._in_one_thread):
-            return self._function(*arguments)
-
-    def _steps(self, part, tensors, order, first, last):
-        batches, step = self._parts[part]
-        lowered = not (self._for_one_thread or self.jit_compile)
-        batches.run(lambda batch: step.run(batch, lowered), tensors, order, first, last)
-
-    def _reset(self, wanted):
-        if not all(
-            type(metric).reset_state.__module__.startswith("keras.") for metric in _with_inner(self.model.metrics)
-        ):
-            _if(
-                wanted, lambda: self.model.reset_metrics() or 0, tf.constant(0)
-            )  # it may have state that Keras knows nothing of
-            return
-        variables = [v for metric in self.model.metrics for v in metric.variables]
-        before = [tf.identity(v.value) for v in variables]
-        self.model.reset_metrics()
-        for variable, old in zip(variables, before, strict=True):
-            variable.assign(tf.where(wanted, variable.value, old))
-
-    def _logs(self):
-        return tf.stack([tf.cast(x, tf.float64) for x in self.model.get_metrics_result().values()])
-
-
-class CompiledEpochs(_Loop):
+class CompiledEpochs(Compiled):
     """The loop over the epochs of a model, compiled for data of certain kinds.
 
     Args:
@@ -94,6 +26,7 @@ class CompiledEpochs(_Loop):
 
     def __init__(self, model, train, validation, jit_compile):
         self.validates = validation is not None
+        self._names = list(model.get_metrics_result())
         super().__init__(model, [train, *([validation] if self.validates else [])], jit_compile)
 
     def __call__(self, train, validation, seed, epochs, steps, validated, bounds):
@@ -174,31 +107,22 @@ class CompiledEpochs(_Loop):
 
         return _if(wanted, validation, tf.fill([len(self._names)], tf.constant(math.nan, tf.float64)))
 
+    def _reset(self, wanted):
+        if not all(
+            type(metric).reset_state.__module__.startswith("keras.") for metric in _with_inner(self.model.metrics)
+        ):
+            _if(
+                wanted, lambda: self.model.reset_metrics() or 0, tf.constant(0)
+            )  # it may have state that Keras knows nothing of
+            return
+        variables = [v for metric in self.model.metrics for v in metric.variables]
+        before = [tf.identity(v.value) for v in variables]
+        self.model.reset_metrics()
+        for variable, old in zip(variables, before, strict=True):
+            variable.assign(tf.where(wanted, variable.value, old))
 
-class CompiledValidation(_Loop):
-    """The loop over the batches of validation, compiled for data of a certain kind.
-
-    Args:
-        model: a compiled Keras model, built by the tracing of its steps.
-        validation: pair of `Batches` and the traced step to run on them.
-        jit_compile: bool, compile with XLA.
-    """
-
-    def __init__(self, model, validation, jit_compile):
-        super().__init__(model, [validation], jit_compile)
-
-    def __call__(self, examples, first, last):
-        """Run the steps first, …, last − 1. Returns the logs so far, a dict of float."""
-        row = self._call(examples.tensors, tf.constant(first), tf.constant(last))
-        return dict(zip(self._names, row.numpy().tolist(), strict=True))
-
-    def _specification(self):
-        return self._parts[0][0].specification, tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int32)
-
-    def _run(self, examples, first, last):
-        self._reset(tf.equal(first, 0))
-        self._steps(0, examples, None, first, last)
-        return self._logs()
+    def _logs(self):
+        return tf.stack([tf.cast(x, tf.float64) for x in self.model.get_metrics_result().values()])
 
 
 def _with_inner(metrics):

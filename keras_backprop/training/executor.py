@@ -18,6 +18,9 @@ LARGEST_TENSOR = 200_000
 LARGEST_PRODUCT = 20_000_000
 
 _LOOPS = ("While", "StatelessWhile")
+_WAITS = (
+    "PyFunc", "Collective", "Recv", "Barrier", "Enqueue", "Dequeue", "Iterator", "Stage", "Unstage", "TakeGradient", "Rpc",
+)  # fmt: skip
 _TRANSPOSED = {"MatMul": "transpose_a", "BatchMatMulV2": "adj_x", "BatchMatMulV3": "adj_x"}
 
 
@@ -62,7 +65,7 @@ def never_waits(function):
 
     A loop runs its body in the thread it is in. Every other operation that calls a function (`tf.cond`, a nested
     `tf.function`) hands it to the pool of threads and waits; as one of that pool it can wait for ever. So can what waits for
-    Python or for other devices.
+    Python, for other devices, for a queue or for tf.data. Of an operation that is not TensorFlow's own nobody knows.
 
     Args:
         function: a `tf.ConcreteFunction`.
@@ -73,7 +76,7 @@ def never_waits(function):
 
 
 def _may_wait(node):
-    if any(sign in node.op for sign in ("PyFunc", "Collective", "Recv", "Barrier", "Dequeue")):
+    if any(sign in node.op for sign in _WAITS) or not hasattr(tf.raw_ops, node.op):
         return True
     return node.op not in _LOOPS and any(_is_function(x) for x in node.attr.values())
 

@@ -11,6 +11,7 @@ from keras_backprop.training.drawn import plan_of, require_plans_own
 from keras_backprop.training.loops import Loops
 from keras_backprop.training.path import FitPath, NotCompiledError
 from keras_backprop.training.run import Run
+from keras_backprop.training.tensorboard import graphs_of_layers
 
 
 class CompiledFit:
@@ -24,6 +25,7 @@ class CompiledFit:
     trainable_variables: Any
     _distribute_strategy: Any
 
+    compiled_step: Any = True
     epochs_per_execution: Any = "auto"
     fit_path: Any = None
     _jit_compile_auto = False
@@ -81,9 +83,10 @@ def _fit(model, *args, **kwargs):
         plan.prepare(model)
         plan.batches_drawn = True
         require_plans_own(plan, arguments)
-    try:
-        run = Run(model, arguments)
-    except NotCompiledError as reason:
-        model.fit_path = FitPath(False, str(reason))
-        return model._fit_batch_by_batch(**arguments)
-    return run()
+    with graphs_of_layers(model, arguments["callbacks"]):
+        try:
+            run = Run(model, arguments)
+        except NotCompiledError as reason:
+            model.fit_path = FitPath(False, str(reason))
+            return model._fit_batch_by_batch(**arguments)
+        return run()

@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_backprop.training import callbacks as needs
 from keras_backprop.training.snapshot import Snapshot
 
 SECONDS = 2.0
@@ -24,7 +23,7 @@ def guard_of(model):
 
 
 def guarded(run, guard, epochs, steps, finished):
-    """As `Run.call`, without the steps that a guard objects to.
+    """As `WholeEpochs.call`, without the steps that a guard objects to.
 
     A step after which a weight is not finite is objected to as well. A guard has an attribute `keep`, how many steps before one
     it wants to look at, and these methods, in which `position` counts the steps of the training:
@@ -78,8 +77,7 @@ def _point_of_return(run, guard, epochs, first):
     """
     if run.point is not None:
         epoch, start, end, before, made = run.point
-        acting = any(needs.acts_on_batches(callback, False) for callback in run.callbacks.callbacks)
-        if (epoch, end) == (epochs[0], first) and not acting and time.perf_counter() - made < SECONDS:
+        if (epoch, end) == (epochs[0], first) and time.perf_counter() - made < SECONDS:
             return start, before
     guard.reset()
     return first, Snapshot(run.model)

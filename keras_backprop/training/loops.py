@@ -1,8 +1,7 @@
 """The compiled loops of a model, kept for the next `fit`."""
 
-from keras_backprop.training import steps
-from keras_backprop.training.batches import Batches
-from keras_backprop.training.epochs import CompiledEpochs, CompiledValidation
+from keras_backprop.training.epochs import CompiledEpochs
+from keras_backprop.training.some_steps import CompiledSteps
 
 KEPT = 8
 """So many loops, for data of different kinds, are kept."""
@@ -17,34 +16,26 @@ class Loops:
     def __init__(self, model):
         self.model, self.kept = model, {}
 
-    def epochs(self, train, validation, shuffle, jit_compile):
-        """The `CompiledEpochs` for such `Examples`; validation may be None.
+    def epochs(self, train, validation, jit_compile):
+        """The `CompiledEpochs` for training data and validation data of such kinds.
 
-        Raises:
-            tf.errors.OpError: XLA cannot compile it.
+        Args:
+            train, validation: pairs of `Batches` and a traced step; validation may be None.
         """
 
-        def make(train_step, test_step):
-            loop = CompiledEpochs(self.model, train_step, test_step, jit_compile)
-            if jit_compile:  # which XLA does in the first call
-                loop(train, validation, (0, 0), (0, 0), (0, 0), [], {})
-            return loop
+        def make(train, validation):
+            return CompiledEpochs(self.model, train, validation, jit_compile)
 
-        parts = [(train.batches(shuffle, jit_compile), steps.train_step(self.model, train)), None]
-        if validation is not None:
-            parts[1] = Batches(validation, for_xla=jit_compile), steps.test_step(self.model, validation)
-        return self._kept(make, parts)
+        return self._kept(make, "epochs", jit_compile, train, validation)
 
-    def validation(self, examples, jit_compile):
-        """The `CompiledValidation` for such `Examples`."""
-        batches = Batches(examples, for_xla=jit_compile)
+    def steps(self, source, step, jit_compile):
+        """The `CompiledSteps` for batches from such a source."""
         return self._kept(
-            lambda part: CompiledValidation(self.model, part, jit_compile),
-            [(batches, steps.test_step(self.model, examples))],
+            lambda part: CompiledSteps(self.model, part[0], part[1], jit_compile), "steps", jit_compile, (source, step)
         )
 
-    def _kept(self, make, parts):
-        key = tuple(part and (part[0].kind, part[1]) for part in parts)
+    def _kept(self, make, what, jit_compile, *parts):
+        key = (what, jit_compile, *(part and (part[0].kind, part[1]) for part in parts))
         loop = self.kept.pop(key, None) or make(*parts)
         if len(self.kept) == KEPT:
             self.kept.pop(next(iter(self.kept)))  # the one that was used the longest ago

@@ -17,10 +17,17 @@ def size(model):
 
 
 class Snapshot:
-    """Copies of all variables that training changes: weights, metrics, random seeds, the optimizer's, and what looks on."""
+    """Copies of all variables that training changes: weights, metrics, random seeds, the optimizer's, and what looks on.
 
-    def __init__(self, model):
-        self._values = [(v, tf.identity(v.value)) for v in variables_of(model)]
+    Args:
+        model: a Keras model.
+        others: list of `tf.Variable` that its steps know besides.
+    """
+
+    def __init__(self, model, others=()):
+        known = {id(v.value) for v in variables_of(model)}
+        self._values = [(v, tf.identity(v)) for v in others if id(v) not in known]
+        self._values += [(v, tf.identity(v.value)) for v in variables_of(model)]
         self._values += [
             (v, tf.identity(v))
             for observer in getattr(model, "_observers", ())
@@ -35,9 +42,10 @@ class Snapshot:
 def variables_of(model):
     """All variables that training changes, a list, each once."""
     gradients = getattr(model, "compiled_gradients", None)
-    of_training = (
-        getattr(model.optimizer, "variables", ()),
-        model.metrics_variables,
-        getattr(gradients, "variables", ()),
+    every = (
+        *model.variables,
+        *model.metrics_variables,
+        *getattr(model.optimizer, "variables", ()),
+        *getattr(gradients, "variables", ()),
     )
-    return list({id(v): v for v in (*model.variables, *(v for part in of_training for v in part))}.values())
+    return list({id(v): v for v in every}.values())

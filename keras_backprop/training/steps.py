@@ -3,52 +3,36 @@
 Keras traces a step in the first batch and keeps it until the model is compiled anew: what callbacks and users change before
 then takes effect, what they change afterwards does not. So our loop traces no step of its own. It asks Keras's function for the
 trace that Keras's loop would run, and puts the operations of that trace into itself. A loop for data of another size, or with
-validation, holds a copy; nothing is traced again.
+validation, holds a copy; nothing is traced again. It does not matter whose step it is: a `train_step` of a user's own is traced
+by Keras all the same, and what Python does in it, it does while it is traced.
 """
 
 import keras
+import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow
+from keras_backprop.training.path import NotCompiledError
 
 
-def train_step(model, examples):
-    """The trace of a training step for batches of such examples: a `tf.ConcreteFunction`, made when there is none yet.
+def train_step(model, batch):
+    """The trace of a training step: a `tf.ConcreteFunction`, made when there is none yet.
+
+    Args:
+        model: a compiled Keras model.
+        batch: what Keras's data set says of a batch, nested `tf.TypeSpec`.
 
     Raises:
         LookupError: the model's train function is not Keras's.
         Exception: whatever tracing the step raises.
     """
     model.make_train_function()
-    return _trace(model, model.train_function, examples)
+    return _keras.step_of(model.train_function).get_concrete_function(batch)
 
 
-def test_step(model, examples):
+def test_step(model, batch):
     """The same for a test step."""
     model.make_test_function()
-    return _trace(model, model.test_function, examples)
-
-
-def _trace(model, function, examples):
-    step = _keras.step_of(function)
-    if not step.experimental_get_tracing_count():
-        _build(model, examples.batch)
-    return step.get_concrete_function(examples.batch)
-
-
-def _build(model, batch):
-    """Make the variables that a step needs: TensorFlow traces twice where it finds some to make.
-
-    Keras runs the model on symbolic tensors for it, to find out what it puts out. Of a graph of layers that is known.
-    """
-    batch = batch[:3]  # what may follow is not the model's
-    graph = _keras.graph_of(model)
-    _, y, _ = _keras.unpack_x_y_sample_weight(batch)
-    if graph is not None and y is not None and model.built and type(model).compute_loss is _keras.Trainer.compute_loss:
-        y = keras.tree.map_structure(_keras.symbolic, y)
-        for part in (model._compile_metrics, model._compile_loss):
-            if part is not None and not part.built:
-                part.build(y, graph._outputs_struct)
-    model._symbolic_build(data_batch=batch)
+    return _keras.step_of(model.test_function).get_concrete_function(batch)
 
 
 class Operations:
@@ -56,18 +40,76 @@ class Operations:
 
     Args:
         step: a `tf.ConcreteFunction` of one argument, a batch.
+        logs: bool, whether the logs that it returns are wanted.
 
     Attributes:
-        operations: list of `tf.Operation`, those that change something, and what these need. The logs that a step returns
-            are not among them: they are asked for at the end of an epoch.
+        operations: list of `tf.Operation`, those that change something, and what these, and the logs, need.
+        names: list of str, of the logs in the order in which Keras tells them.
+
+    Raises:
+        NotCompiledError: the logs are wanted, and are no dict of numbers.
     """
 
-    def __init__(self, step):
+    def __init__(self, step, logs=False):
         self._step = step
-        self.operations = _tensorflow.with_effects(step.graph)
+        self.names, self._logs = _named_numbers(step) if logs else ([], [])
+        self.operations = _tensorflow.with_effects(step.graph, self._logs)
 
     def run(self, batch, lowered):
-        """Put them into the graph at hand, for a batch of tensors. `lowered`: see `_tensorflow.copy_operations`."""
-        values = [x for x in keras.tree.flatten(batch) if x is not None] + list(self._step.captured_inputs)
-        inputs = list(zip(self._step.inputs, values, strict=True))
-        _tensorflow.copy_operations(self.operations, inputs, lowered)
+        """Put them into the graph at hand, for a batch of tensors. `lowered`: see `_tensorflow.copy_operations`.
+
+        Returns:
+            list of tensors, the logs.
+        """
+        batch = [x for x in tf.nest.flatten(batch, expand_composites=True) if x is not None]
+        inputs = list(zip(self._step.inputs, [*batch, *self._step.captured_inputs], strict=True))
+        return _tensorflow.copy_operations(self.operations, inputs, lowered, self._logs)
+
+    def run_without_batch(self, lowered):
+        """Put those into the graph at hand that change something and need no batch, such as the counting of iterations."""
+        batch = self._step.inputs[: len(self._step.inputs) - len(self._step.captured_inputs)]
+        known, operations = {x.op for x in batch}, []
+        for operation in self.operations:
+            if not known.isdisjoint([*(x.op for x in operation.inputs), *operation.control_inputs]):
+                known.add(operation)
+            elif operation not in known:
+                operations.append(operation)
+        inputs = zip(self._step.inputs[len(batch) :], self._step.captured_inputs, strict=True)
+        _tensorflow.copy_operations(operations, list(inputs), lowered)
+
+    def call(self, batch):
+        """Put a call of the step into the graph at hand, which XLA compiles for itself. Returns the same."""
+        logs = dict(_named(self._step(batch)))
+        return [logs[name] for name in self.names]
+
+
+def _named_numbers(step):
+    logs = step.structured_outputs
+    named = dict(_named(logs)) if isinstance(logs, dict) else {"": None}
+    if not all(_is_number(x) for x in named.values()):
+        raise NotCompiledError("its steps return logs that are no dict of numbers")
+    return list(named), list(named.values())
+
+
+def _named(logs):
+    """The logs as Keras names them: of a dict in a dict, the names inside."""
+    for name in sorted(logs):
+        if isinstance(logs[name], dict):
+            yield from _named(logs[name])
+        else:
+            yield name, logs[name]
+
+
+def _is_number(x):
+    return (
+        isinstance(x, tf.Tensor)
+        and x.shape.rank == 0
+        and (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool)
+    )
+
+
+def specification(dataset):
+    """What Keras's steps are given of a data set: nested `tf.TypeSpec`. What may be absent, is absent."""
+    return keras.tree.map_structure(
+        lambda x: None if isinstance(x, (tf.OptionalSpec, tf.NoneTensorSpec)) else x, dataset.element_spec
+    )

@@ -1,4 +1,4 @@
-"""Whether a model does what Keras's own does in all that the compiled loop takes the place of, or relies on."""
+"""What of a model is its user's own, in all that the compiled loop takes the place of, or relies on."""
 
 import pathlib
 
@@ -9,35 +9,26 @@ from keras_backprop import _keras
 from keras_backprop.training.path import NotCompiledError
 from keras_backprop.training.update import unwrapped
 
-_METHODS = (
-    "train_step",
-    "test_step",
-    "make_train_function",
-    "make_test_function",
-    "metrics",
-    "compute_metrics",
-    "get_metrics_result",
-    "reset_metrics",
-    "evaluate",
-    "_get_metrics_result_or_logs",
-)
+_FUNCTIONS = ("make_train_function", "make_test_function", "_get_metrics_result_or_logs")
+_STEPS = ("train_step", "test_step", "metrics", "compute_metrics", "get_metrics_result", "reset_metrics", "evaluate")
 
 
-def require_stock_behaviour(model):
-    """Look at a compiled model.
+def require_traced_steps(model):
+    """Look whether the steps of a compiled model are traced by Keras, so that a loop can be made of them.
 
     Raises:
         NotCompiledError: it gets the loop in Python.
     """
     if model.epochs_per_execution is None:
         raise NotCompiledError("epochs_per_execution=None")
+    if not model.compiled_step:
+        raise NotCompiledError("the model says compiled_step = False")
     if model.run_eagerly or tf.config.functions_run_eagerly():
         raise NotCompiledError("it runs eagerly")
     if model._distribute_strategy is not None or tf.distribute.has_strategy():
         raise NotCompiledError("it runs in a distribution strategy")
-    for name in _METHODS:
-        owner = next(cls for cls in type(model).__mro__ if name in vars(cls))
-        if name in vars(model) or not (_is_stock_class(owner) and _is_stock(vars(owner)[name])):
+    for name in _FUNCTIONS:
+        if has_own(model, name):
             raise NotCompiledError(f"the model has a `{name}` of its own")
     if type(unwrapped(model.optimizer)).__name__ == "ScheduleFreeAdamW":
         raise NotCompiledError(
@@ -45,6 +36,23 @@ def require_stock_behaviour(model):
         )
     if keras.config.max_epochs() or keras.config.max_steps_per_epoch():
         raise NotCompiledError("Keras limits the epochs or steps of every `fit` (`keras.config`)")
+
+
+def own_parts(model):
+    """The names of those methods that Keras calls in an epoch which are the user's own, a list.
+
+    What they do in Python at the beginning and the end of an epoch, they must do there.
+    """
+    names = [name for name in _STEPS if has_own(model, name)]
+    if "metrics" not in names and any(not _is_stock(type(m).reset_state) for m in _with_inner(model.metrics)):
+        names.append("reset_state")
+    return names
+
+
+def has_own(model, name):
+    """Whether a method is the user's own."""
+    owner = next(cls for cls in type(model).__mro__ if name in vars(cls))
+    return name in vars(model) or not (_is_stock_class(owner) and _is_stock(vars(owner)[name]))
 
 
 def _is_stock_class(cls):
@@ -55,6 +63,12 @@ def _is_stock(method):
     """Whether a method or property is Keras's or this package's: not by its name, which a decorator may copy."""
     code = getattr(getattr(method, "fget", method), "__code__", None)
     return code is not None and any(pathlib.Path(code.co_filename).is_relative_to(folder) for folder in _FOLDERS)
+
+
+def _with_inner(metrics):
+    for metric in metrics:
+        yield metric
+        yield from _with_inner(getattr(metric, "metrics", ()))
 
 
 _CLASSES = {*keras.Model.__mro__, *keras.Sequential.__mro__, *_keras.Functional.__mro__}

@@ -1,8 +1,13 @@
 """Which compiled functions may, and should, run in one thread."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import tensorflow as tf
 
+from keras_backprop.training import executor
 from keras_backprop.training.executor import context, is_small, never_waits, one_thread
 
 
@@ -70,3 +75,88 @@ def test_the_options_are_those_of_before_again():
         with one_thread():
             assert optimizer_is_off()
     assert not optimizer_is_off()
+
+
+def mapped(x):
+    return tf.map_fn(lambda row: row * 2.0, x)
+
+
+def python(x):
+    return tf.py_function(lambda row: row, [x], tf.float32)
+
+
+def queue(x):
+    waiting = tf.queue.FIFOQueue(1, [tf.float32])
+    waiting.enqueue(x)
+    return waiting.dequeue()
+
+
+def taken(x):
+    return next(iter(tf.data.Dataset.from_tensors(1.0).repeat())) + x
+
+
+@pytest.mark.parametrize(("function", "expected"), [(python, False), (queue, False), (taken, False), (mapped, True)])
+def test_what_waits_for_others(function, expected):
+    assert never_waits(traced(function, (4,))) is expected
+
+
+def test_an_operation_of_somebody_else_may_wait():
+    node = tf.compat.v1.NodeDef(name="x", op="SomebodysOwn")
+    assert executor._may_wait(node)
+
+
+STEPS_THAT_COULD_HANG = """
+import keras, numpy as np, tensorflow as tf
+from keras_backprop import BackpropModel
+
+class Model(BackpropModel):
+    def __init__(self, odd):
+        super().__init__()
+        self.dense, self.gru, self.odd = keras.layers.Dense(4), keras.layers.GRU(4), odd
+
+    def call(self, x):
+        return self.dense(self.gru(keras.ops.expand_dims(x, -1)))
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(self.odd(self(x)) - y))
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, self.trainable_weights), self.trainable_weights))
+        return {"loss": loss}
+
+inner = tf.function(lambda x: tf.cond(tf.reduce_sum(x) > 0, lambda: x * 2.0, lambda: x))
+lock = tf.CriticalSection()
+ODD = {
+    "cond": lambda x: tf.cond(tf.reduce_sum(x) > 0, lambda: x * 2.0, lambda: x),
+    "case": lambda x: tf.switch_case(tf.shape(x)[0] % 2, [lambda: x, lambda: x + 1.0]),
+    "call": inner,
+    "map": lambda x: tf.map_fn(inner, x),
+    "python": lambda x: x * tf.numpy_function(lambda v: np.float32(1), [x], tf.float32),
+    "locked": lambda x: lock.execute(lambda: x + 0.0),
+    "loop": lambda x: tf.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, inner(x)), (0, x), maximum_iterations=3)[1],
+}
+x = np.ones((64, 4), "float32")
+for name, odd in ODD.items():
+    model = Model(odd)
+    model.compile("sgd")
+    model.fit(x, x, batch_size=8, epochs=2, verbose=0)
+    assert model.fit_path.compiled, (name, model.fit_path)
+    print(name, flush=True)
+"""
+
+
+def test_no_step_hangs():
+    """With two threads, which all wait if one of those that wait runs in the pool: a hang shows as a time-out."""
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS_THAT_COULD_HANG], timeout=240, capture_output=True, text=True, check=False,
+        env={**os.environ, "TF_NUM_INTEROP_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout.split() == [
+        "cond",
+        "case",
+        "call",
+        "map",
+        "python",
+        "locked",
+        "loop",
+    ], done.stderr[-2000:]

@@ -1,0 +1,151 @@
+"""Data that come batch by batch, in the compiled loop: the history of stock Keras."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_backprop import BackpropSequential
+from keras_backprop.training.stream import StreamBatches
+
+random = np.random.default_rng(0)
+X, Y = random.normal(size=(100, 6)).astype("float32"), random.integers(0, 3, 100)
+Dataset = tf.data.Dataset
+
+
+def dataset(size=16):
+    return Dataset.from_tensor_slices((X, Y)).batch(size)
+
+
+def generator(size=20, endless=True):
+    while True:
+        for start in range(0, 100, size):
+            yield X[start : start + size], Y[start : start + size]
+        if not endless:
+            return
+
+
+class Sequence(keras.utils.PyDataset):
+    """Notes what Keras tells it of epochs."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.told = []
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return X[index * 30 : index * 30 + 30], Y[index * 30 : index * 30 + 30]
+
+    def on_epoch_begin(self):
+        self.told.append("begin")
+
+    def on_epoch_end(self):
+        self.told.append("end")
+
+
+CASES = {
+    "dataset": lambda: {"x": dataset()},
+    "uneven": lambda: {"x": dataset(30), "validation_data": dataset(33)},
+    "shuffled": lambda: {"x": Dataset.from_tensor_slices((X, Y)).shuffle(100, seed=3).batch(16)},
+    "unknown-length": lambda: {"x": Dataset.from_tensor_slices((X, Y)).filter(lambda x, y: y > 0).batch(16)},
+    "steps": lambda: {"x": dataset(), "steps_per_epoch": 3},
+    "steps-repeated": lambda: {
+        "x": Dataset.from_tensor_slices((X, Y)).shuffle(50, seed=1).batch(16).repeat(),
+        "steps_per_epoch": 5,
+    },
+    "class-weight": lambda: {"x": dataset(), "class_weight": {0: 1.0, 1: 2.0, 2: 0.5}},
+    "sample-weight": lambda: {"x": Dataset.from_tensor_slices((X, Y, np.arange(100.0))).batch(16)},
+    "shapes-that-differ": lambda: {"x": dataset(16).concatenate(dataset(7))},
+    "executions-of-3": lambda: {"x": dataset(), "compile": {"steps_per_execution": 3}},
+    "generator": lambda: {
+        "x": generator(),
+        "steps_per_epoch": 7,
+        "validation_data": generator(),
+        "validation_steps": 2,
+    },
+    "generator-that-ends": lambda: {"x": generator(endless=False)},
+    "sequence": lambda: {"x": Sequence(), "validation_data": Sequence()},
+    "sequence-in-threads": lambda: {"x": Sequence(workers=2)},
+    "arrays-in-steps": lambda: {"x": X, "y": Y, "batch_size": 16, "steps_per_epoch": 4, "shuffle": True},
+    "arrays-shuffled-in-batches": lambda: {"x": X, "y": Y, "batch_size": 16, "shuffle": "batch"},
+    "validation-in-steps": lambda: {"x": X, "y": Y, "validation_data": (X, Y), "validation_steps": 2},
+    "validation-data-set": lambda: {"x": X, "y": Y, "validation_data": dataset(33), "validation_freq": 2},
+}
+
+
+def trained(cls, arguments):
+    keras.utils.set_random_seed(1)
+    stack = [
+        keras.Input((6,)),
+        keras.layers.Dense(8, "tanh"),
+        keras.layers.Dropout(0.2, seed=5),
+        keras.layers.Dense(3, "softmax"),
+    ]
+    model = cls(stack)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], **arguments.pop("compile", {}))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        model.fit(**{"epochs": 3, "shuffle": False, "verbose": 0, **arguments})
+    return model, sum("ran out of data" in str(one.message) for one in warned)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_equal_to_stock(case):
+    found = []
+    for cls in (keras.Sequential, BackpropSequential):
+        keras.utils.set_random_seed(1)  # the order of a data set that shuffles depends on it
+        arguments = case()
+        given = arguments["x"]
+        model, warned = trained(cls, arguments)
+        found.append((model, warned, getattr(given, "told", None)))
+    (stock, *what_stock_did), (ours, *what_ours_did) = found
+    assert ours.fit_path.compiled, ours.fit_path
+    assert what_ours_did == what_stock_did
+    assert list(stock.history.history) == list(ours.history.history)
+    for name, values in stock.history.history.items():
+        np.testing.assert_allclose(ours.history.history[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+    for a, b in zip(ours.get_weights(), stock.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+    assert int(ours.optimizer.iterations) == int(stock.optimizer.iterations)
+
+
+def test_a_generator_is_asked_for_no_more_than_by_stock():
+    """But for what TensorFlow takes in advance, which varies."""
+    taken = dict.fromkeys((keras.Sequential, BackpropSequential), 0)
+
+    def counted(cls):
+        for batch in generator():
+            taken[cls] += 1
+            yield batch
+
+    for cls in taken:
+        trained(cls, {"x": counted(cls), "steps_per_epoch": 7})
+    assert all(21 <= count <= 21 + 16 for count in taken.values()), taken
+
+
+def test_a_step_that_cannot_be_a_loop_loses_no_batch(monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("no")
+
+    expected = trained(keras.Sequential, {"x": generator(endless=False)})[0]
+    monkeypatch.setattr("keras_backprop.training.loops.CompiledSteps", fail)
+    model = trained(BackpropSequential, {"x": generator(endless=False)})[0]
+    assert "RuntimeError: no" in model.fit_path.reason and not model.fit_path.compiled
+    np.testing.assert_allclose(model.history.history["loss"], expected.history.history["loss"], rtol=1e-5)
+
+
+def test_large_batches_are_taken_one_by_one(monkeypatch):
+    monkeypatch.setattr("keras_backprop.training.stream.CHUNK", 1000)
+    sizes, take = [], StreamBatches.take
+
+    def noted(self, iterator, count):
+        sizes.append(count)
+        return take(self, iterator, count)
+
+    monkeypatch.setattr(StreamBatches, "take", noted)
+    model, _ = trained(BackpropSequential, {"x": dataset()})
+    assert sizes[:7] == [1] * 7 and model.fit_path.compiled

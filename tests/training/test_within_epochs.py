@@ -1,0 +1,271 @@
+"""Callbacks that want to be called within an epoch, in the compiled loop: they see what they would see in stock Keras."""
+
+import contextlib
+import io
+import os
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing import event_file_loader
+from tensorboard.util import tensor_util
+from tqdm.keras import TqdmCallback
+
+from keras_backprop import BackpropSequential
+from keras_backprop.callbacks import GradientCheck
+from keras_backprop.training.cadence import Cadence
+
+random = np.random.default_rng(0)
+X, Y = random.normal(size=(100, 6)).astype("float32"), random.integers(0, 3, 100)
+STOCK_AND_OURS = keras.Sequential, BackpropSequential
+
+
+def network(cls, **options):
+    keras.utils.set_random_seed(1)
+    stack = [
+        keras.Input((6,), name="in"),
+        keras.layers.Dense(8, "tanh", name="a"),
+        keras.layers.Dense(3, "softmax", name="b"),
+    ]
+    model = cls(stack, name="m")
+    model.compile(
+        keras.optimizers.Adam(name="adam"), "sparse_categorical_crossentropy", metrics=["accuracy"], **options
+    )
+    return model
+
+
+def trained(cls, callbacks, compile_options=None, **arguments):
+    model = network(cls, **(compile_options or {}))
+    model.fit(X, Y, **{"batch_size": 16, "epochs": 3, "shuffle": False, "verbose": 0, **arguments}, callbacks=callbacks)
+    assert cls is keras.Sequential or model.fit_path.compiled, model.fit_path
+    return model
+
+
+def assert_alike(one, other):
+    """Nested lists, dicts and numbers, equal up to rounding."""
+    if isinstance(one, dict):
+        assert list(one) == list(other)
+        one, other = list(one.values()), list(other.values())
+    if isinstance(one, (list, tuple)):
+        assert len(one) == len(other), (one, other)
+        for a, b in zip(one, other, strict=True):
+            assert_alike(a, b)
+    elif isinstance(one, (float, np.ndarray)):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    else:
+        assert one == other
+
+
+class Tells(keras.callbacks.Callback):
+    """Notes all that it is told, and what the model is then."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def _note(self, name, number, logs):
+        self.seen.append((name, number, dict(logs or {}), float(np.abs(self.model.get_weights()[0]).sum())))
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._note("begin", batch, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._note("end", batch, logs)
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._note("test", batch, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._note("epoch", epoch, logs)
+
+
+@pytest.mark.parametrize("options", [{}, {"steps_per_execution": 3}, {"jit_compile": True}], ids=str)
+def test_every_batch(options):
+    seen = []
+    for cls in STOCK_AND_OURS:
+        callback = Tells()
+        trained(cls, [callback], options, validation_split=0.2)
+        seen.append(callback.seen)
+    assert_alike(*seen)
+
+
+class Meddles(keras.callbacks.Callback):
+    """Changes the model in hooks for batches."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 0:
+            self.model.layers[0].trainable = False  # before the step is traced
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.optimizer.learning_rate = 0.001 * (batch + 1)
+        if batch == 2:
+            self.model.reset_metrics()
+            self.model.layers[1].bias.assign_add([1.0, 0.0, 0.0])
+        if batch == 4:
+            self.model.stop_training = self.epoch == 1
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+
+def test_callbacks_that_change_the_model_between_batches():
+    stock, ours = (trained(cls, [Meddles()]) for cls in STOCK_AND_OURS)
+    assert len(ours.history.history["loss"]) == 2
+    assert_alike(stock.history.history, ours.history.history)
+    assert_alike(stock.get_weights(), ours.get_weights())
+
+
+@pytest.mark.parametrize("save_freq", [3, 4, "epoch"])
+def test_savers(tmp_path, save_freq):
+    contents = []
+    for cls in STOCK_AND_OURS:
+        folder = tmp_path / cls.__name__
+        name = "{epoch}.weights.h5" if save_freq == "epoch" else "{epoch}-{batch}.weights.h5"
+        callbacks = [
+            keras.callbacks.ModelCheckpoint(folder / name, save_freq=save_freq, save_weights_only=True),
+            keras.callbacks.BackupAndRestore(folder / "backup", save_freq=save_freq, delete_checkpoint=False),
+        ]
+        trained(cls, callbacks)
+        found = {"metadata": (folder / "backup/training_metadata.json").read_text()}
+        for path in sorted(folder.rglob("*.h5")):
+            with h5py.File(path) as file:
+                found[path.name] = (
+                    file["layers/a/vars/0"][...] if "layers/a" in file else file["layers/dense/vars/0"][...]
+                )
+        contents.append(found)
+    assert_alike(*contents)
+
+
+def events(folder):
+    """dict (file's folder, tag) -> list of (step, value)."""
+    found = {}
+    for path in sorted(folder.rglob("events*")):
+        for event in event_file_loader.EventFileLoader(os.fspath(path)).Load():
+            for value in event.summary.value:
+                content = tensor_util.make_ndarray(value.tensor)
+                number = content if content.dtype.kind == "f" else content.tolist()
+                found.setdefault((path.parent.name, value.tag), []).append((event.step, number))
+    return found
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"histogram_freq": 1, "write_images": True}, {"update_freq": 4}, {"update_freq": "batch"}], ids=str
+)
+def test_tensorboard_writes_the_same_events(tmp_path, options):
+    written = []
+    for cls in STOCK_AND_OURS:
+        folder = tmp_path / cls.__name__
+        model = trained(cls, [keras.callbacks.TensorBoard(folder, **options)], validation_data=(X[:40], Y[:40]))
+        written.append(events(folder))
+    assert ("train", "keras") in written[0]  # the graph of the layers
+    assert_alike(*written)
+    assert ("TensorBoard may act after batches" in model.fit_path.reason) is ("update_freq" in options)
+
+
+@pytest.mark.parametrize("raise_error", [False, True])
+def test_nan_ends_the_training_at_its_batch(raise_error):
+    weights = np.where(np.arange(100) == 70, np.nan, 1.0)
+    ended = []
+    for cls in STOCK_AND_OURS:
+        model = network(cls)
+        with pytest.raises(RuntimeError, match="batch 4") if raise_error else contextlib.nullcontext():
+            model.fit(
+                X,
+                Y,
+                16,
+                3,
+                0,
+                sample_weight=weights,
+                shuffle=False,
+                callbacks=[keras.callbacks.TerminateOnNaN(raise_error)],
+            )
+        ended.append([int(model.optimizer.iterations), len(model.history.epoch)])
+    assert ended[0] == ended[1] == [5, 0 if raise_error else 1]
+
+
+def test_a_progress_bar_moves_by_every_batch_and_costs_no_calls(monkeypatch):
+    steps = []
+
+    def bar2callback(bar, **_):
+        return lambda batch, logs=None: steps.append((batch, logs["loss"]))
+
+    monkeypatch.setattr(TqdmCallback, "bar2callback", staticmethod(bar2callback))
+    model = trained(BackpropSequential, [TqdmCallback(verbose=2, file=io.StringIO())])
+    batches = [step for i, step in enumerate(steps) if i % 8 != 7]  # the eighth is the end of the epoch
+    assert [batch for batch, _ in batches] == [*range(7)] * 3 and len({loss for _, loss in batches}) == 21
+    assert "after batches" not in model.fit_path.reason
+
+
+class Every(keras.callbacks.Callback):
+    def __init__(self, n, first=None):
+        super().__init__()
+        self.batch_freq, self.found = n, []
+        if first is not None:
+            self.first_batch = first
+        self.cadence = Cadence(n, first)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.cadence.due(batch):
+            self.found.append((self.cadence.step, logs["loss"], float(np.abs(self.model.get_weights()[0]).sum())))
+
+
+@pytest.mark.parametrize(("n", "first"), [(4, None), (5, 1), (100, None)])
+def test_a_callback_says_how_often_it_acts(n, first):
+    stock, ours = Every(n, first), Every(n, first)
+    trained(keras.Sequential, [stock])
+    trained(BackpropSequential, [ours])
+    assert_alike(stock.found, ours.found)
+    assert [step for step, *_ in ours.found] == list(range(first or n, 22, n))
+
+
+@pytest.mark.parametrize("wrong", [0, True, "batch", 2.5])
+def test_a_wrong_frequency(wrong):
+    callback = Every(4)
+    callback.batch_freq = wrong
+    with pytest.raises(ValueError, match=f"batch_freq.* Received: {wrong!r}"):
+        trained(BackpropSequential, [callback])
+
+
+class Reads(keras.callbacks.Callback):
+    reads_only_logs = True
+
+    def __init__(self):
+        super().__init__()
+        self.losses = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.losses.append(logs["loss"])
+        if len(self.losses) == 12:
+            self.model.stop_training = True
+
+
+def test_who_only_reads_logs_may_still_end_the_training_at_a_batch():
+    stock, ours = Reads(), Reads()
+    models = trained(keras.Sequential, [stock]), trained(BackpropSequential, [ours])
+    assert_alike(stock.losses, ours.losses)
+    assert_alike(*(model.get_weights() for model in models))
+    assert_alike(*(model.history.history for model in models))
+
+
+def test_gradient_check_looks_at_the_right_steps():
+    check = GradientCheck(every=5)
+    ours = trained(BackpropSequential, [check])
+    assert check.checked == 5 and check.max_error < 1e-4  # steps 0, 5, 10, 15, 20
+    assert_alike(ours.get_weights(), trained(keras.Sequential, []).get_weights())
+
+
+def test_gradient_check_ends_the_training_in_the_step_that_is_wrong():
+    check = GradientCheck(every=5)
+    model = network(BackpropSequential, gradients=lambda result: [1.01 * g for g in result.gradients])
+    with pytest.raises(ArithmeticError, match="in step 1, "):
+        model.fit(X, Y, 16, 3, 0, callbacks=[check])
+    assert int(model.optimizer.iterations) == 1
+
+
+def test_counting():
+    cadence = Cadence(3)
+    assert [cadence.due(batch) for batch in (0, 1, 2, 3, 0, 1, 2)] == [False, False, True, False, False, True, False]
+    assert cadence.step == 7
+    cadence = Cadence(3)
+    assert [cadence.due(batch) for batch in (1, 3, 1, 3)] == [False, True, True, False]  # two steps an execution
