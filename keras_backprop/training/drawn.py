@@ -143,7 +143,9 @@ def arguments_for_keras(model, arguments):
                 model, plan, x, y, weights, arguments["class_weight"], limited=False, positions=positions
             )
     except NotInMemoryError as reason:
-        what = "The plan draws the batches itself" if plan is not None else "The examples are told apart by their places"
+        what = (
+            "The plan draws the batches itself" if plan is not None else "The examples are told apart by their places"
+        )
         raise ValueError(f"{what}, and {reason}. Give arrays.") from None
     if isinstance(arguments["validation_data"], tuple) and arguments["validation_batch_size"] is None:
         arguments["validation_batch_size"] = size or 32
