@@ -264,7 +264,7 @@ class BackpropModel(BackpropTrainer, keras.Model):
             )
         graph = _keras.graph_of(model)
         if graph is not None:
-            return cls(graph._inputs_struct, graph._outputs_struct, name=name or model.name)
+            return cls(*_keras.ends_of(graph), name=name or model.name)
         return _Wrapped(model, name=name or model.name)
 
 

@@ -4,7 +4,7 @@ Everything this package takes from `keras.src`, and every attribute of a Keras o
 that a new Keras release can break one folder at most.
 
 * below: what Keras has under a public-looking name in `keras.src`
-* `layers.py`, `models.py`, `optimizers.py`, `callbacks.py`: names of ours for private attributes
+* `layers.py`, `models.py`, `optimizers.py`, `callbacks.py`, `epochs.py`: names of ours for private attributes
 * `operations.py`: the classes of `keras.ops`, and following its functions
 * `standing_in.py`: exchanging a method in one thread
 * `fitting.py`: Keras's `fit`
@@ -33,7 +33,15 @@ from keras.src.trainers.data_adapters.array_slicing import convert_to_sliceable,
 from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 from keras.src.trainers.trainer import Trainer
 
-from keras_backprop._keras.callbacks import BackupParts, is_backup
+from keras_backprop._keras.callbacks import (
+    BackupParts,
+    batches_since_saving,
+    is_backup,
+    is_empty,
+    profiles,
+    train_writer,
+)
+from keras_backprop._keras.epochs import batches_in_all, dataset_of, steps_seen
 from keras_backprop._keras.fitting import (
     TFEpochIterator,
     epochs_given,
@@ -51,6 +59,7 @@ from keras_backprop._keras.layers import (
     dtype_of,
     expected_batch_size,
     forget_dropout_masks,
+    has_parts,
     is_channels_first,
     layers_in,
     leave_logits,
@@ -74,8 +83,13 @@ from keras_backprop._keras.models import (
     first_epoch,
     frozen_weights,
     graph_of,
+    keep_for_validation,
+    logs_of,
+    loss_entries,
+    losses_as_given,
     losses_of,
     metrics_and_loss,
+    options_of,
     restore_added_losses,
     validates,
     with_losses,
@@ -90,7 +104,7 @@ from keras_backprop._keras.operations import (
     operation_of,
     ops,
 )
-from keras_backprop._keras.optimizers import calls_of, index_of, moments_of
+from keras_backprop._keras.optimizers import accumulated, built_for, calls_of, clipped, decays, index_of, moments_of
 from keras_backprop._keras.standing_in import current, is_overwritten, replaced
 
 __all__ = [
@@ -107,22 +121,29 @@ __all__ = [
     "StatelessScope",
     "TFEpochIterator",
     "Trainer",
+    "accumulated",
     "activations",
     "activations_called",
     "added_losses",
     "added_losses_in",
     "apply_mask",
+    "batches_in_all",
+    "batches_since_saving",
     "begin_at",
     "build_all",
+    "built_for",
     "calls_of",
     "can_convert_arrays",
     "canonicalize_axis",
+    "clipped",
     "compiled_loss",
     "compute_loss",
     "compute_output_spec",
     "convert_to_sliceable",
     "current",
     "current_stateless_scope",
+    "dataset_of",
+    "decays",
     "draw_dropout_masks",
     "dtype_of",
     "ends_of",
@@ -138,17 +159,23 @@ __all__ = [
     "functions_followed",
     "get_keras_mask",
     "graph_of",
+    "has_parts",
     "index_of",
     "is_activation",
     "is_backup",
     "is_channels_first",
+    "is_empty",
     "is_function_of_ops",
     "is_overwritten",
+    "keep_for_validation",
     "keras_model_summary",
     "layers_in",
     "leave_logits",
     "logits_of",
+    "logs_of",
     "logs_that_can_be_interrupted",
+    "loss_entries",
+    "losses_as_given",
     "losses_of",
     "mask_of_scores",
     "masks_of",
@@ -158,6 +185,8 @@ __all__ = [
     "noise_shape",
     "operation_of",
     "ops",
+    "options_of",
+    "profiles",
     "pythonify_logs",
     "replaced",
     "restore_added_losses",
@@ -165,10 +194,12 @@ __all__ = [
     "set_keras_mask",
     "squeeze_or_expand_to_same_rank",
     "step_of",
+    "steps_seen",
     "symbolic",
     "takes_mask",
     "takes_training",
     "train_validation_split",
+    "train_writer",
     "training_argument",
     "unpack_x_y_sample_weight",
     "unscale_loss_for_distribution",

@@ -1,4 +1,4 @@
-"""Names of ours for what `BackupAndRestore` keeps under private ones: a killed worker resumes from what is written there."""
+"""Names of ours for what callbacks keep under private ones: when they act, and what a killed worker resumes from."""
 
 from typing import Any
 
@@ -35,3 +35,23 @@ class BackupParts:
     def last_batch(self) -> int:
         """The batch of which it was told last."""
         return self._callback._last_batch_seen
+
+
+def is_empty(callback: Any, name: str) -> bool:
+    """Whether a method is one of those that `keras.callbacks.Callback` defines to do nothing."""
+    return getattr(getattr(callback, name), "_is_default", False)
+
+
+def batches_since_saving(callback: Any) -> int:
+    """How many batches a `ModelCheckpoint` or `BackupAndRestore` with `save_freq=n` has seen since it saved."""
+    return callback._batches_seen_since_last_saving
+
+
+def profiles(tensorboard: Any) -> bool:
+    """Whether a `TensorBoard` is to profile some batches."""
+    return tensorboard._should_trace
+
+
+def train_writer(tensorboard: Any) -> Any:
+    """The writer of what a `TensorBoard` says of training."""
+    return tensorboard._train_writer

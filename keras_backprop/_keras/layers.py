@@ -138,3 +138,8 @@ def draw_dropout_masks(rnn: Any, cell: Any, x: Any, states: Any) -> None:
 def forget_dropout_masks(rnn: Any, cell: Any) -> None:
     """So that the next call draws others, as `RNN.call` does after its loop."""
     rnn._maybe_reset_dropout_masks(cell)
+
+
+def has_parts(layer: Any) -> bool:
+    """Whether a layer is made of other layers."""
+    return bool(list(layer._layers))

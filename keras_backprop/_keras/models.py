@@ -93,3 +93,28 @@ def restore_added_losses(layer: Any, losses: Any) -> None:
     layer._losses[:] = own
     layer._loss_ids.clear()
     layer._loss_ids.update(ids)
+
+
+def loss_entries(compiled: Any) -> list:
+    """The losses of a `CompileLoss` with what belongs to each: (`loss`, `loss_weight`, `name`); none before it is built."""
+    return list(getattr(compiled, "_flat_losses", None) or ())
+
+
+def losses_as_given(compiled: Any) -> list:
+    """What `compile` was given as `loss`, flat, for a `CompileLoss` that is not built yet."""
+    return keras.tree.flatten(getattr(compiled, "_user_loss", None))
+
+
+def options_of(loss: Any) -> dict:
+    """What a loss object passes to the function that it wraps."""
+    return getattr(loss, "_fn_kwargs", {})
+
+
+def logs_of(model: Any, logs: Any) -> Any:
+    """What `fit` tells of an epoch: the metrics' results, or the step's own logs where the model has no metrics in them."""
+    return model._get_metrics_result_or_logs(logs)
+
+
+def keep_for_validation(model: Any, epochs: Any) -> None:
+    """Let `evaluate` take this iterator of validation data, as `fit` does from the second validation on."""
+    model._eval_epoch_iterator = epochs

@@ -16,3 +16,23 @@ def moments_of(optimizer: Any, index: int) -> tuple:
 def calls_of(optimizer: Any) -> Any:
     """How many times gradients were applied: `iterations` counts those that an accumulation has gathered as one."""
     return optimizer._iterations
+
+
+def built_for(optimizer: Any) -> list:
+    """The variables that the optimizer was built for, in the order of its slots."""
+    return optimizer._trainable_variables
+
+
+def accumulated(optimizer: Any, variable: Any) -> Any:
+    """What gradient accumulation has gathered for a variable since the last update."""
+    return optimizer._accumulated_gradients[optimizer._get_variable_index(variable)]
+
+
+def clipped(optimizer: Any, gradients: list) -> list:
+    """Gradients as `clipnorm`, `clipvalue` or `global_clipnorm` leave them."""
+    return optimizer._clip_gradients(gradients)
+
+
+def decays(optimizer: Any, variable: Any) -> bool:
+    """Whether weight decay is for this variable: `exclude_from_weight_decay` may have said no."""
+    return optimizer._use_weight_decay(variable)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_backprop import _keras
 from keras_backprop.watch import sinks
 from keras_backprop.watch.history import Block, History
 from keras_backprop.watch.quantities import parsed
@@ -111,7 +112,7 @@ class BackwardMonitor(keras.callbacks.Callback):
         every = self._every or self._steps or 1  # where nobody knows how many steps there are, each may be the last
         first = 0 if self._every else every - 1
         rows = self._steps and (math.ceil(self._steps / every) + 1, min(epochs, EPOCHS_IN_A_CALL))
-        layers = [layer.path or layer.name for layer in model._flatten_layers()]
+        layers = [layer.path or layer.name for layer in _keras.layers_in(model)]
         self.backward_observer.begin(
             model.distribute_strategy, every, first, rows, [*layers, *(w.path for w in model.weights)],
         )  # fmt: skip

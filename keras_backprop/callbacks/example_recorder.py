@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_backprop import _keras
+
 QUANTITIES = ("loss", "gradient_norm", "error", "correct", "margin")
 
 
@@ -163,8 +165,7 @@ def _mean(values, records):
 
 def _loss(model, result, y):
     """Each example's own loss: the mean over its outputs, by the losses' weights."""
-    compiled = getattr(model, "_compile_loss", None)
-    entries = getattr(compiled, "_flat_losses", None)
+    entries = _keras.loss_entries(_keras.compiled_loss(model))
     targets, predictions = keras.tree.flatten(y), keras.tree.flatten(result.y_pred)
     if not entries or len(entries) != len(targets) or len(targets) != len(predictions):
         raise ValueError("the model has no compiled losses, one for each output")
@@ -227,7 +228,7 @@ def _probabilities(model, result, y):
 
 
 def _only_loss(model):
-    entries: Any = getattr(getattr(model, "_compile_loss", None), "_flat_losses", None) or ()
+    entries = _keras.loss_entries(_keras.compiled_loss(model))
     if len(entries) != 1:
         raise ValueError("the model has no compiled loss, or several")
     loss = entries[0].loss

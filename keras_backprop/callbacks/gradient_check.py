@@ -143,8 +143,8 @@ class GradientCheck(keras.callbacks.Callback):
             tape.watch(values)
             mapping = [*zip(weights, values, strict=True), *self._state]
             with _keras.StatelessScope(mapping, collect_losses=True):
-                y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
-                loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+                y_pred = model(x, **_keras.training_argument(model, True))
+                loss = _keras.compute_loss(model, x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
             loss = model.optimizer.scale_loss(loss)
         return tf.stack([
             _difference(explicit, reference)

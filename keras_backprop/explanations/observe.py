@@ -216,7 +216,7 @@ def _variables(op):
 
 def _options(call):
     """The options of a call that formulas may speak of: numbers, words, None."""
-    given = {**getattr(call.op, "_fn_kwargs", {}), **call.arguments, "class": type(call.op).__name__}
+    given = {**_keras.options_of(call.op), **call.arguments, "class": type(call.op).__name__}
     for name in (
         "negative_slope",
         "alpha",

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_backprop import _keras
 from keras_backprop.formula import evaluate, latex
 
 __all__ = ["OptimizerFormula", "optimizer_formula"]
@@ -171,7 +172,7 @@ def _slots(optimizer, name):
     if not optimizer.built:
         return _Start(getattr(optimizer, "initial_accumulator_value", 0.0) if name == "_accumulators" else 0.0)
     slots = getattr(optimizer, name, None) or []
-    pairs = zip(optimizer._trainable_variables, slots, strict=False)
+    pairs = zip(_keras.built_for(optimizer), slots, strict=False)
     return {v.path: keras.ops.convert_to_numpy(slot).copy() for v, slot in pairs if slot is not None}
 
 

@@ -7,6 +7,8 @@ import warnings
 import keras
 import tensorflow as tf
 
+from keras_backprop import _keras
+
 
 @contextlib.contextmanager
 def unchanged(model):
@@ -15,15 +17,13 @@ def unchanged(model):
     Covers weights, seed generators, moving statistics and metrics.
     """
     values = _values(model.variables)
-    losses = [(layer, layer._losses[:], set(layer._loss_ids)) for layer in model._flatten_layers()]
+    losses = [(layer, _keras.added_losses_in(layer)) for layer in _keras.layers_in(model)]
     try:
         yield
     finally:
         _assign(values)
-        for layer, own, ids in losses:
-            layer._losses[:] = own
-            layer._loss_ids.clear()
-            layer._loss_ids.update(ids)
+        for layer, added in losses:
+            _keras.restore_added_losses(layer, added)
 
 
 def new_values(optimizer, gradients, variables, update=None):

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_backprop import _keras
 from keras_backprop.privacy import accounting
 from keras_backprop.privacy.clipping import Adaptive, Flat, PerLayer
 from keras_backprop.privacy.private_sum import private_gradients
@@ -237,7 +238,7 @@ class Plan:
         """Try whether examples that are told apart contribute alike, whoever else is in the batch; once for each compiled
         model.
         """
-        signature = (id(model), id(model.optimizer), id(getattr(model, "_compile_loss", None)))
+        signature = (id(model), id(model.optimizer), id(_keras.compiled_loss(model)))
         if self._tried == signature or self.examples < 3 or tf.distribute.has_strategy() or not model.trainable_weights:
             return
         if not is_known(model):

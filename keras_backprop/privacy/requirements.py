@@ -4,6 +4,8 @@ from typing import Any
 
 import keras
 
+from keras_backprop import _keras
+
 
 def require_private(result: Any) -> None:
     """Look at a backward pass.
@@ -40,7 +42,7 @@ def require_private_model(model: Any) -> None:
     """
     found = [
         layer
-        for layer in model._flatten_layers()
+        for layer in _keras.layers_in(model)
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
     ]
     if found:

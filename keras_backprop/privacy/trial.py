@@ -21,15 +21,15 @@ def is_known(model: Any) -> bool:
     """Whether a model is made of nothing but layers and losses that are known to keep the examples apart."""
     if type(model).compute_loss is not _keras.Trainer.compute_loss:
         return False
-    for layer in model._flatten_layers():
+    for layer in _keras.layers_in(model):
         graph: Any = _keras.graph_of(layer) if isinstance(layer, keras.Model) else None
         if isinstance(layer, keras.Model):
             if graph is None or not all(isinstance(op, keras.layers.Layer) for op in graph.operations):
                 return False
         elif not type(layer).__module__.startswith("keras.") or isinstance(layer, _OPEN) or _first_axis(layer):
             return False
-    entries: Any = getattr(getattr(model, "_compile_loss", None), "_flat_losses", None)
-    return bool(entries) and all(_is_known_loss(entry.loss) for entry in entries)
+    losses = _keras.losses_of(_keras.compiled_loss(model))
+    return bool(losses) and all(map(_is_known_loss, losses))
 
 
 def _first_axis(layer):

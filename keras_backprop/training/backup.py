@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,7 +29,7 @@ def kept(callbacks, chief):
     """
     with contextlib.ExitStack() as stack:
         for callback in keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)):
-            if getattr(type(callback), "_save_model", None) is keras.callbacks.BackupAndRestore._save_model:
+            if _keras.is_backup(callback):
                 backup = _Backup(callback, chief)
                 stack.enter_context(_keras.replaced(callback, _save_model=backup.save, _load_model=backup.load))
                 if not chief:  # the chief deletes the backup
@@ -41,9 +42,9 @@ class _Backup:
 
     def __init__(self, callback, chief):
         self.callback, self.chief = callback, chief
-        self.load_weights_and_epoch = callback._load_model
+        self.parts = _keras.BackupParts(callback)
         self.new_weights = os.path.join(callback.backup_dir, "new.weights.h5")
-        self.new_state = callback._training_metadata_path + ".new"
+        self.new_state = self.parts.state_path + ".new"
         self.batches_to_skip = 0
         self.weights_were_readable = True
 
@@ -52,12 +53,12 @@ class _Backup:
         callback, model = self.callback, self.callback.model
         if self.batches_to_skip:
             return  # the backup that we resumed from knows more
-        batches_done = 0
+        batches_done: Any = 0
         if callback.save_freq != "epoch":  # the last of several steps an execution may lie behind the end of the epoch
-            batches_done = min(callback._last_batch_seen + 1, callback.params.get("steps") or math.inf)
+            batches_done = min(self.parts.last_batch + 1, callback.params.get("steps") or math.inf)
         state = {
-            "epoch": callback._current_epoch,
-            "batch": callback._last_batch_seen,
+            "epoch": self.parts.epoch,
+            "batch": self.parts.last_batch,
             "batches_done": batches_done,
             "seeds": _values(_seeds(model)),
             "gradients": _values(_of_gradients(model)),
@@ -66,35 +67,36 @@ class _Backup:
         if self.chief:
             tf.io.gfile.makedirs(callback.backup_dir)
             if self._ended_between_renames():
-                tf.io.gfile.rename(self.new_state, callback._training_metadata_path, overwrite=True)
+                tf.io.gfile.rename(self.new_state, self.parts.state_path, overwrite=True)
         model.save_weights(self.new_weights, overwrite=True)  # reading them is for all workers, writing for the chief
         if not self.chief:
             return
         with tf.io.gfile.GFile(self.new_state, "w") as file:
             file.write(json.dumps(state))
         if callback.double_checkpoint:
-            for path in (callback._weights_path, callback._training_metadata_path):
+            for path in (self.parts.weights_path, self.parts.state_path):
                 if tf.io.gfile.exists(path):
                     tf.io.gfile.copy(path, path + ".bkp", overwrite=True)
-        tf.io.gfile.rename(self.new_weights, callback._weights_path, overwrite=True)
-        tf.io.gfile.rename(self.new_state, callback._training_metadata_path, overwrite=True)
+        tf.io.gfile.rename(self.new_weights, self.parts.weights_path, overwrite=True)
+        tf.io.gfile.rename(self.new_state, self.parts.state_path, overwrite=True)
 
     def load(self):
         """Restore weights and epoch, and have the first batches of the epoch skipped if the backup has seen them."""
         callback = self.callback
         try:
-            self.load_weights_and_epoch()
+            self.parts.load()
         except OSError:  # Keras calls once more, after putting the backup of the backup in its place
             self.weights_were_readable = False
             raise
-        path = callback._training_metadata_path
+        path = self.parts.state_path
         if self.weights_were_readable and self._ended_between_renames():
             path = self.new_state
         if not tf.io.gfile.exists(path):
             return
         with tf.io.gfile.GFile(path) as file:
             state = json.loads(file.read())
-        callback._current_epoch = callback.model._initial_epoch = state["epoch"]
+        self.parts.epoch = state["epoch"]
+        _keras.begin_at(callback.model, state["epoch"])
         if "seeds" not in state:
             return  # written by Keras alone
         _assign(_seeds(callback.model), state["seeds"])

@@ -16,6 +16,7 @@ below the bound, or is NaN (`StopAtError` does).
 import tensorflow as tf
 from keras import callbacks as keras_callbacks
 
+from keras_backprop import _keras
 from keras_backprop.training.cadence import next_due
 
 _READ_ONLY_LOGS = (
@@ -122,7 +123,7 @@ def _is_known(callback):
     """Whether it is known to act on no batch: what there is to do (to end at a NaN, `finite`) is known as well."""
     if type(callback) is keras_callbacks.TensorBoard:
         by_epoch = (
-            callback.update_freq == "epoch" and not callback._should_trace and not callback.write_steps_per_second
+            callback.update_freq == "epoch" and not _keras.profiles(callback) and not callback.write_steps_per_second
         )
         return by_epoch and not tf.summary.should_record_summaries()  # into a writer that is around `fit`
     is_bar = (type(callback).__module__, type(callback).__name__) == ("tqdm.keras", "TqdmCallback")
@@ -131,7 +132,7 @@ def _is_known(callback):
 
 def _until_due(callback, frequency, step):
     if frequency == "saver":
-        return callback.save_freq - callback._batches_seen_since_last_saving
+        return callback.save_freq - _keras.batches_since_saving(callback)
     return next_due(step, frequency, getattr(callback, "first_batch", frequency)) - step
 
 
@@ -147,7 +148,7 @@ def _said(callback, attribute, names, otherwise):
 
 def _has(callback, name):
     """Whether it has a method of its own. Keras marks the empty ones of `Callback`."""
-    return not getattr(getattr(callback, name), "_is_default", False)
+    return not _keras.is_empty(callback, name)
 
 
 def _is_of(callback, name, classes):

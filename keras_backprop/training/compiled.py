@@ -4,6 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_backprop import _keras
 from keras_backprop.training.executor import is_small, never_waits, one_thread
 from keras_backprop.training.steps import Operations
 
@@ -32,7 +33,7 @@ class Compiled:
         others = ("float16", "bfloat16", "float64")
         self._for_one_thread = (
             not jit_compile
-            and all(x.compute_dtype not in others for x in model._flatten_layers())
+            and all(x.compute_dtype not in others for x in _keras.layers_in(model))
             and all(batches.never_waits and never_waits(step) for batches, step in parts)
         )
         self._function = self._traced()

@@ -41,7 +41,7 @@ class Data:
             if self.validates:
                 self._given = _keras.unpack_x_y_sample_weight(validation)
                 self.validation = self._validation_examples(*self._given)
-                model._should_eval(0, arguments["validation_freq"])
+                _keras.validates(model, 0, arguments["validation_freq"])
         except NotCompiledError:
             raise
         except Exception as error:  # whatever is wrong with the data: Keras's own loop says so
@@ -61,7 +61,7 @@ class Data:
 
     def evaluate_arguments(self):
         """What Keras's `fit` gives to `evaluate`, a dict; of the iterator it keeps in the model."""
-        self._model._eval_epoch_iterator = self.validation_stream().epochs
+        _keras.keep_for_validation(self._model, self.validation_stream().epochs)
         x, y, sample_weight = self._given
         return {
             "x": x, "y": y, "sample_weight": sample_weight, "batch_size": self._validation_batch_size,

@@ -83,9 +83,8 @@ class DistributedTrainer(_Trainer):
     def _build_for(self, batch):
         strategy = self.distribute_strategy
         with strategy.scope():
-            self._symbolic_build(
-                data_batch=keras.tree.map_structure(lambda x: strategy.experimental_local_results(x)[0], batch)
-            )
+            of_one = keras.tree.map_structure(lambda x: strategy.experimental_local_results(x)[0], batch)
+            _keras.build_all(self, of_one)
 
     def _make_function(self, step_function):
         """A compiled step of all replicas."""

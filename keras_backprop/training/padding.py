@@ -26,10 +26,10 @@ def first(count, structure):
 @contextlib.contextmanager
 def part_losses(model, sample_weight):
     """For the duration of the block, the logs of the losses of several outputs leave out the rows that fill up a batch."""
-    compiled = getattr(model, "_compile_loss", None)
+    compiled = _keras.compiled_loss(model)
     trackers = getattr(compiled, "metrics", None) or ()
     with contextlib.ExitStack() as stack:
-        for entry, tracker in zip(getattr(compiled, "_flat_losses", None) or (), trackers, strict=False):
+        for entry, tracker in zip(_keras.loss_entries(compiled), trackers, strict=False):
             update, reduction = _keras.current(tracker, "update_state"), getattr(entry.loss, "reduction", None)
 
             def shown(value, sample_weight=None, update=update, reduction=reduction, weights=sample_weight):

@@ -61,7 +61,7 @@ class Run:
             return self._in_keras_loop(reason, callbacks=callbacks)
         model.make_train_function()
         callbacks.on_train_begin()
-        epoch, logs = model._initial_epoch or self.initial_epoch, None
+        epoch, logs = _keras.first_epoch(model) or self.initial_epoch, None
         while epoch < self.epochs:
             if not isinstance(self.plan, WholeEpochs):  # which do it themselves
                 model.reset_metrics()
@@ -187,7 +187,7 @@ class Run:
 
     def validates(self, epoch):
         """Whether this epoch ends with validation."""
-        return self.data.validates and self.model._should_eval(epoch, self.arguments["validation_freq"])
+        return self.data.validates and _keras.validates(self.model, epoch, self.arguments["validation_freq"])
 
     def show_progress(self, steps, logs):
         """Move the progress bar."""
@@ -222,7 +222,7 @@ class Run:
         """Run an epoch step by step. Returns the number of the next one, and the logs."""
         model = self.model
         self.training(epoch)
-        logs = dict(model._get_metrics_result_or_logs(self.training.logs))
+        logs = dict(_keras.logs_of(model, self.training.logs))
         if self.validates(epoch):
             logs.update({f"val_{name}": value for name, value in self.validation().items()})
         self.callbacks.on_epoch_end(epoch, logs)
@@ -240,15 +240,15 @@ class Run:
     def _go_on_in_keras_loop(self, reason, epoch):
         """Keras's loop from here on, to callbacks that have heard of the beginning of training and of this epoch."""
         model, callbacks = self.model, self.callbacks
-        stop, first_epoch, begin_epoch = model.stop_training, model._initial_epoch, callbacks.on_epoch_begin
+        stop, first_epoch, begin_epoch = model.stop_training, _keras.first_epoch(model), callbacks.on_epoch_begin
         begin_batch, heard = callbacks.on_train_batch_begin, [self.plan == self._one_epoch and self.listeners.any]
 
         def on_train_begin(logs=None):
             model.stop_training = stop  # Keras has set it to False
-            model._initial_epoch = epoch
+            _keras.begin_at(model, epoch)
 
         def on_epoch_begin(number, logs=None):
-            model._initial_epoch = first_epoch
+            _keras.begin_at(model, first_epoch)
             if number != epoch:
                 begin_epoch(number, logs)
 

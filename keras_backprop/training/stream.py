@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_backprop import _keras
 from keras_backprop.training import steps
 
 CHUNK = 2**26
@@ -127,14 +128,14 @@ class Stream:
 
     def __init__(self, epochs):
         self._begun = False
-        self.epochs, self.batch = epochs, steps.specification(epochs._distributed_dataset)
+        self.epochs, self.batch = epochs, steps.specification(_keras.dataset_of(epochs))
 
     @property
     def steps(self):
         return self.epochs.num_batches
 
     def batches(self):
-        return StreamBatches(self.epochs._distributed_dataset)
+        return StreamBatches(_keras.dataset_of(self.epochs))
 
     def reset(self):
         self.epochs.reset()
@@ -170,10 +171,11 @@ class Stream:
             except StopIteration:
                 return 0
             self._at = begin + execution
-        known = self.epochs.steps_per_epoch or self.epochs._num_batches
+        in_all = _keras.batches_in_all(self.epochs)
+        known = self.epochs.steps_per_epoch or in_all
         if not known or known < 0:
             return None
         room = known - step
-        if self.epochs._num_batches:
-            room = min(room, self.epochs._num_batches - self.epochs._steps_seen + execution)
+        if in_all:
+            room = min(room, in_all - _keras.steps_seen(self.epochs) + execution)
         return max(room, 1)

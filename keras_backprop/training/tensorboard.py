@@ -24,7 +24,7 @@ def graphs_of_layers(model, callbacks):
 
 def _writer(model, callback):
     def write():
-        with callback._train_writer.as_default():
+        with _keras.train_writer(callback).as_default():
             _keras.keras_model_summary("keras", _AsStock(model), step=0)
 
     return write

@@ -78,7 +78,7 @@ def sgd(optimizer, rates):
         if optimizer.momentum == 0:
             tf.raw_ops.ResourceApplyGradientDescent(var=w.handle, alpha=η, delta=g)
         else:
-            m = optimizer.momentums[optimizer._get_variable_index(variable)].value
+            m = optimizer.momentums[_keras.index_of(optimizer, variable)].value
             tf.raw_ops.ResourceApplyKerasMomentum(
                 var=w.handle, accum=m.handle, lr=η, grad=g, momentum=tf.cast(optimizer.momentum, w.dtype),
                 use_nesterov=optimizer.nesterov,
@@ -110,10 +110,10 @@ def adam(optimizer, rates):
         return [tf.constant(c, dtype) for c in (1 - optimizer.beta_1, 1 - optimizer.beta_2, optimizer.epsilon)]
 
     def update(gradient, variable):
-        w, index = variable.value, optimizer._get_variable_index(variable)
+        w, index = variable.value, _keras.index_of(optimizer, variable)
         if optimizer.amsgrad:
             return False
-        m, v = optimizer._momentums[index].value, optimizer._velocities[index].value
+        m, v = (moment.value for moment in _keras.moments_of(optimizer, index))
         c_1, c_2, ε = constants(w.dtype)
         if isinstance(gradient, tf.IndexedSlices):
             g, rows = tf.cast(gradient.values, w.dtype), gradient.indices

@@ -34,7 +34,7 @@ class Validation:
         self.callbacks.on_test_begin()
         self.model.reset_metrics()
         self._pass(0)
-        logs = _keras.pythonify_logs(self.model._get_metrics_result_or_logs(self._pass.logs))
+        logs = _keras.pythonify_logs(_keras.logs_of(self.model, self._pass.logs))
         self.callbacks.on_test_end(logs)
         return logs
 

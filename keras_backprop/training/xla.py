@@ -28,7 +28,7 @@ STEPS, RECURRENT_STEPS = 20_000, 5_000
 
 def pays(model, batch_size, steps):
     """Whether a training of so many steps, in a compiled loop, is over sooner with XLA. See `worth_compiling`."""
-    recurrent = any(type(layer) in _RECURRENT for layer in model._flatten_layers())
+    recurrent = any(type(layer) in _RECURRENT for layer in _keras.layers_in(model))
     return steps >= (RECURRENT_STEPS if recurrent else STEPS) and worth_compiling(model, batch_size)
 
 
@@ -47,8 +47,8 @@ def worth_compiling(model, batch_size=32):
     Returns:
         bool. False for a model that is not built.
     """
-    models = [layer for layer in model._flatten_layers() if isinstance(layer, keras.Model)]
-    parts = [layer for layer in model._flatten_layers() if not isinstance(layer, keras.Model)]
+    models = [layer for layer in _keras.layers_in(model) if isinstance(layer, keras.Model)]
+    parts = [layer for layer in _keras.layers_in(model) if not isinstance(layer, keras.Model)]
     recurrent = any(type(layer) in _RECURRENT for layer in parts)
     products = sum(type(layer) in (*_DENSE, *_RECURRENT) for layer in parts)
     largest = LARGEST_RECURRENT_PRODUCT if recurrent else LARGEST_PRODUCT

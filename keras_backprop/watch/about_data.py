@@ -37,9 +37,9 @@ def findings(look, looked):
 def _pairs(model, y, y_pred):
     """(loss, its name, targets, predictions) of every output that has a loss of Keras."""
     compiled = _keras.current(model, "_compile_loss")
-    losses = [entry.loss for entry in getattr(compiled, "_flat_losses", None) or ()]
-    if not losses and compiled is not None and getattr(compiled, "_user_loss", None) is not None:
-        given = keras.tree.flatten(compiled._user_loss)
+    losses = _keras.losses_of(compiled)
+    if not losses and compiled is not None:
+        given = _keras.losses_as_given(compiled)
         losses = [keras.losses.get(loss) if isinstance(loss, str) else loss for loss in given]
     targets, predictions = keras.tree.flatten(y), keras.tree.flatten(y_pred)
     if not len(losses) == len(targets) == len(predictions):
@@ -51,7 +51,7 @@ def _pairs(model, y, y_pred):
 
 
 def _option(loss, name, default=None):
-    return getattr(loss, "_fn_kwargs", {}).get(name, getattr(loss, name, default))
+    return _keras.options_of(loss).get(name, getattr(loss, name, default))
 
 
 def _sparse(loss, y, p):

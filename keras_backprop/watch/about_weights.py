@@ -102,8 +102,8 @@ def _frozen(look, looked):
     model = look.model
     frozen = [
         x
-        for x in model._flatten_layers(include_self=False)
-        if not x.trainable and x.weights and not list(x._layers) and not _is_state(x)
+        for x in _keras.layers_in(model)
+        if x is not model and not x.trainable and x.weights and not _keras.has_parts(x) and not _is_state(x)
     ]
     looked["frozen layers"] = str(len(frozen)) if frozen else "none"
     if frozen and not model.trainable_weights:
@@ -231,7 +231,7 @@ def _regularised_twice(look, looked):
     )
     if not decays:
         return []
-    both = [v for v in penalised if optimizer._use_weight_decay(v)]
+    both = [v for v in penalised if _keras.decays(optimizer, v)]
     if not both:
         return []
     return [Finding(

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_backprop import scopes
+from keras_backprop import _keras, scopes
 from keras_backprop.backward_pass import backward
 from keras_backprop.training.snapshot import Snapshot
 from keras_backprop.watch import about_data, about_flow, about_weights
@@ -74,7 +74,7 @@ def _diagnosed(model, batch):
 
 
 def _forward(model, x):
-    return model(x, training=True) if model._call_has_training_arg else model(x)
+    return model(x, **_keras.training_argument(model, True))
 
 
 class Look:

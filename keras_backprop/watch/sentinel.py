@@ -324,11 +324,11 @@ def _build(model, data):
             lambda x: None if x is None else keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype)), data
         )
         with tf.init_scope():
-            model._symbolic_build(data_batch=tuple(spec))
+            _keras.build_all(model, tuple(spec))
 
 
 def _is_built(model):
-    parts = (model._compile_metrics, model._compile_loss, model.optimizer)
+    parts = (*_keras.metrics_and_loss(model), model.optimizer)
     return model.built and all(part is None or part.built for part in parts)
 
 

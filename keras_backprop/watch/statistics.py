@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_backprop import replicas
+from keras_backprop import _keras, replicas
 from keras_backprop.observers import BackwardObserver
 from keras_backprop.training.update import unwrapped
 from keras_backprop.watch.layout import Rows
@@ -196,9 +196,9 @@ def as_applied(update: Any) -> list[Any]:
     if steps := inner.gradient_accumulation_steps:
         if not optimizer.built:
             optimizer.build(result.weights)
-        sums = [inner._accumulated_gradients[inner._get_variable_index(result.weights[i])] for i in present]
+        sums = [_keras.accumulated(inner, result.weights[i]) for i in present]
         gradients = [(tf.convert_to_tensor(g) + sum_.value) / steps for g, sum_ in zip(gradients, sums, strict=True)]
-    applied = dict(zip(present, inner._clip_gradients(gradients), strict=True))
+    applied = dict(zip(present, _keras.clipped(inner, gradients), strict=True))
     return [applied.get(i) for i in range(len(update.given))]
 
 
