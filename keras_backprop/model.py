@@ -1,25 +1,22 @@
 """Keras models that train by an explicit chain rule: the pass, what is made of the gradients, the update."""
 
-import contextlib
 import functools
 import inspect
 import warnings
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow, registry, scopes
 from keras_backprop.backward_pass import backward_pass
 from keras_backprop.backward_result import Backward
-from keras_backprop.example_scale import weights_for
 from keras_backprop.gradients.update import held, made_gradients
 from keras_backprop.observers import ObservedUpdate, observers_of, recorders_of, step_begins, updating
 from keras_backprop.scopes import Scope
-from keras_backprop.training import padding
 from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.drawn import plan_of
 from keras_backprop.training.fit import CompiledFit
+from keras_backprop.training.padding import Shown
 from keras_backprop.training.update import after, lean_update, unwrapped
 
 
@@ -140,27 +137,21 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     def _train_step(self, data):
         batch = _keras.unpack_x_y_sample_weight(data[:3] if self._recorders else data)
         (x, y, sample_weight), ends = step_begins(self._observers, self, batch)
-        fills = plan_of(self) is not None and sample_weight is not None
-        with padding.part_losses(self, sample_weight) if fills else contextlib.nullcontext():
+        shown = Shown(self, x, y, sample_weight, filled=plan_of(self) is not None)
+        with shown.part_losses():
             result = self.backward_pass(x, y, sample_weight)
-        gradients = None
-        batch_size = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
-        loss, seen = result.loss, (x, y, result.y_pred, sample_weight)
-        if fills:
-            batch_size = padding.rows(sample_weight)
-            seen = (x, y, result.y_pred, weights_for(result.y_pred, sample_weight))
-            loss, seen = padding.shown_loss(self, result, batch_size), padding.first(batch_size, seen)
-        self._loss_tracker.update_state(_keras.unscale_loss_for_distribution(loss), sample_weight=batch_size)
+        loss = _keras.unscale_loss_for_distribution(shown.loss(result))
+        self._loss_tracker.update_state(loss, sample_weight=shown.size)
         for recorder in self._recorders:
             recorder.record_examples(self, result, y, sample_weight, data[3])
+        gradients = None
         if result.weights:
             gradients = self.make_gradients(result)
             with updating(self._observers, ObservedUpdate(result, gradients, self.optimizer)):
                 self.update_weights(gradients, result.weights)
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
-        x, y, y_pred, sample_weight = seen
-        logs = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        logs = shown.metrics(result)
         for end in ends:
             end(result, gradients)
         return logs
