@@ -1,0 +1,71 @@
+"""Ctrl-C and `stop_training` from outside, at random moments."""
+
+import pathlib
+import random
+import re
+import subprocess
+import sys
+import threading
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_backprop import BackpropSequential
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("count", [6, pytest.param(300, marks=pytest.mark.slow)])
+def test_no_interrupt_is_lost(count):
+    program = [sys.executable, "-m", "tests.training.interrupted", str(count)]
+    printed = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=60 + 5 * count).stdout
+    said = re.search(r"(\d+) sent, (\d+) lost, (\d+) turned into something else", printed)
+    assert said is not None, printed
+    assert said.groups() == (str(count), "0", "0"), printed
+
+
+X, Y = np.random.default_rng(0).normal(size=(2, 96, 8)).astype("float32")
+Y = Y[:, :1]
+LISTENS = [keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None)]
+OPTIONS = [{}, {"validation_data": (X, Y)}, {"callbacks": LISTENS}]
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Stops where the other training was stopped: after so many steps."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == self.steps:
+            self.model.stop_training = True
+
+
+def trained(after=None, steps=None, validation_data=None, callbacks=()):
+    keras.utils.set_random_seed(3)
+    model = BackpropSequential([keras.Input((8,)), layers.Dense(16, "tanh"), layers.Dense(1)])
+    model.compile("adam", "mse")
+    if after is not None:
+        threading.Timer(after, lambda: setattr(model, "stop_training", True)).start()
+    callbacks = [*callbacks, *([] if steps is None else [StopAfter(steps)])]
+    history = model.fit(X, Y, epochs=3000, verbose=0, validation_data=validation_data, callbacks=callbacks)
+    return history.history, model
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(50, marks=pytest.mark.slow)])
+def test_stopped_by_a_thread_history_and_weights_agree(count):
+    draws, stopped = random.Random(1), 0
+    for number in range(count):
+        options = OPTIONS[number % len(OPTIONS)]
+        history, model = trained(draws.uniform(0.3, 0.8), **options)
+        epochs, steps = len(history["loss"]), int(model.optimizer.iterations)
+        stopped += epochs < 3000
+        assert 3 * (epochs - 1) < steps <= 3 * epochs
+        again, twin = trained(steps=steps, **options)
+        assert again == history
+        for a, b in zip(model.get_weights(), twin.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert stopped > count // 2
