@@ -16,7 +16,6 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras
-from keras_backprop.training import backup
 from keras_backprop.training.drawn import arguments_for_keras
 
 SUPPORTED = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy, tf.distribute.OneDeviceStrategy)
@@ -47,10 +46,8 @@ class DistributedTrainer(_Trainer):
         return strategy
 
     def _fit_batch_by_batch(self, **arguments):
-        """Keras's loop; a backup of `keras.callbacks.BackupAndRestore` is kept by the chief, and replaced whole."""
-        arguments = arguments_for_keras(self, arguments)
-        with backup.kept(arguments["callbacks"], is_chief(self.distribute_strategy)):
-            return _keras.fit_batch_by_batch(self, **arguments)
+        """Keras's loop."""
+        return _keras.fit_batch_by_batch(self, **arguments_for_keras(self, arguments))
 
     def save(self, filepath, *args, **kwargs):
         """As `keras.Model.save`. Every worker must call it; the chief writes the file."""

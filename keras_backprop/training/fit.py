@@ -7,6 +7,8 @@ from typing import Any
 import keras
 
 from keras_backprop import _keras
+from keras_backprop.training import backup
+from keras_backprop.training.distribution import is_chief
 from keras_backprop.training.drawn import plan_of, require_plans_own
 from keras_backprop.training.loops import Loops
 from keras_backprop.training.path import FitPath, NotCompiledError
@@ -83,7 +85,8 @@ def _fit(model, *args, **kwargs):
         plan.prepare(model)
         plan.batches_drawn = True
         require_plans_own(plan, arguments)
-    with graphs_of_layers(model, arguments["callbacks"]):
+    callbacks, chief = arguments["callbacks"], is_chief(model.distribute_strategy)
+    with graphs_of_layers(model, callbacks), backup.kept(callbacks, chief):
         try:
             run = Run(model, arguments)
         except NotCompiledError as reason:
