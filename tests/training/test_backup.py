@@ -34,7 +34,8 @@ def test_a_resumed_training_ends_as_if_never_interrupted(tmp_path, save_freq):
     never = keras.callbacks.BackupAndRestore(tmp_path / "never", save_freq=save_freq)  # and so in the same loop
     expected = problem.train(strategy, ["dropout"], callbacks=[never])
     expected["history"] = {name: values[1:] for name, values in expected["history"].items()}
-    problem.assert_equal(resumed, expected, tolerance=0)
+    # In mid-epoch Keras's loop resumes, whose threads round a product and a sum once; the compiled loop's one thread does twice.
+    problem.assert_equal(resumed, expected, tolerance=0 if save_freq == "epoch" else 1e-7)
     assert not folder.exists()
 
 
