@@ -125,6 +125,7 @@ def backward_pass(
     observers: Any = (),
     of_inputs: bool = False,
     weights_of_examples: bool = False,
+    trains: bool = False,
 ) -> Backward:
     """The pass of a training step: with the compiled loss, and with the loss scale of the optimizer in all gradients.
 
@@ -133,6 +134,8 @@ def backward_pass(
         x, y, sample_weight: a batch of tensors.
         observers: list of `BackwardObserver`.
         of_inputs: bool, whether the gradients of the inputs are wanted too, and where the forward pass ended (for `explain`).
+        trains: bool, whether the step will update the weights: then the optimizer is built before its loss scale is asked for,
+            which is a number before that and a variable from then on.
         weights_of_examples: bool, whether sample weights of shape `(n,)` are the examples', whatever shape their errors have.
 
     Returns:
@@ -147,7 +150,7 @@ def backward_pass(
         weights = weights_for(y_pred, sample_weight) if weights_of_examples else sample_weight
         return {None: record_objective(model, record, x, y, y_pred, weights)}
 
-    options = {"of_inputs": of_inputs, "observers": observers, "optimizer": model.optimizer}
+    options = {"of_inputs": of_inputs, "observers": observers, "optimizer": model.optimizer, "trains": trains}
     result = _passes_of(model, x, y, sample_weight, errors, **options)[None]
     result.forward_calls = forward_calls
     return result
@@ -167,7 +170,18 @@ def _given(y_pred, upstream):
 
 
 def _passes_of(
-    model, x, y, sample_weight, errors, training=True, *, weights=None, of_inputs=False, observers=(), optimizer=None
+    model,
+    x,
+    y,
+    sample_weight,
+    errors,
+    training=True,
+    *,
+    weights=None,
+    of_inputs=False,
+    observers=(),
+    optimizer=None,
+    trains=False,
 ):
     """The passes of a model on a batch, from errors `(record, y_pred) -> dict`, name -> `Objective`. Returns a dict too."""
     batch = [tensor for tensor in keras.tree.flatten((x, y, sample_weight)) if tensor is not None]
@@ -176,6 +190,8 @@ def _passes_of(
     def run(record):
         nonlocal y_pred
         y_pred = record.run(model, x, **_keras.training_argument(model, training))
+        if trains and not optimizer.built:
+            optimizer.build(model.trainable_variables)
         return errors(record, y_pred)
 
     results = passes(

@@ -165,7 +165,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         own = () if self._scope is None else (self._scope,)
         with scopes.entered(*self._scopes, *own):  # also in the threads of replicas
             result = backward_pass(
-                self, x, y, sample_weight, self._observers, weights_of_examples=plan_of(self) is not None
+                self, x, y, sample_weight, self._observers, weights_of_examples=plan_of(self) is not None, trains=True
             )
         if self._scope is not None:
             self._scope.check()

@@ -118,3 +118,27 @@ def logs_of(model: Any, logs: Any) -> Any:
 def keep_for_validation(model: Any, epochs: Any) -> None:
     """Let `evaluate` take this iterator of validation data, as `fit` does from the second validation on."""
     model._eval_epoch_iterator = epochs
+
+
+def losses_with_pairs(compiled: Any, y: Any, y_pred: Any) -> list:
+    """The entries of a `CompileLoss`, each with its targets and predictions, paired as its `call` pairs them.
+
+    Returns:
+        list of (entry, target, prediction).
+
+    Raises:
+        ValueError: targets and predictions cannot be paired.
+    """
+    if isinstance(y, dict) and isinstance(y_pred, (list, tuple)) and set(y) == set(compiled.output_names):
+        y = [y[name] for name in compiled.output_names]
+    try:
+        keras.tree.assert_same_structure(y_pred, y)
+    except ValueError:
+        y = keras.tree.pack_sequence_as(y_pred, keras.tree.flatten(y))
+    return [(entry, _at(entry.path, y), _at(entry.path, y_pred)) for entry in loss_entries(compiled)]
+
+
+def _at(path, structure):
+    for key in path:
+        structure = structure[key]
+    return structure

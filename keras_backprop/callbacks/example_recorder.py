@@ -50,6 +50,11 @@ class ExampleRecorder(keras.callbacks.Callback):
         self._examples = keras.Variable(0, dtype="int32", trainable=False, name="examples")
 
     def on_train_begin(self, logs: Any = None) -> None:
+        if not hasattr(self.model, "backward_pass"):
+            raise ValueError(
+                f"The model '{self.model.name}' ({type(self.model).__name__}) trains by the tape, which knows of no single "
+                "examples. Train `keras_backprop.BackpropModel.from_keras(model)`."
+            )
         self.history, self.epochs = {}, []
 
     def on_epoch_begin(self, epoch: Any, logs: Any = None) -> None:
@@ -165,12 +170,12 @@ def _mean(values, records):
 
 def _loss(model, result, y):
     """Each example's own loss: the mean over its outputs, by the losses' weights."""
-    entries = _keras.loss_entries(_keras.compiled_loss(model))
-    targets, predictions = keras.tree.flatten(y), keras.tree.flatten(result.y_pred)
-    if not entries or len(entries) != len(targets) or len(targets) != len(predictions):
+    compiled, predictions = _keras.compiled_loss(model), keras.tree.flatten(result.y_pred)
+    pairs = [] if compiled is None else _keras.losses_with_pairs(compiled, y, result.y_pred)
+    if not pairs or len(pairs) != len(predictions):
         raise ValueError("the model has no compiled losses, one for each output")
     n, total = tf.shape(predictions[0])[0], 0.0
-    for entry, target, prediction in zip(entries, targets, predictions, strict=True):
+    for entry, target, prediction in pairs:
         target, prediction = tf.convert_to_tensor(target), tf.convert_to_tensor(prediction)
         if target.shape.rank == prediction.shape.rank - 1 and prediction.shape[-1] == 1:
             target = target[..., None]

@@ -106,7 +106,7 @@ class LocateNaN(keras.callbacks.Callback):
         batch_of_fault = sentinel.read_batch()
         withheld = sentinel.withheld()
         if batch_of_fault is not None:
-            data = _keras.unpack_x_y_sample_weight(batch_of_fault)
+            data = _keras.unpack_x_y_sample_weight(batch_of_fault[:3])
             verdict = self._judge(self.model, data, None, self._epoch, self._done + number, number, bool(withheld))
         else:
             verdict = self._unlocated(self._epoch, self._done + number)
@@ -127,7 +127,7 @@ class LocateNaN(keras.callbacks.Callback):
         key = epoch, step
         if key in self._verdicts and not broken:
             return self._verdicts[key]  # training goes this way once more
-        x, y, sample_weight = _keras.unpack_x_y_sample_weight(batch)
+        x, y, sample_weight = _keras.unpack_x_y_sample_weight(batch[:3])
         fault = locate(model, x, y, sample_weight, self.backward_observer.recent(position), broken)
         if fault is None and not broken:
             self._verdicts[key] = "pass"
@@ -180,7 +180,7 @@ def _unknown(batch):
     fault = Fault("model", FORWARD, "", cause, remedy)
     if batch is not None:
         fault.batch = keras.tree.map_structure(
-            lambda t: None if t is None else keras.ops.convert_to_numpy(t), _keras.unpack_x_y_sample_weight(batch)
+            lambda t: None if t is None else keras.ops.convert_to_numpy(t), _keras.unpack_x_y_sample_weight(batch[:3])
         )
     return fault
 

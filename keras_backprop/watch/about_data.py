@@ -44,7 +44,13 @@ def _pairs(model, y, y_pred):
     targets, predictions = keras.tree.flatten(y), keras.tree.flatten(y_pred)
     if not len(losses) == len(targets) == len(predictions):
         return
-    for loss, target, prediction in zip(losses, targets, predictions, strict=True):
+    if compiled.built:
+        triples = [(entry.loss, *pair) for entry, *pair in _keras.losses_with_pairs(compiled, y, y_pred)]
+    elif len(losses) == 1:
+        triples = [(losses[0], targets[0], predictions[0])]
+    else:  # which belongs to which is known when it is built
+        return
+    for loss, target, prediction in triples:
         if loss is not None and target is not None:
             function = _keras.current(loss, "fn") or loss
             yield loss, getattr(function, "__name__", type(function).__name__), target, prediction

@@ -51,6 +51,8 @@ class Block:
     @functools.cached_property
     def told(self) -> Any:
         """Which figures there are: booleans of shape `(rows, figures)`."""
+        if not self._rows.layout.figures:  # of frozen layers alone, for one
+            return np.zeros((len(self.steps), 0), bool)
         told = [self._rows.told(figure) for figure in self._rows.layout.figures]
         return np.stack([np.full(len(self.steps), True) if t is None else t for t in told], 1)
 

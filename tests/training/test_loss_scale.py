@@ -1,0 +1,40 @@
+"""The loss scale of mixed precision falls and grows as under stock Keras, whoever traces the first step."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_backprop
+
+X = np.random.default_rng(0).normal(size=(96, 4)).astype("float32")
+Y = 2 * X[:, :1]
+
+
+@pytest.fixture(autouse=True)
+def _half_precision():
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    yield
+    keras.mixed_precision.set_global_policy("float32")
+
+
+def trained(cls, inputs, scaling, **options):
+    keras.utils.set_random_seed(0)
+    model = cls([*inputs(), layers.Dense(8, "tanh"), layers.Dense(1, dtype="float32")])
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), **scaling)
+    model.compile(optimizer, "mse", **options)
+    losses = model.fit(X, Y, epochs=8, batch_size=32, shuffle=False, verbose=0).history["loss"]
+    return losses, float(optimizer.dynamic_scale), int(optimizer.iterations)
+
+
+@pytest.mark.parametrize("options", [{}, {"epochs_per_execution": None}, {"steps_per_execution": 2}], ids=str)
+@pytest.mark.parametrize(
+    "scaling", [{"initial_scale": 2.0**20}, {"initial_scale": 256.0, "dynamic_growth_steps": 4}], ids=str
+)
+def test_it_moves(scaling, options):
+    stock = {name: value for name, value in options.items() if name != "epochs_per_execution"}
+    for inputs in (lambda: [keras.Input((4,))], list):  # built, and built in the first step
+        expected = trained(keras.Sequential, inputs, scaling, **stock)
+        losses, scale, iterations = trained(keras_backprop.BackpropSequential, inputs, scaling, **options)
+        assert (scale, iterations) == expected[1:] and scale != scaling["initial_scale"]
+        np.testing.assert_allclose(losses, expected[0], rtol=4e-3)
