@@ -46,6 +46,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     _scopes: Any = ()
     _observers: Any = ()
     _recorders: Any = ()
+    _observed_by: Any = ()
 
     def compile(self, *args: Any, gradients: Any = None, rules: Any = None, **kwargs: Any) -> Any:
         """As `keras.Model.compile`, and more.
@@ -99,6 +100,11 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
                     "A `backward_observer` was given to a callback after the training had begun, and has seen nothing. Give it "
                     "when the callback is made."
                 )
+            if self._observers and history.epoch and self._observed_by != self._observers:
+                raise ValueError(
+                    f"The observers of the callbacks have seen no step of the model '{self.name}': its `train_step` does not "
+                    "call that of `BackpropModel`. Override `backward_pass`, `make_gradients` or `update_weights` instead."
+                )
             return history
         finally:
             self._observers, self._recorders, self._scopes = (), (), ()
@@ -135,14 +141,15 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             return self._train_step(data)
 
     def _train_step(self, data):
-        batch = _keras.unpack_x_y_sample_weight(data[:3] if self._recorders else data)
+        recorders = self._recorders if isinstance(data, tuple) and len(data) == 4 else ()  # 3 in `train_on_batch`
+        batch = _keras.unpack_x_y_sample_weight(data[:3] if recorders else data)
         (x, y, sample_weight), ends = step_begins(self._observers, self, batch)
         shown = Shown(self, x, y, sample_weight, filled=plan_of(self) is not None)
         with shown.part_losses():
             result = self.backward_pass(x, y, sample_weight)
         loss = _keras.unscale_loss_for_distribution(shown.loss(result))
         self._loss_tracker.update_state(loss, sample_weight=shown.size)
-        for recorder in self._recorders:
+        for recorder in recorders:
             recorder.record_examples(self, result, y, sample_weight, data[3])
         gradients = None
         if result.weights:
@@ -162,6 +169,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         Returns:
             A `keras_backprop.Backward`. Its gradients carry the loss scale of the optimizer, if there is one.
         """
+        self._observed_by = self._observers or self._observed_by
         own = () if self._scope is None else (self._scope,)
         with scopes.entered(*self._scopes, *own):  # also in the threads of replicas
             result = backward_pass(

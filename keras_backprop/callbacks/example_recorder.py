@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.training.stock import has_own
 
 QUANTITIES = ("loss", "gradient_norm", "error", "correct", "margin")
 
@@ -54,6 +55,11 @@ class ExampleRecorder(keras.callbacks.Callback):
             raise ValueError(
                 f"The model '{self.model.name}' ({type(self.model).__name__}) trains by the tape, which knows of no single "
                 "examples. Train `keras_backprop.BackpropModel.from_keras(model)`."
+            )
+        if has_own(self.model, "train_step"):
+            raise ValueError(
+                f"ExampleRecorder cannot look into the `train_step` of the model '{self.model.name}'. Override `backward_pass`, "
+                "`make_gradients` or `update_weights` instead."
             )
         self.history, self.epochs = {}, []
 

@@ -136,7 +136,7 @@ class GradientCheck(keras.callbacks.Callback):
     def _differences(self, data, pairs):
         """The largest difference of each weight's gradient from the tape's, relative to its largest entry."""
         model = self.model
-        x, y, sample_weight = _keras.unpack_x_y_sample_weight(data)
+        x, y, sample_weight = _keras.unpack_x_y_sample_weight(data[:3] if isinstance(data, tuple) else data)
         weights = [v for _, v in pairs]
         values = [tf.identity(v.value) for v in weights]
         with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -80,7 +80,7 @@ def _point_of_return(run, guard, epochs, first):
         if (epoch, end) == (epochs[0], first) and time.perf_counter() - made < SECONDS:
             return start, before
     guard.reset()
-    return first, Snapshot(run.model)
+    return first, Snapshot(run.model, run.variables)
 
 
 def _look_back(run, guard, first_epoch, epoch, last, step):
@@ -126,7 +126,7 @@ def _taken_back(run, guard, before, epoch, first, step):
 def _first_breaking(run, epoch, first, last):
     """The first of some steps of an epoch after which a weight is not finite; after the last of them one is."""
     while last - first > 1:
-        here, middle = Snapshot(run.model), (first + last) // 2
+        here, middle = Snapshot(run.model, run.variables), (first + last) // 2
         _take(run, epoch, first, middle)
         if _sound(run):
             first = middle
@@ -138,7 +138,7 @@ def _first_breaking(run, epoch, first, last):
 
 def _breaks(run, epoch, step):
     """Take a step. Whether a weight is not finite after it; then it is taken back."""
-    here = Snapshot(run.model)
+    here = Snapshot(run.model, run.variables)
     _take(run, epoch, step, step + 1)
     if _sound(run):
         return False
@@ -190,7 +190,7 @@ def _batch(run, epoch, step):
     indices = (tf.range(run.train.n) if numbers is None else numbers)[
         step * run.train.batch_size : (step + 1) * run.train.batch_size
     ]
-    batch = keras.tree.map_structure(lambda x: None if x is None else tf.gather(x, indices), tensors)
+    batch = keras.tree.map_structure(lambda x: None if x is None else tf.gather(x, indices), tensors[:3])
     return batch, keras.ops.convert_to_numpy(indices)
 
 

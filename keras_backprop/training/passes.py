@@ -60,12 +60,13 @@ class Pass:
 
     Attributes:
         logs: dict of float, of the last step. {} before the first.
+        step: int, how many steps of the epoch had been made before the last call.
     """
 
     def __init__(self, model, source, loop, listeners, stop, progress):
         self.model, self.source, self.loop, self.listeners = model, source, loop, listeners
         self._stop, self._progress = stop, progress
-        self.pace, self.logs, self._made = Pace(), {}, 0
+        self.pace, self.logs, self._made, self.step = Pace(), {}, 0, 0
 
     def __call__(self, epoch):
         """Make the steps of one epoch."""
@@ -73,6 +74,7 @@ class Pass:
         with self.source.epoch(epoch):
             step = 0
             while (room := self.source.room(step)) != 0:
+                self.step = step
                 self.listeners.begin(step)
                 wanted = self._size(room)
                 made = self._some(step, wanted)
@@ -103,8 +105,8 @@ class Pass:
     def _some(self, first, wanted):
         """Make steps, and tell the callbacks. Returns how many."""
         may_undo = self.listeners.may_stop and wanted > self.model.steps_per_execution
-        before = Snapshot(self.model) if may_undo else None
         start, loop = time.perf_counter(), self.loop()
+        before = Snapshot(self.model, loop.variables) if may_undo else None
         batches, found = self.source.take(loop, first, wanted)
         if not found:
             return 0

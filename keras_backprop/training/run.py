@@ -95,7 +95,7 @@ class Run:
         Raises:
             NotCompiledError: before the epoch has begun.
         """
-        model, in_memory = self.model, isinstance(self.data.train, Examples)
+        model, in_memory, self.plan = self.model, isinstance(self.data.train, Examples), None
         require_traced_steps(model)
         model.make_train_function()
         self.train_function = model.train_function
@@ -206,14 +206,20 @@ class Run:
 
         def make(jit_compile):
             loop = model._loops.steps(batches, steps.train_step(model, source.batch), jit_compile)
-            if jit_compile and batches.for_xla:  # which XLA does in the first call
+            if jit_compile and batches.for_xla and not getattr(batches, "single", False):  # which XLA does in the first call
                 loop(source.tensors, source.order, 0, 0)
             return loop
 
         def loop():
             nonlocal taken
             if taken is None or taken[0] is not model.train_function:  # a callback has made it anew
-                taken = model.train_function, self.take(make)
+                try:
+                    made = self.take(make)
+                    taken = model.train_function, made
+                except NotCompiledError:
+                    if not self.training.step:
+                        raise
+                    # The epoch ends as it began; the next one begins in Keras's loop.
             return taken[1]
 
         return Pass(model, source, loop, self.listeners, "stop_training", self.show_progress)

@@ -52,6 +52,11 @@ class CompiledSteps(Compiled):
         return count, [dict(zip(self.names, row, strict=True)) for row in rows.numpy()[: min(count, ROWS)].tolist()]
 
     @property
+    def variables(self):
+        """The variables of the step, a list of `tf.Variable`."""
+        return self._parts[0][1].variables
+
+    @property
     def source(self):
         """What it takes batches from: one like the one that a `fit` has made."""
         return self._parts[0][0]

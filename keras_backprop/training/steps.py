@@ -55,6 +55,11 @@ class Operations:
         self.names, self._logs = _named_numbers(step) if logs else ([], [])
         self.operations = _tensorflow.with_effects(step.graph, self._logs)
 
+    @property
+    def variables(self):
+        """The variables of the step, a list of `tf.Variable`: those too that no model knows of."""
+        return list(self._step.graph.variables)
+
     def run(self, batch, lowered):
         """Put them into the graph at hand, for a batch of tensors. `lowered`: see `_tensorflow.copy_operations`.
 

@@ -172,7 +172,8 @@ class Stream:
                 return 0
             self._at = begin + execution
         in_all = _keras.batches_in_all(self.epochs)
-        known = self.epochs.steps_per_epoch or in_all
+        given = self.epochs.steps_per_epoch  # of which Keras makes whole executions
+        known = -(-given // execution) * execution if given else in_all
         if not known or known < 0:
             return None
         room = known - step

@@ -101,7 +101,7 @@ class WholeEpochs:
         work = run_steps + (self.validation.steps if self.validation is not None else 0)
         if work <= self.pace.steps and run_steps <= left:
             count = min(self.limit, self.pace.steps // work, self.run.epochs - epoch)
-            count = max(1, min(count, left // run_steps))
+            count = 1 if ending else max(1, min(count, left // run_steps))
             if count == 1:
                 return self._call((epoch, epoch + 1), (0, run_steps))
             self.run_from, self.run_to = epoch, epoch + count
