@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow.python.autograph.core import config as autograph
 from tensorflow.python.eager import backprop, backprop_util, record
 from tensorflow.python.framework import auto_control_deps_utils, op_callbacks, ops
+from tensorflow.python.framework.func_graph import FuncGraph
 from tensorflow.python.framework.ops import EagerTensor
 from tensorflow.python.ops import default_gradient
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable
@@ -286,3 +287,17 @@ def remember_sparse(dense, sparse):
 def sparse_of(dense):
     """The sparse tensor that a dense one was made of, or None."""
     return getattr(dense, "_sparse", None)
+
+
+@contextlib.contextmanager
+def only_variables():
+    """For the duration of the block, in a function that is being traced, only the variables that are made remain.
+
+    Where a step makes variables, TensorFlow traces it twice and runs the second trace: what happens beside, as an optimizer is
+    built (`ScheduleFreeAdamW` assigns to its slots), is in the first one alone. Eagerly it does happen.
+    """
+    if tf.executing_eagerly() or tf.distribute.has_strategy():
+        yield
+        return
+    with FuncGraph("only_variables").as_default(), variables_made_at_once():
+        yield
