@@ -26,6 +26,7 @@ def test_the_rule_is_quoted_from_the_source(page):
     assert quoted in (ROOT / "keras_backprop/rules/layers/core.py").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow  # a thousand epochs of stock Keras are in it
 @pytest.mark.usefixtures("registry_restored")
 def test_the_guide_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -74,6 +74,7 @@ def test_shuffled_batches_are_not_amplified():
     assert plan.epsilon(11) == plan.epsilon(20) == pytest.approx(gaussian.epsilon(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", accounting.SAMPLINGS)
 def test_noise_for_a_target(sampling):
     options = {"examples": 300, "expected_batch_size": 100, "epochs": 3, "clipping_norm": 1, "delta": 1e-5}
@@ -140,6 +141,7 @@ def test_the_statement_says_what_it_is(sampling, neighbours):
     assert "replacement" in text if neighbours == "replace one" else "replacement of one" not in text
 
 
+@pytest.mark.slow
 def test_the_page_runs_from_top_to_bottom(capsys):
     root = pathlib.Path(__file__).parents[2]
     for page in ("privacy.md", "private_mathematics.md"):

@@ -120,7 +120,7 @@ class Interrupt(keras.callbacks.Callback):
 @pytest.mark.parametrize(
     ("sampling", "save_freq", "done"),
     [
-        ("poisson", "epoch", 7),
+        pytest.param("poisson", "epoch", 7, marks=pytest.mark.slow),
         ("shuffled", 3, 8),
         pytest.param("poisson", 3, 8, marks=pytest.mark.slow),
         pytest.param("shuffled", "epoch", 7, marks=pytest.mark.slow),

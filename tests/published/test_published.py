@@ -11,7 +11,7 @@ TOLERANCE = 1e-5
 """Single precision, over some 20 steps."""
 HALF_PRECISION = 1e-3
 """Under `mixed_float16`, where stock Keras run eagerly and stock Keras compiled are 2e-4 apart."""
-FAST = ("contrastive", "tabular")
+FAST = ("contrastive", "actor_critic")
 """Those that are part of every run."""
 
 

@@ -158,7 +158,7 @@ def test_a_number_of_epochs_may_share_a_call():
     assert sums[1][-1] == sums[0][-1]
 
 
-@pytest.mark.parametrize("batch_size", [25, 32])
+@pytest.mark.parametrize("batch_size", [pytest.param(25, marks=pytest.mark.slow), 32])
 def test_with_xla(batch_size):
     fit_both(batch_size=batch_size, validation_data=HELD_OUT, compile_arguments={"jit_compile": True})
 
