@@ -46,8 +46,15 @@ def run_forward(loop, sequences, initial_state, mask):
     if restores:
         after = f.restored(kept, after), *after
     ys = after[0] if end != -1 else out[-1]
-    y = batch_first(ys) if loop.return_sequences else ys[-1]
-    return (y, *last), {"x": x, "xW": xW, "initial": initial_state, "states": after, "kept": kept, "masks": masks}
+    y = batch_first(ys) if loop.return_sequences else _apart(ys[-1])
+    return (y, *map(_apart, last)), {
+        "x": x,
+        "xW": xW,
+        "initial": initial_state,
+        "states": after,
+        "kept": kept,
+        "masks": masks,
+    }
 
 
 def run_backward(call, dy):
@@ -95,6 +102,15 @@ def run_backward(call, dy):
         *([] if mask is None else [None]),
         **{name if "/" in name else prefix + name: part for name, part in weights.items()},
     )
+
+
+def _apart(y):
+    """A step's output, for use outside of the recurrence.
+
+    Where two such outputs are concatenated, TensorFlow's graph optimizer moves their activation behind the concatenation; of an
+    unrolled recurrence it does so for the stack of all steps as well, whose parts then differ in shape. `EnsureShape` stops it.
+    """
+    return tf.ensure_shape(y, y.shape)
 
 
 def time_first(x, reverse=False):

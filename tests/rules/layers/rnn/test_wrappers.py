@@ -132,3 +132,30 @@ def test_a_model_that_would_notice_runs_step_by_step():
         result = keras_backprop.backward(model, x, y)
         np.testing.assert_allclose(result.y_pred, model(x, training=True), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(result.loss, model.evaluate(x, y, verbose=0), rtol=1e-5)
+
+
+def side_by_side(inputs):
+    return layers.Concatenate()([layers.SimpleRNN(2)(inputs), layers.SimpleRNN(2, go_backwards=True)(inputs)])
+
+
+def states(inputs):
+    rnn = layers.Bidirectional(layers.SimpleRNN(2, return_state=True, return_sequences=True))
+    return layers.Concatenate()(rnn(inputs)[1:])
+
+
+@pytest.mark.parametrize(
+    "build", [layers.Bidirectional(layers.SimpleRNN(2)), side_by_side, states], ids=["bidirectional", "two", "states"]
+)
+def test_short_sequences_of_a_batch_of_known_size(build):
+    """TensorFlow's graph optimizer moves an activation behind a concatenation, and spoils the stack of the steps."""
+    inputs = keras.Input((3, 2))
+    outputs = layers.Dense(1)(build(inputs))
+    x, y = normal(2, 3, 2).astype("float32"), np.ones((2, 1), "float32")
+    losses = []
+    for cls in (keras.Model, keras_backprop.BackpropModel):
+        model = cls(inputs, outputs)
+        before = model.get_weights()
+        model.compile("sgd", "mse")
+        losses.append([float(model.train_on_batch(x, y)) for _ in range(3)])
+        model.set_weights(before)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
