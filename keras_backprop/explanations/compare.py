@@ -111,7 +111,8 @@ class _Comparer(WrongResults):
             if np.ndim(value)
             else ()
         )
-        how = Given(given)
+        single = any(np.asarray(w.value).dtype.itemsize <= 4 for w in self.explanation.weights)
+        how = Given(given, eps=2.0**-23 if single else 0.0)  # what the model computes is rounded itself
         how.value = value
         verdict, mistakes, remark = self._judged(found, key, value, expected, how)
         return Compared(name, _plain(value), _plain(expected), verdict, mistakes, worst, where, remark)

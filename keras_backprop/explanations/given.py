@@ -9,9 +9,15 @@ __all__ = ["Given"]
 
 
 class Given:
-    """How exactly a number was given: by its decimals."""
+    """How exactly a number was given: by its decimals.
 
-    def __init__(self, given: Any) -> None:
+    Args:
+        given: a number, an array, or a str.
+        eps: float, how far, relatively, the model's own rounding may be from the exact number.
+    """
+
+    def __init__(self, given: Any, eps: float = 0.0) -> None:
+        self.eps = eps
         array = np.asarray(given) if not isinstance(given, str) else np.asarray(float(given))
         self.value = np.asarray(array, "float64")
         self.full = array.ndim > 0 or array.dtype == np.float32
@@ -49,4 +55,4 @@ class Given:
             )
         share = 0.03 if exact else 1e-3
         difference, size = np.max(difference), np.max(size)
-        return bool(difference <= min(self.half * (1 + 1e-9), share * float(size)) + 1e-15)
+        return bool(difference <= min(self.half * (1 + 1e-9), share * float(size)) + self.eps * float(size) + 1e-15)

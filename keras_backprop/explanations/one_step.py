@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import tensorflow as tf
+
 from keras_backprop import scopes
 from keras_backprop.backward_pass import backward_pass
 from keras_backprop.gradients.update import held, made_gradients
@@ -19,7 +21,14 @@ def pass_of(model: Any, x: Any, y: Any, sample_weight: Any, of_inputs: bool = Fa
 def gradients_for(model: Any, result: Any) -> list:
     """What the optimizer is given: the gradients, or what `compile(gradients=…)` makes of them."""
     function = getattr(model, "compiled_gradients", None)
-    return result.gradients if function is None else made_gradients(function, result)
+    if function is None:
+        return result.gradients
+    state = [(v, tf.identity(v)) for v in getattr(function, "variables", ())]  # a private plan counts its steps
+    try:
+        return made_gradients(function, result)
+    finally:
+        for variable, value in state:
+            variable.assign(value)
 
 
 def apply(model: Any, optimizer: Any, gradients: list, weights: list) -> None:

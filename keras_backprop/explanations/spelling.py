@@ -94,6 +94,9 @@ class Spelling:
         Raises:
             KeyError: there is none of that name.
         """
+        if spelled in self.weights:  # "dense/kernel" is no d of "ense/kernel"
+            place = self._weight(spelled)
+            return Found("weight", path=place[0], index=place[1], latex=self.name(*place))
         text = _normalised(spelled)
         if text.lower() in ("e", "loss", "error", "etotal", "e_total"):
             return Found("error", latex="E")

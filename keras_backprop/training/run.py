@@ -206,7 +206,9 @@ class Run:
 
         def make(jit_compile):
             loop = model._loops.steps(batches, steps.train_step(model, source.batch), jit_compile)
-            if jit_compile and batches.for_xla and not getattr(batches, "single", False):  # which XLA does in the first call
+            if (
+                jit_compile and batches.for_xla and not getattr(batches, "single", False)
+            ):  # which XLA does in the first call
                 loop(source.tensors, source.order, 0, 0)
             return loop
 
