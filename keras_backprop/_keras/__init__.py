@@ -49,6 +49,7 @@ from keras_backprop._keras.fitting import (
     fit_batch_by_batch,
     fit_replaced,
     logs_that_can_be_interrupted,
+    name_scopes_kept,
     pythonify_logs,
     step_of,
 )
@@ -184,6 +185,7 @@ __all__ = [
     "metrics_and_loss",
     "moments_of",
     "name_of_operation",
+    "name_scopes_kept",
     "noise_shape",
     "operation_of",
     "ops",

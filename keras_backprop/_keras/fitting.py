@@ -5,6 +5,7 @@ import inspect
 import threading
 
 import keras
+from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.backend.tensorflow import trainer as _trainer
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, TFEpochIterator
 from keras.src.utils import python_utils as _python_utils
@@ -81,6 +82,21 @@ def epochs_given(iterator):
 
     with replaced(_trainer, TFEpochIterator=make), replaced(iterator, reset=lambda: None):
         yield
+
+
+@contextlib.contextmanager
+def name_scopes_kept():
+    """If the block raises, the name scopes that this thread is in are those of before: Keras leaves them entered.
+
+    What is made afterwards would have the names of a model that could not be traced.
+    """
+    stack = get_global_attribute("name_scope_stack", default=[], set_to_default=True)
+    before = list(stack)
+    try:
+        yield
+    except BaseException:
+        stack[:] = before
+        raise
 
 
 def step_of(function):

@@ -163,7 +163,8 @@ class Run:
         """
         try:
             try:
-                return make(self.jit_compile)
+                with _keras.name_scopes_kept():
+                    return make(self.jit_compile)
             except tf.errors.OpError as error:
                 if not self.jit_compile:
                     raise

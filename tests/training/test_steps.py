@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop import BackpropSequential
+from keras_backprop import BackpropSequential, _keras
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(70, 5)).astype("float32")
@@ -85,3 +85,13 @@ def test_a_copied_step_does_what_the_step_does(layer, jit_compile):
             assert ours == stock
         else:
             np.testing.assert_allclose(ours, stock, rtol=1e-5, atol=1e-6)
+
+
+def test_a_name_that_tensorflow_refuses_is_an_error_as_in_stock_keras():
+    """The attempt at a loop must leave no name scope behind, in which Keras's own loop would go through."""
+    for cls in (keras.Sequential, BackpropSequential):
+        model = cls([keras.Input((3,)), layers.Dense(1)], name="a b")
+        model.compile("sgd", "mse")
+        with pytest.raises(ValueError, match="scope name"), _keras.name_scopes_kept():  # Keras itself leaves one
+            model.fit(np.ones((8, 3)), np.ones((8, 1)), verbose=0)
+        assert layers.Dense(1, name="fine").path == "fine"
