@@ -94,4 +94,6 @@ def test_a_name_that_tensorflow_refuses_is_an_error_as_in_stock_keras():
         model.compile("sgd", "mse")
         with pytest.raises(ValueError, match="scope name"), _keras.name_scopes_kept():  # Keras itself leaves one
             model.fit(np.ones((8, 3)), np.ones((8, 1)), verbose=0)
-        assert layers.Dense(1, name="fine").path == "fine"
+        after = layers.Dense(1, name="fine")
+        after.build((None, 3))
+        assert after.path == "fine"
