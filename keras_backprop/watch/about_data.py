@@ -1,5 +1,7 @@
 """Findings about the data and the loss: labels, logits, targets, the scale of the inputs."""
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -138,10 +140,13 @@ def _logits(loss, name, p):
 
 def _scale(look, looked):
     """The inputs of the first layers with weights, not what is rescaled or normalised before."""
-    sources = {id(x) for x in keras.tree.flatten(look.batch[0]) if x is not None}
+    given = [x for x in keras.tree.flatten(look.batch[0]) if x is not None]
+    sources = {id(x) for x in given}
+    integers = [_array(x) for x in given if not x.dtype.is_floating]
     found, seen = [], []
     for link in look.links:
         op = link.call.op
+        sources |= {id(x) for x in link.call.inputs if _is_one_of(x, integers)}  # which Keras casts first
         from_data = any(id(x) in sources for x in link.call.inputs)
         has_weights = isinstance(op, keras.layers.Layer) and bool(op.weights)
         if not from_data:
@@ -158,6 +163,12 @@ def _scale(look, looked):
                 found += _unscaled(link.path, _array(x), size)
     looked["inputs"] = f"root mean square {', '.join(seen)}" if seen else "no numbers that a layer multiplies"
     return found
+
+
+def _is_one_of(x, integers):
+    """Whether a tensor of floating-point numbers is one of some arrays of integers, cast and perhaps reshaped."""
+    alike = [a for a in integers if x.dtype.is_floating and a.size == math.prod(x.shape)]
+    return any(np.array_equal(_array(x).ravel(), a.ravel()) for a in alike)
 
 
 def _unscaled(path, x, size):
