@@ -13,7 +13,7 @@ from typing import Any, overload
 import keras
 import tensorflow as tf
 
-from keras_backprop import _keras, _tensorflow
+from keras_backprop import _keras, _tensorflow, replicas
 from keras_backprop.backward_result import Backward
 from keras_backprop.chain.examples import Contributions
 from keras_backprop.chain.record import Record
@@ -190,7 +190,7 @@ def _passes_of(
     def run(record):
         nonlocal y_pred
         y_pred = record.run(model, x, **_keras.training_argument(model, training))
-        if trains and not optimizer.built:
+        if trains and optimizer is not None and not optimizer.built and not replicas.on_several(model):
             with _tensorflow.only_variables():
                 optimizer.build(model.trainable_variables)
         return errors(record, y_pred)

@@ -50,3 +50,8 @@ def factor_of(divisor, mask):
 def _several_replicas():
     context = tf.distribute.get_replica_context()
     return None if context is None or context.num_replicas_in_sync == 1 else context
+
+
+def on_several(model):
+    """Whether a model is one of a distribution strategy, which has what it needs built before its first step."""
+    return tf.distribute.has_strategy() or model.distribute_strategy is not tf.distribute.get_strategy()
