@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 
 import h5py
@@ -127,7 +128,8 @@ def test_savers(tmp_path, save_freq):
             keras.callbacks.BackupAndRestore(folder / "backup", save_freq=save_freq, delete_checkpoint=False),
         ]
         trained(cls, callbacks)
-        found = {"metadata": (folder / "backup/training_metadata.json").read_text()}
+        written = json.loads((folder / "backup/training_metadata.json").read_text())
+        found = {"metadata": {name: written[name] for name in ("epoch", "batch")}}  # ours says more, to resume exactly
         for path in sorted(folder.rglob("*.h5")):
             with h5py.File(path) as file:
                 found[path.name] = (
