@@ -12,7 +12,6 @@ that a new Keras release can break one folder at most.
 
 import keras
 from keras.src.backend import compute_output_spec
-from keras.src.backend.common.backend_utils import canonicalize_axis
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import StatelessScope, get_stateless_scope
 from keras.src.backend.common.variables import AutocastScope
@@ -21,7 +20,6 @@ from keras.src.layers.preprocessing.data_layer import DataLayer as Preprocessing
 from keras.src.layers.rnn.conv_lstm import ConvLSTM, ConvLSTMCell
 from keras.src.losses.loss import (
     apply_mask,
-    scale_loss_for_distribution,
     squeeze_or_expand_to_same_rank,
     unscale_loss_for_distribution,
 )
@@ -136,7 +134,6 @@ __all__ = [
     "built_for",
     "calls_of",
     "can_convert_arrays",
-    "canonicalize_axis",
     "clipped",
     "compiled_loss",
     "compute_loss",
@@ -194,7 +191,6 @@ __all__ = [
     "pythonify_logs",
     "replaced",
     "restore_added_losses",
-    "scale_loss_for_distribution",
     "set_keras_mask",
     "squeeze_or_expand_to_same_rank",
     "step_of",

@@ -225,9 +225,10 @@ class Plan:
                 "`tf.distribute.MirroredStrategy`."
             )
         count = int(keras.ops.convert_to_numpy(self._count))
-        if parts > 1 and optimizer.built and (count - int(optimizer._iterations)) % parts:
+        calls = int(_keras.calls_of(optimizer)) if parts > 1 and optimizer.built else count
+        if (count - calls) % parts:
             raise ValueError(
-                f"The optimizer has accumulated {int(optimizer._iterations) % parts} of {parts} parts of a batch, the plan has "
+                f"The optimizer has accumulated {calls % parts} of {parts} parts of a batch, the plan has "
                 f"used {count % parts}: an example would count twice. Compile the model with a new optimizer."
             )
         if optimizer is not model.optimizer:

@@ -10,6 +10,7 @@ import math
 import tensorflow as tf
 
 from keras_backprop.training.compiled import Compiled
+from keras_backprop.training.stock import with_inner
 
 CAPACITY = 256
 """The largest number of epochs in one call: it returns as many rows of logs."""
@@ -109,7 +110,7 @@ class CompiledEpochs(Compiled):
 
     def _reset(self, wanted):
         if not all(
-            type(metric).reset_state.__module__.startswith("keras.") for metric in _with_inner(self.model.metrics)
+            type(metric).reset_state.__module__.startswith("keras.") for metric in with_inner(self.model.metrics)
         ):
             _if(
                 wanted, lambda: self.model.reset_metrics() or 0, tf.constant(0)
@@ -123,12 +124,6 @@ class CompiledEpochs(Compiled):
 
     def _logs(self):
         return tf.stack([tf.cast(x, tf.float64) for x in self.model.get_metrics_result().values()])
-
-
-def _with_inner(metrics):
-    for metric in metrics:
-        yield metric
-        yield from _with_inner(getattr(metric, "metrics", ()))
 
 
 def _if(wanted, function, otherwise):

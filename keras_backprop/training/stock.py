@@ -44,7 +44,7 @@ def own_parts(model):
     What they do in Python at the beginning and the end of an epoch, they must do there.
     """
     names = [name for name in _STEPS if has_own(model, name)]
-    if "metrics" not in names and any(not _is_stock(type(m).reset_state) for m in _with_inner(model.metrics)):
+    if "metrics" not in names and any(not _is_stock(type(m).reset_state) for m in with_inner(model.metrics)):
         names.append("reset_state")
     return names
 
@@ -65,10 +65,11 @@ def _is_stock(method):
     return code is not None and any(pathlib.Path(code.co_filename).is_relative_to(folder) for folder in _FOLDERS)
 
 
-def _with_inner(metrics):
+def with_inner(metrics):
+    """Metrics, each followed by those in it."""
     for metric in metrics:
         yield metric
-        yield from _with_inner(getattr(metric, "metrics", ()))
+        yield from with_inner(getattr(metric, "metrics", ()))
 
 
 _CLASSES = {*keras.Model.__mro__, *keras.Sequential.__mro__, *_keras.Functional.__mro__}
