@@ -11,7 +11,7 @@ from keras_backprop import _keras, _tensorflow, registry, scopes
 from keras_backprop.backward_pass import backward_pass
 from keras_backprop.backward_result import Backward
 from keras_backprop.gradients.update import held, made_gradients
-from keras_backprop.observers import ObservedUpdate, observers_of, recorders_of, step_begins, updating
+from keras_backprop.observers import ObservedUpdate, need_examples, observers_of, step_begins, updating
 from keras_backprop.scopes import Scope
 from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.drawn import plan_of
@@ -45,7 +45,6 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     _scope: Any = None
     _scopes: Any = ()
     _observers: Any = ()
-    _recorders: Any = ()
     _observed_by: Any = ()
 
     def compile(self, *args: Any, gradients: Any = None, rules: Any = None, **kwargs: Any) -> Any:
@@ -90,7 +89,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         arguments = inspect.signature(_keras.fit).bind(self, *args, **kwargs).arguments
         callbacks = arguments.get("callbacks")
-        self._observers, self._recorders = observers_of(callbacks), recorders_of(callbacks)
+        self._observers = observers_of(callbacks)
         for observer in self._observers:
             getattr(observer, "training_begins", lambda *_: None)(self, arguments)
         try:
@@ -107,7 +106,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
                 )
             return history
         finally:
-            self._observers, self._recorders, self._scopes = (), (), ()
+            self._observers, self._scopes = (), ()
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         plan = plan_of(self)
@@ -124,7 +123,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         self._scopes = scopes.current()
         batch_by_batch = self.fit_path is not None and not self.fit_path.compiled
         traced_as = [batch_by_batch for one in self._observers if getattr(one, "differs_batch_by_batch", False)]
-        traced_with = (registry.current(), self._scopes, self._observers, self._recorders, traced_as)
+        traced_with = (registry.current(), self._scopes, self._observers, traced_as)
         super().make_train_function(force or traced_with != self._traced_with)
         self._traced_with = traced_with
         plan = plan_of(self)
@@ -141,26 +140,27 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             return self._train_step(data)
 
     def _train_step(self, data):
-        recorders = self._recorders if isinstance(data, tuple) and len(data) == 4 else ()  # 3 in `train_on_batch`
-        batch = _keras.unpack_x_y_sample_weight(data[:3] if recorders else data)
+        examples = None
+        if need_examples(self._observers) and isinstance(data, tuple) and len(data) == 4:  # 3 in `train_on_batch`
+            *data, examples = data
+            data = tuple(data)
+        batch = _keras.unpack_x_y_sample_weight(data)
         (x, y, sample_weight), ends = step_begins(self._observers, self, batch)
         shown = Shown(self, x, y, sample_weight, filled=plan_of(self) is not None)
         with shown.part_losses():
             result = self.backward_pass(x, y, sample_weight)
         loss = _keras.unscale_loss_for_distribution(shown.loss(result))
         self._loss_tracker.update_state(loss, sample_weight=shown.size)
-        for recorder in recorders:
-            recorder.record_examples(self, result, y, sample_weight, data[3])
-        gradients = None
-        if result.weights:
-            gradients = self.make_gradients(result)
-            with updating(self._observers, ObservedUpdate(result, gradients, self.optimizer)):
+        gradients = self.make_gradients(result) if result.weights else []
+        update = ObservedUpdate(self, (x, y, sample_weight), examples, result, gradients, self.optimizer)
+        with updating(self._observers, update):
+            if result.weights:
                 self.update_weights(gradients, result.weights)
-        else:
-            warnings.warn("The model does not have any trainable weights.", stacklevel=2)
+            else:
+                warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         logs = shown.metrics(result)
         for end in ends:
-            end(result, gradients)
+            end(update)
         return logs
 
     def backward_pass(self, x: Any, y: Any = None, sample_weight: Any = None) -> Backward:

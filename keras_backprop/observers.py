@@ -54,12 +54,19 @@ class ObservedUpdate(NamedTuple):
     """The update of a step, as an observer sees it.
 
     Attributes:
+        model: the model that is trained.
+        batch: `(x, y, sample_weight)` of tensors.
+        examples: int32 tensor of shape `(n,)`: which examples of the data that `fit` was given are the rows of the batch. None
+            unless an observer `needs_examples`, and in `train_on_batch`.
         result: the `keras_backprop.Backward` of the step: `loss`, `weights`, `gradients`, `scale`.
         given: list of gradients or None, in the order of `result.weights`: what the optimizer is given, after
-            `compile(gradients=…)`, before its own clipping. They carry the loss scale.
+            `compile(gradients=…)`, before its own clipping. They carry the loss scale. Empty if no weights are trained.
         optimizer: the model's optimizer.
     """
 
+    model: Any
+    batch: tuple
+    examples: Any
     result: Any
     given: list
     optimizer: Any
@@ -70,7 +77,12 @@ class BackwardObserver:
 
     It belongs to the attribute `backward_observer` of a callback, and works in the compiled loop of `fit`, in Keras's own loop,
     eagerly, under XLA, and on several replicas, whose figures are put together.
+
+    Attributes:
+        needs_examples: bool, whether it must be told which examples a batch is made of. Then `fit` takes arrays only.
     """
+
+    needs_examples = False
 
     def __init__(self) -> None:
         self._notes: dict = {}
@@ -126,8 +138,8 @@ class BackwardObserver:
             data: the batch, `(x, y, sample_weight)` of tensors.
 
         Returns:
-            None; or the pair of the batch with which the step is to go on, and a function `(result, gradients)`, which is
-            called after the update with the `Backward` of the step and what the optimizer was given (None without weights).
+            None; or the pair of the batch with which the step is to go on, and a function of the `ObservedUpdate`, which is
+            called at the very end of the step.
         """
 
     @property
@@ -225,10 +237,9 @@ def _ignore(update):
     pass
 
 
-def recorders_of(callbacks: Any) -> Any:
-    """The callbacks that are to be told of the examples of every step: those with a method `record_examples`, a tuple."""
-    flat = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
-    return tuple(callback for callback in flat if callable(getattr(callback, "record_examples", None)))
+def need_examples(observers: Any) -> bool:
+    """Whether one of the observers must be told which examples a batch is made of."""
+    return any(getattr(observer, "needs_examples", False) for observer in observers)
 
 
 def step_begins(observers: Any, model: Any, data: Any) -> Any:

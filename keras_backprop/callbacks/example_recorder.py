@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.observers import BackwardObserver
 from keras_backprop.training.stock import has_own
 
 QUANTITIES = ("loss", "gradient_norm", "error", "correct", "margin")
@@ -46,9 +47,7 @@ class ExampleRecorder(keras.callbacks.Callback):
         self.every, self.quantities = every, None if quantities is None else list(quantities)
         self.history: dict[str, Any] = {}
         self.epochs: list[int] = []
-        self._values: dict = {}
-        self._wanted = keras.Variable(True, dtype="bool", trainable=False, name="record")
-        self._examples = keras.Variable(0, dtype="int32", trainable=False, name="examples")
+        self.backward_observer = _Record(self.quantities)
 
     def on_train_begin(self, logs: Any = None) -> None:
         if not hasattr(self.model, "backward_pass"):
@@ -64,63 +63,17 @@ class ExampleRecorder(keras.callbacks.Callback):
         self.history, self.epochs = {}, []
 
     def on_epoch_begin(self, epoch: Any, logs: Any = None) -> None:
-        self._wanted.assign(epoch % self.every == 0)
-        for variable in self._values.values():
-            variable.assign(tf.fill([0], np.float32(np.nan)))
+        self.backward_observer.begin(epoch % self.every == 0)
 
     def on_epoch_end(self, epoch: Any, logs: Any = None) -> None:
         if epoch % self.every:
             return
         self.epochs.append(int(epoch))
-        columns = {name: variable.numpy() for name, variable in self._values.items()}
+        columns = self.backward_observer.read()
         n = max([len(c) for c in columns.values()] + [len(next(iter(self.history.values()), ()))])
         for name, column in columns.items():
             column = np.concatenate([column, np.full(n - len(column), np.nan, "float32")])[:, None]
             self.history[name] = np.concatenate([self.history[name], column], 1) if name in self.history else column
-
-    def record_examples(self, model: Any, result: Any, y: Any, sample_weight: Any, positions: Any) -> None:
-        """Is called while the step is traced.
-
-        Args:
-            model: the model that is trained.
-            result: a `Backward`.
-            y, sample_weight: of the batch.
-            positions: int32 tensor of shape `(n,)`, which examples these are.
-        """
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            raise NotImplementedError("ExampleRecorder does not record on several replicas.")
-        drawn = hasattr(model.compiled_gradients, "sampler") and sample_weight is not None
-        functions = {name: (lambda name=name: globals()[f"_{name}"](model, result, y)) for name in QUANTITIES}
-        values = {}
-        for name in self.quantities or QUANTITIES:
-            try:
-                values[name] = tf.cast(functions[name](), tf.float32)
-            except ValueError as reason:
-                if self.quantities is not None:
-                    raise
-                warnings.warn(f"ExampleRecorder records no {name}: {reason}", stacklevel=2)
-        with tf.init_scope():
-            for name in values:
-                if name not in self._values:
-                    self._values[name] = tf.Variable(
-                        tf.zeros([0]), shape=[None], trainable=False, name=f"recorded_{name}"
-                    )
-        if drawn:  # rows that fill up a batch are of no example
-            present = result.example_scale.weighted()[2] > 0
-            positions = tf.boolean_mask(positions, present)
-            values = {name: tf.boolean_mask(value, present) for name, value in values.items()}
-
-        def record(_):
-            for name, value in values.items():
-                variable = self._values[name]
-                column = variable.read_value()
-                missing = tf.maximum(tf.reduce_max(tf.concat([positions, [-1]], 0)) + 1 - tf.size(column), 0)
-                column = tf.concat([column, tf.fill([missing], np.float32(np.nan))], 0)
-                variable.assign(tf.tensor_scatter_nd_update(column, positions[:, None], value))
-            return (tf.constant(False),)
-
-        # A loop of at most one turn, which unlike `tf.cond` leaves the step one that can run in one thread.
-        tf.while_loop(lambda due: due, record, (tf.convert_to_tensor(self._wanted.value),))
 
     def table(self) -> dict[str, Any]:
         """The history in long form: a dict of columns of equal length, "example", "epoch" and the quantities."""
@@ -166,6 +119,78 @@ class ExampleRecorder(keras.callbacks.Callback):
     @classmethod
     def from_config(cls, config: Any) -> Any:
         return cls(**config)
+
+
+class _Record(BackwardObserver):
+    """The quantities of every example, in variables.
+
+    Args:
+        quantities: list of str; None for all that the model has.
+    """
+
+    needs_examples = True
+
+    def __init__(self, quantities: Any) -> None:
+        super().__init__()
+        self.quantities = quantities
+        self._values: dict = {}
+        self._wanted = keras.Variable(True, dtype="bool", trainable=False, name="record")
+
+    def begin(self, wanted: bool) -> None:
+        """Forget, and record from now on, or not."""
+        self._wanted.assign(wanted)
+        for variable in self._values.values():
+            variable.assign(tf.fill([0], np.float32(np.nan)))
+
+    def read(self) -> dict[str, Any]:
+        """Quantity -> array of one number for each example up to the last that was seen."""
+        return {name: variable.numpy() for name, variable in self._values.items()}
+
+    @property
+    def variables(self) -> list[Any]:
+        return list(self._values.values())
+
+    def observe(self, link: Any) -> None:
+        """It looks at examples, not at links."""
+
+    def before_update(self, update: Any) -> None:
+        if update.examples is None:  # `train_on_batch`
+            return
+        model, result, positions, (_, y, sample_weight) = update.model, update.result, update.examples, update.batch
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise NotImplementedError("ExampleRecorder does not record on several replicas.")
+        drawn = hasattr(model.compiled_gradients, "sampler") and sample_weight is not None
+        functions = {name: (lambda name=name: globals()[f"_{name}"](model, result, y)) for name in QUANTITIES}
+        values = {}
+        for name in self.quantities or QUANTITIES:
+            try:
+                values[name] = tf.cast(functions[name](), tf.float32)
+            except ValueError as reason:
+                if self.quantities is not None:
+                    raise
+                warnings.warn(f"ExampleRecorder records no {name}: {reason}", stacklevel=2)
+        with tf.init_scope():
+            for name in values:
+                if name not in self._values:
+                    self._values[name] = tf.Variable(
+                        tf.zeros([0]), shape=[None], trainable=False, name=f"recorded_{name}"
+                    )
+        if drawn:  # rows that fill up a batch are of no example
+            present = result.example_scale.weighted()[2] > 0
+            positions = tf.boolean_mask(positions, present)
+            values = {name: tf.boolean_mask(value, present) for name, value in values.items()}
+
+        def record(_):
+            for name, value in values.items():
+                variable = self._values[name]
+                column = variable.read_value()
+                missing = tf.maximum(tf.reduce_max(tf.concat([positions, [-1]], 0)) + 1 - tf.size(column), 0)
+                column = tf.concat([column, tf.fill([missing], np.float32(np.nan))], 0)
+                variable.assign(tf.tensor_scatter_nd_update(column, positions[:, None], value))
+            return (tf.constant(False),)
+
+        # A loop of at most one turn, which unlike `tf.cond` leaves the step one that can run in one thread.
+        tf.while_loop(lambda due: due, record, (tf.convert_to_tensor(self._wanted.value),))
 
 
 def _mean(values, records):

@@ -1,6 +1,7 @@
 """The data of a `fit`: in memory where they can be, else batch by batch as Keras delivers them."""
 
 from keras_backprop import _keras
+from keras_backprop.observers import need_examples
 from keras_backprop.training.drawn import DrawnExamples, plan_of
 from keras_backprop.training.examples import Examples, NotInMemoryError
 from keras_backprop.training.path import NotCompiledError
@@ -79,7 +80,7 @@ class Data:
         elif given["shuffle"] == "batch":
             self.why = 'shuffle="batch"'
         else:
-            positions, plan = bool(self._model._recorders), plan_of(self._model)
+            positions, plan = need_examples(self._model._observers), plan_of(self._model)
             try:
                 if plan is not None:
                     return DrawnExamples(
@@ -88,7 +89,7 @@ class Data:
                 return Examples(x, y, sample_weight, given["batch_size"], given["class_weight"], positions=positions)
             except NotInMemoryError as reason:
                 self.why = str(reason)
-        if plan_of(self._model) is not None or self._model._recorders:
+        if plan_of(self._model) is not None or need_examples(self._model._observers):
             raise NotCompiledError(self.why)
         self.why += ", and the batches are taken inside the call"
         return None

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.observers import need_examples
 from keras_backprop.training.batches import Batches
 from keras_backprop.training.examples import Examples, NotInMemoryError
 
@@ -129,7 +130,7 @@ def arguments_for_keras(model, arguments):
     Raises:
         ValueError: the data are no arrays in memory, or arguments that are the plan's to choose.
     """
-    plan, positions = plan_of(model), bool(model._recorders)
+    plan, positions = plan_of(model), need_examples(model._observers)
     if plan is None and not positions:
         return arguments
     arguments = dict(arguments)

@@ -122,9 +122,9 @@ class Sentinel(BackwardObserver):
         """
         enough = _keeps_what_is_not_finite(model)
 
-        def end(result, gradients):
+        def end(update):
             alike: dict = {}  # one NaN or infinity stays in every sum, and a sum of arrays takes fewer operations
-            for x in (_dense(x) for x in (*(() if enough else gradients or ()), result.loss) if x is not None):
+            for x in (_dense(x) for x in (*(() if enough else update.given), update.result.loss) if x is not None):
                 x = tf.cast(x, tf.float32) if x.dtype.size < 4 else x
                 alike.setdefault((x.dtype, tuple(x.shape) if x.shape.is_fully_defined() else id(x)), []).append(x)
             sums = [tf.cast(tf.reduce_sum(tf.add_n(group)), tf.float64) for group in alike.values()]
@@ -150,8 +150,9 @@ class Sentinel(BackwardObserver):
                     lambda x: tf.identity(x) if isinstance(x, tf.Tensor) else x, data
                 )  # what is no tensor stays
 
-        def end(result, gradients):
-            given = [_dense(g) for g in gradients or () if g is not None]
+        def end(update):
+            result = update.result
+            given = [_dense(g) for g in update.given if g is not None]
             weights = [v.value for v in result.weights]
             broken = ~_finite([result.loss, *weights])
             overflow = ~_finite(given)
