@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras
 from keras_backprop.check.tolerances import RELATIVE_TOLERANCE
+from keras_backprop.observers import BackwardObserver
 
 
 class GradientCheck(keras.callbacks.Callback):
@@ -44,6 +45,7 @@ class GradientCheck(keras.callbacks.Callback):
             raise ValueError(f'`action` must be "raise" or "warn". Received: action={action!r}')
         self.every, self.tolerance, self.action = int(every), tolerance, action
         self.checked, self.max_error = 0, 0.0
+        self.backward_observer = _Comparison(self.every)
 
     first_batch = 1
 
@@ -65,28 +67,18 @@ class GradientCheck(keras.callbacks.Callback):
             )
         self.checked, self.max_error = 0, 0.0
         self._limit = self.tolerance or RELATIVE_TOLERANCE[tf.as_dtype(model.compute_dtype).name] * 10
-        self._paths = [v.path for v in model.trainable_variables]
-        self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._errors = tf.Variable(tf.zeros(len(self._paths), tf.float64), trainable=False)
-        self._seen = 0
-        if isinstance(getattr(model.__dict__.get("train_step"), "__self__", None), GradientCheck):
-            del model.__dict__["train_step"]  # of a `fit` that was interrupted
-        self._train_step = model.train_step
-        model.__dict__["train_step"] = self._checked_step
-        model.make_train_function(force=True)
+        self.backward_observer.reset()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        steps = int(self._step.numpy())
+        steps, errors = self.backward_observer.read()
         checks = -(-steps // self.every)  # steps 0, every, … have been checked
-        if checks == self._seen:
+        if checks == self.checked or not len(errors):
             return
-        self.checked += checks - self._seen
-        self._seen = checks
-        errors = self._errors.numpy()
+        self.checked = checks
         if isinstance(self.model.optimizer, keras.optimizers.LossScaleOptimizer):
             errors = np.nan_to_num(errors)  # a loss scale lets gradients overflow until it is found
         worst = int(errors.argmax())  # NaN, if there is one
-        error, subject = errors[worst], f"in step {steps}, the gradient of '{self._paths[worst]}'"
+        error, subject = errors[worst], f"in step {steps}, the gradient of '{self.backward_observer.paths[worst]}'"
         if np.isnan(error):
             self._tell(
                 f"{subject} is NaN or infinite, tf.GradientTape's as well: there is nothing to compare. Look for the layer in "
@@ -103,41 +95,59 @@ class GradientCheck(keras.callbacks.Callback):
     def _tell(self, message):
         message = f"GradientCheck: {message}"
         if self.action == "raise":
-            self._restore()
             raise ArithmeticError(message)
         warnings.warn(message, stacklevel=3)
 
-    def on_train_end(self, logs: Any = None) -> None:
-        self._restore()
 
-    def _restore(self):
-        if self.model.__dict__.pop("train_step", None) is not None:
-            self.model.make_train_function(force=True)
+class _Comparison(BackwardObserver):
+    """The largest difference of each weight's gradient from the tape's, in the steps that check.
 
-    def _checked_step(self, data):
-        """The model's own step, and before it the tape's gradients on the same data."""
-        model = self.model
-        received = []
-        apply_gradients = model.optimizer.apply_gradients
+    Args:
+        every: int ≥ 1, check the steps 0, every, 2·every, …
 
-        def apply(pairs, *args, **kwargs):
-            pairs = list(pairs)
-            received.extend(pairs)
-            due = tf.equal(self._step % self.every, 0)
-            self._errors.assign(tf.cond(due, lambda: self._differences(data, pairs), lambda: self._errors + 0.0))
-            self._step.assign_add(1)
-            return apply_gradients(pairs, *args, **kwargs)
+    Attributes:
+        paths: list of str, of the weights.
+    """
 
-        # The check must see seeds and statistics as they are before the step: keep what they were.
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self.every = every
+        self.paths: list[str] = []
+        self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="checked_steps")
+        self._errors = tf.Variable(tf.zeros([0], tf.float64), shape=[None], trainable=False, name="gradient_errors")
+
+    @property
+    def variables(self) -> list[Any]:
+        return [self._step, self._errors]
+
+    def reset(self) -> None:
+        self._step.assign(0)
+        self._errors.assign(tf.zeros([0], tf.float64))
+
+    def read(self) -> Any:
+        """The number of steps so far, and an array of one difference for each weight: of the last step that checked."""
+        return int(self._step.numpy()), self._errors.numpy()
+
+    def observe(self, link: Any) -> None:
+        """It looks at gradients of weights, not at links."""
+
+    def step_begins(self, model: Any, data: Any) -> None:
+        """The tape must see seeds and statistics as they are before the step: keep what they were."""
         self._state = [(v, tf.identity(v.value)) for v in model.non_trainable_variables]
-        with _keras.replaced(model.optimizer, apply_gradients=apply):
-            return self._train_step(data)
 
-    def _differences(self, data, pairs):
-        """The largest difference of each weight's gradient from the tape's, relative to its largest entry."""
-        model = self.model
-        x, y, sample_weight = _keras.unpack_x_y_sample_weight(data[:3] if isinstance(data, tuple) else data)
-        weights = [v for _, v in pairs]
+    def before_update(self, update: Any) -> None:
+        weights = update.result.weights
+        if not weights:
+            return
+        self.paths = [v.path for v in weights]
+        due, unchanged = tf.equal(self._step % self.every, 0), self._errors.read_value()
+        errors = tf.cond(due, lambda: self._differences(update), lambda: unchanged)
+        self._errors.assign(errors)
+        self._step.assign_add(1)
+
+    def _differences(self, update):
+        """Relative to the largest entry of the tape's gradient."""
+        model, weights, (x, y, sample_weight) = update.model, update.result.weights, update.batch
         values = [tf.identity(v.value) for v in weights]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
@@ -145,10 +155,10 @@ class GradientCheck(keras.callbacks.Callback):
             with _keras.StatelessScope(mapping, collect_losses=True):
                 y_pred = model(x, **_keras.training_argument(model, True))
                 loss = _keras.compute_loss(model, x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
-            loss = model.optimizer.scale_loss(loss)
+            loss = update.optimizer.scale_loss(loss)
         return tf.stack([
             _difference(explicit, reference)
-            for (explicit, _), reference in zip(pairs, tape.gradient(loss, values), strict=True)
+            for explicit, reference in zip(update.given, tape.gradient(loss, values), strict=True)
         ])  # fmt: skip
 
 
