@@ -18,13 +18,6 @@ from keras_backprop.registry import rule_for
 
 FOLDER = pathlib.Path(__file__).parent
 
-REFUSED = {
-    "FlaxLayer": "another framework's code",
-    "JaxLayer": "another framework's code",
-    "TorchModuleWrapper": "another framework's code",
-}
-"""Layers that have no backward pass here and cannot have one."""
-
 WEIGHT_OWNERS = {
     "Dense", "EinsumDense", "Embedding", "ReversibleEmbedding", "PReLU", "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose",
     "Conv2DTranspose", "Conv3DTranspose", "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D",
@@ -33,9 +26,6 @@ WEIGHT_OWNERS = {
     "ConvLSTM3D",
 }  # fmt: skip
 """The classes of layers that own weights, beside cells and wrappers."""
-
-COUPLED = {"BatchNormalization": "in inference; in training the batch statistics couple the examples"}
-"""Weight-owning layers whose gradients of single examples exist in a part of their uses only."""
 
 
 def public_layers():
@@ -64,12 +54,10 @@ def public_operations():
 
 
 def state(name, key):
-    """One of the three states, or "unknown"."""
+    """ "rule", "not differentiable", "followed", or "unknown"."""
     rule = rule_for(key)
     if rule is not None:
         return "not differentiable" if rule.kind == "not differentiable" else "rule"
-    if name in REFUSED:
-        return "refused"
     return "followed" if key.__module__.startswith("keras.") else "unknown"
 
 
@@ -98,13 +86,19 @@ def figures(name, grid):
     return f"{seen['cases']} | {seen['error']:.0e}" if seen else " | "
 
 
+def single_examples(cls):
+    """Whether the gradients of single examples exist for a layer's weights."""
+    rule = rule_for(cls)
+    return "yes" if rule is None or rule.couples is None else "in inference; in training the examples are coupled"
+
+
 def layer_table(layers, grid):
     lines = [
         "| layer | state | gradients of single examples | fused kernel | cases in the grid | largest error |",
         "|---|---|---|---|--:|--:|",
     ]
     for name, cls in layers.items():
-        single = "" if cls.__name__ not in WEIGHT_OWNERS else COUPLED.get(cls.__name__, "yes")
+        single = single_examples(cls) if cls.__name__ in WEIGHT_OWNERS else ""
         kernel = "yes" if fused(cls) else ""
         lines.append(f"| {name} | {state(name, cls)} | {single} | {kernel} | {figures(cls.__name__, grid)} |")
     return lines
@@ -158,16 +152,15 @@ def page():
 
 * **rule**: a written-out backward rule. **followed**: its own call runs, and the operations that it creates are links:
   functions of `keras.ops` by the rules below, all other operations of TensorFlow by the gradient function that TensorFlow has
-  registered for their type. What has none is an error that names the operation and the layer.
-  **not differentiable**: declared so; nothing flows back, as on the tape. **refused**: a clear error.
+  registered for their type. What has none is an error that names the operation and the layer. (`JaxLayer` runs as an operation
+  of TensorFlow, and has a gradient. `TorchModuleWrapper` cannot run but on Keras's PyTorch backend.)
+  **not differentiable**: declared so; nothing flows back, as on the tape.
 * The table's figures come from {cases:,} cases of the gradient grid (`python -m tests.grid.run`
   runs all), counted wherever the rule takes part, in a layer made of others too; *largest error* is the largest difference
   from the tape in float64 in such a case, relative to the largest entry of the tensor's gradient.
 * **fused kernel**: the rule calls one of TensorFlow's kernels that compute a backward pass in one go.""",
         f"## Layers ({len(layers)})",
         "\n".join(layer_table(layers, grid)),
-        "## What is refused, and why",
-        "\n".join(f"* `{name}`: {why}." for name, why in REFUSED.items()),
         f"## Preprocessing layers ({len(preprocessing)})",
         "\n".join(name_table("layer", preprocessing, grid)),
         "## Activation functions",
