@@ -1,5 +1,6 @@
 """Quiet, deterministic, on the CPU."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -9,6 +10,13 @@ import keras
 import pytest
 
 from keras_backprop import registry
+
+
+def pytest_collection_finish(session):
+    """Tracing makes cyclic objects by the thousand: look for garbage less often, and never among what was imported."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)
