@@ -12,7 +12,7 @@ from tensorflow.python.eager import backprop, backprop_util, record
 from tensorflow.python.framework import auto_control_deps_utils, op_callbacks, ops
 from tensorflow.python.framework.func_graph import FuncGraph
 from tensorflow.python.framework.ops import EagerTensor
-from tensorflow.python.ops import default_gradient
+from tensorflow.python.ops import default_gradient, gradients_util
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 from keras_backprop import _keras
@@ -126,7 +126,9 @@ class Eager:
     def __enter__(self):
         op_callbacks.add_op_callback(self._note)
         self._stack.callback(op_callbacks.remove_op_callback, self._note)
-        self._stack.enter_context(_keras.replaced(record, record_operation=self._record_operation))
+        recording = {"record_operation": self._record_operation, "could_possibly_record": lambda: True}
+        self._stack.enter_context(_keras.replaced(record, **recording))
+        self._stack.enter_context(_keras.replaced(gradients_util, PossibleTapeGradientTypes=_gradients_of_functions))
         self._stack.enter_context(functions_run_eagerly())
         return self
 
@@ -139,6 +141,12 @@ class Eager:
 
     def _record_operation(self, op_type, output_tensors, input_tensors, backward_function, forward_function=None):
         """A custom gradient takes the place of whatever made its results."""
+        original = _keras.current(record, "record_operation")
+        original(op_type, output_tensors, input_tensors, backward_function, forward_function)
+        if not tf.executing_eagerly() or "_jvp_" in str(op_type):
+            # A function is being traced; or forward-mode differentiation, which is given what operations put out under another
+            # identity, so that a gradient would be lost: without one it is refused.
+            return
         produced = {id(y) for y in output_tensors}
         for position in range(len(self.operations) - 1, -1, -1):
             if not produced:
@@ -149,8 +157,19 @@ class Eager:
                 self.operations[position] = None
                 produced -= made
         self.operations.append(CustomGradient(op_type, list(input_tensors), list(output_tensors), backward_function))
-        original = _keras.current(record, "record_operation")
-        original(op_type, output_tensors, input_tensors, backward_function, forward_function)
+
+
+def _gradients_of_functions(tensors):
+    """Which gradients of a traced function that is called eagerly will be wanted: as if a tape watched what it is given.
+
+    `tf.vectorized_map` and Jacobians call such functions even where functions run eagerly. With a tape in sight TensorFlow makes
+    the backward pass of the function, and `record_operation` is told of it.
+    """
+    wanted = _keras.current(gradients_util, "PossibleTapeGradientTypes")(tensors)
+    unseen = wanted == gradients_util.POSSIBLE_GRADIENT_TYPES_NONE
+    if unseen and tf.executing_eagerly() and any(map(is_trainable, tensors)):
+        return gradients_util.POSSIBLE_GRADIENT_TYPES_FIRST_ORDER
+    return wanted
 
 
 def unseen_reads(operations, variables):

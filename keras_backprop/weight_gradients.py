@@ -94,10 +94,14 @@ class Contraction(WeightGradient):
     def total(self) -> Any:
         sparse = _tensorflow.sparse_of(self.factors[0])
         if sparse is not None and len(sparse.shape) == 2 and self.result == "".join(self.letters):
-            # (n, i) and (n, o): the rows of dW that x touches. To Keras an empty example touches the first.
+            # (n, i) and (n, o): the rows of dW that x touches, each once, for optimizers that square what they are given row
+            # by row. To Keras an empty example touches the first.
             x, dy = tf.sparse.fill_empty_rows(sparse, tf.zeros((), sparse.dtype))[0], self.factors[1]
-            rows = x.values[:, None] * tf.gather(dy, x.indices[:, 0])
-            return tf.IndexedSlices(rows, x.indices[:, 1], tf.cast(self._result_shape(), tf.int64))
+            touched, places = tf.unique(x.indices[:, 1])
+            rows = tf.math.unsorted_segment_sum(
+                x.values[:, None] * tf.gather(dy, x.indices[:, 0]), places, tf.size(touched)
+            )
+            return tf.IndexedSlices(rows, touched, tf.cast(self._result_shape(), tf.int64))
         return self._total(*self.factors)
 
     def _total(self, *factors):

@@ -125,12 +125,18 @@ _NOT_FOLLOWED = frozenset(
         "resize",
         "pad_images",
         "crop_images",
+        "histogram",
+        "view_as_complex",
     ]
 )
 """Functions of `keras.ops` that make and move tensors: their sizes may be tensors, which is not for an operation's constructor.
 
-And `conv_transpose`, whose operation Keras makes with two arguments exchanged, and `quantile`, whose operation forgets `method`.
+And those whose operation in Keras is not what the function does: `conv_transpose` makes it with two arguments exchanged,
+`quantile` forgets `method`, those of `histogram` and `view_as_complex` do not run.
 """
+
+_OF_ONE_AXIS = frozenset(["softmax", "log_softmax"])
+"""Functions that take several axes at once, which their operations do not."""
 
 
 @contextlib.contextmanager
@@ -151,8 +157,11 @@ def functions_followed(follow, wanted):
             def any_symbolic_tensors(args=None, kwargs=None, original=original, module=module):
                 if original(args, kwargs):
                     return True
-                name = sys._getframe(2).f_code.co_name  # 1 is the switch
+                function = sys._getframe(2)  # 1 is the switch
+                name = function.f_code.co_name
                 if name in _NOT_FOLLOWED or (module is _ops_core and name != "slice_update") or not wanted():
+                    return False
+                if name in _OF_ONE_AXIS and isinstance(function.f_locals["axis"], tuple):
                     return False
                 return any(map(_is_float_tensor, keras.tree.flatten((args, kwargs))))
 

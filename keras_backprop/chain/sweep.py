@@ -148,6 +148,8 @@ def _input_gradients(call, returned, needed):
         with _autocast(call.op), _named(call):
             dx = dx() if callable(dx) else dx
         if isinstance(call.op, Operation):  # TensorFlow's own gradient functions sum back and cast themselves
+            if isinstance(dx, tf.Tensor) and dx.shape.rank is None:  # what Python computes says no shape
+                dx.set_shape(x.shape)
             dxs.append(dx)
             continue
         dxs.append(cast(_unbroadcast(call, dx, x), x.dtype))

@@ -221,3 +221,78 @@ def test_functions_of_keras_outside_of_a_record_stay_keras_own():
         symbolic = keras.ops.softmax(keras.KerasTensor((None, 4)))  # a graph that is made meanwhile
         assert isinstance(symbolic, keras.KerasTensor)
     assert keras.Operation.symbolic_call is before
+
+
+def _jacobian(x):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = tf.tanh(x)
+    return tf.reduce_sum(tape.jacobian(y, x), [0, 1]) * x
+
+
+def _jvp(x):
+    with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)) as accumulator:
+        y = tf.tanh(x) ** 2
+    return accumulator.jvp(y)
+
+
+@WAYS
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: tf.vectorized_map(lambda row: row * tf.reduce_sum(row), x),
+        _jacobian,
+        lambda x: tf.py_function(lambda x: x**3, [x], x.dtype),
+    ],
+    ids=["vectorized_map", "jacobian", "py_function"],
+)
+def test_functions_that_tensorflow_calls_by_itself_are_followed(call, compiled):
+    class Calls(layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=shape[-1:], name="w")
+
+        def call(self, x):
+            return keras.ops.multiply(tf.ensure_shape(call(self.w * x), x.shape), self.w)
+
+    layer = Calls()
+    layer(X)
+    assert_equals_the_tape(layer, X, compiled)
+
+
+def test_forward_mode_is_followed_in_a_graph_and_refused_eagerly():
+    class Forward(layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=shape[-1:], name="w")
+
+        def call(self, x):
+            return _jvp(self.w * x)
+
+    layer = Forward()
+    layer(X)
+    assert_equals_the_tape(layer, X, compiled=True)
+    with pytest.raises(MissingRuleError, match="_jvp_"):
+        assert_equals_the_tape(layer, X, compiled=False)
+
+
+@WAYS
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: keras.ops.softmax(x, axis=(0, 1)),
+        lambda x: keras.ops.log_softmax(x, axis=(0, 1)),
+        lambda x: keras.ops.angle(keras.ops.view_as_complex(keras.ops.reshape(x, (-1, 2)))),
+        lambda x: x * keras.ops.cast(keras.ops.histogram(x[0], bins=3)[0][0], x.dtype),
+    ],
+    ids=["softmax of several axes", "log_softmax of several axes", "view_as_complex", "histogram"],
+)
+def test_functions_of_keras_that_do_more_than_their_operations(call, compiled):
+    class Calls(layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=shape[-1:], name="w")
+
+        def call(self, x):
+            return call(self.w * x)
+
+    layer = Calls()
+    layer(X)
+    assert_equals_the_tape(layer, X, compiled)

@@ -239,7 +239,7 @@ def data_changed_between(k, then, folder):
 def sparse_inputs(k, then, folder):
     """Gradients of the touched rows alone: an optimizer with a memory leaves the others as they are."""
     sparse = [
-        tf.sparse.from_dense(np.where(FEATURES[i : i + 8] > 0.9, FEATURES[i : i + 8], 0)) for i in range(0, 80, 8)
+        tf.sparse.from_dense(np.where(FEATURES[i : i + 8] > 0.5, FEATURES[i : i + 8], 0)) for i in range(0, 80, 8)
     ]
     model = k.Sequential([layers.Dense(4, "tanh"), layers.Dense(1)])
     model.compile(keras.optimizers.Adam(0.05), "mse")

@@ -25,7 +25,7 @@ def cumulative_product(call, dy):
 
     Where xᵢ = 0 TensorFlow takes 0.
     """
-    x, axis = _flat(call, call.input)
+    x, axis = _flat(call, tf.cast(call.input, call.output.dtype))
     back = tf.cumsum(dy * call.output, axis=axis, reverse=True)
     return Gradients(_not_replaced(call, reshape_back(call, tf.math.divide_no_nan(back, x))))
 

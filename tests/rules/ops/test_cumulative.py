@@ -16,6 +16,8 @@ CASES = [
     Case("cumprod", lambda: ops.cumprod, (X,)),
     Case("cumprod-axis", lambda: lambda x: ops.cumprod(x, axis=1), (X,)),
     Case("cumprod-zero", lambda: lambda x: ops.cumprod(x, axis=0), (np.array([1.0, 0.0, 2.0]),), differences=False),
+    Case("cumsum-dtype", lambda: lambda x: ops.cumsum(x, axis=0, dtype="float64"), (X.astype("float32"),)),
+    Case("cumprod-dtype", lambda: lambda x: ops.cumprod(x, axis=0, dtype="float64"), (X.astype("float32"),)),
     Case("nancumsum", lambda: lambda x: ops.nancumsum(x, axis=1), (WITH_NAN,), differences=False),
     Case("nancumsum-flat", lambda: ops.nancumsum, (WITH_NAN,), differences=False),
     Case("nancumprod", lambda: lambda x: ops.nancumprod(x, axis=1), (WITH_NAN,), differences=False),
