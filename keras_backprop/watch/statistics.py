@@ -75,6 +75,17 @@ class Statistics(BackwardObserver):
         ]
 
     @property
+    def notes(self) -> list[Any]:
+        """What only a step that is noted writes to (see `training/unnoted.py`); nothing where each is noted."""
+        if self.always:
+            return []
+        return [*(v for t in self._tables.values() for v in t.variables), *(copy for _, copy in self._copies.values())]
+
+    def until_noted(self) -> Any:
+        """How many of the next steps are not noted, an integer tensor."""
+        return -(local(self._step) + local(self._offset)) % local(self._every)
+
+    @property
     def lost(self) -> int:
         """How many noted steps were written over before they were read."""
         return sum(table.lost for table in self._tables.values())
@@ -141,7 +152,7 @@ class Statistics(BackwardObserver):
         return step
 
     def _due(self):
-        return tf.equal((local(self._step) + local(self._offset)) % local(self._every), 0)
+        return tf.equal(self.until_noted(), 0)
 
     def _values(self, weights, step):
         """The weights as they are, a list of (weight, value)."""
