@@ -10,7 +10,7 @@ from keras_backprop import _keras, scopes
 from keras_backprop.backward_pass import backward
 from keras_backprop.training.snapshot import Snapshot
 from keras_backprop.watch import about_data, about_flow, about_weights
-from keras_backprop.watch.faults import locate
+from keras_backprop.watch.locating import locate
 from keras_backprop.watch.finding import Diagnosis, Finding
 
 
