@@ -10,7 +10,7 @@ from keras_backprop import _keras, replicas
 from keras_backprop.observers import BackwardObserver
 from keras_backprop.training.update import unwrapped
 from keras_backprop.watch.layout import Rows
-from keras_backprop.watch.quantities import GRADIENT, WEIGHT
+from keras_backprop.watch.quantities import GRADIENT, OF_EXAMPLES, WEIGHT
 from keras_backprop.watch.step import Step
 from keras_backprop.watch.table import Table, local, once_if, outside, parts, variable
 
@@ -124,6 +124,7 @@ class Statistics(BackwardObserver):
         for weight, *stages in zip(result.weights, gradients, given, clipped, strict=True):
             if self.selection(weight.path):
                 step.gradients(weight.path, *stages)
+        step.examples(result, [w for w in result.weights if self.selection(w.path)])
         if "global_norm" in wanted:
             step.together("global_norm", gradients)
         if "clipped_global_norm" in wanted:
@@ -185,7 +186,7 @@ class Statistics(BackwardObserver):
         number.assign_add(1)
 
 
-_OF_WHAT_IS_GIVEN = {"given_norm", "clipped_norm", "clipped_global_norm"}
+_OF_WHAT_IS_GIVEN = {"given_norm", "clipped_norm", "clipped_global_norm", *OF_EXAMPLES}
 """What is known without the gradients as the rules have made them."""
 
 
