@@ -215,23 +215,46 @@ def functions_run_eagerly(wanted=True):
         tf.config.run_functions_eagerly(before)
 
 
-def with_effects(graph, outputs=()):
+def with_effects(graph, outputs=(), without=()):
     """The operations of a traced function that change something, and all that these need, in order.
 
     Args:
         graph: the graph of a `tf.ConcreteFunction`.
         outputs: list of tensors of it that are needed besides.
+        without: list of variables. What uses one of them is left out, unless the result is needed.
     """
     reads = auto_control_deps_utils.RESOURCE_READ_OPS  # they must run as well, says TensorFlow
     wanted = set()
-    found = [operation for operation in graph.control_outputs if operation.type not in reads]
+    handles = {id(v.handle) for v in without}
+    unwanted = {inner.op for outer, inner in graph.captures if id(outer) in handles}
+    left_out = {one for one in graph.get_operations() if not unwanted.isdisjoint(x.op for x in one.inputs)}
+    found = [one for one in graph.control_outputs if one.type not in reads and one not in left_out]
     found += [x.op for x in outputs]
     while found:
         operation = found.pop()
         if operation not in wanted:
             wanted.add(operation)
-            found += [x.op for x in operation.inputs] + operation.control_inputs
+            found += [x.op for x in operation.inputs]
+            found += _before(operation, left_out.__contains__)
     return [operation for operation in graph.get_operations() if operation in wanted]
+
+
+def _before(operation, left_out):
+    """The operations that must run before one; in place of those that are left out, those that must run before them.
+
+    Args:
+        operation: a `tf.Operation`.
+        left_out: function `tf.Operation` -> bool.
+    """
+    found, seen = list(operation.control_inputs), set()
+    while found:
+        one = found.pop()
+        if one not in seen:
+            seen.add(one)
+            if left_out(one):
+                found += one.control_inputs
+            else:
+                yield one
 
 
 def copy_operations(operations, inputs, lowered, outputs=()):
@@ -257,7 +280,12 @@ def copy_operations(operations, inputs, lowered, outputs=()):
     copies = tf.compat.v1.GraphDef(versions=whole.versions)
     copies.node.extend(node for node in whole.node if node.name in names)
     used = set()
+    present = {operation.name: operation for operation in operations}
     for node in copies.node:
+        if any(before.name not in present for before in present[node.name].control_inputs):
+            before = _before(present[node.name], lambda one: one.name not in present)
+            kept = [name for name in node.input if not name.startswith("^")]
+            node.input[:] = [*kept, *(f"^{one.name}" for one in before if one.name in names)]
         used.update(name.split(":")[0] for name in node.input)
         node.attr.pop("_class", None)  # beside which other operation it is to run
         if not lowered and "_lower_using_switch_merge" in node.attr:

@@ -1,5 +1,6 @@
 """What a backward pass returns: every gradient, δ, link and example of one batch. What nobody asks for is not computed."""
 
+import copy
 import functools
 import html
 from typing import Any
@@ -236,6 +237,12 @@ class Backward:
             variable = self.weights[index]
             self._contributions[index] = self._examples.of(variable, self._swept.parts.get(id(variable), []))
         return self._contributions[index]
+
+    def apart(self) -> "Backward":
+        """The same, but what it computes of single examples it keeps to itself: for a function traced inside of another."""
+        other = copy.copy(self)
+        other._contributions = {}
+        return other
 
     def index(self, weight: Any) -> int:
         """The place of a weight, given as a variable or by its path, among `weights`.

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_backprop import _keras
+from keras_backprop.training.cadence import Cadence
 from keras_backprop.watch import sinks
 from keras_backprop.watch.history import Block, History
 from keras_backprop.watch.quantities import parsed
@@ -49,6 +50,9 @@ class BackwardMonitor(keras.callbacks.Callback):
       `compile(gradients=…)` has made of it; of what the optimizer has, having accumulated and clipped it
     * `"global_norm"` and `"clipped_global_norm"`: of all weights' gradients together, of `"norm"` and `"clipped_norm"`; the path
       is `"*"`
+    * `"example_variance"`, `"noise_scale"`, of ∂E/∂W, and of the chosen weights together (path `"*"`): tr Σ and tr Σ/‖G‖² of
+      the gradients of single examples; `"example_cosine"`, of all weights together: the mean cosine of an example's gradient to
+      the mean (`keras_backprop.gradients.gradient_noise_scale`, `example_cosines`)
 
     All but `"scaled_norm"` are without the loss scale of mixed precision. Of several replicas they are of the whole batch. In
     steps that update nothing, because the optimizer accumulates gradients or a loss scale skips the update, there is no
@@ -57,11 +61,14 @@ class BackwardMonitor(keras.callbacks.Callback):
     Args:
         layers: pattern of paths, a layer, or a list of them: which links and weights. `"*"` is everything; `"encoder"` also means
             what lies under it.
-        quantities: str or tuple of str, as above; `"all"` is everything but histograms.
+        quantities: str or tuple of str, as above; `"all"` is everything but histograms and what is asked of single
+            examples.
         every: int N ≥ 1, note the steps 0, N, 2·N, … of each `fit`; or "epoch", the last step of every epoch.
         tensorboard: directory, to write scalars and histograms to, by path.
         csv: path of a file to write records to.
-        logger: an object with a method `log(dict)`, called for every step that is noted, at the end of its epoch.
+        logger: an object with a method `log(dict)`, called for every step that is noted.
+        batch_freq: int N ≥ 1, after every N-th step, counted over all epochs, what has been noted goes into `history` and to
+            TensorBoard, the file and the logger; None: at the end of every epoch.
 
     Attributes:
         history: a list of records, see `keras_backprop.watch.History`; it goes on over several calls of `fit`.
@@ -69,27 +76,32 @@ class BackwardMonitor(keras.callbacks.Callback):
 
     Raises:
         ValueError: a nonsensical argument; in training, a pattern that matches nothing, a model that trains by the tape itself,
-            or figures that would take too much memory.
+            figures that would take too much memory, or weights without gradients of single examples where these are asked for.
     """
-
-    # What is noted stays in the step's variables until somebody reads it: many epochs may share one call.
-    reads_only_logs = True
 
     def __init__(
         self, layers: Any = "*", quantities: Any = ("norm", "gain", "update_ratio", "dead", "saturated"), every: Any = "epoch", *,
-        tensorboard: Any = None, csv: Any = None, logger: Any = None,
+        tensorboard: Any = None, csv: Any = None, logger: Any = None, batch_freq: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        is_count = isinstance(every, numbers.Integral) and not isinstance(every, bool) and int(every) >= 1
-        if not is_count and every != "epoch":
+        if not _is_count(every) and every != "epoch":
             raise ValueError(
                 f'`every` must be a whole number of steps, 1 or more, or "epoch". Received: every={every!r}'
+            )
+        if batch_freq is not None and not _is_count(batch_freq):
+            raise ValueError(
+                "`batch_freq` must be a whole number of steps, 1 or more, or None, for the end of every epoch. Received: "
+                f"batch_freq={batch_freq!r}"
             )
         if logger is not None and not callable(getattr(logger, "log", None)):
             raise ValueError(f"`logger` must have a method `log(dict)`. Received: logger={logger!r}")
         self.layers, self.quantities = layers, quantities
         self.every = every
         self._every = None if every == "epoch" else int(every)
+        # To the loop (`training/callbacks.py`): how often it wants to hear of batches, and whether it must hear of every epoch.
+        self.batch_freq = "never" if batch_freq is None else int(batch_freq)
+        self.reads_only_logs = batch_freq is None
+        self._cadence = None if batch_freq is None else Cadence(self.batch_freq)
         self.history = History()
         self.epoch_logs: list = []
         self._epoch = 0
@@ -111,7 +123,10 @@ class BackwardMonitor(keras.callbacks.Callback):
         self._last_only = self._every is None and self._steps is None
         every = self._every or self._steps or 1  # where nobody knows how many steps there are, each may be the last
         first = 0 if self._every else every - 1
-        rows = self._steps and (math.ceil(self._steps / every) + 1, min(epochs, EPOCHS_IN_A_CALL))
+        rows: Any = self._steps and (math.ceil(self._steps / every) + 1, min(epochs, EPOCHS_IN_A_CALL))
+        if self._cadence is not None:
+            self._cadence.reset()
+            rows = math.ceil((self._cadence.every + model.steps_per_execution) / every) + 1, 1
         layers = [layer.path or layer.name for layer in _keras.layers_in(model)]
         self.backward_observer.begin(
             model.distribute_strategy, every, first, rows, [*layers, *(w.path for w in model.weights)],
@@ -120,6 +135,10 @@ class BackwardMonitor(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self._cadence is not None and self._cadence.due(batch) and not self._last_only:
+            self._take(self._epoch, min(self.backward_observer.steps, self._start + self._cadence.step))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.epoch_logs.append((epoch, dict(logs or {})))
@@ -206,3 +225,7 @@ class BackwardMonitor(keras.callbacks.Callback):
         from keras_backprop.report.notebook import monitor_html
 
         return monitor_html(self)
+
+
+def _is_count(x):
+    return isinstance(x, numbers.Integral) and not isinstance(x, bool) and int(x) >= 1

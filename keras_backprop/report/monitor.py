@@ -149,9 +149,8 @@ def _network(monitor):
     derivation = ""
     if chosen:
         items = "".join(f"<li>{escape(line)}</li>" for line in chosen)
-        derivation = (
-            f'<h3>From the error to a weight</h3><ol class="derivation" id="derivation" aria-live="polite">{items}</ol>'
-        )
+        listed = f'<ol class="derivation" id="derivation" aria-live="polite" tabindex="0">{items}</ol>'
+        derivation = f"<h3>From the error to a weight</h3>{listed}"
     return section("The network, forward and backward", live, derivation, svg, said=said), data
 
 
@@ -181,11 +180,7 @@ def _derivation(history, path, way, formula, names):
 
     lines = []
     for link in way:
-        gain = (
-            f", and on the way to what is below × {now(link, 'delta', 'gain')}"
-            if (link, "delta", "gain") in names
-            else ""
-        )
+        gain = f", gain {now(link, 'delta', 'gain')}" if (link, "delta", "gain") in names else ""
         lines.append(f"‖∂E/∂y‖ of {link} = {now(link, 'delta', 'norm')}{gain}")
     lines.append(f"{formula or 'by its rule'}   so   ‖∂E/∂W‖ of {path} = {now(path, 'gradient', 'norm')}")
     if (path, "weight", "update_ratio") in names:

@@ -44,12 +44,13 @@ def drawing(links: Any, edges: Any, described: str) -> tuple[str, dict[str, Any]
     for i, (path, forward, backward) in enumerate(links):
         y = place[path]
         text = path if len(path) <= 44 else "…" + path[-43:]
-        bar_y, text_y = y + 4, y + 13
+        middle = y + (row - 6) / 2
+        bar_y, text_y = middle - 4.5, middle + 4
         size = [_length(x, low, high) for x in (backward, forward)]
         parts.append(
             f'<rect class="box" x="{_LEFT}" y="{y}" width="{edge_of_boxes - _LEFT}" height="{row - 6}" rx="3"/>'
         )
-        parts.append(f'<text x="{_LEFT + 8}" y="{text_y + 1}">{escape(text)}</text>')
+        parts.append(f'<text x="{_LEFT + 8}" y="{text_y}">{escape(text)}</text>')
         parts.append(
             f'<rect class="backward" x="{_LEFT - 4 - size[0]:.1f}" y="{bar_y}" width="{size[0]:.1f}" height="9" '
             f'data-bar="{2 * i + 1}" data-right="{_LEFT - 4}"/>'

@@ -46,7 +46,7 @@
     const weight = data.weights[Number(chosen.value)];
     const lines = [];
     for (const [path, delta, gain] of weight.way.map((i) => data.links[i])) {
-      lines.push(`‖∂E/∂y‖ of ${path} = ${written(value(delta, step))}` + (gain < 0 ? "" : `, and on the way to what is below × ${written(value(gain, step))}`));
+      lines.push(`‖∂E/∂y‖ of ${path} = ${written(value(delta, step))}` + (gain < 0 ? "" : `, gain ${written(value(gain, step))}`));
     }
     lines.push(`${weight.formula}   so   ‖∂E/∂W‖ of ${weight.path} = ${written(value(weight.gradient, step))}`);
     if (weight.ratio >= 0) lines.push(`and the update changes it by ${written(value(weight.ratio, step))} of its norm`);

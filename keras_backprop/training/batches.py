@@ -48,11 +48,12 @@ class Batches:
             return tf.argsort(tf.random.stateless_uniform([n], seed), stable=True)
         return tf.random.experimental.stateless_shuffle(tf.range(n), seed)
 
-    def run(self, step, tensors, order, first, last, state=(), goes_on=None):
+    def run(self, step, tensors, order, first, last, state=(), goes_on=None, origin=None):
         """Run steps on the batches first, …, last − 1.
 
         Args:
             step: function (number of the batch, batch, *state) -> the new state.
+            origin: the number of the first batch of the call, if that is not `first`.
             state: tuple of tensors.
             goes_on: function (*state) -> bool tensor, asked after every step; None: always.
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_backprop import _keras
 from keras_backprop.training.executor import is_small, never_waits, one_thread
 from keras_backprop.training.steps import Operations
+from keras_backprop.training.unnoted import unnoted, until_noted
 
 
 class Compiled:
@@ -28,6 +29,7 @@ class Compiled:
     def __init__(self, model, parts, jit_compile, logs=False):
         self.model, self.jit_compile = model, jit_compile
         self._parts = [(batches, Operations(step, logs)) for batches, step in parts]
+        self._unnoted = None if jit_compile else unnoted(model, parts[0][1], logs)  # to XLA more code is more work
         # One thread has no fused kernels, which round once instead of twice: in half precision one would see it, and double
         # precision is for those who want the last digits.
         others = ("float16", "bfloat16", "float64")
@@ -66,8 +68,23 @@ class Compiled:
         batches, step = self._parts[part]
         lowered = not (self._for_one_thread or self.jit_compile)
 
-        def one(number, batch, *state):
-            logs = step.call(batch) if self.jit_compile and not batches.for_xla else step.run(batch, lowered)
-            return state if after is None else after(number, logs, *state)
+        def run(step, start, end, state):
+            def one(number, batch, *state):
+                logs = step.call(batch) if self.jit_compile and not batches.for_xla else step.run(batch, lowered)
+                return state if after is None else after(number, logs, *state)
 
-        return batches.run(one, tensors, order, first, last, state, goes_on)
+            return batches.run(one, tensors, order, start, end, state, goes_on, origin=first)
+
+        if part or self._unnoted is None or batches.single:
+            return run(step, first, last, state)
+
+        def noted_and_before(number, *state):
+            number, state = run(self._unnoted, number, tf.minimum(number + until_noted(self.model), last), state)
+            number, state = run(step, number, tf.minimum(number + 1, last), state)
+            return number, *state
+
+        def not_all(number, *state):
+            return number < last if goes_on is None else (number < last) & goes_on(*state)
+
+        number, *state = tf.while_loop(not_all, noted_and_before, (tf.convert_to_tensor(first), *state))
+        return number, tuple(state)

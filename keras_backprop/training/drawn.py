@@ -110,7 +110,7 @@ class DrawnBatches(Batches):
     def order(self, tensors, seed):
         return None
 
-    def run(self, step, tensors, order, first, last, state=(), goes_on=None):
+    def run(self, step, tensors, order, first, last, state=(), goes_on=None, origin=None):
         def batch(number, *state):
             return number + 1, *step(
                 number, self.examples.draw(tensors, self.examples.plan.count, self.for_xla), *state

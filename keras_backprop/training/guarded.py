@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_backprop.training.snapshot import Snapshot
+from keras_backprop.training.snapshot import Snapshot, read
 
 SECONDS = 2.0
 """For so long steps are taken before the model is copied again; at a fault, so many are taken again."""
@@ -166,7 +166,7 @@ def _extremes(run):
 
 
 def _weights(run):
-    values = {v.path: v.value.numpy() for v in run.model.trainable_variables if tf.as_dtype(v.dtype).is_floating}
+    values = {v.path: read(v).numpy() for v in run.model.trainable_variables if tf.as_dtype(v.dtype).is_floating}
     return {path: x if x.dtype.itemsize > 2 else x.astype("float32") for path, x in values.items()}
 
 

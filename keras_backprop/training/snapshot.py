@@ -5,6 +5,8 @@ import math
 import keras
 import tensorflow as tf
 
+from keras_backprop._tensorflow import ResourceVariable
+
 LARGEST = 2**24
 """A model of more bytes takes too long to copy, compared with the epochs that may share a call."""
 
@@ -26,17 +28,24 @@ class Snapshot:
 
     def __init__(self, model, others=()):
         known = {id(v.value) for v in variables_of(model)}
-        self._values = [(v, tf.identity(v)) for v in others if id(v) not in known]
-        self._values += [(v, tf.identity(v.value)) for v in variables_of(model)]
+        self._values = [(v, read(v)) for v in others if id(v) not in known]
+        self._values += [(v, read(v)) for v in variables_of(model)]
         self._values += [
-            (v, tf.identity(v))
-            for observer in getattr(model, "_observers", ())
-            for v in getattr(observer, "variables", ())
+            (v, read(v)) for observer in getattr(model, "_observers", ()) for v in getattr(observer, "variables", ())
         ]
 
     def restore(self):
         for variable, value in self._values:
             variable.assign(value)
+
+
+def read(variable):
+    """The value of a Keras or TensorFlow variable, a tensor: by the one operation that it takes, in a third of the time that
+    `tf.identity` takes outside of a function."""
+    value = variable.value if isinstance(variable, keras.Variable) else variable
+    if isinstance(value, ResourceVariable):
+        return tf.raw_ops.ReadVariableOp(resource=value.handle, dtype=value.dtype)
+    return tf.identity(value)
 
 
 def variables_of(model):

@@ -41,6 +41,7 @@ class Operations:
     Args:
         step: a `tf.ConcreteFunction` of one argument, a batch.
         logs: bool, whether the logs that it returns are wanted.
+        without: list of variables that the step need not change.
 
     Attributes:
         operations: list of `tf.Operation`, those that change something, and what these, and the logs, need.
@@ -50,10 +51,10 @@ class Operations:
         NotCompiledError: the logs are wanted, and are no dict of numbers.
     """
 
-    def __init__(self, step, logs=False):
+    def __init__(self, step, logs=False, without=()):
         self._step = step
         self.names, self._logs = _named_numbers(step) if logs else ([], [])
-        self.operations = _tensorflow.with_effects(step.graph, self._logs)
+        self.operations = _tensorflow.with_effects(step.graph, self._logs, without)
 
     @property
     def variables(self):

@@ -28,7 +28,7 @@ class StreamBatches:
         dataset: a `tf.data.Dataset`.
     """
 
-    never_waits, for_xla, order_specification = True, False, None
+    never_waits, for_xla, single, order_specification = True, False, False, None
     size = 32  # for the question whether a step is small; unknown
 
     def __init__(self, dataset):
@@ -52,11 +52,12 @@ class StreamBatches:
         lists, found, size = self._take(iterator, tf.constant(count))
         return tuple(lists), int(found), int(size)
 
-    def run(self, step, lists, order, first, last, state=(), goes_on=None):
+    def run(self, step, lists, order, first, last, state=(), goes_on=None, origin=None):
         """As `Batches.run`, on the batches that have been taken."""
+        origin = first if origin is None else origin
 
         def one(number, *state):
-            given = iter([_item(x, number - first, spec) for x, spec in zip(lists, self._components, strict=True)])
+            given = iter([_item(x, number - origin, spec) for x, spec in zip(lists, self._components, strict=True)])
             flat = tf.nest.flatten(self._batch, expand_composites=True)
             values = [None if spec is None else next(given) for spec in flat]
             batch = tf.nest.pack_sequence_as(self._batch, values, expand_composites=True)

@@ -32,8 +32,9 @@ def of_labels(model, batch, y_pred, looked):
 
 
 def findings(look, looked):
-    """Inputs that are not scaled, targets that the output cannot reach."""
-    return [*_scale(look, looked), *_reach(look, looked)]
+    """Inputs that are not scaled, outputs that are always 1, targets that the output cannot reach."""
+    outputs = _outputs(look)
+    return [*_scale(look, looked), *_softmax_of_one(outputs), *_reach(outputs, looked)]
 
 
 def _pairs(model, y, y_pred):
@@ -63,6 +64,12 @@ def _option(loss, name, default=None):
 
 
 def _sparse(loss, y, p):
+    if y.ndim == p.ndim and y.shape[-1] != 1:
+        return [
+            _of_other_kind(
+                y, p, "One-hot targets for a loss of class numbers", "categorical_crossentropy", "y.argmax(-1)"
+            )
+        ]
     classes, ignored = p.shape[-1], _option(loss, "ignore_class")
     labels = y if ignored is None else y[y != ignored]
     wrong = (labels < 0) | (labels >= classes)
@@ -83,7 +90,16 @@ def _sparse(loss, y, p):
     return []
 
 
+def _of_other_kind(y, p, title, loss, change):
+    evidence = f"y has the shape {y.shape}, the predictions have {p.shape}"
+    return Finding(title, evidence, f"use `{loss}`, or give `{change}`", "y", "critical")
+
+
 def _one_hot(loss, y, p):
+    classes = p.shape[-1]
+    if classes > 1 and (y.ndim == p.ndim - 1 or (y.ndim == p.ndim and y.shape[-1] == 1)):
+        title, change = "Class numbers for a loss of one-hot targets", f"keras.utils.to_categorical(y, {classes})"
+        return [_of_other_kind(y, p, title, "sparse_categorical_crossentropy", change)]
     if y.shape != p.shape:
         return []
     sums = y.sum(-1)
@@ -189,14 +205,35 @@ def _unscaled(path, x, size):
     return []
 
 
-def _reach(look, looked):
-    """Targets of a regression outside of the range of the output's activation."""
+def _outputs(look):
+    """(the loss's name, targets, predictions, type of the operation that makes these) of every output with a loss of Keras."""
     producers = {id(y): one.type for one in look.record.timeline.operations() if one is not None for y in one.outputs}
+    pairs = _pairs(look.model, look.batch[1], look.result.y_pred)
+    return [(name, _array(y), _array(p), producers.get(id(p), "")) for _, name, y, p in pairs]
+
+
+def _softmax_of_one(outputs):
+    return [
+        Finding(
+            "A softmax of one unit", f"the output has the shape {p.shape}, and each of its numbers is 1 whatever the input is",
+            "give the output a sigmoid, or one unit for each class", "output", "critical",
+        )
+        for _, _, p, kind in outputs
+        if kind == "Softmax" and p.shape[-1] == 1
+    ]  # fmt: skip
+
+
+def _reach(outputs, looked):
+    """Targets of a regression outside of the range of the output's activation, or of another shape than the output."""
     found = []
-    for _, name, y, p in _pairs(look.model, look.batch[1], look.result.y_pred):
-        kind = producers.get(id(p), "")
+    for name, y, p, kind in outputs:
+        if "entropy" not in name and y.ndim == p.ndim and y.shape != p.shape:
+            found.append(Finding(
+                "Targets of another shape than the output",
+                f"y has the shape {y.shape}, the predictions have {p.shape}: each target is compared with several numbers, or "
+                "each number with several targets", "give the output as many units as there are targets", "y", "warning",
+            ))  # fmt: skip
         bounds = _BOUNDS.get(kind)
-        y = _array(y)
         if "entropy" in name or "hinge" in name or bounds is None:
             continue
         outside = (y < bounds[0]) | (y > bounds[1])

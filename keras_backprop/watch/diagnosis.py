@@ -10,8 +10,8 @@ from keras_backprop import _keras, scopes
 from keras_backprop.backward_pass import backward
 from keras_backprop.training.snapshot import Snapshot
 from keras_backprop.watch import about_data, about_flow, about_weights
-from keras_backprop.watch.faults import locate
 from keras_backprop.watch.finding import Diagnosis, Finding
+from keras_backprop.watch.locating import locate
 
 
 def diagnose(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> Diagnosis:
@@ -25,14 +25,15 @@ def diagnose(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> Di
 
     Args:
         model: a compiled Keras model, stock or `BackpropModel`. It stays as it is.
-        x, y, sample_weight: a batch as `fit` takes it, of a few dozen examples.
+        x, y, sample_weight: a batch as `fit` takes it, of a few dozen examples; or as `x` alone a tuple `(x, y)` or
+            `(x, y, sample_weight)`, or a `tf.data.Dataset` or `PyDataset`, of which the first batch is taken.
 
     Returns:
         A `Diagnosis`, a sequence of `Finding`. It is empty if nothing was found, and says so.
 
     Raises:
         TypeError: `model` is no Keras model.
-        ValueError: it is not compiled, or the data do not fit.
+        ValueError: it is not compiled, the batch is empty, or the data do not fit.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`diagnose` takes a `keras.Model`. Received: {model!r} (of type {type(model).__name__})")
@@ -40,7 +41,7 @@ def diagnose(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> Di
         raise ValueError(
             f"The model '{model.name}' is not compiled: it has no loss. Call `model.compile(…)` before `diagnose`."
         )
-    batch = keras.tree.map_structure(lambda a: a if a is None or tf.is_tensor(a) else _tensor(a), (x, y, sample_weight))
+    batch = _batch(model, x, y, sample_weight)
     before = Snapshot(model)
     try:
         return _diagnosed(model, batch)
@@ -48,9 +49,45 @@ def diagnose(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> Di
         before.restore()
 
 
-def _tensor(a):
-    a = np.asarray(a)
+def _batch(model, x, y, sample_weight):
+    """The batch `(x, y, sample_weight)` as nested tensors, of what a user calls a batch."""
+    given = x
+    if y is None and isinstance(x, keras.utils.PyDataset):
+        given = x[0]
+    elif y is None and isinstance(x, tf.data.Dataset):
+        given = next(iter(x), None)
+        if given is None:
+            raise ValueError(f"The data set has no batch. Received: x={x!r}")
+    needs_targets = _keras.current(model, "_compile_loss") is not None
+    if y is None and isinstance(given, tuple) and len(given) in (1, 2, 3) and needs_targets:
+        x, y, sample_weight = _keras.unpack_x_y_sample_weight(given)
+    batch = tuple(None if part is None else _tensors(part) for part in (x, y, sample_weight))
+    sizes = {a.shape[0] if a.shape.rank else 1 for a in keras.tree.flatten(batch) if a is not None}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(
+            "A batch has as many examples in each of its arrays, and at least one. Received arrays of "
+            f"{' and '.join(map(str, sorted(sizes))) or 'no'} examples."
+        )
+    return batch
+
+
+def _tensors(part):
+    """An array, nested lists of numbers, or a structure of these, as nested tensors."""
+    if isinstance(part, dict):
+        return {name: _tensors(one) for name, one in part.items()}
+    if isinstance(part, (list, tuple)) and not _is_numbers(part):
+        return type(part)(_tensors(one) for one in part)
+    if part is None or tf.is_tensor(part):
+        return part
+    a = np.asarray(part)
     return tf.convert_to_tensor(a.astype(keras.config.floatx()) if a.dtype == np.float64 else a)
+
+
+def _is_numbers(part):
+    """Whether lists are an array that somebody has written down, and not a structure of arrays."""
+    if isinstance(part, (list, tuple)):
+        return all(map(_is_numbers, part))
+    return np.ndim(part) == 0 and isinstance(part, (int, float, str, bool, np.generic))
 
 
 def _diagnosed(model, batch):

@@ -154,5 +154,9 @@ _MADE: dict[str, Any] = {
     "gain": lambda *squares: _norm(*squares[:-1]) / _norm(squares[-1]),
     "delta_by_step": lambda squares: np.sqrt(squares.sum(0)),
     "update_ratio": lambda change, before: _norm(change) / _norm(before),
+    # Of a column of tr Σ and ‖G‖² (`example_statistics.gradient_noise_scale`).
+    "example_variance": lambda noise: noise[0, :, 0],
+    "noise_scale": lambda noise: np.where(noise[0, :, 1] > 0, noise[0, :, 0] / noise[0, :, 1], np.inf),
+    "example_cosine": lambda cosine: cosine[0],
     "dead": lambda alive, sizes: 1 - (alive.max(0).mean(-1) if alive.ndim == 3 else alive[0] / sizes[0]),
 }

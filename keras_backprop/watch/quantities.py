@@ -20,11 +20,17 @@ SPECIAL = {
     "clipped_norm": GRADIENT,
     "global_norm": GRADIENT,
     "clipped_global_norm": GRADIENT,
+    "example_variance": GRADIENT,
+    "noise_scale": GRADIENT,
+    "example_cosine": GRADIENT,
     "update_ratio": WEIGHT,
 }
 """Of one of them each."""
 
-ON_REQUEST = ("histogram",)
+OF_EXAMPLES = ("example_variance", "noise_scale", "example_cosine")
+"""How the gradients of the single examples lie around their mean."""
+
+ON_REQUEST = ("histogram", *OF_EXAMPLES)
 """Not part of "all"."""
 
 VECTORS = ("histogram", "delta_by_step")
@@ -36,7 +42,7 @@ def parsed(quantities: Any) -> dict[str, set]:
 
     Args:
         quantities: str or list of str: a name such as `"norm"`, the same of one kind of tensor, `"delta.norm"`, or `"all"`,
-            which is everything but histograms.
+            which is everything but histograms and what is asked of single examples.
 
     Returns:
         A dict, "activation", "delta", "gradient" or "weight" -> set of names.
@@ -61,7 +67,7 @@ def _meant(name):
     kind, _, quantity = name.rpartition(".")
     if name == "all":
         statistics = [(of, q) for of in (ACTIVATION, DELTA, GRADIENT) for q in STATISTICS if q not in ON_REQUEST]
-        return statistics + [(of, q) for q, of in SPECIAL.items()]
+        return statistics + [(of, q) for q, of in SPECIAL.items() if q not in ON_REQUEST]
     kinds = [kind] if kind else [ACTIVATION, DELTA, GRADIENT]
     if quantity in STATISTICS and kind in ("", ACTIVATION, DELTA, GRADIENT):
         return [(of, quantity) for of in kinds]
@@ -74,5 +80,5 @@ def _names():
     statistics, special = ", ".join(map(repr, STATISTICS)), ", ".join(map(repr, SPECIAL))
     return (
         f"There are: {statistics}, each also of one kind of tensor only, such as 'delta.norm', 'activation.norm' or "
-        f"'gradient.norm'; {special}; and 'all', which is everything but 'histogram'."
+        f"'gradient.norm'; {special}; and 'all', which is everything but {', '.join(map(repr, ON_REQUEST))}."
     )

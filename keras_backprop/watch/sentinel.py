@@ -6,10 +6,8 @@ it back by `where` if something is not finite.
 """
 
 import collections
-import itertools
 import threading
 import time
-from concurrent import futures
 from typing import Any
 
 import keras
@@ -19,7 +17,9 @@ import tensorflow as tf
 from keras_backprop import _keras
 from keras_backprop.observers import BackwardObserver
 from keras_backprop.training.snapshot import variables_of
-from keras_backprop.watch.faults import Frame, extremes
+from keras_backprop.watch.faults import Frame
+from keras_backprop.watch.kept import KeptBatch, new_variable, value_of
+from keras_backprop.watch.locating import extremes
 
 SECONDS = 1.0
 """So often the weights are looked at between the calls of the compiled loop."""
@@ -42,7 +42,7 @@ class Sentinel(BackwardObserver):
         self.frames: Any = collections.deque(maxlen=max(keep, 1))
         self.data: Any = None
         self._variables: dict = {}
-        self._batches: dict = {}
+        self._batch = KeptBatch()
         self._last = 0.0
         self._paths: list = []
         self._lock = threading.Lock()
@@ -71,16 +71,16 @@ class Sentinel(BackwardObserver):
         """The number of the first step since `reset` that is not sound, or None."""
         if not self._variables:
             return None
-        number = int(_one(self._variables["fault"]))
+        number = int(value_of(self._variables["fault"]))
         return None if number < 0 else number
 
     def taken(self) -> int:
         """How many steps there were since `reset`."""
-        return int(_one(self._variables["steps"])) if self._variables else 0
+        return int(value_of(self._variables["steps"])) if self._variables else 0
 
     def withheld(self) -> int:
         """How many of them were withheld."""
-        return int(_one(self._variables["withheld"])) if "withheld" in self._variables else 0
+        return int(value_of(self._variables["withheld"])) if "withheld" in self._variables else 0
 
     def look(self, model: Any, batch: Any, position: int) -> None:
         """Remember the extremes of a step that is about to be taken, the `position`-th of the training."""
@@ -161,7 +161,7 @@ class Sentinel(BackwardObserver):
                 broken |= overflow
             withheld = (broken | frozen) if self.freezes else broken
             first = (broken | overflow) & (fault < 0)
-            self._keep_batch(data, first)
+            self._batch.keep(data, first)
             self._frame(result, given, before, state, first | frozen)
             _put_back(state, before, withheld)
             self._variables["withheld"].assign_add(tf.cast(withheld, tf.int32))
@@ -192,73 +192,23 @@ class Sentinel(BackwardObserver):
         ring = self._variables.get(f"frames {len(self._paths)}")
         if ring is None:
             return
-        rows, fault, count = _one(ring), self.objection() or 0, len(self._paths)
+        rows, fault, count = value_of(ring), self.objection() or 0, len(self._paths)
         for step in range(max(0, fault - self.keep), fault):
             row = rows[step % self.keep].tolist()
             gradients = dict(zip(self._paths, row[1 : 1 + count], strict=True))
             weights = dict(zip(self._paths, row[1 + count :], strict=True))
             self.frames.append((step, Frame(0, row[0], gradients, weights)))
 
-    def _keep_batch(self, data, wanted):
-        tensors = [x for x in tf.nest.flatten(data, expand_composites=True) if x is not None]
-        tensors = [tf.convert_to_tensor(x) for x in tensors]
-        numbers = itertools.count()
-        with self._lock:
-            self._structure = tf.nest.map_structure(lambda x: None if x is None else next(numbers), data)
-        static = all(x.shape.is_fully_defined() for x in tensors)
-        key = tuple((x.dtype, tuple(x.shape) if static else x.shape.rank) for x in tensors)
-        if key not in self._batches:
-            self._batches[key] = [
-                self._variable(x.dtype, x.shape.as_list() if static else [None] * x.shape.rank) for x in tensors
-            ] + [self._variable(tf.bool, [])]
-        *kept, used = self._batches[key]
-        used.assign(tf.logical_or(used, wanted))
-        if static:
-            for variable, x in zip(kept, tensors, strict=True):
-                variable.assign(tf.where(wanted, x, variable))
-            return
-
-        def assign():
-            for variable, x in zip(kept, tensors, strict=True):
-                variable.assign(x)
-
-        tf.cond(wanted, assign, lambda: None)
-
     def read_batch(self) -> Any:
         """The batch of the first fault since `reset`, arrays of all replicas together; None if it could not be kept."""
-        for *kept, used in self._batches.values():
-            flags = [bool(u.numpy()) for u in _parts(used)]
-            if not any(flags):
-                continue
-            used.assign(False)
-            arrays = [np.concatenate([keras.ops.convert_to_numpy(p) for p in _parts(v)]) for v in kept]
-            return _filled(self._structure, arrays)
-        return None
+        return self._batch.read()
 
     def _make(self, name, value):
         if name not in self._variables:
             value = np.asarray(value, None if isinstance(value, np.ndarray) else "int32")
             with self._lock:
                 if name not in self._variables:
-                    self._variables[name] = self._variable(value.dtype, value.shape, value, name)
-
-    def _variable(self, dtype, shape, value=None, name="kept"):
-        strategy = tf.distribute.get_strategy()
-        dtype = tf.as_dtype(dtype)
-        if value is None:
-            value = np.zeros([size or 0 for size in shape], object if dtype == tf.string else dtype.as_numpy_dtype)
-            value = np.full(value.shape, "", object) if dtype == tf.string else value
-
-        def make():
-            with strategy.scope():
-                return tf.Variable(
-                    value, trainable=False, dtype=dtype, shape=tf.TensorShape(shape), name=name.replace(" ", "_"),
-                    synchronization=tf.VariableSynchronization.ON_READ,
-                    aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-                )  # fmt: skip
-
-        with futures.ThreadPoolExecutor(1) as pool:  # another thread knows nothing of the function that is being traced
-            return pool.submit(make).result()
+                    self._variables[name] = new_variable(value.dtype, value.shape, value, name)
 
 
 def _keeps_what_is_not_finite(model):
@@ -273,10 +223,6 @@ _PLAIN = (
     keras.optimizers.SGD, keras.optimizers.Adam, keras.optimizers.AdamW, keras.optimizers.RMSprop, keras.optimizers.Adagrad,
     keras.optimizers.Nadam,
 )  # fmt: skip
-
-
-def _filled(structure, arrays):
-    return tf.nest.map_structure(lambda i: None if i is None else arrays[i], structure)
 
 
 def _dense(g):
@@ -331,12 +277,3 @@ def _build(model, data):
 def _is_built(model):
     parts = (*_keras.metrics_and_loss(model), model.optimizer)
     return model.built and all(part is None or part.built for part in parts)
-
-
-def _one(variable):
-    return _parts(variable)[0].numpy()
-
-
-def _parts(variable):
-    """A variable of each replica."""
-    return list(getattr(variable, "values", None) or [variable])

@@ -10,7 +10,7 @@ from keras_backprop import _keras, replicas
 from keras_backprop.observers import BackwardObserver
 from keras_backprop.training.update import unwrapped
 from keras_backprop.watch.layout import Rows
-from keras_backprop.watch.quantities import GRADIENT, WEIGHT
+from keras_backprop.watch.quantities import GRADIENT, OF_EXAMPLES, WEIGHT
 from keras_backprop.watch.step import Step
 from keras_backprop.watch.table import Table, local, once_if, outside, parts, variable
 
@@ -75,6 +75,17 @@ class Statistics(BackwardObserver):
         ]
 
     @property
+    def notes(self) -> list[Any]:
+        """What only a step that is noted writes to (see `training/unnoted.py`); nothing where each is noted."""
+        if self.always:
+            return []
+        return [*(v for t in self._tables.values() for v in t.variables), *(copy for _, copy in self._copies.values())]
+
+    def until_noted(self) -> Any:
+        """How many of the next steps are not noted, an integer tensor."""
+        return -(local(self._step) + local(self._offset)) % local(self._every)
+
+    @property
     def lost(self) -> int:
         """How many noted steps were written over before they were read."""
         return sum(table.lost for table in self._tables.values())
@@ -113,6 +124,7 @@ class Statistics(BackwardObserver):
         for weight, *stages in zip(result.weights, gradients, given, clipped, strict=True):
             if self.selection(weight.path):
                 step.gradients(weight.path, *stages)
+        step.examples(result, [w for w in result.weights if self.selection(w.path)])
         if "global_norm" in wanted:
             step.together("global_norm", gradients)
         if "clipped_global_norm" in wanted:
@@ -141,7 +153,7 @@ class Statistics(BackwardObserver):
         return step
 
     def _due(self):
-        return tf.equal((local(self._step) + local(self._offset)) % local(self._every), 0)
+        return tf.equal(self.until_noted(), 0)
 
     def _values(self, weights, step):
         """The weights as they are, a list of (weight, value)."""
@@ -174,7 +186,7 @@ class Statistics(BackwardObserver):
         number.assign_add(1)
 
 
-_OF_WHAT_IS_GIVEN = {"given_norm", "clipped_norm", "clipped_global_norm"}
+_OF_WHAT_IS_GIVEN = {"given_norm", "clipped_norm", "clipped_global_norm", *OF_EXAMPLES}
 """What is known without the gradients as the rules have made them."""
 
 

@@ -5,11 +5,12 @@ from typing import Any
 import tensorflow as tf
 
 from keras_backprop.chain.sweep import weight_named
+from keras_backprop.example_statistics import example_cosines, gradient_noise_scale
 from keras_backprop.rule import WeightRead
 from keras_backprop.watch import units
 from keras_backprop.watch.layout import Column, Figure, Layout
 from keras_backprop.watch.moments import BINS, moment
-from keras_backprop.watch.quantities import ACTIVATION, ALL, DELTA, GRADIENT, WEIGHT
+from keras_backprop.watch.quantities import ACTIVATION, ALL, DELTA, GRADIENT, OF_EXAMPLES, WEIGHT
 
 _MOMENTS = {
     "norm": ("squares",), "mean": ("mean",), "std": ("mean", "spread"), "min": ("min",), "max": ("max",), "zeros": ("zeros",),
@@ -96,6 +97,32 @@ class Step:
             if quantity in self.wanted[GRADIENT] and x is not None:
                 self._figures.append(Figure(path, GRADIENT, quantity, (self.column("squares", x, same=True),)))
 
+    def examples(self, result: Any, weights: list) -> None:
+        """How the gradients of the single examples lie around their mean.
+
+        Args:
+            result: the `Backward` of the step.
+            weights: list of variables, of each and of all of them together.
+
+        Raises:
+            ValueError: this is one of several replicas, or a weight's gradient exists as a sum over the batch only.
+        """
+        wanted = self.wanted[GRADIENT].intersection(OF_EXAMPLES)
+        if not wanted or not weights:
+            return
+        if self.several:
+            raise ValueError(
+                f"The quantities {sorted(wanted)} are of the examples of one replica. Use them without a distribution strategy."
+            )
+        apart = result.apart()
+        for path, some in [*((w.path, [w]) for w in weights), (ALL, list(weights))]:
+            for quantity in ("example_variance", "noise_scale"):
+                if quantity in wanted:
+                    column = self.column("noise", (apart, *some), 2, same=True)
+                    self._figures.append(Figure(path, GRADIENT, quantity, (column,)))
+        if "example_cosine" in wanted:
+            self._figures.append(Figure(ALL, GRADIENT, "example_cosine", (self.column("cosine", (apart,), same=True),)))
+
     def update(self, weight: Any, before: Any) -> None:
         """The change of a weight, which has been updated. `before`: its value before that."""
         columns = [self.column("change", (weight, before), same=True), self.column("squares", before, same=True)]
@@ -142,6 +169,10 @@ class Step:
         if column.moment == "change":
             weight, before = x
             return moment("squares", _plain(weight.value - before))
+        if column.moment == "noise":
+            return _noise(x[0], list(x[1:]))
+        if column.moment == "cosine":
+            return tf.reduce_mean(example_cosines(x[0]))
         if column.moment == "saturated":
             saturated, x = x
             return moment("true", saturated(x))
@@ -193,12 +224,24 @@ class Step:
         return any(_dtype(x) == tf.float64 for _, _, x in self._columns.values())
 
 
+def _noise(result, weights):
+    """tr Σ and ‖G‖² of some weights, a tensor of shape `(2,)`."""
+    try:
+        return tf.stack(gradient_noise_scale(result, weights)[1:])
+    except ValueError as error:
+        raise ValueError(
+            f"What the gradients of single examples are asked for, of {', '.join(repr(w.path) for w in weights)}: {error} Choose "
+            "weights that have such gradients, by `layers`."
+        ) from error
+
+
 def _is_real(x):
     return x is not None and x.dtype.is_floating
 
 
 def _dtype(x):
-    return tf.as_dtype((x[1] if isinstance(x, tuple) else x).dtype)
+    one = x[-1] if isinstance(x, tuple) else x
+    return tf.as_dtype(getattr(one, "dtype", tf.float32))
 
 
 def _plain(x):

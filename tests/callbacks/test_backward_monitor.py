@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop import BackpropModel, BackpropSequential
+from keras_backprop import BackpropModel, BackpropSequential, backward
 from keras_backprop.callbacks import BackwardMonitor
 from tests.watch.reference import told
 
@@ -61,6 +61,7 @@ def test_a_pattern_that_matches_nothing():
         ({"every": 0}, "`every` must be.*every=0"),
         ({"every": "batch"}, "`every` must be.*'batch'"),
         ({"every": True}, "`every` must be.*True"),
+        ({"batch_freq": 0}, "`batch_freq` must be.*batch_freq=0"),
         ({"layers": []}, "at least one pattern"),
         ({"logger": 3}, "`logger` must have a method `log"),
     ],
@@ -321,3 +322,66 @@ def test_an_epoch_too_long_to_keep(monkeypatch):
     monkeypatch.setattr(table, "LARGEST", 100)
     with pytest.raises(ValueError, match="figures of one epoch would take.*`every`"):
         watched(sequential(), quantities="norm")
+
+
+@pytest.mark.parametrize("way", ["memory", "tf.data", "Keras's loop"])
+def test_figures_are_told_within_an_epoch(way):
+    class Run:
+        def __init__(self, model):
+            self.model, self.logged = model, []
+
+        def log(self, figures):
+            self.logged.append((figures["epoch"], figures["step"], int(self.model.optimizer.iterations.numpy())))
+
+    model = sequential()
+    run = Run(model)
+    monitor = BackwardMonitor(quantities="norm", every=3, logger=run, batch_freq=5)
+    data, arguments = (X, Y), {"batch_size": 2}
+    if way == "tf.data":
+        data, arguments = (tf.data.Dataset.from_tensor_slices((X, Y)).batch(2),), {}
+    model.run_eagerly = way == "Keras's loop"
+    steps = len(X) // 2
+    model.fit(*data, epochs=2, shuffle=False, verbose=0, callbacks=[monitor], **arguments)
+    assert model.fit_path.compiled == (way != "Keras's loop")
+    # Step 3 is told after 5 steps, the 10th after 10, the last of an epoch at its end.
+    ends = sorted({*range(5, 2 * steps + 1, 5), steps, 2 * steps})
+    expected = [(s // steps, s, next(end for end in ends if end > s)) for s in range(0, 2 * steps, 3)]
+    assert run.logged == expected
+    assert monitor.history.steps.tolist() == list(range(0, 2 * steps, 3))
+    assert monitor.backward_observer.lost == 0
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_noise_of_the_gradient_over_examples(every):
+    model = sequential()
+    first, bias = model.trainable_weights[:2]
+    monitor = BackwardMonitor(quantities=("example_variance", "noise_scale", "example_cosine"), every=every)
+    model.optimizer.learning_rate = 0.0
+    model.fit(X, Y, batch_size=8, shuffle=False, verbose=0, callbacks=[monitor])
+    assert model.fit_path.compiled
+    step = int(monitor.history.steps[-1])
+    result = backward(model, X[8 * step : 8 * step + 8], Y[8 * step : 8 * step + 8])
+    own = [np.concatenate([keras.ops.convert_to_numpy(result.per_example(w)).reshape(8, -1) for w in ws], 1) * 8
+           for ws in ([first], [bias], model.trainable_weights)]  # fmt: skip
+    figures = {(r["path"], r["quantity"]): r["value"] for r in monitor.history if r["step"] == step}
+    for path, g in zip((first.path, bias.path, "*"), own, strict=True):
+        trace = g.var(0, ddof=1).sum()
+        norm = np.square(g.mean(0)).sum() - trace / 8
+        np.testing.assert_allclose(figures[path, "example_variance"], trace, 1e-4)
+        np.testing.assert_allclose(figures[path, "noise_scale"], trace / norm if norm > 0 else np.inf, 1e-3)
+    g = own[2]
+    cosines = g @ g.mean(0) / np.linalg.norm(g, axis=1) / np.linalg.norm(g.mean(0))
+    np.testing.assert_allclose(figures["*", "example_cosine"], cosines.mean(), 1e-5)
+    assert len(figures) == 2 * (len(model.trainable_weights) + 1) + 1
+
+
+def test_noise_of_layers_that_mix_examples_is_refused():
+    model = BackpropSequential(
+        [keras.Input((4,)), layers.Dense(3), layers.BatchNormalization(), layers.Dense(1, name="out")]
+    )
+    model.compile("sgd", "mse", jit_compile=False)
+    with pytest.raises(ValueError, match="dense/kernel.: There is no gradient per example.*by `layers`"):
+        model.fit(X, Y, batch_size=8, verbose=0, callbacks=[BackwardMonitor(quantities="noise_scale")])
+    monitor = BackwardMonitor("out", quantities="noise_scale")
+    model.fit(X, Y, batch_size=8, verbose=0, callbacks=[monitor])
+    assert {r["path"] for r in monitor.history} == {*(w.path for w in model.layers[-1].weights), "*"}

@@ -12,7 +12,8 @@ from keras import layers
 import keras_backprop
 from keras_backprop import BackpropSequential
 from keras_backprop.callbacks import LocateNaN, NonFiniteError
-from keras_backprop.watch.faults import load_batch, locate
+from keras_backprop.watch.faults import load_batch
+from keras_backprop.watch.locating import locate
 from tests.watch import sampled
 from tests.watch.faulty import BATCH, FAULTY, ROW, net, planted, scale
 from tests.watch.healthy import HEALTHY, LARGE

@@ -5,19 +5,21 @@ import html.parser
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import keras_backprop
 from keras_backprop import diagnose
 from keras_backprop.watch.finding import SEVERITIES, Diagnosis, Finding
 from tests.watch import sampled
-from tests.watch.healthy import HEALTHY, LARGE, numbers, stack
+from tests.watch.healthy import HEALTHY, LARGE, classes, numbers, stack
 from tests.watch.unwell import UNWELL, dead, labels_out_of_range
 
 UNWELL_IN_EVERY_RUN = [
     "dead", "saturated", "unscaled_inputs", "logits_behind_a_softmax", "binary_probabilities_behind_logits", "labels_out_of_range",
     "stopped_gradient", "frozen_as_drawn", "all_zero", "symmetric", "learning_rate_too_high", "regularised_twice", "vanishing",
-    "exploding", "not_finite", "stock_model",
+    "exploding", "not_finite", "stock_model", "softmax_of_one_unit_for_two_classes", "one_hot_for_class_numbers",
+    "class_numbers_for_one_hot",
 ]  # fmt: skip
 HEALTHY_IN_EVERY_RUN = ["relu_classifier", "convolutions", "words", "fine_tuning", "two_outputs", "mixed_precision"]
 
@@ -117,9 +119,42 @@ def test_ignored_classes_are_in_range():
     assert not diagnose(stack(layers.Dense(8, "relu"), layers.Dense(4), loss=loss), numbers(8), y).findings
 
 
+def test_forms_of_a_batch():
+    class Data(keras.utils.PyDataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return x, y
+
+    x, y = numbers(8), numbers(1)
+    model = stack(layers.Dense(8, "relu"), layers.Dense(1))
+    expected = diagnose(model, x, y).looked_at
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(len(x))
+    for batch in ((x.tolist(), y.tolist()), ((x, y),), (data,), (Data(),), ((x, y, np.ones(len(x), "float32")),)):
+        assert diagnose(model, *batch).looked_at == expected
+
+
+def test_dicts_of_inputs_and_outputs():
+    inputs = {"a": keras.Input((8,), name="a"), "b": keras.Input((3,), name="b")}
+    h = layers.Dense(8, "relu", name="hidden")(layers.Concatenate()([inputs["a"], inputs["b"]]))
+    outputs = {"kind": layers.Dense(4, "softmax", name="kind")(h), "size": layers.Dense(1, name="size")(h)}
+    model = keras_backprop.BackpropModel(inputs, outputs, name="net")
+    model.compile("adam", {"size": "mse", "kind": "sparse_categorical_crossentropy"})
+    x = {"b": numbers(3), "a": numbers(8)}
+    assert not diagnose(model, x, {"size": numbers(1), "kind": classes(4)}).findings
+    (finding,) = diagnose(model, x, {"size": numbers(1), "kind": classes(4) + 1})
+    assert finding.title == "Labels out of range"
+
+
 def test_what_is_refused():
     with pytest.raises(TypeError, match="takes a `keras.Model`"):
         diagnose("model", numbers(8))
     model = keras_backprop.BackpropSequential([keras.Input((8,)), layers.Dense(1)], name="net")
     with pytest.raises(ValueError, match="'net' is not compiled"):
         diagnose(model, numbers(8), numbers(1))
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="at least one.*arrays of 0 examples"):
+        diagnose(model, numbers(8)[:0], numbers(1)[:0])
+    with pytest.raises(ValueError, match="as many examples"):
+        diagnose(model, numbers(8), numbers(1)[:5])

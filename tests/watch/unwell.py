@@ -82,6 +82,26 @@ def softmax_of_one_unit():
     return Unwell(model, numbers(8), classes(2)[:, None].astype("float32"), "softmax of one unit")
 
 
+def softmax_of_one_unit_for_two_classes():
+    model = stack(layers.Dense(4, "relu"), layers.Dense(1, "softmax"), loss="binary_crossentropy")
+    return Unwell(model, numbers(8), classes(2)[:, None].astype("float32"), "softmax of one unit", severity="critical")
+
+
+def one_hot_for_class_numbers():
+    model = stack(layers.Dense(4, "softmax"), loss="sparse_categorical_crossentropy")
+    y = keras.utils.to_categorical(classes(4), 4)
+    return Unwell(model, numbers(8), y, "One-hot targets", "y", "critical")
+
+
+def class_numbers_for_one_hot():
+    model = stack(layers.Dense(4, "softmax"), loss="categorical_crossentropy")
+    return Unwell(model, numbers(8), classes(4), "Class numbers", "y", "critical")
+
+
+def targets_of_another_shape():
+    return Unwell(stack(layers.Dense(3)), numbers(8), numbers(1), "another shape", "y")
+
+
 def labels_out_of_range():
     model = stack(layers.Dense(4, "softmax"), loss="sparse_categorical_crossentropy")
     return Unwell(model, numbers(8), classes(4) + 1, "Labels out of range", "y", "critical")
@@ -175,5 +195,6 @@ UNWELL = [
     logits_behind_a_sigmoid, probabilities_behind_logits, binary_probabilities_behind_logits, softmax_of_one_unit,
     labels_out_of_range, signs_as_binary_labels, targets_out_of_reach, stopped_gradient, output_without_a_loss,
     frozen_as_drawn, all_frozen, all_zero, symmetric, learning_rate_too_high, learning_rate_too_low, regularised_twice,
-    not_finite, stock_model,
+    not_finite, stock_model, softmax_of_one_unit_for_two_classes, one_hot_for_class_numbers, class_numbers_for_one_hot,
+    targets_of_another_shape,
 ]  # fmt: skip
