@@ -176,6 +176,7 @@ class _Comparer(WrongResults):
 
     def _updated(self, found, gradient, **numbers):
         formula, weight = self.explanation.update, self.spelling.weights[found.path]
+        formula = formula and formula.of(found.path)
         if formula is None or formula.remarks:
             return None
         formula = formula._replace(numbers={**formula.numbers, **numbers})

@@ -20,8 +20,9 @@ from keras_backprop.explanations.text import (
     inside_text,
     remarks,
     single_weights,
-    steps_rows,
+    which,
 )
+from keras_backprop.explanations.time_rows import general_rows, step_rows
 
 WIDEST = 150
 """Characters of LaTeX numbers on one line; a longer product is broken over several, aligned at its signs of equality."""
@@ -42,16 +43,20 @@ def to_markdown(explanation, digits=None, example=None, units=None, flavor=None)
                 "## Inside the layers",
                 table(("link", "", ""), [(f"`{path}`", what, text) for path, what, text in inside]),
             ]
-        steps = steps_rows(explanation, example)
+        general = general_rows(explanation)
+        if general:
+            cells = [(f"`{path}`" if path else "", what, _math(line)) for path, what, line in general]
+            parts += ["## In every time step $t$", table(("link", "", "formula"), cells)]
+        steps = step_rows(explanation, example)
         if steps:
             cells = [
                 (
-                    _math(a),
-                    _math(b.removeprefix("= ")) if b else "",
-                    c,
-                    _math(d.split(" = ")[0]) + " = " + d.split(" = ", 1)[1],
+                    _math(name),
+                    _math(made.removeprefix("= ")) if made else "",
+                    value,
+                    f"{_math(of)} = {dx}" if dx else "",
                 )
-                for a, b, c, d in steps
+                for name, made, value, of, dx in steps
             ]
             parts += ["## Step by step through time", table(("", "formula", "value", "gradient"), cells)]
         if scalars:
@@ -70,20 +75,24 @@ def to_markdown(explanation, digits=None, example=None, units=None, flavor=None)
                 parts += ["## The gradients, weight by weight", table(("gradient", "products"), single)]
         if matrices and not scalars and example is None and units is None:
             parts += ["## The gradients", *(_matrix_product(product, flavor) for product in matrices)]
-        parts += [f"## Update ({explanation.optimizer})", *_update_formula(explanation, flavor)]
+        parts += [f"## Update ({explanation.optimizer})", *update_formula(explanation, flavor)]
         header = ("weight", "path", "before", "gradient", "after")
         parts.append(table(header, map(_update, [*explanation.weights, *explanation.frozen])))
     return "\n\n".join(parts) + "\n"
 
 
-def _update_formula(explanation, flavor):
+def update_formula(explanation, flavor):
+    """How the optimizer makes the new weights, its constants, and what else it does."""
     formula = explanation.update
     if formula is None:
         return
-    yield display([line.replace(r"\leftarrow", r"&\leftarrow") for line in formula.latex()], flavor)
-    if len(formula.numbers) > 2 or formula.remarks:
-        numbers = [f"${formulas_of_optimizers().get(n, n)} = {latex_number(v)}$" for n, v in formula.numbers.items()]
-        yield ", ".join([*numbers, *formula.remarks])
+    for group in formula.groups:
+        if formula.others:
+            yield f"Of {which(explanation, group)}:"
+        yield display([line.replace(r"\leftarrow", r"&\leftarrow") for line in group.latex()], flavor)
+        if len(group.numbers) > 2 or group.remarks:
+            numbers = [f"${formulas_of_optimizers().get(n, n)} = {latex_number(v)}$" for n, v in group.numbers.items()]
+            yield ", ".join([*numbers, *group.words, *group.remarks])
 
 
 def _scalar_product(product, flavor):

@@ -13,7 +13,7 @@ A_FEW_ROWS = 12  # and so many where a line has nothing else: four examples of t
 ENTRIES = 3  # of more values the first ones
 
 _PLAIN = {
-    r"\partial ": "∂", r"\cdot": "·", r"\odot": "⊙", r"\sigma": "σ", r"\sum": "Σ", r"\sum_n": "Σₙ", r"c_n": "cₙ",
+    r"\partial ": "∂", r"\cdot": "·", r"\odot": "⊙", r"\sigma": "σ", r"\sum": "Σ", r"\sum_n": "Σₙ", r"\sumₜ": "Σₜ", r"c_n": "cₙ",
     r"^\top": "ᵀ", r"^2": "²", r"^3": "³",
     r"\mathrel{+}=": "+=", r"\left": "", r"\right": "", r"\Phi": "Φ", r"\alpha": "α", r"\operatorname": "", r"\,": " ",
     r"\;": " ", r"\to": "→", r"\_": "_", "-": "−", r"\geq": "≥", r"\leq": "≤", r"\sqrt": "√", r"\delta": "δ", r"\pi": "π",
@@ -144,6 +144,10 @@ def bracketed(formula):
 def plain(latex):
     """A formula of this package in Unicode: `\\frac{\\partial E}{\\partial w_2}` is ∂E/∂w₂."""
     text = re.sub(r"(\^\{\(\d+\))\\prime\}(_(?:\{[\d,]+\}|\d))?", r"\1}\2′", latex).replace(r"^{\prime}", "′")
+    text = re.sub(
+        r"(?<!\\)_t(?![a-z])", "ₜ", re.sub(r"(\\(?:varphi|sigma|delta)|\bb)'", r"\1′", text.replace("_{t-1}", "ₜ₋₁"))
+    )
+    text = re.sub(r"\^\{?([ifgour]+)\}?(?![a-z])", lambda m: m[1].translate(_GATES), text)
     text = re.sub(r"(?<!\\)_(?:\{([\d,]+)\}|(\d))", lambda m: (m[1] or m[2]).translate(_SUBSCRIPTS), text)
     text = re.sub(r"\^\{\((\d+)\)\}", lambda m: f"⁽{m[1].translate(_SUPERSCRIPTS)}⁾", text)
     for source, target in sorted(_PLAIN.items(), key=lambda pair: -len(pair[0])):
@@ -155,6 +159,7 @@ def plain(latex):
             made = "√" + (match[1] if re.fullmatch(r"\w+", match[1]) else f"({match[1]})")
         else:
             made = "/".join(map(_side, match.groups()))
+        made = f"({made})" if text.startswith("ᵀ", match.end()) else made
         text = text[: match.start()] + made + text[match.end() :]
     return re.sub(r"\{([^{}]*)\}", r"\1", text).replace("\\", "").replace("\N{NO-BREAK SPACE}", "_")
 
@@ -171,6 +176,7 @@ def _side(text):
     return text if alone else f"({text})"
 
 
+_GATES = str.maketrans("ifgour", "ⁱᶠᵍᵒᵘʳ")
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 

@@ -78,6 +78,8 @@ def sheet(explanation: Any, blank: Any, digits: Any, flavor: Any) -> Sheet:
 
 
 def _given(explanation, spelling, table, display, flavor):
+    from keras_backprop.explanations.markdown import update_formula
+
     rows = []
     for row in given_rows(explanation):
         values = np.atleast_2d(np.asarray(row.value, "float64").reshape(len(row.value), -1))
@@ -93,8 +95,7 @@ def _given(explanation, spelling, table, display, flavor):
     losses = [row for row in forward_rows(explanation) if row.formula.startswith("E =")]
     if losses:
         yield display([losses[-1].formula], flavor)
-    if explanation.update is not None:
-        yield display([line.replace(r"\leftarrow", r"&\leftarrow") for line in explanation.update.latex()], flavor)
+    yield from update_formula(explanation, flavor)
 
 
 def _entries(explanation):

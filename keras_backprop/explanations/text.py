@@ -5,14 +5,17 @@ import textwrap
 import numpy as np
 
 from keras_backprop.explanations import formulas
-from keras_backprop.explanations.graph import Node
 from keras_backprop.explanations.inside import inside_rows
 from keras_backprop.explanations.notation import A_FEW_ROWS, brief, columns, number, plain, precision
 from keras_backprop.explanations.rows import Shown, backward_rows, forward_rows, given_rows, shown
 from keras_backprop.explanations.scalar_chain import factors_of, scalar_chain
+from keras_backprop.explanations.time_rows import general_rows, step_rows
 
 MOST_WEIGHTS, MOST_TERMS = 24, 8
 """So many single weights are listed one by one, each with so many products at the most."""
+
+MOST_NAMES = 6
+"""So many weights are named where an optimizer treats them differently."""
 
 
 def to_text(explanation, digits=None, example=None, units=None):
@@ -27,9 +30,16 @@ def to_text(explanation, digits=None, example=None, units=None):
         inside = inside_text(explanation, example)
         if inside:
             parts += ["Inside the layers", *columns(inside), ""]
-        steps = steps_rows(explanation, example)
+        steps = step_rows(explanation, example)
+        general = general_rows(explanation)
+        if general:
+            parts += ["In every time step t", *columns([(path, what, plain(line)) for path, what, line in general]), ""]
         if steps:
-            parts += ["Step by step through time", *columns([tuple(map(plain, row)) for row in steps]), ""]
+            rows = [
+                (plain(name), plain(made), value, f"{plain(of)} = {dx}" if dx else "")
+                for name, made, value, of, dx in steps
+            ]
+            parts += ["Step by step through time", *columns(rows), ""]
         if products:
             parts += ["The chain, factor by factor", *factors_text(products), ""]
             parts += ["The gradients, as products of these factors", *products_text(products)]
@@ -77,12 +87,6 @@ def remarks(explanation):
                 f"The {name} and the cross-entropy are differentiated together: ∂E/∂z = a − T, over the number of examples. The "
                 f"derivative of the {name} and that of the logarithm cancel; there is no factor ∂a/∂z besides."
             )
-        if any(node.time for node in explanation.graph.nodes) and hasattr(link.op, "cell"):
-            yield (
-                f"'{link.path}' uses its weights in every time step: with δₜ = ∂E/∂zₜ, ∂E/∂W = Σₜ xₜᵀ·δₜ, ∂E/∂U = Σₜ hₜ₋₁ᵀ·δₜ, "
-                "∂E/∂b = Σₜ δₜ. "
-                "From step to step ∂E/∂h is multiplied by the derivative of the activation and by U."
-            )
 
 
 def single_weights(explanation, example=None):
@@ -110,24 +114,6 @@ def _factor(value):
 
 def _subscript(count):
     return str(count).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
-
-
-def steps_rows(explanation, example=None):
-    """(name, formula, value, ∂E/∂name) of every time step of recurrent layers, as LaTeX and numbers."""
-    if not any(hasattr(link.op, "cell") and getattr(link.op, "units", 9) <= 8 for link in explanation.links):
-        return []
-    nodes = [node for node in explanation.graph.nodes if node.time and node.letter != "x"]
-    rows = []
-    for node in nodes:
-        name = _vector(node)
-        values, deltas = (a if example is None else a[example : example + 1] for a in (node.value, node.gradient))
-        delta = rf"\frac{{\partial E}}{{\partial {name}}} = " + brief(deltas)
-        rows.append((name, f"= {node.text}" if node.text else "", brief(values), delta))
-    return rows
-
-
-def _vector(node: Node) -> str:
-    return f"{node.letter}_{node.time}" if (node.time or 0) < 10 else f"{node.letter}_{{{node.time}}}"
 
 
 def rows_text(rows):
@@ -162,15 +148,23 @@ def update_head(explanation):
     formula = explanation.update
     if formula is None:
         return [f"Update ({explanation.optimizer})"]
-    lines = [plain(line) for line in formula.latex()]
-    if len(lines) == 1:
-        return [f"Update ({explanation.optimizer}): {lines[0]}", *(f"  {remark}" for remark in formula.remarks)]
-    names = {letter: plain(formulas_of_optimizers().get(letter, letter)) for letter in formula.numbers}
-    numbers = ", ".join(f"{names[letter]} = {number(value)}" for letter, value in formula.numbers.items())
-    return [
-        f"Update ({explanation.optimizer}), line by line, g = ∂E/∂w", *(f"  {line}" for line in lines), f"  with {numbers}",
-        *state_lines(explanation), *(f"  {remark}" for remark in formula.remarks), "",
-    ]  # fmt: skip
+    if len(formula.steps) == 1 and not formula.others:
+        remarks = [f"  {remark}" for remark in formula.remarks]
+        return [f"Update ({explanation.optimizer}): {plain(formula.latex()[0])}", *remarks]
+    lines = [f"Update ({explanation.optimizer}), line by line, g = ∂E/∂w"]
+    for group in formula.groups:
+        names = {letter: plain(formulas_of_optimizers().get(letter, letter)) for letter in group.numbers}
+        numbers = ", ".join(f"{names[letter]} = {number(value)}" for letter, value in group.numbers.items())
+        lines += [f"  of {which(explanation, group)}:"] if formula.others else []
+        lines += [f"  {plain(line)}" for line in group.latex()] + [f"  with {numbers}"]
+        lines += [f"  {sentence}" for sentence in (*group.words, *group.remarks)]
+    return [*lines, *state_lines(explanation), ""]
+
+
+def which(explanation, group):
+    """The weights that an optimizer makes new in one way, by name; of many the first."""
+    names = [str(weight.symbol) for weight in explanation.weights if weight.path in group.paths]
+    return ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
 
 
 def formulas_of_optimizers():
@@ -181,10 +175,10 @@ def formulas_of_optimizers():
 
 def state_lines(explanation):
     """The optimizer's state of small weights: before and after."""
-    formula = explanation.update
     for weight in explanation.weights:
         if weight.gradient is None or np.size(weight.value) > 4:
             continue
+        formula = explanation.update.of(weight.path)
         after = formula.evaluate(weight.value, weight.gradient, weight.path)
         states = [
             f"{letter} {brief(before.get(weight.path, np.zeros_like(weight.value)))} → {brief(after[letter])}"
