@@ -187,7 +187,8 @@ _OPERATORS = {
     "columns": r"\mathrm{mean}_{\mathrm{columns}}", "rms": r"\mathrm{rms}", "norm": r"\mathrm{norm}",
     "head": r"\mathrm{first\ columns}", "tail": r"\mathrm{last\ columns}", "sin": r"\sin",
     "cos": r"\cos", "tan": r"\tan", "sinh": r"\sinh", "arctan": r"\arctan",
-    "phi": r"\varphi", "phi1": r"\varphi'", "sigma": r"\sigma", "sigma1": r"\sigma'", "longest": r"\mathrm{longest\ side}", "orthogonal": r"\mathrm{orthogonal}",
+    "phi": r"\varphi", "phi1": r"\varphi'", "sigma": r"\sigma", "sigma1": r"\sigma'",
+    "longest": r"\mathrm{longest\ side}", "orthogonal": r"\mathrm{orthogonal}",
 }  # fmt: skip
 
 _COMPARED = {ast.Gt: ">", ast.Lt: "<", ast.GtE: r"\geq", ast.LtE: r"\leq", ast.Eq: "="}

@@ -1,5 +1,6 @@
 """The chain with LaTeX formulas in the notation of the worked example, and the numbers put in."""
 
+from keras_backprop.explanations.breaking import ONE_LINE, broken, visible
 from keras_backprop.explanations.matrix_chain import matrix_chain
 from keras_backprop.explanations.notation import (
     bracketed,
@@ -24,8 +25,8 @@ from keras_backprop.explanations.text import (
 )
 from keras_backprop.explanations.time_rows import general_rows, step_rows
 
-WIDEST = 150
-"""Characters of LaTeX numbers on one line; a longer product is broken over several, aligned at its signs of equality."""
+IN_TABLES = 40
+"""So wide is a formula in a table before it is cut in two, between which the line may end."""
 
 
 def to_markdown(explanation, digits=None, example=None, units=None, flavor=None):
@@ -71,7 +72,9 @@ def to_markdown(explanation, digits=None, example=None, units=None, flavor=None)
             parts += list(remarks(explanation))
             singles = single_weights(explanation, example)
             if singles:
-                single = [(_math(_tex(name)), _math(_tex(sums))) for name, sums in singles]
+                single = [
+                    (_math(_tex(name)), " ".join(map(_math, broken(_tex(sums), IN_TABLES)))) for name, sums in singles
+                ]
                 parts += ["## The gradients, weight by weight", table(("gradient", "products"), single)]
         if matrices and not scalars and example is None and units is None:
             parts += ["## The gradients", *(_matrix_product(product, flavor) for product in matrices)]
@@ -114,26 +117,18 @@ def _matrix_product(product, flavor):
 
 def _equation(left, sides, flavor):
     """On one line, or aligned over several where it is long."""
-    if sum(map(len, sides)) <= WIDEST or (len(sides[1]) <= WIDEST and "pmatrix" not in sides[1]):
+    if visible(" = ".join([left, *sides])) <= ONE_LINE:
         return display([" = ".join([left, *sides])], flavor)
-    lines = [f"{left} &= {sides[0]}"]
-    for side in sides[1:]:
-        lines += [f"&= {part}" if position == 0 else rf"&\quad {part}" for position, part in enumerate(_broken(side))]
-    return display(lines, flavor)
+    return display(aligned(left, sides), flavor)
 
 
-def _broken(side):
-    r"""A product of matrices in parts of bearable width, each balanced in its brackets, broken at \odot."""
-    parts, depth, start = [], 0, 0
-    for position in range(len(side)):
-        if side.startswith(r"\left", position) and not side.startswith(r"\leftarrow", position):
-            depth += 1
-        elif side.startswith(r"\right", position):
-            depth -= 1
-        elif depth == 0 and side.startswith(r" \odot", position) and position - start > WIDEST:
-            parts.append(side[start:position])
-            start = position + 1
-    return [*parts, side[start:]]
+def aligned(left, sides):
+    """left = side = side …, each side on lines of its own."""
+    lines = []
+    for position, side in enumerate(sides):
+        first, *rest = broken(side)
+        lines += [f"{'' if position else left} &= {first}".lstrip(), *(rf"&\quad {part}" for part in rest)]
+    return lines
 
 
 def display(lines, flavor=None):

@@ -5,6 +5,7 @@ import textwrap
 import numpy as np
 
 from keras_backprop.explanations import formulas
+from keras_backprop.explanations.breaking import COLUMNS, broken_text
 from keras_backprop.explanations.inside import inside_rows
 from keras_backprop.explanations.notation import A_FEW_ROWS, brief, columns, number, plain, precision
 from keras_backprop.explanations.rows import Shown, backward_rows, forward_rows, given_rows, shown
@@ -50,7 +51,7 @@ def to_text(explanation, digits=None, example=None, units=None):
                 parts += [
                     "",
                     "The gradients, weight by weight",
-                    *(line for name, sums in singles for line in _broken(plain(name), sums)),
+                    *(line for name, sums in singles for line in _sum(f"  {plain(name)} = ", sums)),
                 ]
         for sentence in remarks(explanation):
             parts += textwrap.wrap(sentence, 116, initial_indent="  ", subsequent_indent="  ")
@@ -63,12 +64,13 @@ def inside_text(explanation, example=None):
     return [(link.path, *row) for link in shown(explanation) for row in inside_rows(link, example or 0)]
 
 
-def _broken(name, sums):
+def _sum(lead, sums):
     """`∂E/∂w = … + …` on one line, or a line for each product."""
-    if len(name) + len(sums) <= 110:
-        return [f"  {name} = {sums}"]
+    if len(lead) + len(sums) <= COLUMNS:
+        return [lead + sums]
     first, *terms = sums.split(" + ")
-    return [f"  {name} = {first}", *(f"  {' ' * len(name)} + {term}" for term in terms)]
+    space = " " * (len(lead) - 2)
+    return [line for n, term in enumerate([first, *terms]) for line in broken_text(f"{space}+ " if n else lead, term)]
 
 
 def headline(explanation, example=None):
@@ -139,7 +141,7 @@ def products_text(products):
         name = f"∂E/∂{product.symbol}"
         penalty = f" + {_factor(product.penalty)} (penalty)" if product.penalty else ""
         values = " · ".join(_factor(f.value) for f in product.factors)
-        lines.append(f"  {name} = {values}{penalty} = {number(product.gradient)}")
+        lines += broken_text(f"  {name} = ", f"{values}{penalty} = {number(product.gradient)}")
     return lines
 
 
