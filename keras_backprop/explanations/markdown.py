@@ -69,13 +69,13 @@ def to_markdown(explanation, digits=None, example=None, units=None, flavor=None)
             parts += ["## The gradients", *(_scalar_product(product, flavor) for product in scalars)]
         else:
             parts += ["## Backward, the last link first", _rows(backward_rows(explanation, view))]
-            parts += list(remarks(explanation))
             singles = single_weights(explanation, example)
             if singles:
                 single = [
                     (_math(_tex(name)), " ".join(map(_math, broken(_tex(sums), IN_TABLES)))) for name, sums in singles
                 ]
                 parts += ["## The gradients, weight by weight", table(("gradient", "products"), single)]
+        parts += list(remarks(explanation))
         if matrices and not scalars and example is None and units is None:
             parts += ["## The gradients", *(_matrix_product(product, flavor) for product in matrices)]
         parts += [f"## Update ({explanation.optimizer})", *update_formula(explanation, flavor)]

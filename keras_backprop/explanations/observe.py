@@ -69,6 +69,7 @@ def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanatio
             frozen=[noted.frozen(variable) for variable in _keras.frozen_weights(model)],
             loss=float(result.loss),
             examples=inputs[0].shape[0],
+            loss_scale=scale,
             optimizer=_described(model.optimizer),
             update=_with_remark(
                 optimizer_formula(model.optimizer, weights), getattr(model, "compiled_gradients", None)

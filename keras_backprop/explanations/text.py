@@ -82,6 +82,7 @@ def headline(explanation, example=None):
 
 def remarks(explanation):
     """Sentences on what is otherwise done without a word."""
+    yield from overflows(explanation)
     for link in shown(explanation):
         if formulas.from_logits(link):
             name = "softmax" if "categorical" in link.rule else "sigmoid"
@@ -105,9 +106,32 @@ def single_weights(explanation, example=None):
             if 0 < len(chain.paths) <= MOST_TERMS:
                 terms = [" · ".join(_factor(f.value) for f in path.factors) for path in chain.paths]
                 also = f" (w{_subscript(chain.also)})" if chain.also and f"_{chain.also}" != chain.name[1:] else ""
-                total = f" = {number(chain.gradient)}" if len(terms) > 1 or "·" in terms[0] else ""
+                total = f" = {_total(chain)}" if len(terms) > 1 or "·" in terms[0] else ""
                 found.append((rf"\frac{{\partial E}}{{\partial {chain.name}}}{also}", " + ".join(terms) + total))
     return found
+
+
+def _total(chain):
+    """The gradient; where it has overflowed, what the products give as well."""
+    products = sum(path.value for path in chain.paths)
+    if np.isfinite(chain.gradient) or not np.isfinite(products):
+        return number(chain.gradient)
+    return f"{number(products)} (overflowed: {number(chain.gradient)})"
+
+
+def overflows(explanation):
+    """A sentence on the link from which on, backward, numbers leave the range of their type."""
+    for link in reversed(shown(explanation)):
+        made = [*link.upstream, *link.downstream, *link.weight_gradients.values()]
+        if all(dx is None or np.all(np.isfinite(dx)) for dx in made):
+            continue
+        limit = f" The largest {link.dtype} is {number(np.finfo(link.dtype).max)}." if "float" in link.dtype else ""
+        scaled = (
+            f" E is multiplied by the loss scale {explanation.loss_scale:g} before the backward pass; the optimizer leaves this "
+            "step out and lowers the scale."
+        )  # fmt: skip
+        yield f"From '{link.path}' on gradients are inf or NaN.{limit}{scaled if explanation.loss_scale != 1 else ''}"
+        return
 
 
 def _factor(value):

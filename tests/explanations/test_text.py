@@ -146,3 +146,13 @@ def test_four_examples_are_written_out_and_their_weights_are_in_the_formulas():
     text = explain(model, x, y, np.array([1.0, 2, 3, 4])).to_text()
     assert "‖·‖" not in text.split("Backward")[0]
     assert "E = Σₙ cₙ · Σ (T − a₂)²" in text and "∂E/∂a₂ = −cₙ · (T − a₂)" in text
+
+
+def test_where_float16_overflows_it_says_so():
+    layers = [keras.Input((2,)), keras.layers.Dense(2, "tanh", name="half", dtype="mixed_float16"), keras.layers.Dense(1)]
+    model = keras.Sequential(layers, name="scaled")
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)), "mse")
+    ordinary, large = (explain(model, np.ones((1, 2)), np.full((1, 1), target)).to_text() for target in (0.5, 1e4))
+    assert "inf" not in ordinary
+    assert "From 'scaled/half/tanh' on gradients are inf or NaN. The largest float16 is 65504." in large
+    assert "multiplied by the loss scale 32768" in " ".join(large.split()) and "(overflowed: " in large
