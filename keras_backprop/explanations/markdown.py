@@ -19,6 +19,8 @@ from keras_backprop.explanations.text import (
     formulas_of_optimizers,
     headline,
     inside_text,
+    of_all,
+    of_example,
     remarks,
     single_weights,
     which,
@@ -68,13 +70,19 @@ def to_markdown(explanation, digits=None, example=None, units=None, flavor=None)
             parts += ["## The chain, factor by factor", table(("factor", "formula", "value"), rows)]
             parts += ["## The gradients", *(_scalar_product(product, flavor) for product in scalars)]
         else:
-            parts += ["## Backward, the last link first", _rows(backward_rows(explanation, view))]
+            parts += [
+                f"## Backward, the last link first{of_all(explanation, example)}",
+                _rows(backward_rows(explanation, view)),
+            ]
             singles = single_weights(explanation, example)
             if singles:
                 single = [
                     (_math(_tex(name)), " ".join(map(_math, broken(_tex(sums), IN_TABLES)))) for name, sums in singles
                 ]
-                parts += ["## The gradients, weight by weight", table(("gradient", "products"), single)]
+                parts += [
+                    f"## The gradients, weight by weight{of_example(example)}",
+                    table(("gradient", "products"), single),
+                ]
         parts += list(remarks(explanation))
         if matrices and not scalars and example is None and units is None:
             parts += ["## The gradients", *(_matrix_product(product, flavor) for product in matrices)]

@@ -47,7 +47,7 @@ def precision(digits: Any) -> Iterator[None]:
 def _with_digits(value, digits):
     """So many decimals; of small numbers so many significant digits less one."""
     size = abs(value)
-    if size < 10.0 ** (1 - digits) or size >= 1e9:
+    if size < min(0.1, 10.0 ** (1 - digits)) or size >= 1e9:
         mantissa, _, exponent = f"{value:.{max(digits - 1, 1)}e}".partition("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     return f"{value:.{digits}f}".rstrip("0").rstrip(".")
@@ -88,6 +88,8 @@ def latex_factor(value):
 def brief(array, with_shape=True, few=FEW):
     """All values of a small tensor; of a large one its shape, its norm and the first entries."""
     array = np.asarray(array)
+    if not array.size:
+        return "none of these units"
     if array.size == 1:
         return number(array.reshape(()))
     if array.size <= few:
@@ -115,6 +117,8 @@ def is_small(array):
 def latex_array(array):
     """A small matrix in round brackets, a single number without."""
     array = np.asarray(array)
+    if not array.size:
+        return r"\text{none of these units}"
     if array.size == 1:
         return latex_number(array.reshape(()))
     rows = r" \\ ".join(" & ".join(map(latex_number, row)) for row in np.atleast_2d(array))

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_backprop.explanations.asked import place
 from keras_backprop.explanations.breaking import broken, broken_text
 from keras_backprop.explanations.notation import (
     columns,
@@ -234,8 +235,8 @@ def chain_of(explanation: Any, spelling: Any, weight: Any, index: tuple, example
         )
     finder = _Finder(graph, spelling)
     count = explanation.examples
-    if example is not None and not 0 <= example < count:
-        raise IndexError(f"`example` must be from 0 to {count - 1}. Received: {example!r}")
+    if example is not None:
+        place("example", example, count)
     paths = finder.paths(found.path, found.index, range(count) if example is None else [example]) if one.trained else []
     gradient = 0.0 if one.gradient is None else float(np.asarray(one.gradient)[found.index])
     if example is not None:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_backprop.explanations import formulas
+from keras_backprop.explanations.asked import place, places
 from keras_backprop.explanations.link import Symbol, text_of
 from keras_backprop.explanations.names import is_conversion
 from keras_backprop.explanations.notation import derivative, gradient_of
@@ -42,11 +43,14 @@ class Shown:
     """
 
     def __init__(self, explanation, example=None, units=None):
-        self.count, self.example, self.units = explanation.examples, example, None if units is None else list(units)
-        if example is not None and not 0 <= example < self.count:
-            raise IndexError(f"`example` must be from 0 to {self.count - 1}. Received: {example!r}")
-        if self.units is not None and not all(isinstance(unit, (int, np.integer)) for unit in self.units):
-            raise TypeError(f"`units` are whole numbers from 0. Received: {units!r}")
+        self.count, self.example, self.units = explanation.examples, example, units
+        if example is not None:
+            place("example", example, self.count)
+        if units is not None:
+            widest = max(
+                link.outputs[0].shape[-1] for link in explanation.links if link.outputs and link.outputs[0].ndim >= 2
+            )
+            self.units = places("units", units, widest)
 
     def of(self, array):
         """The part of a tensor, examples first, that is shown."""

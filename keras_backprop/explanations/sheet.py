@@ -49,6 +49,8 @@ def sheet(explanation: Any, blank: Any, digits: Any, flavor: Any) -> Sheet:
             f"An exercise sheet is made of networks of at most {MOST} numbers whose units can be followed one by one. "
             f"'{explanation.model}' has {len(entries)}."
         )
+    if isinstance(blank, dict) or not np.iterable(blank):
+        raise TypeError(f"`blank` is a name, or a list of names, of numbers to leave blank. Received: {blank!r}")
     wanted = _wanted(entries, [blank] if isinstance(blank, str) else list(blank), spelling)
     answers = {entry.name: entry.value for entry in entries if entry.key in wanted}
     with precision(digits if digits is not None else 6):

@@ -45,12 +45,15 @@ def to_text(explanation, digits=None, example=None, units=None):
             parts += ["The chain, factor by factor", *factors_text(products), ""]
             parts += ["The gradients, as products of these factors", *products_text(products)]
         else:
-            parts += ["Backward, the last link first", *rows_text(backward_rows(explanation, view))]
+            parts += [
+                f"Backward, the last link first{of_all(explanation, example)}",
+                *rows_text(backward_rows(explanation, view)),
+            ]
             singles = single_weights(explanation, example)
             if singles:
                 parts += [
                     "",
-                    "The gradients, weight by weight",
+                    f"The gradients, weight by weight{of_example(example)}",
                     *(line for name, sums in singles for line in _sum(f"  {plain(name)} = ", sums)),
                 ]
         for sentence in remarks(explanation):
@@ -71,6 +74,16 @@ def _sum(lead, sums):
     first, *terms = sums.split(" + ")
     space = " " * (len(lead) - 2)
     return [line for n, term in enumerate([first, *terms]) for line in broken_text(f"{space}+ " if n else lead, term)]
+
+
+def of_example(example):
+    """Which part of the gradients is shown."""
+    return "" if example is None else f": what example {example + 1} contributes"
+
+
+def of_all(explanation, example):
+    """That gradients of weights are of the batch, where the rest is of one example."""
+    return "" if example is None or explanation.examples == 1 else " (gradients of weights are those of the batch)"
 
 
 def headline(explanation, example=None):

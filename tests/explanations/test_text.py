@@ -149,7 +149,11 @@ def test_four_examples_are_written_out_and_their_weights_are_in_the_formulas():
 
 
 def test_where_float16_overflows_it_says_so():
-    layers = [keras.Input((2,)), keras.layers.Dense(2, "tanh", name="half", dtype="mixed_float16"), keras.layers.Dense(1)]
+    layers = [
+        keras.Input((2,)),
+        keras.layers.Dense(2, "tanh", name="half", dtype="mixed_float16"),
+        keras.layers.Dense(1),
+    ]
     model = keras.Sequential(layers, name="scaled")
     model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)), "mse")
     ordinary, large = (explain(model, np.ones((1, 2)), np.full((1, 1), target)).to_text() for target in (0.5, 1e4))
