@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from keras_backprop import exercise, explain, steps
+from keras_backprop.explanations.notation import number, precision
 from tests.explanations.networks import chain
 
 
@@ -77,6 +78,7 @@ def test_what_is_no_number_is_said_to_be_none(explanation):
 
 
 def test_one_decimal(explanation):
-    assert f"E = {explanation.loss:.1f}" in explanation.to_text(digits=1)
+    with precision(1):
+        assert [number(value) for value in (0.2984, 12.34, 0.1, 0.0671)] == ["0.3", "12.3", "0.1", "6.7e-2"]
     digit = f"{explanation.loss:.0e}"
     assert "(in the digit given)" in str(explanation.compare("E", digit))
