@@ -15,11 +15,25 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Formula", "LossFormula", "evaluate", "latex", "written"]
+__all__ = ["Cases", "Formula", "LossFormula", "RecurrentFormula", "evaluate", "latex", "written"]
+
+
+class _Conditional:
+    """What holds under conditions: `when`, option -> the value that it must have, or a function of it that says so."""
+
+    when: dict
+
+    def of(self, options: Any) -> Any:
+        """This formula, if it is that for a call with these options (a dict); else None."""
+
+        def holds(name, wanted):
+            return wanted(options.get(name)) if callable(wanted) else options.get(name, wanted) == wanted
+
+        return self if all(holds(*condition) for condition in self.when.items()) else None
 
 
 @dataclass(frozen=True)
-class Formula:
+class Formula(_Conditional):
     """A layer, an operation or an activation.
 
     Attributes:
@@ -28,20 +42,21 @@ class Formula:
         gradients: dict, name -> str: `{"x": …}` is dx; of `dy`, the inputs and the weights.
         when: dict, option -> the value that it must have for the formula to hold; "class" -> the name of the operation's class,
             where others share the rule.
+        inputs: str, the letters of the inputs in their order, where they are others than `x`, or `a` and `b`: "qkv".
+        parts: tuple of (letter, expression), in order, what the other expressions are made of: `(("P", "softmax(q @ k.T)"),)`.
+            One that begins with d is a gradient, and is of `dy`.
     """
 
     value: str
     derivative: str | None = None
     gradients: dict = field(default_factory=dict)
     when: dict = field(default_factory=dict)
-
-    def holds(self, options: Any) -> bool:
-        """Whether this is the formula for a call with these options (a dict)."""
-        return all(options.get(name, value) == value for name, value in self.when.items())
+    inputs: str = ""
+    parts: tuple = ()
 
 
 @dataclass(frozen=True)
-class LossFormula:
+class LossFormula(_Conditional):
     """A loss: factor · the sum, or the mean, over the k outputs of a term in `T` and `a`.
 
     Attributes:
@@ -50,6 +65,7 @@ class LossFormula:
         times: float, a factor of the slope.
         factor: float, before the sum.
         mean: bool, a mean over the outputs and no sum.
+        row: bool, the term is of all outputs already: neither mean nor sum.
         logits: str or None, the derivative by z where the loss is computed from the logits that a softmax or sigmoid made a of.
         classes: bool, the targets are numbers of classes; T in the formulas is then one hot.
         shown: str, the term as books write it, where a sums to 1 or another number is understood; else as it is.
@@ -64,11 +80,38 @@ class LossFormula:
     logits: str | None = None
     classes: bool = False
     shown: str = ""
+    row: bool = False
     when: dict = field(default_factory=dict)
 
-    def holds(self, options: Any) -> bool:
-        """Whether this is the formula for a loss with these options (a dict)."""
-        return all(options.get(name, value) == value for name, value in self.when.items())
+
+@dataclass(frozen=True)
+class RecurrentFormula(_Conditional):
+    """A recurrent layer: one time step forward, and one backward.
+
+    The letters: `x` goes in, `h0` and `c0` are the states of the step before, `h` and `c` those after; `dh` and `dc` are their
+    gradients; `phi` and `sigma` are the activations, `phi1` and `sigma1` their derivatives.
+
+    Attributes:
+        forward: tuple of (letters, expression), in order. Several letters, "i, f", name the parts of what the expression gives.
+        backward: tuple of the same, in order. `dh0` and `dc0` are what goes to the step before.
+        gradients: dict, letter -> what one step adds to the gradient of that weight; "x" -> that of the step's input.
+        factor: (letter, expression), the shortest way from step to step: ∂h/∂h0, or ∂c/∂c0 and what else goes past the gates.
+        when: dict, option -> the value that it must have for the formula to hold.
+    """
+
+    forward: tuple
+    backward: tuple
+    gradients: dict
+    factor: tuple
+    when: dict = field(default_factory=dict)
+
+
+class Cases(tuple):
+    """Several formulas of one rule: that which holds for a call's options is its formula."""
+
+    def of(self, options: Any) -> Any:
+        """The formula for a call with these options (a dict); None for none."""
+        return next((formula for formula in self if formula.of(options) is not None), None)
 
 
 def written(formula: Any) -> Callable[[Any], Any]:
@@ -103,6 +146,21 @@ def _sigmoid(x):
     return 0.5 * (1 + np.tanh(0.5 * np.asarray(x)))
 
 
+def _orthogonal(x, a, b, c, steps):
+    """The Newton–Schulz iteration of Muon: x with all its singular values near 1."""
+    x = x / (np.sqrt(np.sum(np.square(x))) + 1e-7)
+    for _ in range(int(steps)):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return x
+
+
+def _trust(w, d):
+    """‖w‖/‖d‖, 1 where one of the two is 0."""
+    sizes = np.sqrt(np.sum(np.square(w))), np.sqrt(np.sum(np.square(d)))
+    return sizes[0] / sizes[1] if all(sizes) else 1.0
+
+
 _FUNCTIONS: dict[str, Any] = {
     "sigmoid": _sigmoid, "tanh": np.tanh, "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "abs": np.abs, "sign": np.sign,
     "max": np.maximum, "min": np.minimum, "cosh": np.cosh, "softmax": _softmax, "pi": math.pi,
@@ -112,14 +170,25 @@ _FUNCTIONS: dict[str, Any] = {
     "examples": lambda x: np.sum(x, 0), "average": lambda x: np.mean(x, 0, keepdims=True),
     "largest": lambda x: np.max(x, -1, keepdims=True),
     "window": lambda x: x, "spread": lambda x: x, "norm": lambda x: np.sqrt(np.sum(np.square(x))),
-    "rms": lambda x: np.sqrt(np.mean(np.square(x))),
+    "rms": lambda x: np.sqrt(np.mean(np.square(x))), "rows": lambda x: np.mean(x, -1), "columns": lambda x: np.mean(x, -2),
+    "outer": lambda x, y: x[..., :, None] * y[..., None, :], "longest": lambda x: max(np.shape(x)), "orthogonal": _orthogonal,
+    "trust": _trust, "parts": lambda z, k: np.split(np.asarray(z), int(k), -1), "join": lambda *x: np.concatenate(x, -1),
+    "stack": lambda *x: np.stack(x),
+    "length": lambda x: np.sqrt(np.sum(np.square(x), -1, keepdims=True)), "classes": lambda x: np.shape(x)[-1],
+    "head": lambda dy, x: dy[..., : np.shape(x)[-1]], "tail": lambda dy, x: dy[..., -np.shape(x)[-1] :],
+    "sin": np.sin, "cos": np.cos, "tan": np.tan, "sinh": np.sinh, "arctan": np.arctan,
 }  # fmt: skip
 
 _OPERATORS = {
     "sigmoid": r"\sigma", "tanh": r"\tanh", "exp": r"\exp", "log": r"\log", "max": r"\max", "min": r"\min", "cosh": r"\cosh",
     "Phi": r"\Phi", "softmax": r"\mathrm{softmax}", "softplus": r"\mathrm{softplus}", "sign": r"\mathrm{sign}",
     "mean": r"\mathrm{mean}", "average": r"\mathrm{mean}_n", "largest": r"\max", "window": r"\mathrm{window}",
-    "spread": r"\mathrm{spread}", "onehot": r"\mathrm{onehot}",
+    "spread": r"\mathrm{spread}", "onehot": r"\mathrm{onehot}", "rows": r"\mathrm{mean}_{\mathrm{rows}}",
+    "columns": r"\mathrm{mean}_{\mathrm{columns}}", "rms": r"\mathrm{rms}", "norm": r"\mathrm{norm}",
+    "head": r"\mathrm{first\ columns}", "tail": r"\mathrm{last\ columns}", "sin": r"\sin",
+    "cos": r"\cos", "tan": r"\tan", "sinh": r"\sinh", "arctan": r"\arctan",
+    "phi": r"\varphi", "phi1": r"\varphi'", "sigma": r"\sigma", "sigma1": r"\sigma'",
+    "longest": r"\mathrm{longest\ side}", "orthogonal": r"\mathrm{orthogonal}",
 }  # fmt: skip
 
 _COMPARED = {ast.Gt: ">", ast.Lt: "<", ast.GtE: r"\geq", ast.LtE: r"\leq", ast.Eq: "="}
@@ -163,7 +232,21 @@ def _write(node, names):
 
 def _write_call(node, names):
     assert isinstance(node.func, ast.Name)
-    name, arguments = node.func.id, ", ".join(_write(one, names)[0] for one in node.args)
+    name = node.func.id
+    shown = node.args[:1] if name in ("orthogonal", "head", "tail") else node.args  # how many is said elsewhere
+    arguments = ", ".join(_write(one, names)[0] for one in shown)
+    if name == "trust":
+        return r"\frac{\mathrm{norm}(w)}{\mathrm{norm}(d)}", ATOM
+    if name == "outer":
+        return rf"{_in(node.args[0], names, PRODUCT)} \cdot {_in(node.args[1], names, ATOM)}^\top", PRODUCT
+    if name in ("join", "stack"):
+        return "[" + r"\;\, ".join(_write(one, names)[0] for one in node.args) + "]", ATOM
+    if name == "parts":
+        return _write(node.args[0], names)
+    if name == "classes":
+        return "k", ATOM
+    if name == "length":
+        return rf"\|{arguments}\|", ATOM
     if name == "abs":
         return f"|{arguments}|", ATOM
     if name == "sqrt":

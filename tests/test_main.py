@@ -9,6 +9,7 @@ import keras
 import pytest
 
 from keras_backprop.__main__ import main
+from keras_backprop.explanations.command_line import data_of, options_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -131,6 +132,35 @@ def test_set_ups_that_make_no_sense(arguments, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit:
         main([*arguments.split(), "--output-dir", str(tmp_path)])
     assert exit.value.code == 2 and message in capsys.readouterr().err
+
+
+def options_for(text, tmp_path, *more):
+    (tmp_path / "data.csv").write_bytes(text)
+    return options_of(["--csv", str(tmp_path / "data.csv"), "--output-dir", str(tmp_path), *more])
+
+
+def test_a_table_as_spreadsheets_write_it(tmp_path):
+    for text in (b"x;t\n0,5;1\n0,25;0\n", b"x\tt\n0.5\t1\n0.25\t0\n", b"\xef\xbb\xbf0.5,1\n\n0.25,0\n"):
+        x, target = data_of(*options_for(text, tmp_path))
+        assert x.tolist() == [[0.5], [0.25]] and target.tolist() == [[1.0], [0.0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "message"),
+    [
+        (b"", "", "has no numbers"),
+        (b"x,t\n", "", "has no numbers"),
+        (b"\xff\xfe\x00,1\n", "", "no text in UTF-8"),
+        (b"1,2\n3\n", "", "as many numbers in every line"),
+        (b"1,0.5,0.4\n", "--outputs 2 --loss categorical_crossentropy", "add up to 1. Received: [[0.5, 0.4]]"),
+        (b"1,1\n", "--loss categorical_crossentropy", "two or more --outputs"),
+        (b"1,1\n", "--seed -1", "0 or more. Received: '-1'"),
+    ],
+)
+def test_a_table_that_makes_no_sense(text, more, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as raised:
+        data_of(*options_for(text, tmp_path, *more.split()))
+    assert raised.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_numbers_may_be_written_with_a_negative_exponent(tmp_path, capsys):

@@ -5,12 +5,16 @@ from typing import Any
 
 import numpy as np
 
+from keras_backprop.explanations.asked import number_of, place
 from keras_backprop.explanations.comparison import Compared, Comparison
 from keras_backprop.explanations.given import Given
 from keras_backprop.explanations.mistakes import Slips, read
 from keras_backprop.explanations.wrong_results import WrongResults
 
 __all__ = ["compare"]
+
+LISTS = ("gradients", "weights", "updates")
+"""Names that mean an array for each weight."""
 
 NEAR = 2e-3
 """So far off, relatively, a number may be by rounding of intermediate results."""
@@ -26,18 +30,17 @@ class _Comparer(WrongResults):
     def __init__(self, explanation, spelling, example):
         self.explanation, self.spelling, self.graph = explanation, spelling, spelling.graph
         self.example, self.slips = example, Slips(explanation, spelling)
-        if example is not None and not 0 <= example < explanation.examples:
-            raise IndexError(f"`example` must be from 0 to {explanation.examples - 1}. Received: {example!r}")
+        if example is not None:
+            place("example", example, explanation.examples)
 
     def compared(self, name, value):
-        if (
-            isinstance(value, (list, tuple))
-            and value
-            and any(np.ndim(v) for v in value)
-            and len({np.shape(v) for v in value}) > 1
-        ):
+        if not isinstance(name, str):
+            raise TypeError(f"A number has a name, as in compare({{'dw5': 0.0822}}). Received: {name!r}")
+        several = isinstance(value, (list, tuple)) and len(set(map(_shape, value))) > 1
+        if name.lower() in LISTS or (several and name.lower() in ("dw", "db")):
             return self._list(name, value)
-        return [self._one(name, self._found(name, value), value)]
+        value = number_of(name, value) if isinstance(value, str) else value
+        return [self._one(name, self._found(name, _array(name, value)), value)]
 
     def _list(self, name, values):
         """A list of arrays, in the order of the weights: of gradients (`gradients=`, `dW=`) or of new weights (`weights=`)."""
@@ -45,9 +48,11 @@ class _Comparer(WrongResults):
         weights = self.explanation.weights
         if name.lower() == "dw" and len(values) != len(weights):
             weights = [w for w in weights if np.ndim(w.value) > 1]
-        if len(values) != len(weights):
+        if not isinstance(values, (list, tuple)) or len(values) != len(weights):
+            paths = ", ".join(weight.path for weight in weights)
+            received = f"{len(values)} arrays" if isinstance(values, (list, tuple)) else repr(values)
             raise ValueError(
-                f"{name!r} must have an array for each of the {len(weights)} weights. Received: {len(values)} arrays"
+                f"{name!r} must be a list with an array for each of the {len(weights)} weights: {paths}. Received: {received}"
             )
         from keras_backprop.explanations.spelling import Found
 
@@ -61,7 +66,7 @@ class _Comparer(WrongResults):
             return self.spelling.quantity(name)
         except KeyError:
             if name.lower() in ("dw", "db", "w", "b", "w_new", "b_new", "dw_new"):
-                return self._by_shape(name, np.shape(_floats(value)))
+                return self._by_shape(name, np.shape(value))
             raise
 
     def _by_shape(self, name, shape):
@@ -87,7 +92,7 @@ class _Comparer(WrongResults):
         return [found.kind, position, found.unit, found.path, found.index, edge, of]
 
     def _one(self, name, found, given):
-        value = _floats(given)
+        value = _array(name, given)
         key, kind = self._key(found), found.kind
         expected = self._right(found, key)
         if np.size(value) == np.size(expected) and np.shape(value) != np.shape(expected):
@@ -134,9 +139,21 @@ class _Comparer(WrongResults):
     def _judged(self, found, key, value, expected, given):
         """(verdict, mistakes, remark)"""
         if not np.all(np.isfinite(value)):
-            return "unknown", [], ""
+            return (
+                "unknown",
+                [],
+                "inf and NaN are no numbers: somewhere something was divided by 0, or became too large",
+            )
         if given.is_of(expected, exact=True):
-            return "exact", [], "" if given.full else f"in the {given.significant} digits given"
+            return (
+                "exact",
+                [],
+                ""
+                if given.full
+                else "in the digit given"
+                if given.significant == 1
+                else f"in the {given.significant} digits given",
+            )
         near = _relative(value, expected) <= NEAR
         rounding = self._rounding(found, key, value, given) if near or not given.full else None
         if rounding is not None and _relative(value, expected) <= 0.02:
@@ -176,6 +193,7 @@ class _Comparer(WrongResults):
 
     def _updated(self, found, gradient, **numbers):
         formula, weight = self.explanation.update, self.spelling.weights[found.path]
+        formula = formula and formula.of(found.path)
         if formula is None or formula.remarks:
             return None
         formula = formula._replace(numbers={**formula.numbers, **numbers})
@@ -213,12 +231,25 @@ class _Comparer(WrongResults):
         return list(dict.fromkeys(named))
 
 
-def _floats(value):
-    if isinstance(value, str):
-        value = float(value)
-    if hasattr(value, "numpy"):
-        value = value.numpy()
-    return np.asarray(value, "float64")
+def _array(name, value):
+    """A number or an array in float64."""
+    value = value.numpy() if hasattr(value, "numpy") else value
+    try:
+        array = np.asarray(value)
+        if array.dtype == bool or array.dtype.kind in "cO":
+            raise TypeError
+        return np.asarray(array, "float64")
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"What {name!r} is compared with is neither a number nor an array of numbers. Received: {value!r}"
+        ) from None
+
+
+def _shape(value):
+    try:
+        return np.shape(value)
+    except ValueError:  # rows of different lengths
+        return None
 
 
 def _plain(value):

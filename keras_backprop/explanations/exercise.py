@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_backprop.explanations.asked import whole
 from keras_backprop.explanations.explanation import Explanation
 from keras_backprop.explanations.observe import explain
 
@@ -76,12 +77,18 @@ def exercise(
         An `Exercise`.
 
     Raises:
-        ValueError: `units` are not two or more whole numbers from 1.
+        ValueError: `units` are not two or more whole numbers from 1, or `seed` or `examples` is none.
     """
-    if len(units) < 2 or not all(isinstance(n, (int, np.integer)) and n >= 1 for n in units):
+    if len(units) < 2 or not all(whole(n) and n >= 1 for n in units):
         raise ValueError(
             f"An exercise has two or more numbers of units, each 1 or more: exercise(2, 2, 1). Received: {units}"
         )
+    if not whole(seed) or seed < 0:
+        raise ValueError(
+            f"`seed` must be a whole number from 0: the same one gives the same exercise. Received: seed={seed!r}"
+        )
+    if not whole(examples) or examples < 1:
+        raise ValueError(f"`examples` must be a whole number, 1 or more. Received: examples={examples!r}")
     from keras_backprop.losses import HalfSquaredError
 
     random = np.random.default_rng(seed)

@@ -3,14 +3,16 @@
 A rule without a formula, and another rule in the place of one that has one, is named and has no "=".
 """
 
+import re
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from keras_backprop.explanations.link import text_of
-from keras_backprop.explanations.notation import latex_number
-from keras_backprop.formula import Formula, LossFormula, evaluate, latex
+from keras_backprop.explanations.notation import derivative, latex_number
+from keras_backprop.explanations.through_time import weight_gradient
+from keras_backprop.formula import Formula, LossFormula, RecurrentFormula, evaluate, latex
 
 
 def function_of(link: Any) -> Any:
@@ -40,50 +42,73 @@ def template(expression: str, options: Any) -> str:
     return escaped.replace("@x@", "{x}").replace("@y@", "{y}")
 
 
-def gradient(link: Any, letter: str, upstream: str) -> str | None:
-    """A layer's ∂E/∂x as LaTeX by the formula of its rule; None where it does not say."""
-    if not isinstance(link.formula, Formula) or letter not in link.formula.gradients:
-        return None
-    y = link.output_symbols[0].latex if link.output_symbols[0] is not None else "y"
-    symbols = {"x": link.input_symbols[0], "a": link.input_symbols[0], "b": link.input_symbols[-1]}
-    names = {name: symbol.latex for name, symbol in symbols.items() if symbol is not None}
-    return latex(link.formula.gradients[letter], {**_numbers(link.options), **names, "y": y, "dy": upstream})
-
-
-LETTERS = {"kernel": "W", "bias": "b", "gamma": "gamma", "beta": "beta", "embeddings": "E"}
+LETTERS = {
+    "kernel": "W",
+    "bias": "b",
+    "gamma": "gamma",
+    "beta": "beta",
+    "embeddings": "E",
+    "scale": "gamma",
+    "alpha": "alpha",
+}
 """The letters of weights in the formulas of rules."""
 
-_OF_LAYERS = {"h": r"\hat{x}", "gamma": r"\gamma", "beta": r"\beta"}
+_OF_LAYERS = {
+    "h": r"\hat{x}", "gamma": r"\gamma", "beta": r"\beta", "alpha": r"\alpha",
+    "dP": derivative("E", "P"), "dS": derivative("E", "S"),
+}  # fmt: skip
 
 
-def layer_value(link: Any) -> str | None:
-    """What a layer with weights, or with several inputs, computes, as LaTeX; None where its rule does not say."""
-    if not isinstance(link.formula, Formula) or not link.formula.value or link.input_symbols[0] is None:
+def value(link: Any) -> str | None:
+    """What a link computes, as LaTeX; None where its rule does not say."""
+    formula = link.formula
+    if not isinstance(formula, Formula) or not formula.value or None in link.input_symbols[: len(_letters(link))]:
         return None
-    return latex(link.formula.value, {**_OF_LAYERS, **_of_layer(link)})
+    if formula.value == "a + b":
+        return " + ".join(symbol.latex for symbol in link.input_symbols)
+    parts = [rf",\quad {letter} = {_latex(link, text)}" for letter, text in formula.parts if letter[0] != "d"]
+    return _latex(link, formula.value) + "".join(parts)
 
 
-def layer_gradient(link: Any, attribute: str, upstream: str) -> str | None:
-    """A layer's ∂E/∂W, or that of its input ("x"), as LaTeX; None where its rule does not say."""
-    letter = LETTERS.get(attribute.rsplit(".", 1)[-1], attribute)
-    if not isinstance(link.formula, Formula) or letter not in link.formula.gradients:
+def gradient(link: Any, letter: str, upstream: str) -> str | None:
+    """A link's ∂E/∂(an input or a weight) by its letter as LaTeX, by the formula of its rule; None where it does not say."""
+    formula = link.formula
+    if isinstance(formula, RecurrentFormula):
+        return weight_gradient(link, letter)
+    if not isinstance(formula, Formula) or letter not in formula.gradients:
         return None
+    written = _latex(link, formula.gradients[letter], dy=upstream)
+    if letter != next(iter(formula.gradients)):
+        return written
+    parts = [(name, text) for name, text in formula.parts if name[0] == "d"]
+    return written + "".join(rf",\quad {_OF_LAYERS[name]} = {_latex(link, text, dy=upstream)}" for name, text in parts)
+
+
+def letter_of(link: Any, position: int) -> str:
+    """The letter of an input in the formula of its link's rule."""
+    letters = _letters(link)
+    return letters[min(position, len(letters) - 1)]
+
+
+def _letters(link):
+    formula = link.formula
+    if getattr(formula, "inputs", ""):
+        return list(formula.inputs)
+    return ["a", "b"] if isinstance(formula, Formula) and "a" in formula.gradients else ["x"]
+
+
+def _latex(link, expression, **more):
+    """An expression of a link's formula in its symbols; what it says of weights that the layer has not is left out."""
+    weights = {LETTERS[name]: symbol for name, symbol in link.weight_symbols.items() if name in LETTERS}
+    if link.weights or link.kind == "layer":
+        for letter in ("b", "beta"):
+            if letter not in weights and letter not in _letters(link):
+                expression = re.sub(rf" \+ {letter}\b", "", expression)
+        expression = expression if "gamma" in weights else expression.replace("gamma*", "")
+    named = {letter: symbol.latex for letter, symbol in weights.items() if len(symbol.letter) == 1}
+    named |= {letter_of(link, n): s.latex for n, s in enumerate(link.input_symbols) if s is not None}
     y = link.output_symbols[0].latex if link.output_symbols[0] is not None else "y"
-    return latex(link.formula.gradients[letter], {**_OF_LAYERS, **_of_layer(link), "y": y, "dy": upstream})
-
-
-def _of_layer(link):
-    names = {"x": link.input_symbols[0].latex}
-    attention = "q" in link.formula.value
-    if attention:
-        q, v, *k = (symbol.latex if symbol is not None else "x" for symbol in link.input_symbols[:3])
-        return {"q": q, "v": v, "k": k[0] if k else v}
-    names |= {
-        LETTERS[n]: symbol.latex
-        for n, symbol in link.weight_symbols.items()
-        if n in LETTERS and len(symbol.letter) == 1
-    }
-    return names
+    return latex(expression, {**_OF_LAYERS, **_numbers(link.options), **named, "y": y, **more})
 
 
 def loss(link: Any) -> str | None:
@@ -97,14 +122,17 @@ def loss(link: Any) -> str | None:
     term = latex(formula.shown or formula.term, names)
     count = int(np.size(link.inputs[1]))
     sign, term = ("-", term[1:]) if term.startswith("-") else ("", term)
+    over, term = "" if formula.row else r"\sum ", _whole(term)
     if coefficient is None:
-        return rf"{sign}\sum_n c_n \cdot {_factor_of(formula, 1, k)}\sum {term}"
+        return rf"{sign}\sum_n c_n \cdot {_factor_of(formula, 1, k)}{over}{term}"
     positions = link.outputs[0].size / n if n else 1  # of a sequence: the mean is over these as well
     whole = np.isclose(coefficient * n * positions, 1)
     if not whole and not np.isclose(coefficient, 1):
-        return rf"{sign}{latex_number(coefficient)} \cdot {_factor_of(formula, 1, k)}\sum {term}"
+        return rf"{sign}{latex_number(coefficient)} \cdot {_factor_of(formula, 1, k)}{over}{term}"
     front = _factor_of(formula, round(n * positions) if whole else 1, k)
-    return rf"{sign}{front}{term}" if count == 1 else rf"{sign}{front}\sum {term}"
+    if formula.row and n > 1:
+        return rf"{sign}{front}\sum_n {term}"
+    return rf"{sign}{front}{term}" if count == 1 else rf"{sign}{front}{over}{term}"
 
 
 def _factor_of(formula, n, k):

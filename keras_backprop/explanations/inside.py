@@ -5,7 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_backprop.explanations.notation import brief, number
+from keras_backprop._keras import ops
+from keras_backprop.explanations.notation import A_FEW_ROWS, brief, number
 
 __all__ = ["inside_rows"]
 
@@ -19,7 +20,7 @@ def inside_rows(link: Any, example: int = 0) -> list[tuple[str, str]]:
         link: the `Link` of a layer.
         example: int, of which example.
     """
-    if link.formula is None or link.kind != "layer":
+    if link.formula is None or not link.outputs:
         return []
     for kinds, rows in _ROWS:
         if isinstance(link.op, kinds):
@@ -58,22 +59,39 @@ def _pooling(link, example):
     return [("first window, first channel", f"{word} of {numbers} = {number(y)}")]
 
 
-def _normalised(axis):
+def _normalised(over):
+    """What the first number of an example is normalised by, checked against what came out; over "batch", "units", "group"."""
+
     def rows(link, example):
-        x = np.asarray(link.inputs[0], "float64")
-        flat = x.reshape(-1, x.shape[-1])
-        values = flat[:, 0] if axis == 0 else x.reshape(len(x), -1)[example] if x.ndim == 2 else flat[0]
-        mean, variance, epsilon = values.mean(), values.var(), link.op.epsilon
-        x_hat = (values[example if axis == 0 and x.ndim == 2 else 0] - mean) / np.sqrt(variance + epsilon)
-        of = "first unit, over the batch" if axis == 0 else "over the units of one example"
-        return [
-            (
-                of,
-                f"μ = {number(mean)}, σ² = {number(variance)}, ε = {number(epsilon)}; x̂ = (x − μ)/√(σ² + ε) = {number(x_hat)}",
-            )
-        ]
+        layer, x, y = link.op, np.asarray(link.inputs[0], "float64"), np.asarray(link.outputs[0], "float64")
+        if layer.axis not in (-1, x.ndim - 1, [-1], [x.ndim - 1]):
+            return []
+        channels = x.shape[-1] // (layer.groups if over == "group" else 1)
+        values = {
+            "batch": x[..., 0], "units": x[example].reshape(-1, x.shape[-1])[0], "group": x[example][..., :channels],
+        }[over].ravel()  # fmt: skip
+        centred = not isinstance(layer, keras.layers.RMSNormalization)
+        mean = values.mean() if centred else 0.0
+        variance, epsilon = np.mean((values - mean) ** 2), layer.epsilon
+        first = x[example].reshape(-1, x.shape[-1])[0, 0]
+        x_hat = (first - mean) / np.sqrt(variance + epsilon)
+        scale, shift = (np.ravel(link.weights.get(name, default))[0] for name, default in _scales(link))
+        if not np.isclose(scale * x_hat + shift, y[example].reshape(-1, x.shape[-1])[0, 0], rtol=1e-3, atol=1e-5):
+            return []  # with other statistics: those of all batches before, or of what a mask shows
+        sizes = f"μ = {number(mean)}, σ² = {number(variance)}" if centred else f"mean x² = {number(variance)}"
+        written = "(x − μ)/√(σ² + ε)" if centred else "x/√(mean x² + ε)"
+        return [(_OVER[over], f"{sizes}, ε = {number(epsilon)}; x̂ = {written} = {number(x_hat)}")]
 
     return rows
+
+
+def _scales(link):
+    return (("scale", 1.0) if "scale" in link.weights else ("gamma", 1.0)), ("beta", 0.0)
+
+
+_OVER = {
+    "batch": "first unit, over the batch", "units": "over the units of one example", "group": "first group of one example",
+}  # fmt: skip
 
 
 def _embedding(link, example):
@@ -88,20 +106,29 @@ def _embedding(link, example):
 
 
 def _attention(link, example):
+    """Scores, weights, output, where the weights times the values are what came out: without masks and dropout."""
     arrays = [np.asarray(x, "float64")[example] for x in link.inputs[:3]]
+    output, scale, of = np.asarray(link.outputs[0])[example], 1.0, ""
+    if link.kind == "op":  # (positions, heads, components)
+        if len(arrays) < 3 or any(a.ndim != 3 for a in arrays):
+            return []
+        arrays, output = [a[:, 0] for a in (arrays[0], arrays[2], arrays[1])], output[:, 0]
+        scale, of = float(link.options.get("scale") or arrays[0].shape[-1] ** -0.5), ", first head"
     if len(arrays) < 2 or any(a.ndim != 2 for a in arrays):
         return []
     q, v, k = (*arrays, arrays[1])[:3]
-    scores = q @ k.T
+    scores = scale * q @ k.T
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
-    if not np.allclose(weights @ v, np.asarray(link.outputs[0])[example], rtol=1e-3, atol=1e-5):
-        return []  # masked, or with dropout
-    return [
-        ("scores q·kᵀ", brief(scores)),
-        ("weights softmax(q·kᵀ)", brief(weights)),
-        ("output weights·v", brief(weights @ v)),
-    ]
+    if not np.allclose(weights @ v, output, rtol=1e-3, atol=1e-5):
+        return []
+    written = "q·kᵀ" if scale == 1 else f"{number(scale)}·q·kᵀ"
+    shown = ((f"scores S = {written}", scores), ("weights P = softmax(S)", weights), ("output P·v", weights @ v))
+    return [(what + of, _rows_of(array)) for what, array in shown]
+
+
+def _rows_of(array):
+    return brief(array, few=A_FEW_ROWS)
 
 
 def _dropout(link, example):
@@ -128,9 +155,10 @@ _ROWS = (
         ),
         _pooling,
     ),
-    (_L.BatchNormalization, _normalised(0)),
-    (_L.LayerNormalization, _normalised(1)),
+    (_L.BatchNormalization, _normalised("batch")),
+    ((_L.LayerNormalization, _L.RMSNormalization), _normalised("units")),
+    (_L.GroupNormalization, _normalised("group")),
     (_L.Embedding, _embedding),
-    (_L.Attention, _attention),
+    ((_L.Attention, ops.DotProductAttention), _attention),
     (_L.Dropout, _dropout),
 )

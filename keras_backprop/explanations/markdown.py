@@ -1,5 +1,6 @@
 """The chain with LaTeX formulas in the notation of the worked example, and the numbers put in."""
 
+from keras_backprop.explanations.breaking import ONE_LINE, broken, visible
 from keras_backprop.explanations.matrix_chain import matrix_chain
 from keras_backprop.explanations.notation import (
     bracketed,
@@ -18,13 +19,16 @@ from keras_backprop.explanations.text import (
     formulas_of_optimizers,
     headline,
     inside_text,
+    of_all,
+    of_example,
     remarks,
     single_weights,
-    steps_rows,
+    which,
 )
+from keras_backprop.explanations.time_rows import general_rows, step_rows
 
-WIDEST = 150
-"""Characters of LaTeX numbers on one line; a longer product is broken over several, aligned at its signs of equality."""
+IN_TABLES = 40
+"""So wide is a formula in a table before it is cut in two, between which the line may end."""
 
 
 def to_markdown(explanation, digits=None, example=None, units=None, flavor=None):
@@ -42,16 +46,20 @@ def to_markdown(explanation, digits=None, example=None, units=None, flavor=None)
                 "## Inside the layers",
                 table(("link", "", ""), [(f"`{path}`", what, text) for path, what, text in inside]),
             ]
-        steps = steps_rows(explanation, example)
+        general = general_rows(explanation)
+        if general:
+            cells = [(f"`{path}`" if path else "", what, _math(line)) for path, what, line in general]
+            parts += ["## In every time step $t$", table(("link", "", "formula"), cells)]
+        steps = step_rows(explanation, example)
         if steps:
             cells = [
                 (
-                    _math(a),
-                    _math(b.removeprefix("= ")) if b else "",
-                    c,
-                    _math(d.split(" = ")[0]) + " = " + d.split(" = ", 1)[1],
+                    _math(name),
+                    _math(made.removeprefix("= ")) if made else "",
+                    value,
+                    f"{_math(of)} = {dx}" if dx else "",
                 )
-                for a, b, c, d in steps
+                for name, made, value, of, dx in steps
             ]
             parts += ["## Step by step through time", table(("", "formula", "value", "gradient"), cells)]
         if scalars:
@@ -62,28 +70,40 @@ def to_markdown(explanation, digits=None, example=None, units=None, flavor=None)
             parts += ["## The chain, factor by factor", table(("factor", "formula", "value"), rows)]
             parts += ["## The gradients", *(_scalar_product(product, flavor) for product in scalars)]
         else:
-            parts += ["## Backward, the last link first", _rows(backward_rows(explanation, view))]
-            parts += list(remarks(explanation))
+            parts += [
+                f"## Backward, the last link first{of_all(explanation, example)}",
+                _rows(backward_rows(explanation, view)),
+            ]
             singles = single_weights(explanation, example)
             if singles:
-                single = [(_math(_tex(name)), _math(_tex(sums))) for name, sums in singles]
-                parts += ["## The gradients, weight by weight", table(("gradient", "products"), single)]
+                single = [
+                    (_math(_tex(name)), " ".join(map(_math, broken(_tex(sums), IN_TABLES)))) for name, sums in singles
+                ]
+                parts += [
+                    f"## The gradients, weight by weight{of_example(example)}",
+                    table(("gradient", "products"), single),
+                ]
+        parts += list(remarks(explanation))
         if matrices and not scalars and example is None and units is None:
             parts += ["## The gradients", *(_matrix_product(product, flavor) for product in matrices)]
-        parts += [f"## Update ({explanation.optimizer})", *_update_formula(explanation, flavor)]
+        parts += [f"## Update ({explanation.optimizer})", *update_formula(explanation, flavor)]
         header = ("weight", "path", "before", "gradient", "after")
         parts.append(table(header, map(_update, [*explanation.weights, *explanation.frozen])))
     return "\n\n".join(parts) + "\n"
 
 
-def _update_formula(explanation, flavor):
+def update_formula(explanation, flavor):
+    """How the optimizer makes the new weights, its constants, and what else it does."""
     formula = explanation.update
     if formula is None:
         return
-    yield display([line.replace(r"\leftarrow", r"&\leftarrow") for line in formula.latex()], flavor)
-    if len(formula.numbers) > 2 or formula.remarks:
-        numbers = [f"${formulas_of_optimizers().get(n, n)} = {latex_number(v)}$" for n, v in formula.numbers.items()]
-        yield ", ".join([*numbers, *formula.remarks])
+    for group in formula.groups:
+        if formula.others:
+            yield f"Of {which(explanation, group)}:"
+        yield display([line.replace(r"\leftarrow", r"&\leftarrow") for line in group.latex()], flavor)
+        if len(group.numbers) > 2 or group.remarks:
+            numbers = [f"${formulas_of_optimizers().get(n, n)} = {latex_number(v)}$" for n, v in group.numbers.items()]
+            yield ", ".join([*numbers, *group.words, *group.remarks])
 
 
 def _scalar_product(product, flavor):
@@ -105,26 +125,18 @@ def _matrix_product(product, flavor):
 
 def _equation(left, sides, flavor):
     """On one line, or aligned over several where it is long."""
-    if sum(map(len, sides)) <= WIDEST or (len(sides[1]) <= WIDEST and "pmatrix" not in sides[1]):
+    if visible(" = ".join([left, *sides])) <= ONE_LINE:
         return display([" = ".join([left, *sides])], flavor)
-    lines = [f"{left} &= {sides[0]}"]
-    for side in sides[1:]:
-        lines += [f"&= {part}" if position == 0 else rf"&\quad {part}" for position, part in enumerate(_broken(side))]
-    return display(lines, flavor)
+    return display(aligned(left, sides), flavor)
 
 
-def _broken(side):
-    r"""A product of matrices in parts of bearable width, each balanced in its brackets, broken at \odot."""
-    parts, depth, start = [], 0, 0
-    for position in range(len(side)):
-        if side.startswith(r"\left", position) and not side.startswith(r"\leftarrow", position):
-            depth += 1
-        elif side.startswith(r"\right", position):
-            depth -= 1
-        elif depth == 0 and side.startswith(r" \odot", position) and position - start > WIDEST:
-            parts.append(side[start:position])
-            start = position + 1
-    return [*parts, side[start:]]
+def aligned(left, sides):
+    """left = side = side …, each side on lines of its own."""
+    lines = []
+    for position, side in enumerate(sides):
+        first, *rest = broken(side)
+        lines += [f"{'' if position else left} &= {first}".lstrip(), *(rf"&\quad {part}" for part in rest)]
+    return lines
 
 
 def display(lines, flavor=None):

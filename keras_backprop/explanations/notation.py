@@ -13,7 +13,7 @@ A_FEW_ROWS = 12  # and so many where a line has nothing else: four examples of t
 ENTRIES = 3  # of more values the first ones
 
 _PLAIN = {
-    r"\partial ": "∂", r"\cdot": "·", r"\odot": "⊙", r"\sigma": "σ", r"\sum": "Σ", r"\sum_n": "Σₙ", r"c_n": "cₙ",
+    r"\partial ": "∂", r"\cdot": "·", r"\odot": "⊙", r"\sigma": "σ", r"\sum": "Σ", r"\sum_n": "Σₙ", r"\sumₜ": "Σₜ", r"c_n": "cₙ",
     r"^\top": "ᵀ", r"^2": "²", r"^3": "³",
     r"\mathrel{+}=": "+=", r"\left": "", r"\right": "", r"\Phi": "Φ", r"\alpha": "α", r"\operatorname": "", r"\,": " ",
     r"\;": " ", r"\to": "→", r"\_": "_", "-": "−", r"\geq": "≥", r"\leq": "≤", r"\sqrt": "√", r"\delta": "δ", r"\pi": "π",
@@ -47,7 +47,7 @@ def precision(digits: Any) -> Iterator[None]:
 def _with_digits(value, digits):
     """So many decimals; of small numbers so many significant digits less one."""
     size = abs(value)
-    if size < 10.0 ** (1 - digits) or size >= 1e9:
+    if size < min(0.1, 10.0 ** (1 - digits)) or size >= 1e9:
         mantissa, _, exponent = f"{value:.{max(digits - 1, 1)}e}".partition("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     return f"{value:.{digits}f}".rstrip("0").rstrip(".")
@@ -88,6 +88,8 @@ def latex_factor(value):
 def brief(array, with_shape=True, few=FEW):
     """All values of a small tensor; of a large one its shape, its norm and the first entries."""
     array = np.asarray(array)
+    if not array.size:
+        return "none of these units"
     if array.size == 1:
         return number(array.reshape(()))
     if array.size <= few:
@@ -115,6 +117,8 @@ def is_small(array):
 def latex_array(array):
     """A small matrix in round brackets, a single number without."""
     array = np.asarray(array)
+    if not array.size:
+        return r"\text{none of these units}"
     if array.size == 1:
         return latex_number(array.reshape(()))
     rows = r" \\ ".join(" & ".join(map(latex_number, row)) for row in np.atleast_2d(array))
@@ -144,6 +148,10 @@ def bracketed(formula):
 def plain(latex):
     """A formula of this package in Unicode: `\\frac{\\partial E}{\\partial w_2}` is ∂E/∂w₂."""
     text = re.sub(r"(\^\{\(\d+\))\\prime\}(_(?:\{[\d,]+\}|\d))?", r"\1}\2′", latex).replace(r"^{\prime}", "′")
+    text = re.sub(
+        r"(?<!\\)_t(?![a-z])", "ₜ", re.sub(r"(\\(?:varphi|sigma|delta)|\bb)'", r"\1′", text.replace("_{t-1}", "ₜ₋₁"))
+    )
+    text = re.sub(r"\^\{?([ifgour]+)\}?(?![a-z])", lambda m: m[1].translate(_GATES), text)
     text = re.sub(r"(?<!\\)_(?:\{([\d,]+)\}|(\d))", lambda m: (m[1] or m[2]).translate(_SUBSCRIPTS), text)
     text = re.sub(r"\^\{\((\d+)\)\}", lambda m: f"⁽{m[1].translate(_SUPERSCRIPTS)}⁾", text)
     for source, target in sorted(_PLAIN.items(), key=lambda pair: -len(pair[0])):
@@ -155,6 +163,7 @@ def plain(latex):
             made = "√" + (match[1] if re.fullmatch(r"\w+", match[1]) else f"({match[1]})")
         else:
             made = "/".join(map(_side, match.groups()))
+        made = f"({made})" if text.startswith("ᵀ", match.end()) else made
         text = text[: match.start()] + made + text[match.end() :]
     return re.sub(r"\{([^{}]*)\}", r"\1", text).replace("\\", "").replace("\N{NO-BREAK SPACE}", "_")
 
@@ -171,6 +180,7 @@ def _side(text):
     return text if alone else f"({text})"
 
 
+_GATES = str.maketrans("ifgour", "ⁱᶠᵍᵒᵘʳ")
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 

@@ -16,6 +16,7 @@ from keras_backprop.explanations.link import Link, Weight
 from keras_backprop.explanations.names import Names
 from keras_backprop.explanations.one_step import apply, gradients_for, pass_of
 from keras_backprop.explanations.optimizers import optimizer_formula
+from keras_backprop.explanations.options import options_of
 from keras_backprop.explanations.unchanged import new_values, unchanged
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import Operation, WeightRead
@@ -68,14 +69,18 @@ def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanatio
             frozen=[noted.frozen(variable) for variable in _keras.frozen_weights(model)],
             loss=float(result.loss),
             examples=inputs[0].shape[0],
+            loss_scale=scale,
             optimizer=_described(model.optimizer),
-            update=_with_remark(optimizer_formula(model.optimizer), getattr(model, "compiled_gradients", None)),
+            update=_with_remark(
+                optimizer_formula(model.optimizer, weights), getattr(model, "compiled_gradients", None)
+            ),
         )
 
 
 def _with_remark(formula, gradients):
     if formula is not None and gradients is not None:
-        formula.remarks.append(f"g goes through compile(gradients={gradients!r}) before")
+        for group in formula.groups:
+            group.remarks.append(f"g goes through compile(gradients={gradients!r}) before")
     return formula
 
 
@@ -111,8 +116,8 @@ class _Noted:
         for name in weight_gradients:
             self.uses[id(variables[name])] = self.uses.get(id(variables[name]), 0) + 1
         downstream = tuple(map(self._unscaled, dxs))
-        options = _options(call)
-        formula = rule.formula if rule.formula is not None and rule.formula.holds(options) else None
+        options = options_of(call)
+        formula = rule.formula and rule.formula.of(options)
         if rule.derivative is not None:
             local = _numpy(rule.derivative(call))
         else:
@@ -212,32 +217,6 @@ def _variables(op):
         return {}
     own = {id(v) for v in op.weights}
     return {name.lstrip("_"): v for name, v in vars(op).items() if isinstance(v, keras.Variable) and id(v) in own}
-
-
-def _options(call):
-    """The options of a call that formulas may speak of: numbers, words, None."""
-    given = {**_keras.options_of(call.op), **call.arguments, "class": type(call.op).__name__}
-    for name in (
-        "negative_slope",
-        "alpha",
-        "max_value",
-        "threshold",
-        "approximate",
-        "l1",
-        "l2",
-        "rate",
-        "axis",
-        "epsilon",
-        "delta",
-        "score_mode",
-        "use_scale",
-    ):
-        if name not in given and isinstance(getattr(call.op, name, None), (int, float, str)):
-            given[name] = getattr(call.op, name)
-    plain = {
-        n: v.item() if isinstance(v, (np.generic, np.ndarray)) and np.size(v) == 1 else v for n, v in given.items()
-    }
-    return {n: v for n, v in plain.items() if v is None or isinstance(v, (int, float, str))}
 
 
 def _attribute(op, name):

@@ -1,7 +1,6 @@
 """How the optimizers of Keras make the new weights: their formulas as text that can be evaluated, with their numbers and state.
 
-w is a weight, g its gradient ∂E/∂w, t the number of the update (the first is 1). Each line assigns, in order. The sources are the
-`update_step` of Keras's optimizers.
+w is a weight, g its gradient ∂E/∂w, t the number of the update (the first is 1). Each line assigns, in order.
 """
 
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_backprop import _keras
+from keras_backprop.explanations.optimizer_steps import STEPS, adam_of_muon
 from keras_backprop.formula import evaluate, latex
 
 __all__ = ["OptimizerFormula", "optimizer_formula"]
@@ -23,19 +23,36 @@ class OptimizerFormula(NamedTuple):
         numbers: dict, letter -> float: learning rate and constants.
         state: dict, letter -> (name of the list of the optimizer's variables, dict path of a weight -> array before the update).
         remarks: list of str, what happens to the gradients before, or to the weights after.
+        words: list of str, what words in the lines mean.
+        paths: list of the paths of the weights that are made so.
+        others: list of `OptimizerFormula`, where other weights are made in another way: Muon's vectors, what has no weight decay.
     """
 
     steps: list
     numbers: dict
     state: dict
     remarks: list
+    words: Any = ()
+    paths: Any = ()
+    others: Any = ()
+
+    @property
+    def groups(self) -> list:
+        """This one and the others."""
+        return [self, *self.others]
+
+    def of(self, path: str) -> "OptimizerFormula":
+        """How the weight of this path is made new."""
+        return next((formula for formula in self.groups if path in formula.paths), self)
 
     def latex(self) -> list[str]:
         """The lines as LaTeX: `w \\leftarrow w - \\eta \\cdot g`."""
         return [rf"{letter} \leftarrow {latex(expression, NAMES)}" for letter, expression in self.steps]
 
     def evaluate(self, weight: Any, gradient: Any, path: str = "") -> dict[str, Any]:
-        """What the lines give: a dict, letter -> array; `w` is the new weight."""
+        """What the lines give for the weight of this path: a dict, letter -> array; `w` is the new weight."""
+        if path and path not in self.paths and self.others:
+            return self.of(path).evaluate(weight, gradient, path)
         values = {**self.numbers, "w": weight, "g": gradient}
         values |= {letter: before.get(path, np.zeros_like(weight)) for letter, (_, before) in self.state.items()}
         for letter, expression in self.steps:
@@ -48,18 +65,38 @@ NAMES = {
     "lam": r"\lambda", "gm": r"\bar{g}", "d": "d",
 }  # fmt: skip
 
-_MOMENTS = [("m", "beta1*m + (1 - beta1)*g"), ("v", "beta2*v + (1 - beta2)*g**2")]
 
+def optimizer_formula(optimizer: Any, weights: Any) -> OptimizerFormula | None:
+    """How an optimizer of Keras makes the new weights; None for others, and without one.
 
-def optimizer_formula(optimizer: Any) -> OptimizerFormula | None:
-    """How an optimizer of Keras makes the new weights; None for others, and without one."""
+    Args:
+        optimizer: a Keras optimizer, or None.
+        weights: list of the trainable variables. Some optimizers treat matrices and vectors differently.
+    """
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    known = _FORMULAS.get(type(inner))
-    if known is None:
+    known = STEPS.get(type(inner))
+    if known is None or not weights:
         return None
-    steps, names, state = known(inner)
+    groups: dict = {}
+    for weight in weights:
+        made = known(inner, weight)
+        decay = _decay(inner, weight)
+        groups.setdefault((tuple(made[0]), decay), (made, decay, []))[2].append(weight.path)
+    formulas = [_of_group(inner, *group) for group in groups.values()]
+    return formulas[0]._replace(others=formulas[1:])
+
+
+def _of_group(inner, made, decay, paths):
+    steps, names, state = made
     numbers: dict[str, float] = {"eta": _number(inner.learning_rate), "t": float(_number(inner.iterations)) + 1}
     numbers |= {letter: _number(getattr(inner, name)) for letter, name in names.items()}
+    if decay:
+        steps, numbers["lam"] = [("w", "w - eta*lam*w"), *steps], decay
+    slots = {letter: (slot, _slots(inner, slot)) for letter, slot in state.items()}
+    return OptimizerFormula(steps, numbers, slots, _remarks(inner), _words(inner, steps), paths)
+
+
+def _remarks(inner):
     remarks = []
     for name in ("clipnorm", "global_clipnorm", "clipvalue"):
         if getattr(inner, name, None) is not None:
@@ -68,99 +105,26 @@ def optimizer_formula(optimizer: Any) -> OptimizerFormula | None:
         remarks.append("a moving average of the weights is kept besides")
     if getattr(inner, "gradient_accumulation_steps", None):
         remarks.append(f"the weights change once in {inner.gradient_accumulation_steps} updates")
-    if inner.weight_decay:
-        steps = [("w", "w - eta*lam*w"), *steps]
-        numbers["lam"] = float(inner.weight_decay)
-    return OptimizerFormula(steps, numbers, {n: (slot, _slots(inner, slot)) for n, slot in state.items()}, remarks)
+    return remarks
 
 
-def _sgd(o):
-    if not o.momentum:
-        return [("w", "w - eta*g")], {}, {}
-    last = "w + mu*m - eta*g" if o.nesterov else "w + m"
-    return [("m", "mu*m - eta*g"), ("w", last)], {"mu": "momentum"}, {"m": "momentums"}
+def _words(inner, steps):
+    used = " ".join(expression for _, expression in steps)
+    words = []
+    if "orthogonal(" in used:
+        again = f"{inner.ns_steps} times d ← a·d + (b·d·dᵀ + c·(d·dᵀ)²)·d"
+        words.append(f"orthogonal(d): d/‖d‖, then {again}: all its singular values come near 1")
+    if "trust(" in used:
+        words.append("norm(w)/norm(d) counts 1 where one of the two is 0")
+    return words
 
 
-def _rmsprop(o):
-    steps, state = [("v", "rho*v + (1 - rho)*g**2")], {"v": "_velocities"}
-    names, under = {"rho": "rho", "eps": "epsilon"}, "v + eps"
-    if o.centered:
-        steps.append(("gm", "rho*gm + (1 - rho)*g"))
-        state["gm"], under = "_average_gradients", "v - gm**2 + eps"
-    if o.momentum > 0:
-        names["mu"], state["m"] = "momentum", "_momentums"
-        return [*steps, ("m", f"mu*m + eta*g/sqrt({under})"), ("w", "w - m")], names, state
-    return [*steps, ("w", f"w - eta*g/sqrt({under})")], names, state
-
-
-def _adam(o):
-    names, state = {"beta1": "beta_1", "beta2": "beta_2", "eps": "epsilon"}, {"m": "_momentums", "v": "_velocities"}
-    root, more = "sqrt(v)", []
-    if o.amsgrad:
-        root, more, state["u"] = "sqrt(u)", [("u", "max(u, v)")], "_velocity_hats"
-    rate = ("d", "eta*sqrt(1 - beta2**t)/(1 - beta1**t)")
-    return [*_MOMENTS, *more, rate, ("w", f"w - d*m/({root} + eps)")], names, state
-
-
-def _adadelta(o):
-    state = {"v": "_accumulated_grads", "u": "_accumulated_delta_vars"}
-    steps = [("v", "rho*v + (1 - rho)*g**2"), ("d", "-sqrt(u + eps)*g/sqrt(v + eps)"), ("u", "rho*u + (1 - rho)*d**2"),
-             ("w", "w + eta*d")]  # fmt: skip
-    return steps, {"rho": "rho", "eps": "epsilon"}, state
-
-
-def _adagrad(o):
-    return [("v", "v + g**2"), ("w", "w - eta*g/sqrt(v + eps)")], {"eps": "epsilon"}, {"v": "_accumulators"}
-
-
-def _adamax(o):
-    steps = [_MOMENTS[0], ("u", "max(beta2*u, abs(g))"), ("w", "w - eta*m/((1 - beta1**t)*(u + eps))")]
-    return steps, {"beta1": "beta_1", "beta2": "beta_2", "eps": "epsilon"}, {"m": "_m", "u": "_u"}
-
-
-def _nadam(o):
-    # The product of the factors uᵢ of all updates before is one of the optimizer's variables.
-    steps = [*_MOMENTS, ("p", "beta1*(1 - 0.5*0.96**t)"), ("q", "beta1*(1 - 0.5*0.96**(t + 1))"), ("c", "c*p"),
-             ("d", "q*m/(1 - c*q) + (1 - p)*g/(1 - c)"), ("w", "w - eta*d/(sqrt(v/(1 - beta2**t)) + eps)")]  # fmt: skip
-    names = {"beta1": "beta_1", "beta2": "beta_2", "eps": "epsilon"}
-    if o.built:
-        names["c"] = "_u_product"
-    else:
-        steps.insert(2, ("c", "1"))
-    return steps, names, {"m": "_momentums", "v": "_velocities"}
-
-
-def _lion(o):
-    steps = [("w", "w - eta*sign(beta1*m + (1 - beta1)*g)"), ("m", "beta2*m + (1 - beta2)*g")]
-    return steps, {"beta1": "beta_1", "beta2": "beta_2"}, {"m": "_momentums"}
-
-
-def _lamb(o):
-    steps = [*_MOMENTS, ("d", "m/(1 - beta1**t)/(sqrt(v/(1 - beta2**t)) + eps)"), ("w", "w - eta*norm(w)/norm(d)*d")]
-    return steps, {"beta1": "beta_1", "beta2": "beta_2", "eps": "epsilon"}, {"m": "_momentums", "v": "_velocities"}
-
-
-def _adafactor(o):
-    # Of a vector; a matrix keeps the means of its rows and columns in the place of v.
-    steps = [("r", "min(eta, 1/sqrt(t))"), ("b", "1 - t**k"), ("v", "b*v + (1 - b)*(g**2 + eps)"), ("d", "g/sqrt(v)"),
-             ("w", "w - max(c, rms(w))*r*d/max(1, rms(d)/s)")]  # fmt: skip
-    return steps, {"k": "beta_2_decay", "eps": "epsilon_1", "c": "epsilon_2", "s": "clip_threshold"}, {"v": "_v"}
-
-
-def _ftrl(o):
-    steps = [("h", "g + 2*s*w"), ("q", "v + g**2"), ("u", "u + h - (q**(-p) - v**(-p))/eta*w"),
-             ("v", "q"), ("w", "(max(-k, min(k, u)) - u)/(q**(-p)/eta + 2*(c + b/(2*eta)))")]  # fmt: skip
-    names = {"p": "learning_rate_power", "k": "l1_regularization_strength", "c": "l2_regularization_strength",
-             "s": "l2_shrinkage_regularization_strength", "b": "beta"}  # fmt: skip
-    return steps, names, {"v": "_accumulators", "u": "_linears"}
-
-
-_FORMULAS: dict[Any, Any] = {
-    keras.optimizers.SGD: _sgd, keras.optimizers.RMSprop: _rmsprop, keras.optimizers.Adam: _adam, keras.optimizers.AdamW: _adam,
-    keras.optimizers.Adadelta: _adadelta, keras.optimizers.Adagrad: _adagrad, keras.optimizers.Adamax: _adamax,
-    keras.optimizers.Nadam: _nadam, keras.optimizers.Lion: _lion, keras.optimizers.Lamb: _lamb, keras.optimizers.Ftrl: _ftrl,
-    keras.optimizers.Adafactor: _adafactor,
-}  # fmt: skip
+def _decay(inner, weight):
+    """The weight decay of a weight, 0 for none."""
+    decay = inner.weight_decay
+    if isinstance(inner, keras.optimizers.Muon) and adam_of_muon(inner, weight):
+        decay = inner.adam_weight_decay
+    return float(decay) if decay and _keras.decays(inner, weight) else 0.0
 
 
 def _number(value):

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_backprop.explanations.asked import place
+from keras_backprop.explanations.breaking import broken, broken_text
 from keras_backprop.explanations.notation import (
     columns,
     derivative,
@@ -121,17 +123,15 @@ class Chain:
             lead = f"  path {count}" if len(self.paths) > 1 else "  ∂E/∂" + name
             where = f", example {path.example + 1}" if several and path.example is not None else ""
             names = " · ".join(plain(f.name) for f in path.factors)
+            product = f"{_product(path)} = {number(path.value)}"
             if len(self.paths) > 1:
-                lines += [f"{lead}{where}: {names}", f"      = {_product(path)} = {number(path.value)}"]
+                lines += [*broken_text(f"{lead}{where}: ", names), *broken_text("      = ", product)]
             else:
-                lines += [
-                    f"{lead} = {names}",
-                    f"  {' ' * len('∂E/∂' + name)} = {_product(path)} = {number(path.value)}",
-                ]
+                lines += [*broken_text(f"{lead} = ", names), *broken_text(f"  {' ' * len('∂E/∂' + name)} = ", product)]
         if len(self.paths) > 1:
             total = " + ".join(_in_brackets(number(path.value)) for path in self.paths) if len(self.paths) <= 8 else (
                 f"the sum of {len(self.paths)} products")  # fmt: skip
-            lines += ["", f"  ∂E/∂{name} = {total} = {number(self.gradient)}"]
+            lines += ["", *broken_text(f"  ∂E/∂{name} = ", f"{total} = {number(self.gradient)}")]
         if not self.paths:
             lines += [f"  E does not depend on {name}: ∂E/∂{name} = {number(self.gradient)}"]
         update = f"  {name}: {number(self.before)} → {number(self.after)}"
@@ -147,7 +147,7 @@ class Chain:
             digits: int, decimals; by default four.
             flavor: None, or "github" for its `math` blocks.
         """
-        from keras_backprop.explanations.markdown import display, table
+        from keras_backprop.explanations.markdown import aligned, display, table
 
         with precision(self.digits if digits is None else digits):
             gradient = derivative("E", self.name)
@@ -165,12 +165,14 @@ class Chain:
                 names = r" \cdot ".join(f.name for f in path.factors)
                 values = r" \cdot ".join(latex_factor(f.value) for f in path.factors)
                 if len(self.paths) == 1:
-                    lines += [f"{gradient} &= {names}", f"&= {values}", f"&= {latex_number(path.value)}"]
+                    lines += aligned(gradient, [names, values, latex_number(path.value)])
                 elif not several:
-                    lines += [f"& {names}", rf"&\quad = {values} = {latex_number(path.value)}"]
+                    lines += [f"& {part}" for part in broken(names)]
+                    lines += [rf"&\quad {'= ' * (n == 0)}{part}" for n, part in enumerate(broken(values))]
+                    lines[-1] += f" = {latex_number(path.value)}"
             if len(self.paths) > 1:
                 total = " + ".join(latex_factor(path.value) for path in self.paths) if len(self.paths) <= 6 else r"\sum"
-                lines.append(f"{gradient} &= {total} = {latex_number(self.gradient)}")
+                lines += aligned(gradient, [total, latex_number(self.gradient)])
             parts.append(display(lines, flavor))
             return "\n\n".join(parts) + "\n"
 
@@ -233,8 +235,8 @@ def chain_of(explanation: Any, spelling: Any, weight: Any, index: tuple, example
         )
     finder = _Finder(graph, spelling)
     count = explanation.examples
-    if example is not None and not 0 <= example < count:
-        raise IndexError(f"`example` must be from 0 to {count - 1}. Received: {example!r}")
+    if example is not None:
+        place("example", example, count)
     paths = finder.paths(found.path, found.index, range(count) if example is None else [example]) if one.trained else []
     gradient = 0.0 if one.gradient is None else float(np.asarray(one.gradient)[found.index])
     if example is not None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from keras_backprop.explanations.asked import place
 from keras_backprop.explanations.notation import latex_number, precision
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -20,8 +21,8 @@ def drawing(explanation, example=None, chain=None, digits=None, numbers=None):
 
     if isinstance(chain, str):
         chain = explanation.chain(chain)
-    if example is not None and not 0 <= example < explanation.examples:
-        raise IndexError(f"`example` must be from 0 to {explanation.examples - 1}. Received: {example!r}")
+    if example is not None:
+        place("example", example, explanation.examples)
     with precision(digits):
         if neurons.fits(explanation):
             return neurons.draw(explanation, example, chain, numbers)

@@ -7,10 +7,11 @@ import keras
 import numpy as np
 
 from keras_backprop.explanations import formulas
+from keras_backprop.explanations.asked import place, places
 from keras_backprop.explanations.link import Symbol, text_of
 from keras_backprop.explanations.names import is_conversion
 from keras_backprop.explanations.notation import derivative, gradient_of
-from keras_backprop.formula import Formula
+from keras_backprop.formula import RecurrentFormula
 from keras_backprop.rule import WeightRead
 
 
@@ -42,11 +43,14 @@ class Shown:
     """
 
     def __init__(self, explanation, example=None, units=None):
-        self.count, self.example, self.units = explanation.examples, example, None if units is None else list(units)
-        if example is not None and not 0 <= example < self.count:
-            raise IndexError(f"`example` must be from 0 to {self.count - 1}. Received: {example!r}")
-        if self.units is not None and not all(isinstance(unit, (int, np.integer)) for unit in self.units):
-            raise TypeError(f"`units` are whole numbers from 0. Received: {units!r}")
+        self.count, self.example, self.units = explanation.examples, example, units
+        if example is not None:
+            place("example", example, self.count)
+        if units is not None:
+            widest = max(
+                link.outputs[0].shape[-1] for link in explanation.links if link.outputs and link.outputs[0].ndim >= 2
+            )
+            self.units = places("units", units, widest)
 
     def of(self, array):
         """The part of a tensor, examples first, that is shown."""
@@ -124,7 +128,8 @@ def scalar(link):
 def weight_formula(link, name):
     """How a link's contribution to a weight's gradient comes about, as LaTeX; None where the rule does not say."""
     if not is_dense(link) and link.kind == "layer" and link.input_symbols[0] is not None:
-        return formulas.layer_gradient(link, name, _upstream(link))
+        letter = formulas.LETTERS.get(name.rsplit(".", 1)[-1], name)
+        return formulas.gradient(link, name if isinstance(link.formula, RecurrentFormula) else letter, _upstream(link))
     if not is_dense(link) or name not in ("kernel", "bias") or link.formula is None:
         return None
     x, dz = _latex(link.input_symbols[0]), gradient_of(link.output_symbols[0])
@@ -145,17 +150,11 @@ def _forward(link):
         return product if b is None else f"{product} + {b.latex}"
     if len(link.input_symbols) == 1 and link.input_symbols[0] is not None and not link.weights:
         return formulas.activation(link)
-    if link.kind == "layer" and formulas.layer_value(link) and "a" not in link.formula.gradients:
-        return formulas.layer_value(link)
-    return _called(link)
+    return formulas.value(link) or _called(link)
 
 
 def _called(link):
     """The name of what a link does, and of what."""
-    if link.formula is not None and getattr(link.formula, "value", "") in ("a + b", "a - b", "a*b"):
-        return {"a + b": " + ", "a - b": " - ", "a*b": r" \odot "}[link.formula.value].join(
-            map(_latex, link.input_symbols)
-        )
     arguments = ", ".join(_latex(symbol) for symbol in link.input_symbols[:2] if symbol is not None)
     name = type(link.op).__name__ if link.kind == "layer" else formulas.name_of(link)
     return f"{text_of(name)}({arguments})"
@@ -197,16 +196,7 @@ def _downstream(link, position, local):
     if local is not None:
         times = r"\cdot" if local.size == 1 else r"\odot"
         return rf"{_upstream(link)} {times} {derivative(link.output_symbols[0].latex, symbol.latex)}"
-    if (
-        link.kind == "layer"
-        and link.input_symbols[0] is not None
-        and isinstance(link.formula, Formula)
-        and "a" not in link.formula.gradients
-    ):
-        return formulas.layer_gradient(
-            link, "x" if "q" not in link.formula.value else "qvk"[position : position + 1], _upstream(link)
-        )
-    letter = "x" if len(link.input_symbols) == 1 else "a" if position == 0 else "b"
+    letter = "x" if isinstance(link.formula, RecurrentFormula) and position == 0 else formulas.letter_of(link, position)
     return formulas.gradient(link, letter, _upstream(link))
 
 

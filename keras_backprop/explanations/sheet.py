@@ -49,6 +49,8 @@ def sheet(explanation: Any, blank: Any, digits: Any, flavor: Any) -> Sheet:
             f"An exercise sheet is made of networks of at most {MOST} numbers whose units can be followed one by one. "
             f"'{explanation.model}' has {len(entries)}."
         )
+    if isinstance(blank, dict) or not np.iterable(blank):
+        raise TypeError(f"`blank` is a name, or a list of names, of numbers to leave blank. Received: {blank!r}")
     wanted = _wanted(entries, [blank] if isinstance(blank, str) else list(blank), spelling)
     answers = {entry.name: entry.value for entry in entries if entry.key in wanted}
     with precision(digits if digits is not None else 6):
@@ -78,6 +80,8 @@ def sheet(explanation: Any, blank: Any, digits: Any, flavor: Any) -> Sheet:
 
 
 def _given(explanation, spelling, table, display, flavor):
+    from keras_backprop.explanations.markdown import update_formula
+
     rows = []
     for row in given_rows(explanation):
         values = np.atleast_2d(np.asarray(row.value, "float64").reshape(len(row.value), -1))
@@ -93,8 +97,7 @@ def _given(explanation, spelling, table, display, flavor):
     losses = [row for row in forward_rows(explanation) if row.formula.startswith("E =")]
     if losses:
         yield display([losses[-1].formula], flavor)
-    if explanation.update is not None:
-        yield display([line.replace(r"\leftarrow", r"&\leftarrow") for line in explanation.update.latex()], flavor)
+    yield from update_formula(explanation, flavor)
 
 
 def _entries(explanation):

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_backprop.explanations.asked import whole
 from keras_backprop.explanations.notation import plain
 
 __all__ = ["Found", "Spelling"]
@@ -283,7 +284,8 @@ class Spelling:
 
     def _checked(self, path, index):
         shape = np.shape(self.weights[path].value)
-        if len(index) != len(shape) or any(not -n <= i < n for i, n in zip(index, shape, strict=False)):
+        inside = all(whole(i) and -n <= i < n for i, n in zip(index, shape, strict=False))
+        if len(index) != len(shape) or not inside:
             raise IndexError(
                 f"{self.weights[path].symbol} ({path}) has the shape {shape}; as many indices from 0 are wanted. "
                 f"Received: {tuple(index)}"

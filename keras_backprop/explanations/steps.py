@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_backprop.explanations.asked import place, places
 from keras_backprop.explanations.explanation import Explanation
 from keras_backprop.explanations.notation import brief, columns, latex_number, number, precision
 from keras_backprop.explanations.observe import as_batch, explain
@@ -126,8 +127,7 @@ class Steps:
         Raises:
             IndexError: there is no such step.
         """
-        if not 1 <= step <= len(self) + 1:
-            raise IndexError(f"`step` must be from 1 to {len(self) + 1}. Received: {step!r}")
+        place("step", step, len(self) + 1, first=1)
         with unchanged(self._model):
             for variable in self._model.trainable_weights:
                 variable.assign(self.weights[variable.path][step - 1])
@@ -160,9 +160,7 @@ class Steps:
         from keras_backprop.explanations.notation import plain
 
         rows = []
-        for step in self.shown() if epochs is None else epochs:
-            if not 1 <= step <= len(self) + 1:
-                raise IndexError(f"A step must be from 1 to {len(self) + 1}. Received: {step!r}")
+        for step in self.shown() if epochs is None else places("epochs", epochs, len(self) + 1, first=1):
             row = {"epoch": step, "E": float(self.errors[step - 1])}
             for name, path, index in self._names():
                 row[plain(name)] = float(self.weights[path][step - 1][index])
@@ -218,7 +216,11 @@ class Steps:
         """
         from keras_backprop.explanations.plot import film_strip
 
-        chosen = sorted({1, min(2, len(self)), len(self) + 1}) if epochs is None else list(epochs)
+        chosen = (
+            sorted({1, min(2, len(self)), len(self) + 1})
+            if epochs is None
+            else places("epochs", epochs, len(self) + 1, 1)
+        )
         return film_strip([(step, self.explanation(step)) for step in chosen], path, digits)
 
     def _repr_markdown_(self) -> str:

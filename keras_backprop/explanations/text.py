@@ -5,14 +5,18 @@ import textwrap
 import numpy as np
 
 from keras_backprop.explanations import formulas
-from keras_backprop.explanations.graph import Node
+from keras_backprop.explanations.breaking import COLUMNS, broken_text
 from keras_backprop.explanations.inside import inside_rows
 from keras_backprop.explanations.notation import A_FEW_ROWS, brief, columns, number, plain, precision
 from keras_backprop.explanations.rows import Shown, backward_rows, forward_rows, given_rows, shown
 from keras_backprop.explanations.scalar_chain import factors_of, scalar_chain
+from keras_backprop.explanations.time_rows import general_rows, step_rows
 
 MOST_WEIGHTS, MOST_TERMS = 24, 8
 """So many single weights are listed one by one, each with so many products at the most."""
+
+MOST_NAMES = 6
+"""So many weights are named where an optimizer treats them differently."""
 
 
 def to_text(explanation, digits=None, example=None, units=None):
@@ -27,20 +31,30 @@ def to_text(explanation, digits=None, example=None, units=None):
         inside = inside_text(explanation, example)
         if inside:
             parts += ["Inside the layers", *columns(inside), ""]
-        steps = steps_rows(explanation, example)
+        steps = step_rows(explanation, example)
+        general = general_rows(explanation)
+        if general:
+            parts += ["In every time step t", *columns([(path, what, plain(line)) for path, what, line in general]), ""]
         if steps:
-            parts += ["Step by step through time", *columns([tuple(map(plain, row)) for row in steps]), ""]
+            rows = [
+                (plain(name), plain(made), value, f"{plain(of)} = {dx}" if dx else "")
+                for name, made, value, of, dx in steps
+            ]
+            parts += ["Step by step through time", *columns(rows), ""]
         if products:
             parts += ["The chain, factor by factor", *factors_text(products), ""]
             parts += ["The gradients, as products of these factors", *products_text(products)]
         else:
-            parts += ["Backward, the last link first", *rows_text(backward_rows(explanation, view))]
+            parts += [
+                f"Backward, the last link first{of_all(explanation, example)}",
+                *rows_text(backward_rows(explanation, view)),
+            ]
             singles = single_weights(explanation, example)
             if singles:
                 parts += [
                     "",
-                    "The gradients, weight by weight",
-                    *(line for name, sums in singles for line in _broken(plain(name), sums)),
+                    f"The gradients, weight by weight{of_example(example)}",
+                    *(line for name, sums in singles for line in _sum(f"  {plain(name)} = ", sums)),
                 ]
         for sentence in remarks(explanation):
             parts += textwrap.wrap(sentence, 116, initial_indent="  ", subsequent_indent="  ")
@@ -53,12 +67,23 @@ def inside_text(explanation, example=None):
     return [(link.path, *row) for link in shown(explanation) for row in inside_rows(link, example or 0)]
 
 
-def _broken(name, sums):
+def _sum(lead, sums):
     """`∂E/∂w = … + …` on one line, or a line for each product."""
-    if len(name) + len(sums) <= 110:
-        return [f"  {name} = {sums}"]
+    if len(lead) + len(sums) <= COLUMNS:
+        return [lead + sums]
     first, *terms = sums.split(" + ")
-    return [f"  {name} = {first}", *(f"  {' ' * len(name)} + {term}" for term in terms)]
+    space = " " * (len(lead) - 2)
+    return [line for n, term in enumerate([first, *terms]) for line in broken_text(f"{space}+ " if n else lead, term)]
+
+
+def of_example(example):
+    """Which part of the gradients is shown."""
+    return "" if example is None else f": what example {example + 1} contributes"
+
+
+def of_all(explanation, example):
+    """That gradients of weights are of the batch, where the rest is of one example."""
+    return "" if example is None or explanation.examples == 1 else " (gradients of weights are those of the batch)"
 
 
 def headline(explanation, example=None):
@@ -70,18 +95,13 @@ def headline(explanation, example=None):
 
 def remarks(explanation):
     """Sentences on what is otherwise done without a word."""
+    yield from overflows(explanation)
     for link in shown(explanation):
         if formulas.from_logits(link):
             name = "softmax" if "categorical" in link.rule else "sigmoid"
             yield (
                 f"The {name} and the cross-entropy are differentiated together: ∂E/∂z = a − T, over the number of examples. The "
                 f"derivative of the {name} and that of the logarithm cancel; there is no factor ∂a/∂z besides."
-            )
-        if any(node.time for node in explanation.graph.nodes) and hasattr(link.op, "cell"):
-            yield (
-                f"'{link.path}' uses its weights in every time step: with δₜ = ∂E/∂zₜ, ∂E/∂W = Σₜ xₜᵀ·δₜ, ∂E/∂U = Σₜ hₜ₋₁ᵀ·δₜ, "
-                "∂E/∂b = Σₜ δₜ. "
-                "From step to step ∂E/∂h is multiplied by the derivative of the activation and by U."
             )
 
 
@@ -99,9 +119,32 @@ def single_weights(explanation, example=None):
             if 0 < len(chain.paths) <= MOST_TERMS:
                 terms = [" · ".join(_factor(f.value) for f in path.factors) for path in chain.paths]
                 also = f" (w{_subscript(chain.also)})" if chain.also and f"_{chain.also}" != chain.name[1:] else ""
-                total = f" = {number(chain.gradient)}" if len(terms) > 1 or "·" in terms[0] else ""
+                total = f" = {_total(chain)}" if len(terms) > 1 or "·" in terms[0] else ""
                 found.append((rf"\frac{{\partial E}}{{\partial {chain.name}}}{also}", " + ".join(terms) + total))
     return found
+
+
+def _total(chain):
+    """The gradient; where it has overflowed, what the products give as well."""
+    products = sum(path.value for path in chain.paths)
+    if np.isfinite(chain.gradient) or not np.isfinite(products):
+        return number(chain.gradient)
+    return f"{number(products)} (overflowed: {number(chain.gradient)})"
+
+
+def overflows(explanation):
+    """A sentence on the link from which on, backward, numbers leave the range of their type."""
+    for link in reversed(shown(explanation)):
+        made = [*link.upstream, *link.downstream, *link.weight_gradients.values()]
+        if all(dx is None or np.all(np.isfinite(dx)) for dx in made):
+            continue
+        limit = f" The largest {link.dtype} is {number(np.finfo(link.dtype).max)}." if "float" in link.dtype else ""
+        scaled = (
+            f" E is multiplied by the loss scale {explanation.loss_scale:g} before the backward pass; the optimizer leaves this "
+            "step out and lowers the scale."
+        )  # fmt: skip
+        yield f"From '{link.path}' on gradients are inf or NaN.{limit}{scaled if explanation.loss_scale != 1 else ''}"
+        return
 
 
 def _factor(value):
@@ -110,24 +153,6 @@ def _factor(value):
 
 def _subscript(count):
     return str(count).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
-
-
-def steps_rows(explanation, example=None):
-    """(name, formula, value, ∂E/∂name) of every time step of recurrent layers, as LaTeX and numbers."""
-    if not any(hasattr(link.op, "cell") and getattr(link.op, "units", 9) <= 8 for link in explanation.links):
-        return []
-    nodes = [node for node in explanation.graph.nodes if node.time and node.letter != "x"]
-    rows = []
-    for node in nodes:
-        name = _vector(node)
-        values, deltas = (a if example is None else a[example : example + 1] for a in (node.value, node.gradient))
-        delta = rf"\frac{{\partial E}}{{\partial {name}}} = " + brief(deltas)
-        rows.append((name, f"= {node.text}" if node.text else "", brief(values), delta))
-    return rows
-
-
-def _vector(node: Node) -> str:
-    return f"{node.letter}_{node.time}" if (node.time or 0) < 10 else f"{node.letter}_{{{node.time}}}"
 
 
 def rows_text(rows):
@@ -153,7 +178,7 @@ def products_text(products):
         name = f"∂E/∂{product.symbol}"
         penalty = f" + {_factor(product.penalty)} (penalty)" if product.penalty else ""
         values = " · ".join(_factor(f.value) for f in product.factors)
-        lines.append(f"  {name} = {values}{penalty} = {number(product.gradient)}")
+        lines += broken_text(f"  {name} = ", f"{values}{penalty} = {number(product.gradient)}")
     return lines
 
 
@@ -162,15 +187,23 @@ def update_head(explanation):
     formula = explanation.update
     if formula is None:
         return [f"Update ({explanation.optimizer})"]
-    lines = [plain(line) for line in formula.latex()]
-    if len(lines) == 1:
-        return [f"Update ({explanation.optimizer}): {lines[0]}", *(f"  {remark}" for remark in formula.remarks)]
-    names = {letter: plain(formulas_of_optimizers().get(letter, letter)) for letter in formula.numbers}
-    numbers = ", ".join(f"{names[letter]} = {number(value)}" for letter, value in formula.numbers.items())
-    return [
-        f"Update ({explanation.optimizer}), line by line, g = ∂E/∂w", *(f"  {line}" for line in lines), f"  with {numbers}",
-        *state_lines(explanation), *(f"  {remark}" for remark in formula.remarks), "",
-    ]  # fmt: skip
+    if len(formula.steps) == 1 and not formula.others:
+        remarks = [f"  {remark}" for remark in formula.remarks]
+        return [f"Update ({explanation.optimizer}): {plain(formula.latex()[0])}", *remarks]
+    lines = [f"Update ({explanation.optimizer}), line by line, g = ∂E/∂w"]
+    for group in formula.groups:
+        names = {letter: plain(formulas_of_optimizers().get(letter, letter)) for letter in group.numbers}
+        numbers = ", ".join(f"{names[letter]} = {number(value)}" for letter, value in group.numbers.items())
+        lines += [f"  of {which(explanation, group)}:"] if formula.others else []
+        lines += [f"  {plain(line)}" for line in group.latex()] + [f"  with {numbers}"]
+        lines += [f"  {sentence}" for sentence in (*group.words, *group.remarks)]
+    return [*lines, *state_lines(explanation), ""]
+
+
+def which(explanation, group):
+    """The weights that an optimizer makes new in one way, by name; of many the first."""
+    names = [str(weight.symbol) for weight in explanation.weights if weight.path in group.paths]
+    return ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
 
 
 def formulas_of_optimizers():
@@ -181,10 +214,10 @@ def formulas_of_optimizers():
 
 def state_lines(explanation):
     """The optimizer's state of small weights: before and after."""
-    formula = explanation.update
     for weight in explanation.weights:
         if weight.gradient is None or np.size(weight.value) > 4:
             continue
+        formula = explanation.update.of(weight.path)
         after = formula.evaluate(weight.value, weight.gradient, weight.path)
         states = [
             f"{letter} {brief(before.get(weight.path, np.zeros_like(weight.value)))} → {brief(after[letter])}"

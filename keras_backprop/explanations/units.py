@@ -142,11 +142,17 @@ class _Builder:
             return False
         symbol = link.output_symbols[0]
         node = self._new(symbol, Node(symbol.letter, _f(link.outputs[0]), symbol.subscript, plain=self.plain))
-        values = {"dy": np.ones_like(node.value), "a": sources[0].value, "b": sources[-1].value}
+        values = {
+            **link.options,
+            "y": node.value,
+            "dy": np.ones_like(node.value),
+            "a": sources[0].value,
+            "b": sources[-1].value,
+        }
         for position, source in enumerate(sources):
             expression = formula.gradients["a" if position == 0 else "b"]
             local = evaluate(expression, values) * np.ones_like(node.value)
-            if expression == "dy/2":
+            if expression == "dy/inputs":
                 local = np.ones_like(node.value) / len(sources)
             text = {"dy": "1", "-dy": "-1", "dy*b": sources[-1].letter, "dy*a": sources[0].letter}.get(expression, "")
             node.edges.append(Edge(source, local=local, text=text, rule=link.rule))
@@ -156,7 +162,7 @@ class _Builder:
         return True
 
     def _recurrent(self, link):
-        if not _is_recurrent(link) or (link.formula is None and link.rule not in ("simplernn", "lstm", "gru")):
+        if not _is_recurrent(link) or link.rule not in ("simplernn", "lstm", "gru"):
             return False
         last = unroll(link, self.graph, self.nodes, self.path_of)
         if last is None:

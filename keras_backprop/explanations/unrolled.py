@@ -51,6 +51,12 @@ class _Steps:
         self.nodes: list = []
         self.uses: list = []
 
+    @property
+    def gates(self):
+        """The letters of the gates and the candidate, in the order of the columns of W."""
+        kinds = {keras.layers.LSTM: "ifgo", keras.layers.GRU: "urg"}
+        return next((letters for kind, letters in kinds.items() if isinstance(self.layer, kind)), "")
+
     def possible(self):
         link, cell = self.link, self.layer.cell
         functions = [cell.activation, *([cell.recurrent_activation] if hasattr(cell, "recurrent_activation") else [])]
@@ -99,10 +105,10 @@ class _Steps:
         bias, name = self._weight("cell.bias"), "cell.bias"
         rows = [] if bias is None else [row for row in bias_rows if row is not False]
         total = sum((bias[columns] if row is None else bias[row, columns] for row in rows), np.zeros(self.layer.units))
-        letters = {"cell.kernel": "W", "cell.recurrent_kernel": "U"}
-        text = " + ".join(
-            rf"{plain_name(node)} \cdot {letters[weight]}" for node, weight in sources
-        ) + (" + b" if rows else "")  # fmt: skip
+        of_gate = f"^{self.gates[gate]}" if self.gates else ""
+        letters = {"cell.kernel": f"W{of_gate}", "cell.recurrent_kernel": f"U{of_gate}"}
+        biases = [f"b'{of_gate}" if row == 1 else f"b{of_gate}" for row in rows]
+        text = " + ".join([*(rf"{plain_name(node)} \cdot {letters[weight]}" for node, weight in sources), *biases])
 
         value = sum(n.value @ edge.matrix for (n, _), edge in zip(sources, edges, strict=True)) + total
         node = self._node(letter, value, time, edges, text=text)

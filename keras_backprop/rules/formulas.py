@@ -4,15 +4,29 @@ The letters are those of `rules/README.md`; `Formula` says what the text may con
 every one on random numbers and compares it with its rule.
 """
 
-from keras import activations, layers, losses, regularizers
+from keras import activations, layers, regularizers
 
 from keras_backprop._keras import activations as symbolic
 from keras_backprop._keras import ops
-from keras_backprop.formula import Formula, LossFormula, written
+from keras_backprop.formula import Cases, Formula, written
 from keras_backprop.registry import registered
+from keras_backprop.rules.loss_formulas import LOSSES
+from keras_backprop.rules.recurrent_formulas import RECURRENT
 
 _RELU = {"negative_slope": 0, "max_value": None, "threshold": 0}
 _relu = Formula("max(0, x)", "(x > 0)", when=_RELU)
+
+
+def _is_number(value):
+    return isinstance(value, (int, float))
+
+
+def is_product_of_matrices(equation):
+    """Whether the einsum x, W -> y is y = x·W, with several axes in the place of one: W's first are x's last, its last y's."""
+    x, W, y = equation.replace(" ", "").replace("->", ",").split(",")
+    bound = "".join(axis for axis in W if axis in x)
+    return W.startswith(bound) and bound != "" and x.endswith(bound) and x[: -len(bound)] + W[len(bound) :] == y
+
 
 ELEMENTWISE = {
     (activations.linear,): Formula("x", "1"),
@@ -64,8 +78,36 @@ ELEMENTWISE = {
     (ops.Exp,): Formula("exp(x)", "y"),
     (ops.Log,): Formula("log(x)", "1/x"),
     (ops.Reciprocal,): Formula("1/x", "-y*y"),
+    (ops.Rsqrt,): Formula("1/sqrt(x)", "-0.5*y*y*y"),
+    (ops.Expm1,): Formula("exp(x) - 1", "exp(x)"),
+    (ops.Log1p,): Formula("log(1 + x)", "1/(1 + x)"),
+    (ops.Sin,): Formula("sin(x)", "cos(x)"),
+    (ops.Cos,): Formula("cos(x)", "-sin(x)"),
+    (ops.Tan,): Formula("tan(x)", "1/cos(x)**2"),
+    (ops.Sinh,): Formula("sinh(x)", "cosh(x)"),
+    (ops.Cosh,): Formula("cosh(x)", "sinh(x)"),
+    (ops.Arctan,): Formula("arctan(x)", "1/(1 + x**2)"),
 }
 """Functions of one number: y, and dy/dx."""
+
+_ONE_SHAPE = {"broadcasts": False, "masked": False}
+_TWO = {**_ONE_SHAPE, "inputs": 2}
+_SCALE_AND_SHIFT = {"gamma": "examples(dy*h)", "beta": "examples(dy)"}
+_DOT = {"class": "Attention", "score_mode": "dot", "use_scale": False, "dropout": 0.0}
+
+
+def _attention(times, inputs, when, mask=False):
+    """Scores, weights P, output. With two inputs the values are the keys as well. A mask m is −∞ where nothing is seen."""
+    keys = "v" if inputs == "qv" else "k"
+    weights = f"softmax({times}q @ {keys}.T{' + m' if mask else ''})"
+    gradients = {"q": f"{times}dS @ {keys}", "v": "P.T @ dy"}
+    if keys == "k":
+        gradients["k"] = f"{times}dS.T @ q"
+    else:
+        gradients["v"] += f" + {times}dS.T @ q"
+    parts = (("P", weights), ("dP", "dy @ v.T"), ("dS", "P*(dP - total(P*dP))"))
+    return Formula("P @ v", gradients=gradients, when=when, inputs=inputs, parts=parts)
+
 
 _SOFTMAX = Formula("softmax(x)", gradients={"x": "y*(dy - total(y*dy))"})
 DENSE = Formula("x @ W + b", gradients={"x": "dy @ W.T", "W": "x.T @ dy", "b": "examples(dy)"})
@@ -78,11 +120,31 @@ LAYERS = {
     ),
     (layers.Identity,): Formula("x", gradients={"x": "dy"}),
     (layers.Dropout,): Formula("x*m", gradients={"x": "dy*m"}, when={"class": "Dropout"}),
-    (layers.Add,): Formula("a + b", gradients={"a": "dy", "b": "dy"}),
-    (layers.Subtract,): Formula("a - b", gradients={"a": "dy", "b": "-dy"}),
-    (layers.Multiply,): Formula("a*b", gradients={"a": "dy*b", "b": "dy*a"}),
-    (layers.Average,): Formula("(a + b)/2", gradients={"a": "dy/2", "b": "dy/2"}),
+    (layers.Add,): Formula("a + b", gradients={"a": "dy", "b": "dy"}, when=_ONE_SHAPE),
+    (ops.Add,): Formula("a + b", gradients={"a": "dy", "b": "dy"}, when=_TWO),
+    (layers.Subtract, ops.Subtract): Formula("a - b", gradients={"a": "dy", "b": "-dy"}, when=_TWO),
+    (layers.Multiply, ops.Multiply): Formula("a*b", gradients={"a": "dy*b", "b": "dy*a"}, when=_TWO),
+    (ops.Divide, ops.TrueDivide): Formula("a/b", gradients={"a": "dy/b", "b": "-dy*y/b"}, when=_TWO),
+    (ops.Maximum,): Formula("max(a, b)", gradients={"a": "dy*(a >= b)", "b": "dy*(a < b)"}, when=_TWO),
+    (ops.Minimum,): Formula("min(a, b)", gradients={"a": "dy*(a <= b)", "b": "dy*(a > b)"}, when=_TWO),
+    (layers.Average,): Formula("(a + b)/inputs", gradients={"a": "dy/inputs", "b": "dy/inputs"}, when=_ONE_SHAPE),
+    (layers.Concatenate,): Formula(
+        "join(a, b)", gradients={"a": "head(dy, a)", "b": "tail(dy, b)"}, when={"inputs": 2, "axis": -1}
+    ),
+    (ops.Matmul,): Formula("a @ b", gradients={"a": "dy @ b.T", "b": "a.T @ dy"}, when={"inputs": 2}),
     (layers.Flatten,): Formula("x", gradients={"x": "dy"}),
+    (layers.Rescaling,): Formula(
+        "x*scale + offset", gradients={"x": "dy*scale"}, when={"scale": _is_number, "offset": _is_number}
+    ),
+    (layers.PReLU,): Formula(
+        "max(0, x) + alpha*min(0, x)",
+        gradients={"x": "dy*((x > 0) + alpha*(x < 0))", "alpha": "examples(dy*min(0, x))"},
+    ),
+    (layers.EinsumDense,): Formula(
+        "x @ W + b",
+        gradients={"x": "dy @ W.T", "W": "x.T @ dy", "b": "examples(dy)"},
+        when={"equation": is_product_of_matrices},
+    ),
     (layers.Conv1D, layers.Conv2D, layers.Conv3D): Formula(
         "window(x) @ W + b", gradients={"x": "spread(dy @ W.T)", "W": "window(x).T @ dy", "b": "examples(dy)"}
     ),
@@ -92,27 +154,45 @@ LAYERS = {
     (layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D): Formula(
         "mean(window(x))", gradients={"x": "spread(dy/k)"}
     ),
-    (layers.BatchNormalization,): Formula(
-        "gamma*h + beta",
-        gradients={
-            "x": "gamma*r*(dy - average(dy) - h*average(dy*h))",
-            "gamma": "examples(dy*h)",
-            "beta": "examples(dy)",
-        },
+    (layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D): Formula(
+        "mean(x)", gradients={"x": "spread(dy/k)"}, when={"masked": False}
     ),
-    (layers.LayerNormalization,): Formula(
-        "gamma*h + beta",
-        gradients={
-            "x": "r*(gamma*dy - mean(gamma*dy) - h*mean(gamma*dy*h))",
-            "gamma": "examples(dy*h)",
-            "beta": "examples(dy)",
-        },
+    (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D): Formula(
+        "largest(x)", gradients={"x": "spread(dy*(x == y)/total(x == y))"}
     ),
-    (layers.Embedding,): Formula("E[k]", gradients={"E": "onehot(k).T @ dy"}),
-    (layers.Attention,): Formula(
-        "softmax(q @ k.T) @ v",
-        gradients={"v": "softmax(q @ k.T).T @ dy"},
-        when={"class": "Attention", "score_mode": "dot", "use_scale": False},
+    (layers.BatchNormalization,): Cases(
+        (
+            Formula(
+                "gamma*h + beta",
+                gradients={"x": "gamma*r*(dy - average(dy) - h*average(dy*h))", **_SCALE_AND_SHIFT},
+                when={"of_batch": True, "masked": False, "renorm": lambda renorm: not renorm},
+            ),
+            Formula("gamma*h + beta", gradients={"x": "gamma*r*dy", **_SCALE_AND_SHIFT}, when={"of_batch": False}),
+        )
+    ),
+    (layers.LayerNormalization, layers.GroupNormalization): Formula(
+        "gamma*h + beta",
+        gradients={"x": "r*(gamma*dy - mean(gamma*dy) - h*mean(gamma*dy*h))", **_SCALE_AND_SHIFT},
+    ),
+    (layers.RMSNormalization,): Formula(
+        "gamma*h", gradients={"x": "r*(gamma*dy - h*mean(gamma*dy*h))", "gamma": "examples(dy*h)"}
+    ),
+    (layers.UnitNormalization,): Formula(
+        "x/length(x)", gradients={"x": "(dy - y*total(dy*y))/length(x)"}, when={"axis": -1}
+    ),
+    (layers.Embedding,): Formula("E[k]", gradients={"E": "onehot(k).T @ dy"}, inputs="k"),
+    (layers.Attention,): Cases(
+        (
+            _attention("", "qvk", {**_DOT, "inputs": 3, "masked": False}),
+            _attention("", "qvk", {**_DOT, "masked": True, "inputs": lambda count: count > 2}, mask=True),
+            _attention("", "qv", {**_DOT, "inputs": 2, "masked": False}),
+        )
+    ),
+    (ops.DotProductAttention,): Cases(
+        (
+            _attention("scale*", "qkv", {"masked": False, "biased": False, "scale": _is_number}),
+            _attention("scale*", "qkv", {"masked": True, "biased": False, "scale": _is_number}, mask=True),
+        )
     ),
     (regularizers.L1,): Formula("l1*total(abs(x))", gradients={"x": "dy*l1*sign(x)"}),
     (regularizers.L2,): Formula("l2*total(x**2)", gradients={"x": "dy*2*l2*x"}),
@@ -120,44 +200,9 @@ LAYERS = {
 }
 """What takes in more than one number: y, and the gradients of what goes in."""
 
-_EXACT = {"label_smoothing": 0.0}
-
-LOSSES = {
-    losses.mean_squared_error: LossFormula("(T - a)**2", "-(T - a)", times=2),
-    losses.mean_absolute_error: LossFormula("abs(T - a)", "-sign(T - a)"),
-    losses.mean_absolute_percentage_error: LossFormula("abs(T - a)/abs(T)", "-sign(T - a)/abs(T)", factor=100),
-    losses.mean_squared_logarithmic_error: LossFormula(
-        "(log(T + 1) - log(a + 1))**2", "-(log(T + 1) - log(a + 1))/(a + 1)", times=2
-    ),
-    losses.huber: LossFormula(
-        "min(abs(T - a), delta)*(abs(T - a) - min(abs(T - a), delta)/2)", "-max(-delta, min(T - a, delta))"
-    ),
-    losses.log_cosh: LossFormula("log(cosh(T - a))", "-tanh(T - a)"),
-    losses.poisson: LossFormula("a - T*log(a + epsilon)", "1 - T/(a + epsilon)"),
-    losses.kl_divergence: LossFormula("T*log(T/a)", "-T/a", mean=False),
-    losses.binary_crossentropy: LossFormula(
-        "-(T*log(a) + (1 - T)*log(1 - a))", "(1 - T)/(1 - a) - T/a", logits="a - T", when=_EXACT
-    ),
-    losses.categorical_crossentropy: LossFormula(
-        "-T*log(a/total(a))", "total(T)/total(a) - T/a", mean=False, logits="a - T", shown="-T*log(a)", when=_EXACT
-    ),
-    losses.sparse_categorical_crossentropy: LossFormula(
-        "-T*log(a)",
-        "total(T)/total(a) - T/a",
-        mean=False,
-        logits="a - T",
-        classes=True,
-        shown="-T*log(a)",
-        when={"ignore_class": None},
-    ),
-    losses.hinge: LossFormula("max(0, 1 - T*a)", "-T*(T*a <= 1)"),
-    losses.squared_hinge: LossFormula("max(0, 1 - T*a)**2", "-max(0, 1 - T*a)*T", times=2),
-}
-"""Losses of Keras. (Where targets are 0 and 1 a hinge loss takes −1 and 1 for them.)"""
-
 
 def hang() -> None:
     """Put every formula on the backward function of its rule, once all rules are registered."""
     every = {key: formula for keys, formula in {**ELEMENTWISE, **LAYERS}.items() for key in keys}
-    for key, formula in {**every, **LOSSES}.items():
+    for key, formula in {**every, **LOSSES, **RECURRENT}.items():
         written(formula)(registered()[key].backward)

@@ -6,7 +6,29 @@ import pytest
 from matplotlib.mathtext import MathTextParser
 
 from keras_backprop import explain
+from keras_backprop.explanations.breaking import broken, visible
 from tests.explanations.networks import chain, residual, worked_example
+
+
+def on_one_line(text):
+    """Without the breaks of long formulas."""
+    return re.sub(r" ?\\\\\n&(?:\\quad )?", " ", text).replace("&= ", "= ")
+
+
+def test_a_long_product_is_broken():
+    text = explain(*chain(1, 1, 1, 1, 1, 1, 1)).to_markdown()
+    formulas = re.findall(r"\$\$\n(.*?)\n\$\$", text, re.DOTALL)
+    lines = [line.replace("&", "") for formula in formulas for line in formula.split("\n")]
+    assert max(map(visible, lines)) <= 64 + 1  # a backslash is left at the end of a line
+    assert r"\frac{\partial E}{\partial w_1} = " in on_one_line(text) and text.count(r"&\quad \cdot") > 4
+
+
+def test_breaks_stand_outside_brackets():
+    product = r" \cdot ".join([r"\left(a + b\right)", r"\frac{x + 1}{2 \cdot y}", "c(1 - c)", r"1.2\cdot 10^{-3}"] * 3)
+    parts = broken(product, 24)
+    assert " ".join(parts) == product and len(parts) > 3
+    assert all(part.count("(") == part.count(")") and part.count("{") == part.count("}") for part in parts)
+    assert all(part.startswith(r"\cdot ") for part in parts[1:])
 
 
 def test_the_worked_example():
@@ -20,7 +42,7 @@ def test_the_worked_example():
         r"\frac{\partial E}{\partial b_1} = -(T - a_2) \cdot a_2(1 - a_2) \cdot w_2 \cdot a_1(1 - a_1) \cdot 1 "
         r"= 0.4653 \cdot 0.2037 \cdot 0.45 \cdot 0.2395 \cdot 1 = 0.0102",
     ):
-        assert f"$$\n{formula}\n$$" in text
+        assert formula in on_one_line(text)
     assert "| $w_2$ | `note/output/kernel` | $0.45$ | $0.0571$ | $0.4272$ |" in text
 
 

@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 
 from keras_backprop import backward
+from keras_backprop._keras import ops
 from keras_backprop.explanations.notation import plain
-from keras_backprop.formula import Formula, LossFormula, evaluate, latex
+from keras_backprop.formula import Cases, Formula, LossFormula, RecurrentFormula, evaluate, latex
 from keras_backprop.registry import registered
 from keras_backprop.rule import Call
 
@@ -21,13 +22,18 @@ EXACT = {"rtol": 1e-9, "atol": 1e-9}
 WRITTEN = {key: rule for key, rule in registered().items() if rule.formula is not None}
 
 
+def cases_of(key):
+    formula = WRITTEN[key].formula
+    return list(formula) if isinstance(formula, Cases) else [formula]
+
+
 def options_of(formula):
-    return {**OPTIONS, **formula.when}
+    return {**OPTIONS, **{name: value for name, value in formula.when.items() if not callable(value)}}
 
 
 def numbers(key, seed=0):
     random = np.random.default_rng(seed)
-    positive = getattr(key, "__name__", "") in ("Sqrt", "Log", "Reciprocal")
+    positive = getattr(key, "__name__", "") in ("Sqrt", "Log", "Reciprocal", "Rsqrt", "Log1p")
     return random.uniform(0.2, 0.9, SHAPE) if positive else random.uniform(-4, 4, SHAPE)
 
 
@@ -38,10 +44,10 @@ class Options:
         vars(self).update(options)
 
 
-def call_of(key, inputs, output, **more):
-    options = {**options_of(WRITTEN[key].formula), "axis": -1, "approximate": False, "max_value": None, "from_logits": False,
+def call_of(key, formula, inputs, output, **more):
+    options = {**options_of(formula), "axis": -1, "approximate": False, "max_value": None, "from_logits": False,
                "label_smoothing": 0.0, "ignore_class": None, **more}  # fmt: skip
-    if WRITTEN[key].formula.when.get("negative_slope") == 0:
+    if formula.when.get("negative_slope") == 0:
         options |= {"negative_slope": 0.0, "threshold": 0.0}
     saved = {"mask": options["m"]} if "m" in options else {}
     return Call(Options(**options), inputs, [output], saved=saved, path=str(key))
@@ -71,7 +77,7 @@ def test_a_derivative(key):
     else:
         name = getattr(key, "__name__", "").lower()
         y = x if "threshold" in name or "shrink" in name else np.clip((x + 1) ** 2 / 4, 0, None)
-    derivative = rule.derivative(call_of(key, [tf.constant(x)], tf.convert_to_tensor(y)))
+    derivative = rule.derivative(call_of(key, formula, [tf.constant(x)], tf.convert_to_tensor(y)))
     if "gelu" in str(key).lower():
         tolerance = {"rtol": 1e-6, "atol": 1e-7}  # √½ is a number of single precision in TensorFlow's kernel
     else:
@@ -87,7 +93,9 @@ def upstream_of(y):
 APART = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.MaxPooling1D, keras.layers.MaxPooling2D,
          keras.layers.MaxPooling3D, keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D,
          keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.Embedding, keras.layers.Attention,
-         keras.layers.Flatten)  # fmt: skip
+         keras.layers.Flatten, keras.layers.PReLU, keras.layers.EinsumDense, keras.layers.GroupNormalization, ops.Matmul, ops.Add,
+         keras.layers.RMSNormalization, keras.layers.Rescaling, ops.Divide, ops.Maximum, ops.Minimum, ops.Subtract, ops.Multiply,
+         keras.layers.GlobalAveragePooling1D, keras.layers.GlobalMaxPooling1D, ops.DotProductAttention)  # fmt: skip
 SEEN = [WRITTEN[key].backward for key in APART]  # functions that other keys may share
 LAYERS = [
     k
@@ -102,6 +110,7 @@ def test_the_gradients_of_a_layer(key):
     random = np.random.default_rng(0)
     values = {
         **options_of(formula),
+        "inputs": 2,
         "m": np.array([[0.0, 2.0, 2.0]] * 4),
         "W": random.normal(size=(3, 2)),
         "b": random.normal(size=2),
@@ -115,7 +124,7 @@ def test_the_gradients_of_a_layer(key):
     y = np.sum(y) if scalar else y
     dy = upstream_of(y)
     more = {"m": values["m"], "kernel": tf.constant(values["W"]), "bias": tf.constant(values["b"]), "use_bias": True}
-    call = call_of(key, [tf.constant(values[name]) for name in names], tf.constant(y), **more)
+    call = call_of(key, formula, [tf.constant(values[name]) for name in names], tf.constant(y), **more)
     result = WRITTEN[key].backward(call, tf.constant(dy))
     found = dict(zip(names, result.inputs, strict=True)) | {
         {"kernel": "W", "bias": "b"}[n]: g.total() for n, g in result.weights.items() if g is not None
@@ -143,8 +152,8 @@ def of_a_layer(layer, *inputs):
     )
 
 
-def written_of(key, values):
-    formula = WRITTEN[key].formula
+def written_of(key, values, options=None):
+    formula = next(one for one in cases_of(key) if one.of(options or {}) is not None)
     return evaluate(formula.value, values), {name: evaluate(text, values) for name, text in formula.gradients.items()}
 
 
@@ -179,35 +188,46 @@ def test_a_convolution_and_pooling_window_by_window(rank):
         close(np.moveaxis(said["x"] * np.ones(windows.shape), 2, 1).reshape(x.shape), dx)
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_normalisation(axis):
-    x = np.random.default_rng(0).normal(size=(5, 4))
-    key = keras.layers.LayerNormalization if axis else keras.layers.BatchNormalization
-    layer = key(dtype="float64")
+def normalised(x, axes, epsilon, centred=True):
+    mean = x.mean(axes, keepdims=True) if centred else 0.0
+    r = 1 / np.sqrt(((x - mean) ** 2).mean(axes, keepdims=True) + epsilon)
+    return (x - mean) * r, r * np.ones_like(x)
+
+
+NORMALISATIONS = {
+    "BatchNormalization": (0, lambda formula: {"training": True}), "BatchNormalization, frozen": (0, None),
+    "LayerNormalization": (1, None), "GroupNormalization": (2, None), "RMSNormalization": (1, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NORMALISATIONS)
+def test_normalisation(name):
+    x, frozen = np.random.default_rng(0).normal(size=(5, 4)), "frozen" in name
+    key = getattr(keras.layers, name.split(",")[0])
+    layer = key(**({"groups": 2} if "Group" in name else {}), dtype="float64", trainable=not frozen)
     layer.build(x.shape)
     layer.set_weights(
         [np.random.default_rng(i).uniform(0.5, 2, size=w.shape) for i, w in enumerate(layer.get_weights())]
     )
+    grouped = x.reshape(5, 2, 2) if "Group" in name else x
+    h, r = normalised(grouped, 0 if "Batch" in name else -1, layer.epsilon, "RMS" not in name)
+    if frozen:
+        r = 1 / np.sqrt(layer.moving_variance.numpy() + layer.epsilon)
+        h = (x - layer.moving_mean.numpy()) * r
     y, dy, (dx,), gradients = of_a_layer(layer, x)
-    r = 1 / np.sqrt(x.var(axis, keepdims=True) + layer.epsilon)
-    values = {
-        "h": (x - x.mean(axis, keepdims=True)) * r,
-        "r": r,
-        "gamma": layer.gamma.numpy(),
-        "beta": layer.beta.numpy(),
-        "dy": dy,
-    }
-    value, said = written_of(key, values)
-    for one, other in (
-        (value, y),
-        (said["x"], dx),
-        (said["gamma"], gradients["gamma"]),
-        (said["beta"], gradients["beta"]),
-    ):
-        np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-7)  # Keras's ε is a number of single precision
+    values = {"h": h, "r": r, "dy": dy.reshape(grouped.shape)}
+    letters = {"gamma": getattr(layer, "gamma", getattr(layer, "scale", None)), "beta": getattr(layer, "beta", None)}
+    values |= {n: v.numpy().reshape(grouped.shape[1:]) for n, v in letters.items() if v is not None}
+    value, said = written_of(key, values, {"of_batch": not frozen, "masked": False})
+    pairs = [(value, y), (said["x"], dx)]
+    if not frozen:  # a frozen layer's weights have no gradient
+        names = {"gamma": "scale" if "RMS" in name else "gamma", "beta": "beta"}
+        pairs += [(said[n], gradients[names[n]]) for n in ("gamma", "beta") if n in said]
+    for one, other in pairs:  # Keras's ε is a number of single precision
+        np.testing.assert_allclose(np.reshape(one, np.shape(other)), other, rtol=1e-7, atol=1e-7)
 
 
-def test_embedding_and_attention():
+def test_embedding():
     layer = keras.layers.Embedding(5, 3, dtype="float64")
     k = np.array([[1], [4], [1]])
     y, dy, _, gradients = of_a_layer(layer, k)
@@ -215,50 +235,234 @@ def test_embedding_and_attention():
     value, said = written_of(keras.layers.Embedding, values)
     close(value, y[:, 0])
     close(said["E"], gradients["embeddings"])
+
+
+def with_parts(formula, values):
+    for letter, text in formula.parts:
+        values = {**values, letter: evaluate(text, values)}
+    return values
+
+
+@pytest.mark.parametrize(
+    "case", range(3), ids=lambda case: cases_of(keras.layers.Attention)[case].inputs + "m" * (case == 1)
+)
+def test_attention(case):
+    formula, random = cases_of(keras.layers.Attention)[case], np.random.default_rng(0)
+    arrays = {
+        "q": random.normal(size=(1, 3, 2)),
+        "v": random.normal(size=(1, 4, 2)),
+        "k": random.normal(size=(1, 4, 2)),
+    }
+    given = [arrays[letter] for letter in formula.inputs]
+    seen = np.array([[True, True, False, True]])
+    layer, masked = keras.layers.Attention(dtype="float64"), case == 1
+    inputs = [tf.constant(x) for x in given]
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        y = layer(inputs, mask=[None, tf.constant(seen)] if masked else None)
+    dy = upstream_of(y)
+    values = {name: x[0] for name, x in arrays.items()} | {"dy": dy[0], "m": np.where(seen, 0.0, -np.inf)}
+    values = with_parts(formula, values)
+    close(evaluate(formula.value, values), y[0])
+    for letter, dx in zip(formula.inputs, tape.gradient(y, inputs, tf.constant(dy)), strict=True):
+        close(evaluate(formula.gradients[letter], values), dx[0])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_attention_of_every_head(causal):
+    formula, random = cases_of(ops.DotProductAttention)[causal], np.random.default_rng(0)
+    q, k, v = (random.normal(size=(1, 3, 1, 2)) for _ in "qkv")
+    inputs = [tf.constant(x) for x in (q, k, v)]
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        y = keras.ops.dot_product_attention(*inputs, scale=0.7, is_causal=causal)
+    dy = upstream_of(y)
+    m = np.where(np.tri(3) > 0, 0.0, -np.inf)
+    values = with_parts(
+        formula, {"q": q[0, :, 0], "k": k[0, :, 0], "v": v[0, :, 0], "dy": dy[0, :, 0], "scale": 0.7, "m": m}
+    )
+    np.testing.assert_allclose(evaluate(formula.value, values), y[0, :, 0], rtol=1e-6)  # Keras's own kernel
+    for letter, dx in zip("qkv", tape.gradient(y, inputs, tf.constant(dy)), strict=True):
+        np.testing.assert_allclose(evaluate(formula.gradients[letter], values), dx[0, :, 0], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("equation", ["ab,bcd->acd", "abc,cd->abd", "abc,bcd->ad"])
+def test_the_projections_of_attention(equation):
+    layer = keras.layers.EinsumDense(equation, tuple([None] * (equation.count("b", 6) - 1) + [2, 3])[-(len(equation.split(">")[1]) - 1) :],
+                                     bias_axes=equation[-1], dtype="float64")  # fmt: skip
+    x = np.random.default_rng(0).normal(size=(5, 2, 3)[: len(equation.split(",")[0])])
+    y, dy, (dx,), gradients = of_a_layer(layer, x)
+    bound = sum(axis in equation.split(",")[0] for axis in equation.split(",")[1].split("-")[0])
+    W = layer.kernel.numpy()
+    W = W.reshape(int(np.prod(W.shape[:bound])), -1)
+    rows = x.reshape(-1, len(W))
+    b = np.broadcast_to(layer.bias.numpy(), y.shape[1:]).ravel()[-W.shape[1] :]
+    values = {"x": rows, "W": W, "b": b, "dy": dy.reshape(-1, W.shape[1])}
+    value, said = written_of(keras.layers.EinsumDense, values, {"equation": equation})
+    close(value.reshape(y.shape), y)
+    close(said["x"].reshape(dx.shape), dx)
+    close(said["W"].ravel(), gradients["kernel"].ravel())
+
+
+def test_an_equation_that_is_no_product_of_matrices_has_no_formula():
+    formula = WRITTEN[keras.layers.EinsumDense].formula
+    assert formula.of({"equation": "ab,bc->ac"}) is formula
+    assert [formula.of({"equation": one}) for one in ("ab,cb->ac", "abc,bd->acd", "ab,a->b")] == [None] * 3
+
+
+def test_a_slope_of_its_own_for_every_unit():
+    layer = keras.layers.PReLU(alpha_initializer="random_normal", dtype="float64")
+    x = np.random.default_rng(0).normal(size=SHAPE)
+    y, dy, (dx,), gradients = of_a_layer(layer, x)
+    value, said = written_of(keras.layers.PReLU, {"x": x, "alpha": layer.alpha.numpy(), "dy": dy})
+    close(value, y)
+    close(said["x"], dx)
+    close(said["alpha"], gradients["alpha"])
+
+
+def test_pooling_over_all_positions():
+    x = np.random.default_rng(0).normal(size=(2, 4, 3))
+    for key in (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalMaxPooling1D):
+        y, dy, (dx,), _ = of_a_layer(key(dtype="float64"), x)
+        values = {"x": np.moveaxis(x, 1, 2), "y": y[..., None], "dy": dy[..., None], "k": 4}
+        value, said = written_of(key, values)
+        close(value[..., 0], y)
+        close(np.moveaxis(said["x"] * np.ones((2, 3, 4)), 2, 1), dx)
+
+
+def test_rescaling():
+    x = np.random.default_rng(0).normal(size=SHAPE)
+    y, dy, (dx,), _ = of_a_layer(keras.layers.Rescaling(0.5, 0.25, dtype="float64"), x)
+    options = {"scale": 0.5, "offset": 0.25}
+    value, said = written_of(keras.layers.Rescaling, {"x": x, "dy": dy, **options}, options)
+    close(value, y)
+    close(said["x"], dx)
+
+
+PAIRS = [ops.Add, ops.Subtract, ops.Multiply, ops.Divide, ops.Maximum, ops.Minimum, ops.Matmul]
+
+
+@pytest.mark.parametrize("key", PAIRS, ids=lambda key: key.__name__)
+def test_two_tensors(key):
     random = np.random.default_rng(0)
-    q, v, k = (random.normal(size=(1, n, 2)) for n in (3, 4, 4))
-    y, dy, (_, dv, _), _ = of_a_layer(keras.layers.Attention(dtype="float64"), q, v, k)
-    value, said = written_of(keras.layers.Attention, {"q": q[0], "v": v[0], "k": k[0], "dy": dy[0]})
-    close(value, y[0])
-    close(said["v"], dv[0])
+    a, b = random.normal(size=SHAPE), random.normal(size=(3, 4) if key is ops.Matmul else SHAPE)
+    y = evaluate(WRITTEN[key].formula.value, {"a": a, "b": b})
+    x1, x2 = tf.constant(a), tf.constant(b)
+    close(y, key()(x1, x2))
+    dy = upstream_of(y)
+    call = Call(key(), [x1, x2], [tf.constant(y)], arguments={"x1": x1, "x2": x2}, path="pair")
+    for letter, dx in zip("ab", WRITTEN[key].backward(call, tf.constant(dy)).inputs, strict=True):
+        close(
+            evaluate(WRITTEN[key].formula.gradients[letter], {"a": a, "b": b, "y": y, "dy": dy}),
+            dx() if callable(dx) else dx,
+        )
 
 
-LOSSES = [k for k, rule in WRITTEN.items() if isinstance(rule.formula, LossFormula)]
+RECURRENT = [
+    (keras.layers.SimpleRNN, {}), (keras.layers.LSTM, {}), (keras.layers.LSTM, {"activation": "sigmoid", "recurrent_activation": "tanh"}),
+    (keras.layers.GRU, {}), (keras.layers.GRU, {"reset_after": False}), (keras.layers.SimpleRNN, {"use_bias": False}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "options"), RECURRENT, ids=lambda value: getattr(value, "__name__", None) or "-".join(map(str, value))
+)
+def test_a_recurrent_layer_step_by_step(key, options):
+    """The formulas forward through three steps, and backward from the last, against the rule."""
+    layer = key(2, return_sequences=True, bias_initializer="random_normal", dtype="float64", **options)
+    layer.build((4, 3, 2))
+    x = np.random.default_rng(0).normal(size=(4, 3, 2))
+    y, dys, (dx,), gradients = of_a_layer(layer, x)
+    rule = next(
+        rule
+        for kind, rule in WRITTEN.items()
+        if kind.__name__ == key.__name__ and isinstance(cases_of(kind)[0], RecurrentFormula)
+    )
+    formula = next(
+        f for f in (rule.formula if isinstance(rule.formula, Cases) else [rule.formula]) if f.of(options) is not None
+    )
+    weights = {v.name: v.numpy() for v in layer.weights}
+    b = weights.get("bias", np.zeros(weights["kernel"].shape[1]))
+    b, b2 = b if b.ndim == 2 else (b, None)
+    U = weights["recurrent_kernel"]
+    letters = {"W": weights["kernel"], "U": U, "b": b, "b2": b2, "V": U[:, :4], "Y": U[:, 4:]}
+    for letter, name in (("phi", "activation"), ("sigma", "recurrent_activation")):
+        function = getattr(layer.cell, name, None)
+        if function is not None:
+            made = WRITTEN[function].formula
+            letters[letter] = lambda z, f=made: evaluate(f.value, {"x": z})
+            letters[f"{letter}1"] = lambda z, f=made: evaluate(f.derivative, {"x": z, "y": evaluate(f.value, {"x": z})})
+    state, steps = {"h0": np.zeros((4, 2)), "c0": np.zeros((4, 2))}, []
+    for t in range(3):
+        values = run(formula.forward, {**letters, **state, "x": x[:, t]})
+        close(values["h"], y[:, t])
+        state = {"h0": values["h"], "c0": values.get("c")}
+        steps.append(values)
+    later, totals = {"dh0": 0.0, "dc0": 0.0}, {}
+    for t in (2, 1, 0):
+        values = run(formula.backward, {**steps[t], "dh": dys[:, t] + later["dh0"], "dc": later["dc0"]})
+        later = {name: values.get(name) for name in ("dh0", "dc0")}
+        for letter, expression in formula.gradients.items():
+            totals.setdefault(letter, []).append(evaluate(expression, values))
+    close(np.stack(totals["x"][::-1], 1), dx)
+    for letter, name in (("W", "kernel"), ("U", "recurrent_kernel"), ("b", "bias")):
+        if name in gradients:
+            close(sum(totals[letter]), gradients[name])
+    if formula.factor[1].endswith("U.T"):  # the whole way from step to step, of one example
+        first = {name: value[:1] if np.shape(value)[:1] == (4,) else value for name, value in steps[2].items()}
+        close(
+            dys[:1, 2] @ evaluate(formula.factor[1], first), run(formula.backward, {**first, "dh": dys[:1, 2]})["dh0"]
+        )
+
+
+def run(lines, values):
+    for letters, expression in lines:
+        result, names = evaluate(expression, values), letters.split(", ")
+        values = {**values, **(dict(zip(names, result, strict=True)) if len(names) > 1 else {letters: result})}
+    return values
+
+
+LOSSES = [(k, n) for k in WRITTEN for n, formula in enumerate(cases_of(k)) if isinstance(formula, LossFormula)]
+LOSS_OPTIONS = {"delta": 0.75, "gamma": 2.0, "alpha": 0.25, "q": 0.5, "label_smoothing": 0.25}
 
 
 @pytest.mark.parametrize("logits", [False, True])
-@pytest.mark.parametrize("key", LOSSES, ids=lambda key: key.__name__)
-def test_a_loss(key, logits):
-    formula = WRITTEN[key].formula
+@pytest.mark.parametrize(("key", "case"), LOSSES, ids=lambda value: getattr(value, "__name__", value))
+def test_a_loss(key, case, logits):
+    formula = cases_of(key)[case]
     if logits and formula.logits is None:
         pytest.skip("It is never computed from logits")
     random = np.random.default_rng(0)
     a = random.uniform(0.1, 0.6, SHAPE)
     T = random.uniform(0.1, 0.9, SHAPE)
     if "hinge" in key.__name__:
-        T = np.where(T > 0.5, 1.0, -1.0)
+        T = np.eye(3)[[0, 2, 1, 0]] if "categorical" in key.__name__ else np.where(T > 0.5, 1.0, -1.0)
     z = np.log(a / (1 - a)) if "binary" in key.__name__ else np.log(a)
     a = a if "binary" in key.__name__ else a / a.sum(-1, keepdims=True)
-    if formula.classes:
+    raw = formula.when.get("from_logits", False)
+    a = random.normal(size=SHAPE) if raw else a
+    if formula.classes or (raw and "categorical" in key.__name__):
         T = np.eye(3)[[0, 2, 1, 0]]
     targets = tf.constant([0, 2, 1, 0]) if formula.classes else tf.constant(T)
-    values = {**OPTIONS, "T": T, "a": a}
-    options = {name: OPTIONS[name] for name in ("delta",) if name in formula.term}
+    values = {**OPTIONS, **LOSS_OPTIONS, "T": T, "a": a}
+    asked = {n: v for n, v in LOSS_OPTIONS.items() if re.search(rf"\b{n}\b", formula.term)} | (
+        {"from_logits": True} if raw else {}
+    )
+    assert formula.of({"label_smoothing": 0.0, "from_logits": False, "axis": -1, **asked}) is formula
     term = evaluate(formula.term, values)
     y = formula.factor * (term.mean(-1) if formula.mean else term.sum(-1))
-    np.testing.assert_allclose(y, key(targets, tf.constant(a), **options), rtol=1e-6)  # where Keras clips
+    np.testing.assert_allclose(y, key(targets, tf.constant(a), **asked), rtol=1e-6)  # where Keras clips
     dy = upstream_of(y)
     inputs = [targets, tf.constant(a), *([tf.constant(z)] if logits else [])]
-    found = [
-        g for g in WRITTEN[key].backward(call_of(key, inputs, tf.constant(y)), tf.constant(dy)).inputs if g is not None
-    ]
+    call = call_of(key, formula, inputs, tf.constant(y), apply_class_balancing=False, **asked)
+    found = [g for g in WRITTEN[key].backward(call, tf.constant(dy)).inputs if g is not None]
     slope = evaluate(formula.logits, values) if logits else formula.times * evaluate(formula.slope, values)
     k = a.shape[-1] if formula.mean else 1
     np.testing.assert_allclose(dy[:, None] * formula.factor * slope / k, found[-1], **EXACT)
 
 
 def test_there_is_a_formula_for_what_a_course_meets():
-    wanted = ["sigmoid", "tanh", "relu", "softmax", "elu", "silu", "gelu", "Dense", "mean_squared_error", "categorical_crossentropy",
+    wanted = ["sigmoid", "tanh", "relu", "softmax", "elu", "silu", "gelu", "Dense", "SimpleRNN", "LSTM", "GRU", "DotProductAttention", "GroupNormalization", "Conv2D", "Embedding", "mean_squared_error", "categorical_crossentropy",
               "binary_crossentropy", "L1", "L2", "Dropout", "Add"]  # fmt: skip
     names = {key.__name__ for key in WRITTEN}
     assert [name for name in wanted if name not in names] == []

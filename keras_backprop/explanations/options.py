@@ -1,0 +1,48 @@
+"""The options of a call of which formulas speak, and under which they hold: numbers, words, None."""
+
+from typing import Any
+
+import numpy as np
+
+from keras_backprop import _keras
+
+__all__ = ["options_of"]
+
+ATTRIBUTES = (
+    "negative_slope", "alpha", "max_value", "threshold", "approximate", "l1", "l2", "rate", "axis",
+    "epsilon", "delta", "score_mode",
+    "use_scale", "dropout", "recurrent_dropout", "reset_after", "is_causal", "equation", "renorm", "scale", "offset", "order",
+)  # fmt: skip
+
+
+def options_of(call: Any) -> dict:
+    """The options of a `Call`, by name.
+
+    Besides what the operation and the call say: "class", the name of the operation's class; "inputs", how many tensors go in;
+    "masked" and "biased", whether there is a mask, or something is added to scores; "broadcasts", whether an input is of
+    another shape than the output; "of_batch", whether a normalisation has the statistics of the batch.
+    """
+    given = {name: getattr(call.op, name) for name in ATTRIBUTES if _is_plain(getattr(call.op, name, None))}
+    given |= {**_keras.options_of(call.op), **call.arguments}
+    plain = {
+        n: v.item() if isinstance(v, (np.generic, np.ndarray)) and np.size(v) == 1 else v for n, v in given.items()
+    }
+    return {name: value for name, value in plain.items() if value is None or _is_plain(value)} | {
+        "class": type(call.op).__name__,
+        "inputs": len(call.inputs),
+        "masked": _some(call.arguments.get("mask"))
+        or bool(call.arguments.get("use_causal_mask"))
+        or bool(given.get("is_causal")),
+        "biased": call.arguments.get("bias") is not None,
+        "broadcasts": any(x.shape != y.shape for y in call.outputs[:1] for x in call.inputs),
+        "of_batch": bool({"reserve", "centred"} & set(call.saved)),
+    }
+
+
+def _is_plain(value):
+    return isinstance(value, (int, float, str))
+
+
+def _some(mask):
+    """Whether there is a mask, or one in a list."""
+    return any(one is not None for one in mask) if isinstance(mask, (list, tuple)) else mask is not None

@@ -1,0 +1,94 @@
+"""How recurrent layers are written: one time step forward and one backward. See `RecurrentFormula`.
+
+In `GRU` u and r are the update and reset gates, g the candidate; in `LSTM` i, f, o the gates, g the candidate, k = φ(c).
+"""
+
+from keras_backprop.formula import Cases, RecurrentFormula
+from keras_backprop.rules.layers.rnn.gru import GRU
+from keras_backprop.rules.layers.rnn.lstm import LSTM
+from keras_backprop.rules.layers.rnn.simple_rnn import SimpleRNN
+
+_PLAIN = {"dropout": 0.0, "recurrent_dropout": 0.0}
+_SUMS = {"x": "dz @ W.T", "W": "x.T @ dz", "U": "h0.T @ dz", "b": "examples(dz)"}
+
+_SIMPLE = RecurrentFormula(
+    forward=(("z", "x @ W + h0 @ U + b"), ("h", "phi(z)")),
+    backward=(("dz", "dh*phi1(z)"), ("dh0", "dz @ U.T")),
+    gradients=_SUMS,
+    factor=("h", "phi1(z).T*U.T"),
+    when=_PLAIN,
+)
+
+_LSTM = RecurrentFormula(
+    forward=(
+        ("zi, zf, zg, zo", "parts(x @ W + h0 @ U + b, 4)"),
+        ("i", "sigma(zi)"),
+        ("f", "sigma(zf)"),
+        ("g", "phi(zg)"),
+        ("o", "sigma(zo)"),
+        ("c", "f*c0 + i*g"),
+        ("k", "phi(c)"),
+        ("h", "o*k"),
+    ),
+    backward=(
+        ("dc", "dc + dh*o*phi1(c)"),
+        ("dzi", "dc*g*sigma1(zi)"),
+        ("dzf", "dc*c0*sigma1(zf)"),
+        ("dzg", "dc*i*phi1(zg)"),
+        ("dzo", "dh*k*sigma1(zo)"),
+        ("dz", "join(dzi, dzf, dzg, dzo)"),
+        ("dc0", "dc*f"),
+        ("dh0", "dz @ U.T"),
+    ),
+    gradients=_SUMS,
+    factor=("c", "f"),
+    when=_PLAIN,
+)
+
+_GRU_AFTER = RecurrentFormula(
+    forward=(
+        ("pu, pr, pg", "parts(x @ W + b, 3)"),
+        ("qu, qr, qg", "parts(h0 @ U + b2, 3)"),
+        ("u", "sigma(pu + qu)"),
+        ("r", "sigma(pr + qr)"),
+        ("g", "phi(pg + r*qg)"),
+        ("h", "u*h0 + (1 - u)*g"),
+    ),
+    backward=(
+        ("dzu", "dh*(h0 - g)*sigma1(pu + qu)"),
+        ("dzg", "dh*(1 - u)*phi1(pg + r*qg)"),
+        ("dzr", "dzg*qg*sigma1(pr + qr)"),
+        ("dz", "join(dzu, dzr, dzg)"),
+        ("dq", "join(dzu, dzr, dzg*r)"),
+        ("dh0", "dh*u + dq @ U.T"),
+    ),
+    gradients={**_SUMS, "U": "h0.T @ dq", "b": "stack(examples(dz), examples(dq))"},
+    factor=("h", "u"),
+    when={**_PLAIN, "reset_after": True},
+)
+
+_GRU_BEFORE = RecurrentFormula(
+    forward=(
+        ("pu, pr, pg", "parts(x @ W + b, 3)"),
+        ("qu, qr", "parts(h0 @ V, 2)"),
+        ("u", "sigma(pu + qu)"),
+        ("r", "sigma(pr + qr)"),
+        ("q", "r*h0"),
+        ("g", "phi(pg + q @ Y)"),
+        ("h", "u*h0 + (1 - u)*g"),
+    ),
+    backward=(
+        ("dzu", "dh*(h0 - g)*sigma1(pu + qu)"),
+        ("dzg", "dh*(1 - u)*phi1(pg + q @ Y)"),
+        ("dq", "dzg @ Y.T"),
+        ("dzr", "dq*h0*sigma1(pr + qr)"),
+        ("dz", "join(dzu, dzr, dzg)"),
+        ("dh0", "dh*u + dq*r + join(dzu, dzr) @ V.T"),
+    ),
+    gradients={**_SUMS, "U": "join(h0.T @ join(dzu, dzr), q.T @ dzg)"},
+    factor=("h", "u"),
+    when={**_PLAIN, "reset_after": False},
+)
+
+RECURRENT = {SimpleRNN: _SIMPLE, LSTM: _LSTM, GRU: Cases((_GRU_AFTER, _GRU_BEFORE))}
+"""The rules of the cells, in all layers that run them."""
