@@ -126,9 +126,10 @@ class Backward:
         norms = []
         for index in indices:
             parts = self._of_examples(index)
-            if len(parts) == 1 and parts[0].dtype.size > 2:
-                norms.append(parts[0].squared_norms())
-            elif parts:  # the norm of a sum where a weight is used several times; squares overflow in half precision
+            if len(parts) == 1:
+                half = parts[0].dtype.size <= 2
+                norms.append((parts[0].as_type(tf.float32) if half else parts[0]).squared_norms())
+            elif parts:  # the norm of a sum where a weight is used several times
                 gradient = self._added(index, [part.per_example() for part in parts])
                 norms.append(tf.reduce_sum(tf.square(gradient), axis=list(range(1, len(gradient.shape)))))
         widest = max((norm.dtype for norm in norms), key=lambda dtype: dtype.size, default=None)

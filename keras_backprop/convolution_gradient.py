@@ -198,8 +198,7 @@ class Convolution(WeightGradient):
         return self.window.weight_gradient(self.x, self.kernel_shape, dy, self.depthwise)
 
     def per_example(self) -> Any:
-        products = self._products()
-        products = products.per_example() if products.singles is None else products.singles  # (n·g, k·i, o)
+        products = self._products().per_example()  # (n·g, k·i, o)
         k, groups = math.prod(self.kernel_shape[:-2]), self._groups()
         grouped = tf.reshape(products, [-1, groups, k, products.shape[1] // k, products.shape[2]])
         return tf.reshape(tf.transpose(grouped, [0, 2, 3, 1, 4]), [-1, *self.kernel_shape])
@@ -208,9 +207,9 @@ class Convolution(WeightGradient):
         return tf.reduce_sum(tf.reshape(self._products().squared_norms(), [-1, self._groups()]), 1)
 
     def weighted_total(self, c: Any) -> Any:
-        if (
-            self._product is not None and self._product.singles is not None
-        ):  # they are there, and less work than x and dy
+        if self._product is not None and self._product.singles is not None:  # less work than x and dy
+            if self._groups() == 1:
+                return tf.reshape(self._product.weighted_total(c), self.kernel_shape)
             return super().weighted_total(c)
         return self._total(self.dy * tf.reshape(tf.cast(c, self.dy.dtype), [-1] + [1] * (len(self.dy.shape) - 1)))
 
@@ -220,6 +219,12 @@ class Convolution(WeightGradient):
         # ⟨Σₚ xₚᵀ·dyₚ, V⟩ = ⟨dy, V ∗ x⟩
         y = self.window.apply(self.x, tf.cast(V, self.dy.dtype))
         return tf.reduce_sum(y * self.dy, axis=list(range(1, len(self.dy.shape))))
+
+    def as_type(self, dtype: Any) -> "Convolution":
+        x, dy = tf.cast(self.x, dtype), tf.cast(self.dy, dtype)
+        other = Convolution(x, dy, self.kernel_shape, self.window, self.depthwise)
+        other.shape, other.dtype = self.shape, self.dtype
+        return other
 
     def only(self, kept: Any) -> "Convolution":
         x, dy = (tf.where(tf.reshape(kept != 0, [-1] + [1] * (len(a.shape) - 1)), a, 0) for a in (self.x, self.dy))

@@ -11,17 +11,23 @@ asks for that instead, and no second backward pass is run.
     squared_total(c)   Σₙ (cₙ·dWₙ)²      entry by entry, shape of W
     inner_products(V)  ⟨dWₙ, V⟩          shape (n,), for V of the shape of W
     only(kept)         the same product with dWₙ = 0 where keptₙ = 0, also if there were infinities
+    as_type(dtype)     the same product, of factors of another precision
 
 The squared norm of a sum of outer products is Goodfellow's ("Efficient Per-Example Gradient Computations", 2015) for one
 position and the Gram-matrix form of Rochette et al. (2019) for several.
 """
 
+import functools
 import math
 from typing import Any
 
 import tensorflow as tf
 
 from keras_backprop import _tensorflow
+
+
+GRAM = 0.6
+"""Norms are told by Gram matrices where t·(i + o) is at most so much of i·o: for t positions of an example and a kernel (i, o)."""
 
 
 class WeightGradient:
@@ -50,13 +56,11 @@ class WeightGradient:
 
     def weighted_total(self, c: Any) -> Any:
         """Σₙ cₙ·dWₙ for the weights `c` of shape `(n,)`."""
-        per_example = self.per_example()
-        return tf.tensordot(tf.cast(c, per_example.dtype), per_example, axes=1)
+        return weighted_sum(c, self.per_example())
 
     def squared_total(self, c: Any) -> Any:
         """Σₙ (cₙ·dWₙ)², entry by entry, for the weights `c` of shape `(n,)`."""
-        per_example = self.per_example()
-        return tf.tensordot(tf.square(tf.cast(c, per_example.dtype)), tf.square(per_example), axes=1)
+        return weighted_sum(tf.square(c), tf.square(self.per_example()))
 
     def inner_products(self, V: Any) -> Any:
         """⟨dWₙ, V⟩ for a tensor V of the weight's shape: shape `(n,)`."""
@@ -66,6 +70,10 @@ class WeightGradient:
     def only(self, kept: Any) -> "WeightGradient":
         """The product without the examples for which `kept`, of shape `(n,)`, is 0, whatever their numbers are."""
         raise NotImplementedError
+
+    def as_type(self, dtype: Any) -> "WeightGradient":
+        """The same in another dtype, in which squares do not overflow: where there are factors, of these."""
+        return _like(self, Combination(lambda dW: tf.cast(dW, dtype), self))
 
 
 class Contraction(WeightGradient):
@@ -89,7 +97,8 @@ class Contraction(WeightGradient):
             )
         self.factors, self.batch = factors, batch
         self.explicit = any("n" in letters for letters in self.letters)
-        self.singles: Any = None  # the gradients of single examples (n, i, o), where their norms have needed them
+        self.singles: Any = None  # the gradients of single examples, where their norms have needed them
+        self.turned = False  # they are (n, o, i): the product is faster with the wider factor to the right
 
     def total(self) -> Any:
         sparse = _tensorflow.sparse_of(self.factors[0])
@@ -122,21 +131,40 @@ class Contraction(WeightGradient):
     def per_example(self) -> Any:
         if self.explicit:
             return tf.einsum(f"{','.join(self.letters)}->n{self.result}", *self.factors)
+        if self.singles is not None:
+            singles = tf.transpose(self.singles, [0, 2, 1]) if self.turned else self.singles
+            return tf.reshape(singles, _join([-1], self._result_shape()))
+        if len(self.factors) == 1 or self.letters == [self.result, self.result]:
+            return self._sums_of_positions()
         factors = [self._by_example(f, k) for f, k in zip(self.factors, self.letters, strict=True)]
-        if len(factors) == 1:
-            return tf.reduce_sum(factors[0], axis=1)
         x, dy = self.letters
         return tf.einsum(f"nZ{x},nZ{dy}->n{self.result}", *factors)
 
+    def _sums_of_positions(self):
+        """What each example adds to the weight where nothing is multiplied but number by number."""
+        product = functools.reduce(tf.multiply, self.factors)
+        keep = len(self.letters[0])
+        if len(product.shape) == keep + 1:
+            return product
+        axes = [axis for axis in range(len(product.shape) - keep) if axis != self.batch]
+        return tf.reduce_sum(product, axis=axes)
+
     def squared_norms(self) -> Any:
-        if self.explicit or len(self.factors) == 1 or self.result != "".join(self.letters):
+        if self.explicit:
             return super().squared_norms()
-        x, dy = (tf.reshape(f, _join(tf.shape(f)[:2], [-1])) for f in map(self._by_example, self.factors, self.letters))
+        if len(self.factors) == 1 or self.letters == [self.result, self.result]:
+            self.singles = self._sums_of_positions()
+            return tf.reduce_sum(tf.square(self.singles), axis=list(range(1, len(self.singles.shape))))
+        if self.result != "".join(self.letters):
+            return super().squared_norms()
+        x, dy = self._matrices()
         positions, width_x, width_dy = dy.shape[1], x.shape[2], dy.shape[2]
         if positions == 1:  # ‖x·dyᵀ‖² = ‖x‖²·‖dy‖²
             return tf.reduce_sum(tf.square(x), axis=[1, 2]) * tf.reduce_sum(tf.square(dy), axis=[1, 2])
-        if positions is None or width_x is None or positions * (width_x + width_dy) > width_x * width_dy:
-            self.singles = tf.matmul(x, dy, transpose_a=True)
+        if positions is None or width_x is None or positions * (width_x + width_dy) > GRAM * width_x * width_dy:
+            self.turned = width_x is not None and width_x > width_dy
+            left, right = (dy, x) if self.turned else (x, dy)
+            self.singles = tf.matmul(left, right, transpose_a=True)
             return tf.reduce_sum(tf.square(self.singles), axis=[1, 2])
         # ‖Σₜ xₜ·dyₜᵀ‖² = Σₜₛ ⟨xₜ,xₛ⟩·⟨dyₜ,dyₛ⟩
         gram = tf.matmul(x, x, transpose_b=True) * tf.matmul(dy, dy, transpose_b=True)
@@ -144,8 +172,8 @@ class Contraction(WeightGradient):
 
     def weighted_total(self, c: Any) -> Any:
         if self.singles is not None:
-            summed = tf.tensordot(tf.cast(c, self.singles.dtype), self.singles, axes=1)
-            return summed if len(self.result) == 2 else tf.reshape(summed, self._result_shape())
+            summed = weighted_sum(c, self.singles)
+            return tf.reshape(tf.transpose(summed) if self.turned else summed, self._result_shape())
         dy = self.factors[-1]
         n = self.letters[-1].index("n") if self.explicit and "n" in self.letters[-1] else self.batch
         if self.explicit and "n" not in self.letters[-1]:
@@ -165,9 +193,13 @@ class Contraction(WeightGradient):
     def inner_products(self, V: Any) -> Any:
         if self.explicit or len(self.factors) == 1 or self.result != "".join(self.letters):
             return super().inner_products(V)
-        x, dy = (tf.reshape(f, _join(tf.shape(f)[:2], [-1])) for f in map(self._by_example, self.factors, self.letters))
+        x, dy = self._matrices()
         V = tf.reshape(tf.cast(V, dy.dtype), tf.stack([tf.shape(x)[2], tf.shape(dy)[2]]))
         return tf.reduce_sum(tf.matmul(x, V) * dy, axis=[1, 2])  # Σₜ xₜᵀ·V·dyₜ
+
+    def as_type(self, dtype: Any) -> "Contraction":
+        factors = [tf.cast(factor, dtype) for factor in self.factors]
+        return _like(self, Contraction(f"{','.join(self.letters)}->{self.result}", *factors, batch=self.batch))
 
     def only(self, kept: Any) -> "Contraction":
         factors = []
@@ -176,7 +208,12 @@ class Contraction(WeightGradient):
             factors.append(factor if axis < 0 else _only(factor, kept, axis))
         product = Contraction(f"{','.join(self.letters)}->{self.result}", *factors, batch=self.batch)
         product.singles = None if self.singles is None else _only(self.singles, kept)
+        product.turned = self.turned
         return _like(self, product)
+
+    def _matrices(self):
+        """The two factors of an outer product, (n, t, i) and (n, t, o)."""
+        return (tf.reshape(f, _join(tf.shape(f)[:2], [-1])) for f in map(self._by_example, self.factors, self.letters))
 
     def _merged(self, factor, letters):
         """(n, t…, i…) -> (n·t…, i…)"""
@@ -227,6 +264,9 @@ class Joined(WeightGradient):
     def only(self, kept: Any) -> "Joined":
         return _like(self, Joined(*(part.only(kept) for part in self.parts), axis=self.axis, stacked=self.stacked))
 
+    def as_type(self, dtype: Any) -> "Joined":
+        return _like(self, Joined(*(part.as_type(dtype) for part in self.parts), axis=self.axis, stacked=self.stacked))
+
     def _joined(self, slices, examples=0):
         axis = self.axis + examples if self.axis >= 0 else self.axis
         return tf.stack(slices, axis) if self.stacked else tf.concat(slices, axis)
@@ -257,6 +297,9 @@ class Repeated(WeightGradient):
     def only(self, kept: Any) -> "Repeated":
         kept = tf.tile(kept, [self.steps])
         return _like(self, Repeated(*(part.only(kept) for part in self.parts), steps=self.steps))
+
+    def as_type(self, dtype: Any) -> "Repeated":
+        return _like(self, Repeated(*(part.as_type(dtype) for part in self.parts), steps=self.steps))
 
 
 class Lookup(WeightGradient):
@@ -305,6 +348,9 @@ class Lookup(WeightGradient):
 
     def only(self, kept: Any) -> "Lookup":
         return _like(self, Lookup(self.indices, _only(self.dy, kept), self.rows))
+
+    def as_type(self, dtype: Any) -> "Lookup":
+        return _like(self, Lookup(self.indices, tf.cast(self.dy, dtype), self.rows))
 
 
 class Combination(WeightGradient):
@@ -360,6 +406,13 @@ class Total(WeightGradient):
         return self.per_example()
 
 
+def weighted_sum(c: Any, x: Any) -> Any:
+    """Σₙ cₙ·xₙ over the first axis of x, c of shape `(n,)`."""
+    sizes = _last(x, len(x.shape) - 1)
+    rows = tf.reshape(x, [-1, _product(sizes)])  # `tf.tensordot` would transpose x
+    return tf.reshape(tf.matmul(tf.cast(c, x.dtype)[None], rows), sizes)
+
+
 def _only(x, kept, axis=0):
     """x with zeros for the examples along an axis that are not kept."""
     shape = [1] * len(x.shape)
@@ -407,7 +460,11 @@ def _rows(x, count):
     if count == 1 and len(x.shape) == 2:
         return x
     sizes = _last(x, count)
-    return tf.reshape(x, [-1, math.prod(sizes) if all(isinstance(s, int) for s in sizes) else tf.reduce_prod(sizes)])
+    return tf.reshape(x, [-1, _product(sizes)])
+
+
+def _product(sizes):
+    return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else tf.reduce_prod(sizes)
 
 
 def _sum_leading(x, keep):

@@ -27,7 +27,7 @@ def private_gradients(plan: Any, result: Any) -> list[Any]:
     divisor, shares, present = result.example_scale.weighted()
     weights = result.weights
     factors: list = [None] * len(weights)
-    whole, fits = tf.ones_like(shares), None
+    whole, fits, broken = tf.ones_like(shares), None, tf.constant(False)
     for indices, norm in plan.clipping.groups(weights):
         squares = result.squared_norms([weights[i] for i in indices])
         if squares is None:
@@ -37,13 +37,15 @@ def private_gradients(plan: Any, result: Any) -> list[Any]:
         factor = tf.where(finite, limit / tf.maximum(norms, limit), 0)
         fits = norms <= limit  # False where it is NaN
         whole *= tf.cast(finite, tf.float64)  # whoever is not finite in one layer counts in none
+        broken |= ~tf.reduce_all(finite)
         for i in indices:
             factors[i] = factor
     whole *= present
     # D, the parts and B are in the factors, which stay near 1: sums in half precision do not overflow, and the loss scale
     # stays in.
     counts = divisor * shares * whole * (plan.parts / plan.expected_batch_size)
-    sums = result.weighted([f if f is None else f * counts for f in factors], penalties=False, left_out=whole)
+    factors = [f if f is None else f * counts for f in factors]
+    sums = _finite_sums(result, factors, whole, broken)
     noise = _Noise(plan)
     stddev = plan.noise_multiplier * plan.clipping.noise_factor * _number(_sensitivity(plan, weights))
     stddev *= scale * plan.parts / plan.expected_batch_size
@@ -52,7 +54,6 @@ def private_gradients(plan: Any, result: Any) -> list[Any]:
         if total is None:
             gradients.append(penalty)
             continue
-        total = tf.convert_to_tensor(total)
         total += tf.cast(noise.of(weight.shape, FIRST_WEIGHT + i, stddev), total.dtype)
         gradients.append(total if penalty is None else total + tf.cast(tf.convert_to_tensor(penalty), total.dtype))
     changes = []
@@ -62,6 +63,29 @@ def private_gradients(plan: Any, result: Any) -> list[Any]:
             _over_replicas(centred), noise.of([], COUNT), noise.last, plan.expected_batch_size
         )
     return _after(gradients, [lambda: plan._count.assign_add(1), *changes])
+
+
+def _finite_sums(result, factors, whole, broken):
+    """Σᵢ cᵢ·gᵢ of each weight, dense. Zero times an infinity is NaN: where a gradient is not finite, anew without what it is made of,
+    for which all factors of all products are gone through.
+    """
+
+    def sums(left_out=None):
+        weighted = result.weighted(factors, penalties=False, left_out=left_out)
+        pairs = zip(weighted, result.weights, strict=True)
+        return [None if g is None else tf.ensure_shape(tf.convert_to_tensor(g), v.shape) for g, v in pairs]
+
+    if tf.executing_eagerly():
+        return sums(whole if broken else None)
+    usual = sums()
+
+    def without(*_):
+        return (tf.constant(False), *(g for g in sums(whole) if g is not None))
+
+    # A loop of at most one turn, which unlike `tf.cond` leaves the step one that can run in one thread.
+    _, *given = tf.while_loop(lambda due, *_: due, without, (broken, *(g for g in usual if g is not None)))
+    rest = iter(given)
+    return [None if g is None else next(rest) for g in usual]
 
 
 def _sensitivity(plan, weights):

@@ -56,7 +56,8 @@ class FromSeed:
         n = math.prod(shape)
         u, v = tf.unstack(tf.random.stateless_uniform([2, -(-n // 2)], self._seed(step, stream)))
         radius, angle = stddev * tf.sqrt(-2 * tf.math.log(1 - u)), (2 * math.pi) * v
-        return tf.reshape(tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], 0)[:n], shape)
+        normal = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], 0)
+        return tf.reshape(normal if n % 2 == 0 else normal[:n], shape)
 
     def order(self, n: int, epoch: Any) -> Any:
         """A permutation of n examples."""
