@@ -1,7 +1,7 @@
 """Fashion-MNIST with differential privacy: the small tanh network that is published with 86.0 % at ε = 2.7 (Papernot et al.,
 2021).
 
-All 40 epochs with true Poisson sampling reach 86.5 % (seed 0, 2-core CPU). The data are Debian's package: apt-get install dataset-fashion-mnist
+All 40 epochs, with true Poisson sampling, reach 86.5 %. The data are Debian's package: apt-get install dataset-fashion-mnist
 
     python examples/fashion_mnist_private.py --epochs 40
 """
