@@ -135,6 +135,27 @@ def loss(link: Any) -> str | None:
     return rf"{sign}{front}{term}" if count == 1 else rf"{sign}{front}{over}{term}"
 
 
+def error_of_examples(link: Any) -> str | None:
+    """The error of every example as LaTeX; None where the rule does not say."""
+    formula = link.formula
+    if not isinstance(formula, LossFormula) or None in link.input_symbols[:2]:
+        return None
+    T, a = (symbol.latex for symbol in link.input_symbols[:2])
+    names = {**_numbers(_plain_options(link)), "T": _target(formula, T), "a": a}
+    term, k = latex(formula.shown or formula.term, names), link.inputs[1].shape[-1]
+    sign, term = ("-", term[1:]) if term.startswith("-") else ("", term)
+    over = "" if formula.row or k == 1 else r"\sum "
+    return rf"{sign}{_factor_of(formula, 1, k)}{over}{_whole(term)}"
+
+
+def weighted(link: Any) -> str | None:
+    """How an error or a penalty enters E, as LaTeX: 1/3 · Σ e₁; None where its parts have different weights."""
+    coefficient, symbol = uniform_coefficient(link), link.output_symbols[0]
+    if coefficient is None or symbol is None:
+        return None
+    return _times(coefficient, (r"\sum " if np.size(link.outputs[0]) > 1 else "") + symbol.latex).format()
+
+
 def _factor_of(formula, n, k):
     """½, and one over the number of examples and of outputs: 1/(2·3)."""
     below = [Fraction(formula.factor).limit_denominator(10**6).denominator, n, k if formula.mean else 1]

@@ -133,7 +133,14 @@ def _rows_of(array):
 
 def _dropout(link, example):
     x, y = (np.asarray(a)[example].ravel() for a in (link.inputs[0], link.outputs[0]))
-    mask = [number(b / a) if a else "?" for a, b in zip(x[:12], y[:12], strict=True)]
+    dy, dx = (None if a[0] is None else np.asarray(a[0])[example].ravel() for a in (link.upstream, link.downstream))
+
+    def factor(i):
+        if x[i]:
+            return number(y[i] / x[i])
+        return number(dx[i] / dy[i]) if dy is not None and dx is not None and dy[i] else "?"
+
+    mask = [factor(i) for i in range(min(12, len(x)))]
     return [("mask m (0, or 1/(1 − rate))", " ".join(mask) + (" …" if len(x) > 12 else ""))]
 
 

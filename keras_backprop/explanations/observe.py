@@ -18,8 +18,10 @@ from keras_backprop.explanations.one_step import apply, gradients_for, pass_of
 from keras_backprop.explanations.optimizers import optimizer_formula
 from keras_backprop.explanations.options import options_of
 from keras_backprop.explanations.unchanged import new_values, unchanged
+from keras_backprop.formula import evaluate
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import Operation, WeightRead
+from keras_backprop.rules.formulas import of_tensorflow
 from keras_backprop.targets import shapes, wrong_targets
 
 
@@ -69,6 +71,7 @@ def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanatio
             frozen=[noted.frozen(variable) for variable in _keras.frozen_weights(model)],
             loss=float(result.loss),
             examples=inputs[0].shape[0],
+            targets=_numpy(targets),
             loss_scale=scale,
             optimizer=_described(model.optimizer),
             update=_with_remark(
@@ -117,11 +120,15 @@ class _Noted:
             self.uses[id(variables[name])] = self.uses.get(id(variables[name]), 0) + 1
         downstream = tuple(map(self._unscaled, dxs))
         options = options_of(call)
-        formula = rule.formula and rule.formula.of(options)
+        formula = of_tensorflow(call.op.name) if isinstance(call.op, Operation) else rule.formula
+        formula = formula and formula.of(options)
         if rule.derivative is not None:
             local = _numpy(rule.derivative(call))
         else:
             local = next((dx for dx in downstream if dx is not None), None) if kind == "loss" else None
+        if isinstance(call.op, Operation) and formula is not None and formula.derivative is not None:
+            local = _written_derivative(formula, call, self._unscaled(dys[0]), downstream[0])
+            formula = None if local is None else formula
         return Link(
             path=_path(call),
             kind=kind,
@@ -166,6 +173,16 @@ class _Noted:
         if self.scale == 1:
             return _numpy(tf.convert_to_tensor(gradient))
         return _numpy(tf.cast(gradient, tf.float32)) / np.float32(self.scale)
+
+
+def _written_derivative(formula, call, dy, dx):
+    """dy/dx by the formula, if TensorFlow's gradient is the same."""
+    if dy is None or dx is None:
+        return None
+    x, y = _numpy(call.inputs[0]), _numpy(call.outputs[0])
+    with np.errstate(all="ignore"):
+        local = evaluate(formula.derivative, {"x": x, "y": y}) * np.ones_like(y)
+    return local if np.allclose(local * dy, dx, rtol=1e-4, atol=1e-7) else None
 
 
 def _without_averages(calls, forward):

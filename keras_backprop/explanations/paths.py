@@ -132,7 +132,9 @@ class Chain:
             total = " + ".join(_in_brackets(number(path.value)) for path in self.paths) if len(self.paths) <= 8 else (
                 f"the sum of {len(self.paths)} products")  # fmt: skip
             lines += ["", *broken_text(f"  ∂E/∂{name} = ", f"{total} = {number(self.gradient)}")]
-        if not self.paths:
+        if not self.trained:
+            lines += [f"  {name} is frozen: its gradient is not computed."]
+        elif not self.paths:
             lines += [f"  E does not depend on {name}: ∂E/∂{name} = {number(self.gradient)}"]
         update = f"  {name}: {number(self.before)} → {number(self.after)}"
         return [

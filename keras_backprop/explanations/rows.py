@@ -71,6 +71,10 @@ def given_rows(explanation, view=None):
                 seen.add(symbol)
                 word = "input" if symbol.letter == "x" else "target"
                 rows.append(Row(word, symbol.latex, view.of(value)))
+    if not any(symbol.letter == "T" for symbol in seen):  # an error of one's own, followed operation by operation
+        for count, target in enumerate(explanation.targets, start=1):
+            symbol = Symbol("T", count if len(explanation.targets) > 1 else None)
+            rows.append(Row("target", symbol.latex, view.of(target)))
     return sorted(rows, key=lambda row: row.path)
 
 
@@ -86,8 +90,11 @@ def forward_rows(explanation, view=None):
         if link.kind == "op" and not any(link.input_symbols):
             continue  # of constants only
         for symbol, value in _outputs(link):
-            rows.append(Row(link.path, f"{symbol.latex} = {_forward(link)}", view.of(value)))
-    rows.append(Row("error", r"E = \text{all errors and penalties, weighted and added}", explanation.loss))
+            made = formulas.error_of_examples(link) if link.kind == "loss" else None
+            rows.append(Row(link.path, f"{symbol.latex} = {made or _forward(link)}", view.of(value)))
+    parts = [formulas.weighted(link) for link in shown(explanation) if link.kind in ("loss", "regularizer")]
+    total = " + ".join(parts) if all(parts) else r"\text{all errors and penalties, weighted and added}"
+    rows.append(Row("error", f"E = {total}", explanation.loss))
     return rows
 
 
@@ -140,7 +147,10 @@ def weight_formula(link, name):
 
 def _line(gradient, sign, formula, link):
     """An equation; where the rule has no formula, the rule is named and there is no "="."""
-    return f"{gradient} {sign} {formula}" if formula else rf"{gradient}\text{{, by the rule }}{text_of(link.rule)}"
+    if formula:
+        return f"{gradient} {sign} {formula}"
+    rule = text_of(link.rule) if link.rule != "tensorflow" else text_of(f"of TensorFlow for {link.op.name}")
+    return rf"{gradient}\text{{, by the rule }}{rule}"
 
 
 def _forward(link):

@@ -50,7 +50,9 @@ class Spelling:
         self.weights = {w.path: w for w in (*explanation.weights, *explanation.frozen)}
         self._plain = any(node.plain and node.letter in "za" for node in graph.nodes)
         self._dense = [
-            path for path, w in self.weights.items() if w.symbol.letter in ("w", "W") and np.ndim(w.value) == 2
+            path
+            for path, w in sorted(self.weights.items(), key=lambda one: one[1].symbol.subscript or 0)  # frozen ones stand last
+            if w.symbol.letter in ("w", "W") and np.ndim(w.value) == 2
         ]  # fmt: skip
 
     def name(self, path: str, index: Any) -> str:
@@ -99,7 +101,7 @@ class Spelling:
             place = self._weight(spelled)
             return Found("weight", path=place[0], index=place[1], latex=self.name(*place))
         text = _normalised(spelled)
-        if text.lower() in ("e", "loss", "error", "etotal", "e_total"):
+        if text.lower() in ("e", "loss", "error", "etotal", "e_total", "l", "j", "mse", "cost"):
             return Found("error", latex="E")
         match = re.fullmatch(r"(?:∂|d)(?!E)(.+?)(?:/|_)(?:∂|d)(.+)", text)
         if match and not re.match(r"(?:∂|d)?[Ee](?:/|_)", text):
@@ -235,7 +237,20 @@ class Spelling:
             found = self._symbolic(*parsed)
             if found is not None:
                 return found
-        raise KeyError(f"There is no weight {path!r}. {self.available()}")
+        raise KeyError(f"There is no weight {path!r}. {self._in_several(parsed)}{self.available()}")
+
+    def _in_several(self, parsed):
+        """Of w₁₁ in a network of several layers: which there are."""
+        letter, number, places, _ = parsed or ("", None, [], False)
+        digits = places or ([int(d) for d in str(number)] if number is not None and number >= 10 else [])
+        digits = [int(d) for d in str(digits[0])] if len(digits) == 1 else digits
+        names = [
+            plain(self.name(path, tuple(d - 1 for d in digits)))
+            for path, w in self.weights.items()
+            if w.symbol.letter.lower() == letter.lower() and len(digits) == np.ndim(w.value)
+            and all(1 <= d <= n for d, n in zip(digits, np.shape(w.value), strict=True))
+        ]  # fmt: skip
+        return f"In which layer? {' or '.join(names)}. " if names else ""
 
     def _symbolic(self, letter, number, places, zero_based):
         same = [p for p, w in self.weights.items() if w.symbol.letter.lower() == letter.lower()]
@@ -305,6 +320,9 @@ def _normalised(text):
     text = re.sub(r"[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_" + m[0].translate(_SUB), text)
     text = re.sub(r"\\frac\{(.+)\}\{(\\partial.+)\}$", r"\1/\2", text)
     text = text.replace("\\partial ", "∂").replace("\\partial", "∂").replace("\\delta", "δ")
+    text = re.sub(r"_(\{?[\d,]+\}?)\^(\{?\(\d+\)\}?)", r"^\2_\1", text)  # the layer before the unit: w_{11}^{(2)}
+    text = re.sub(r"^([A-Za-zδ]+)([\d,]+)\^(\(\d+\))$", r"\1^\3_\2", text)
+    text = re.sub(r"^(∂|d)[LJC](?=[/_](?:∂|d))", r"\1E", text)  # L, J and C are other letters for the error
     text = text.replace("^{\\prime}", "'").replace("\\prime", "'").replace("′", "'").replace("{", "").replace("}", "")
     return re.sub(r"\s*([_^/,'])\s*", r"\1", text)
 

@@ -52,7 +52,7 @@ def test_a_network_with_branches():
     text = explain(*residual()).to_text()
     assert "classes   " in text and "1/16 · (a₄ − one hot T)" in text.replace("₅", "₄")
     assert text.count("∂E/∂W₂ +=") == 4  # three uses and the penalty
-    assert "E = all errors and penalties, weighted and added" in text
+    assert "E = 1/16 · Σ e₁ + R₁" in text
 
 
 def test_large_tensors_do_not_drown_the_reader():
@@ -95,7 +95,7 @@ def test_digits_one_example_and_some_units():
     assert "of which example 2 is shown" in text
     with pytest.raises(IndexError, match="`example` must be from 0 to 2"):
         explanation.to_text(example=3)
-    with pytest.raises(TypeError, match="`units` are whole numbers"):
+    with pytest.raises(TypeError, match="`units` must be a list of whole numbers"):
         explanation.to_text(units=["z"])
     with pytest.raises(ValueError, match="`digits` must be a whole number"):
         explanation.to_text(digits="many")
@@ -160,3 +160,46 @@ def test_where_float16_overflows_it_says_so():
     assert "inf" not in ordinary
     assert "From 'scaled/half/tanh' on gradients are inf or NaN. The largest float16 is 65504." in large
     assert "multiplied by the loss scale 32768" in " ".join(large.split()) and "(overflowed: " in large
+
+
+def test_an_activation_of_ones_own_is_written_out():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, lambda z: keras.ops.sin(z) + z * z)], name="own")
+    model.compile("sgd", lambda y_true, y_pred: keras.ops.mean((y_true - y_pred) ** 4, -1))
+    explanation = explain(model, np.full((1, 2), 0.5), np.full((1, 1), 0.3))
+    text = explanation.to_text()
+    for line in ("= z₁ · z₁", "= sin(z₁)", "∂y₁/∂z₁ = cos(z₁)", "∂E/∂z₁ += ∂E/∂y₂ · z₁", "T   0.3"):
+        assert line in text
+    chain = explanation.chain("W1", 0, 0)
+    assert len(chain.paths) == 3 and sum(path.value for path in chain.paths) == pytest.approx(chain.gradient)
+
+
+def test_several_errors_and_penalties_are_written_out():
+    x = keras.Input((2,))
+    outputs = [
+        keras.layers.Dense(1, kernel_regularizer="l1", name="a")(x),
+        keras.layers.Dense(2, "softmax", name="b")(x),
+    ]
+    model = keras.Model(x, outputs)
+    model.compile("sgd", ["mse", "categorical_crossentropy"], loss_weights=[1.0, 0.5])
+    text = explain(model, np.ones((3, 2)), [np.ones((3, 1)), np.eye(2)[[0, 1, 0]]]).to_text()
+    assert "e₁ = (T₁ − z" in text and "e₂ = −Σ T₂ · log(a" in text and "R₁ = 0.01 · Σ |W" in text
+    assert "E = 1/3 · Σ e₁ + 1/6 · Σ e₂ + R₁" in text
+
+
+def test_a_frozen_layer_is_counted_where_it_stands():
+    layers = [keras.layers.Dense(2, "tanh", trainable=False, name="held"), keras.layers.Dense(1, name="last")]
+    model = keras.Sequential([keras.Input((2,)), *layers], name="net")
+    model.compile("sgd", "mse")
+    explanation = explain(model, np.ones((1, 2)), np.ones((1, 1)))
+    assert explanation.chain("w5").path == "net/last/kernel" and explanation.chain("w1").path == "net/held/kernel"
+    assert "is frozen: its gradient is not computed" in explanation.chain("w1").to_text()
+    with pytest.raises(ValueError, match="is frozen"):
+        explanation.compare("dw1", 0.1)
+
+
+def test_the_mask_of_dropout_where_nothing_came_in():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.5), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    text = explain(model, np.array([[0.0, 1.0, 0.0, 2.0]]), np.ones((1, 1))).to_text()
+    line = next(line for line in text.splitlines() if "mask m" in line)
+    assert set(line.split("rate))")[1].split()) <= {"0", "2"}
