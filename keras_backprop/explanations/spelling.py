@@ -7,11 +7,9 @@ import numpy as np
 
 from keras_backprop.explanations.asked import whole
 from keras_backprop.explanations.notation import plain
+from keras_backprop.explanations.reading import kind_of, normalised, parsed_name
 
 __all__ = ["Found", "Spelling"]
-
-_SUB = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁽⁾", "0123456789()")
 
 
 class Found(NamedTuple):
@@ -100,7 +98,7 @@ class Spelling:
         if spelled in self.weights:  # "dense/kernel" is no d of "ense/kernel"
             place = self._weight(spelled)
             return Found("weight", path=place[0], index=place[1], latex=self.name(*place))
-        text = _normalised(spelled)
+        text = normalised(spelled)
         if text.lower() in ("e", "loss", "error", "etotal", "e_total", "l", "j", "mse", "cost"):
             return Found("error", latex="E")
         match = re.fullmatch(r"(?:∂|d)(?!E)(.+?)(?:/|_)(?:∂|d)(.+)", text)
@@ -108,7 +106,7 @@ class Spelling:
             factor = self._factor(*match.groups())
             if factor is not None:
                 return factor
-        kind, name = _kind_of(text)
+        kind, name = kind_of(text)
         if kind in ("delta", "value"):
             node = self._node(name, "z" if kind == "delta" else None)
             if node is not None:
@@ -183,7 +181,7 @@ class Spelling:
             return self._pick(
                 [n for n in self.graph.nodes if n.letter == wanted and n.layer == number], int(short[3]) - 1
             )
-        parsed = _parsed(name, letter)
+        parsed = parsed_name(name, letter)
         if parsed is None:
             return None
         first, number, places, zero_based = parsed
@@ -232,7 +230,7 @@ class Spelling:
         if entry:
             one, _ = self._weight(entry[1])
             return one, self._checked(one, tuple(map(int, re.findall(r"\d+", entry[2]))))
-        parsed = _parsed(_normalised(path), None)
+        parsed = parsed_name(normalised(path), None)
         if parsed is not None:
             found = self._symbolic(*parsed)
             if found is not None:
@@ -311,50 +309,3 @@ class Spelling:
 def primed(name: str) -> str:
     """The name of a new weight: `w_2^{\\prime}`."""
     return name.replace(")}", r")\prime}", 1) if "^{(" in name else name + r"^{\prime}"
-
-
-def _normalised(text):
-    """Subscripts and superscripts as ASCII, LaTeX without its braces and backslashes."""
-    text = str(text).strip()
-    text = re.sub(r"[⁽⁰¹²³⁴⁵⁶⁷⁸⁹⁾]+", lambda m: "^" + m[0].translate(_SUPER), text)
-    text = re.sub(r"[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_" + m[0].translate(_SUB), text)
-    text = re.sub(r"\\frac\{(.+)\}\{(\\partial.+)\}$", r"\1/\2", text)
-    text = text.replace("\\partial ", "∂").replace("\\partial", "∂").replace("\\delta", "δ")
-    text = re.sub(r"_(\{?[\d,]+\}?)\^(\{?\(\d+\)\}?)", r"^\2_\1", text)  # the layer before the unit: w_{11}^{(2)}
-    text = re.sub(r"^([A-Za-zδ]+)([\d,]+)\^(\(\d+\))$", r"\1^\3_\2", text)
-    text = re.sub(r"^(∂|d)[LJC](?=[/_](?:∂|d))", r"\1E", text)  # L, J and C are other letters for the error
-    text = text.replace("^{\\prime}", "'").replace("\\prime", "'").replace("′", "'").replace("{", "").replace("}", "")
-    return re.sub(r"\s*([_^/,'])\s*", r"\1", text)
-
-
-def _kind_of(text):
-    """What is asked of the name that is left."""
-    for pattern, kind in (
-        (r"(?:δ|delta)_?(.*)", "delta"),
-        (r"(?:∂E?|dE)(?:/|_)(?:∂|d)_?(.+)", "gradient"),
-        (r"(?:grad(?:ient)?)(?:\s+of\s+|[\s_]?)(.+)", "gradient"),
-        (r"(?:Δ|Delta_?|change(?:\s+of)?\s+)(.+)", "change"),
-        (r"(?:new|updated)[\s_]+(.+)", "update"),
-        (r"(.+?)(?:'|\+|_?plus|[\s_]*(?:new|updated|after))", "update"),
-        (r"d_?([A-Za-z]\S*)", "gradient"),
-    ):
-        match = re.fullmatch(pattern, text)
-        if match:
-            return kind, match[1]
-    return "value", text
-
-
-def _parsed(name, letter):
-    """(letter, number or None, places, whether these count from 0) of `w^(2)_11`, `W2[0,1]`, `w2_11`, `w_5`, `z`."""
-    match = re.fullmatch(
-        r"(?P<letter>[A-Za-z]?)_?(?:\^?\(?(?P<number>\d+)\)?)?"
-        r"(?:_\(?(?P<places>\d+(?:,\d+)*)\)?|(?P<index>(?:\[[\d,\s]+\])+)|,(?P<more>\d+(?:,\d+)*))?",
-        name,
-    )  # fmt: skip
-    if match is None or not (match["letter"] or letter):
-        return None
-    number = int(match["number"]) if match["number"] else None
-    if match["index"]:
-        return match["letter"] or letter, number, [int(n) for n in re.findall(r"\d+", match["index"])], True
-    places = match["places"] or match["more"]
-    return match["letter"] or letter, number, [int(n) for n in places.split(",")] if places else [], False
