@@ -189,7 +189,7 @@ def loss_gradient_template(link: Any) -> str | None:
     coefficient = uniform_coefficient(link)
     if coefficient is None:
         sign = "-" if product.startswith("-") else ""
-        return rf"{sign}c_n \cdot {_whole(product.removeprefix('-'))}"
+        return _times(_of_slope(link), rf"{sign}c_n \cdot {_whole(product.removeprefix('-'))}")
     return _times(coefficient * _of_slope(link), product)
 
 
@@ -252,13 +252,19 @@ def uniform_coefficient(link: Any) -> float | None:
     return float(dy.flat[0])
 
 
+def has_weights(link: Any) -> bool:
+    """Whether the errors of examples enter E with different weights, cₙ in the formulas."""
+    weights = link.upstream and link.upstream[0] is not None
+    return bool(weights) and isinstance(link.formula, LossFormula) and uniform_coefficient(link) is None
+
+
 def _times(coefficient, product):
     sign = "-" if product.startswith("-") else ""
     if np.isclose(coefficient, 1):
         return product
     rest = _whole(product.removeprefix("-"))
     fraction = Fraction(coefficient).limit_denominator(1000)
-    if fraction and abs(float(fraction) / coefficient - 1) < 1e-6:
+    if 0 < abs(fraction.numerator) <= 100 and abs(float(fraction) / coefficient - 1) < 1e-6:
         number = str(fraction.numerator)
         if fraction.denominator > 1:
             number = rf"\frac{{{{{fraction.numerator}}}}}{{{{{fraction.denominator}}}}}"

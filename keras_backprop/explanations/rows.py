@@ -84,7 +84,7 @@ def forward_rows(explanation, view=None):
     rows, losses = [], [link for link in shown(explanation) if link.kind == "loss"]
     penalties = any(link.kind == "regularizer" for link in explanation.links)
     for link in shown(explanation):
-        if link.kind == "loss" and len(losses) == 1 and not penalties:
+        if link.kind == "loss" and len(losses) == 1 and not penalties and _enters_as_it_is(explanation, link):
             rows.append(Row(link.path, f"E = {formulas.loss(link) or _called(link)}", explanation.loss))
             return rows
         if link.kind == "op" and not any(link.input_symbols):
@@ -92,10 +92,27 @@ def forward_rows(explanation, view=None):
         for symbol, value in _outputs(link):
             made = formulas.error_of_examples(link) if link.kind == "loss" else None
             rows.append(Row(link.path, f"{symbol.latex} = {made or _forward(link)}", view.of(value)))
-    parts = [formulas.weighted(link) for link in shown(explanation) if link.kind in ("loss", "regularizer")]
-    total = " + ".join(parts) if all(parts) else r"\text{all errors and penalties, weighted and added}"
-    rows.append(Row("error", f"E = {total}", explanation.loss))
+    rows.append(Row("error", f"E = {_total(explanation)}", explanation.loss))
     return rows
+
+
+def _enters_as_it_is(explanation, *ends):
+    """Whether E is the sum of these errors and penalties, each with the weight that is its upstream gradient."""
+    if any(not link.upstream or link.upstream[0] is None for link in ends):
+        return len(ends) == 1  # nothing depends on it, or its parts are unknown
+    total = sum(float(np.sum(link.upstream[0] * np.asarray(link.outputs[0], "float64"))) for link in ends)
+    return bool(np.isclose(total, explanation.loss, rtol=1e-3, atol=1e-6)) or not np.isfinite(total)
+
+
+def _total(explanation):
+    """The weighted sum of all errors and penalties, if it is E, as LaTeX."""
+    ends = [link for link in shown(explanation) if link.kind in ("loss", "regularizer")]
+    parts = [formulas.weighted(link) for link in ends]
+    if not parts or None in parts:
+        return r"\text{all errors and penalties, weighted and added}"
+    if not _enters_as_it_is(explanation, *ends):
+        return r"\text{what is made of all errors and penalties}"
+    return " + ".join(map(str, parts))
 
 
 def backward_rows(explanation, view=None):

@@ -145,7 +145,7 @@ def test_four_examples_are_written_out_and_their_weights_are_in_the_formulas():
     model, x, y = chain(2, 3, 1, examples=4)
     text = explain(model, x, y, np.array([1.0, 2, 3, 4])).to_text()
     assert "‖·‖" not in text.split("Backward")[0]
-    assert "E = Σₙ cₙ · Σ (T − a₂)²" in text and "∂E/∂a₂ = −cₙ · (T − a₂)" in text
+    assert "E = Σₙ cₙ · Σ (T − a₂)²" in text and "∂E/∂a₂ = −2 · cₙ · (T − a₂)" in text
 
 
 def test_where_float16_overflows_it_says_so():
@@ -203,3 +203,33 @@ def test_the_mask_of_dropout_where_nothing_came_in():
     text = explain(model, np.array([[0.0, 1.0, 0.0, 2.0]]), np.ones((1, 1))).to_text()
     line = next(line for line in text.splitlines() if "mask m" in line)
     assert set(line.split("rate))")[1].split()) <= {"0", "2"}
+
+
+def test_weights_of_examples_are_in_the_formula():
+    model, x, y = chain(2, 1, examples=2)
+    explanation = explain(model, x, y, sample_weight=np.array([1.0, 3.0]))
+    text = explanation.to_text()
+    assert "∂E/∂a₁ = −2 · cₙ · (T − a₁)" in text and "enters E: [0.5 1.5]" in text
+    loss = next(link for link in explanation.links if link.kind == "loss")
+    given = -2 * np.array([[0.5], [1.5]]) * (y - loss.inputs[1])
+    np.testing.assert_allclose(loss.downstream[1], given, rtol=1e-5)
+
+
+def test_what_is_more_than_a_sum_of_errors_is_not_called_one():
+    class Squared(keras.Model):
+        def compute_loss(self, *arguments, **named):
+            return super().compute_loss(*arguments, **named) ** 2
+
+    inputs = keras.Input((2,))
+    model = Squared(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("sgd", "mse")
+    text = explain(model, np.ones((2, 2)), np.ones((2, 1))).to_text()
+    assert "e₁ = (T − z₁)²" in text and "E = what is made of all errors and penalties" in text
+
+
+def test_the_formulas_of_layers_alike_stand_once():
+    layers = [keras.Input((3, 1)), keras.layers.Bidirectional(keras.layers.LSTM(1)), keras.layers.Dense(1)]
+    model = keras.Sequential(layers, name="both")
+    model.compile("sgd", "mse")
+    text = explain(model, np.ones((1, 3, 1)), np.ones((1, 1))).to_text()
+    assert text.count("cₜ = fₜ ⊙ cₜ₋₁ + iₜ ⊙ gₜ") == 1 and "as               both/bidirectional/forward_lstm" in text

@@ -488,6 +488,7 @@ def test_the_writing():
     assert plain(latex("(x > 0) + alpha*(x <= 0)", {"alpha": "0.3"})) == "[x > 0] + 0.3 · [x ≤ 0]"
     assert plain(latex("(1 - T)/(1 - a) - T/a")) == "(1 − T)/(1 − a) − T/a"
     assert plain(latex("y/(2*y - x)")) == "y/(2 · y − x)"
+    assert plain(latex("gamma*(1 - a)**(gamma - 1)", {"gamma": "3"})) == "3 · (1 − a)²"
 
 
 def test_another_rule_has_no_formula():
