@@ -219,7 +219,8 @@ def _write(node, names):
     if isinstance(node, ast.UnaryOp):
         return "-" + _in(node.operand, names, PRODUCT), SIGN
     if isinstance(node, ast.Attribute):  # W.T
-        return rf"{_in(node.value, names, ATOM)}^\top", ATOM
+        inner = _in(node.value, names, ATOM)
+        return rf"{{{inner}}}^\top" if "^" in inner else rf"{inner}^\top", ATOM  # no two exponents on one letter
     if isinstance(node, ast.Compare):
         sides = [_write(side, names)[0] for side in (node.left, *node.comparators)]
         signs = [_COMPARED[type(one)] for one in node.ops]
@@ -248,7 +249,7 @@ def _write_call(node, names):
     if name == "classes":
         return "k", ATOM
     if name == "length":
-        return rf"\|{arguments}\|", ATOM
+        return rf"\Vert {arguments} \Vert", ATOM
     if name == "abs":
         return f"|{arguments}|", ATOM
     if name == "sqrt":

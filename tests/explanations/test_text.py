@@ -233,3 +233,12 @@ def test_the_formulas_of_layers_alike_stand_once():
     model.compile("sgd", "mse")
     text = explain(model, np.ones((1, 3, 1)), np.ones((1, 1))).to_text()
     assert text.count("cₜ = fₜ ⊙ cₜ₋₁ + iₜ ⊙ gₜ") == 1 and "as               both/bidirectional/forward_lstm" in text
+
+
+def test_recurrent_layers_on_top_of_each_other():
+    layers = [keras.layers.SimpleRNN(2, return_sequences=True), keras.layers.GRU(1, return_sequences=True)]
+    model = keras.Sequential([keras.Input((3, 1)), *layers, keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    explanation = explain(model, np.ones((1, 3, 1)), np.ones((1, 1)))
+    chain_of = explanation.chain("W2", 0, 0)
+    assert sum(path.value for path in chain_of.paths) == pytest.approx(chain_of.gradient, rel=1e-3)
