@@ -12,7 +12,7 @@ from keras_backprop.backward_result import Backward
 from keras_backprop.check import Report, check_gradients, check_layer
 from keras_backprop.convolution_gradient import Convolution, Window
 from keras_backprop.explanations import Explanation, Link, exercise, explain, steps
-from keras_backprop.formula import Formula, LossFormula, written
+from keras_backprop.formula import Cases, Formula, LossFormula, RecurrentFormula, written
 from keras_backprop.model import BackpropModel, BackpropSequential
 from keras_backprop.observers import BackwardObserver, ObservedLink, ObservedUpdate
 from keras_backprop.own_rules import backward_rule, elementwise, not_differentiable, pullback
@@ -31,6 +31,7 @@ __all__ = [
     "Backward",
     "BackwardObserver",
     "Call",
+    "Cases",
     "Contraction",
     "Convolution",
     "Explanation",
@@ -43,6 +44,7 @@ __all__ = [
     "MissingRuleError",
     "ObservedLink",
     "ObservedUpdate",
+    "RecurrentFormula",
     "Report",
     "Rule",
     "Total",

@@ -9,6 +9,7 @@ evaluate every formula and compare it with its rule.
 
 import ast
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -194,6 +195,7 @@ _OPERATORS = {
 _COMPARED = {ast.Gt: ">", ast.Lt: "<", ast.GtE: r"\geq", ast.LtE: r"\leq", ast.Eq: "="}
 
 SUM, SIGN, PRODUCT, ATOM = 1, 2, 3, 5
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 def latex(expression: str, names: Any = None) -> str:
@@ -217,7 +219,8 @@ def _write(node, names):
     if isinstance(node, ast.UnaryOp):
         return "-" + _in(node.operand, names, PRODUCT), SIGN
     if isinstance(node, ast.Attribute):  # W.T
-        return rf"{_in(node.value, names, ATOM)}^\top", ATOM
+        inner = _in(node.value, names, ATOM)
+        return rf"{{{inner}}}^\top" if "^" in inner else rf"{inner}^\top", ATOM  # no two exponents on one letter
     if isinstance(node, ast.Compare):
         sides = [_write(side, names)[0] for side in (node.left, *node.comparators)]
         signs = [_COMPARED[type(one)] for one in node.ops]
@@ -246,7 +249,7 @@ def _write_call(node, names):
     if name == "classes":
         return "k", ATOM
     if name == "length":
-        return rf"\|{arguments}\|", ATOM
+        return rf"\Vert {arguments} \Vert", ATOM
     if name == "abs":
         return f"|{arguments}|", ATOM
     if name == "sqrt":
@@ -262,6 +265,9 @@ def _write_operation(node, names):
     if isinstance(node.op, ast.Add):
         return f"{_in(left, names, SUM)} + {_in(right, names, SIGN)}", SUM
     if isinstance(node.op, ast.Sub):
+        sides = [_write(side, names)[0] for side in (left, right)]
+        if isinstance(left, ast.Name) and all(_NUMBER.fullmatch(side) for side in sides):  # an option less a number
+            return f"{float(sides[0]) - float(sides[1]):g}", ATOM
         return f"{_in(left, names, SUM)} - {_in(right, names, PRODUCT)}", SUM
     if isinstance(node.op, ast.Div):
         return rf"\frac{{{_write(left, names)[0]}}}{{{_write(right, names)[0]}}}", ATOM

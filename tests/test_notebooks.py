@@ -29,8 +29,11 @@ def test_there_is_a_page_for_every_notebook():
     assert all(f"({name}.py)" in index and (ROOT / f"docs/notebooks/{name}.md").exists() for name in names)
 
 
+LONG = ("the_note", "vanishing_gradients")  # hundreds of updates
+
+
 @pytest.mark.usefixtures("registry_restored")
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in SHOWN])
 def test_a_notebook(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
@@ -47,6 +50,7 @@ def test_a_notebook(name, tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registry_restored")
 def test_the_page_on_explaining(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

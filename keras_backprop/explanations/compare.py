@@ -108,7 +108,13 @@ class _Comparer(WrongResults):
                     f"{name!r} has a number for each of the {self.explanation.examples} examples: say which one, "
                     "example=0 for instance."
                 )
-            raise ValueError(f"{name!r} has the shape {np.shape(expected)}. Received: shape {np.shape(value)}")
+            units = np.shape(expected)[-1] if np.ndim(expected) else 0
+            one = (
+                f" For one of them give its number as well: {name}_1 to {name}_{units}."
+                if found.node is not None and np.ndim(value) == 0 and found.unit is None
+                else ""
+            )
+            raise ValueError(f"{name!r} has the shape {np.shape(expected)}. Received: shape {np.shape(value)}.{one}")
         difference = np.abs(value - expected)
         worst = float(np.max(difference, initial=0.0))
         where = (
@@ -128,6 +134,10 @@ class _Comparer(WrongResults):
         place = found.index if found.index is not None else ...
         if found.kind == "error":
             return np.float64(self.explanation.loss)
+        if found.kind == "gradient" and not weight.trained:
+            raise ValueError(
+                f"{weight.symbol} ({found.path}) is frozen: its gradient is not computed, and it stays as it is."
+            )
         if found.kind == "gradient":
             return np.asarray(0.0 * weight.value if weight.gradient is None else weight.gradient, "float64")[place]
         if found.kind == "update":

@@ -22,6 +22,7 @@ class Explanation:
         optimizer: str, the compiled optimizer and its learning rate.
         frozen: list of `Weight`, those that are not trained.
         update: `OptimizerFormula`, how the optimizer makes the new weights; None where there is none.
+        targets: list of arrays, what the outputs are compared with.
         loss_scale: float, by what mixed precision multiplies E before the backward pass; all gradients here are divided by it.
     """
 
@@ -33,6 +34,7 @@ class Explanation:
     optimizer: str
     frozen: list = field(default_factory=list)
     update: Any = None
+    targets: list = field(default_factory=list)
     loss_scale: float = 1.0
 
     def link(self, path: str) -> Any:

@@ -135,6 +135,27 @@ def loss(link: Any) -> str | None:
     return rf"{sign}{front}{term}" if count == 1 else rf"{sign}{front}{over}{term}"
 
 
+def error_of_examples(link: Any) -> str | None:
+    """The error of every example as LaTeX; None where the rule does not say."""
+    formula = link.formula
+    if not isinstance(formula, LossFormula) or None in link.input_symbols[:2]:
+        return None
+    T, a = (symbol.latex for symbol in link.input_symbols[:2])
+    names = {**_numbers(_plain_options(link)), "T": _target(formula, T), "a": a}
+    term, k = latex(formula.shown or formula.term, names), link.inputs[1].shape[-1]
+    sign, term = ("-", term[1:]) if term.startswith("-") else ("", term)
+    over = "" if formula.row or k == 1 else r"\sum "
+    return rf"{sign}{_factor_of(formula, 1, k)}{over}{_whole(term)}"
+
+
+def weighted(link: Any) -> str | None:
+    """How an error or a penalty enters E, as LaTeX: 1/3 · Σ e₁; None where its parts have different weights."""
+    coefficient, symbol = uniform_coefficient(link), link.output_symbols[0]
+    if coefficient is None or symbol is None:
+        return None
+    return _times(coefficient, (r"\sum " if np.size(link.outputs[0]) > 1 else "") + symbol.latex).format()
+
+
 def _factor_of(formula, n, k):
     """½, and one over the number of examples and of outputs: 1/(2·3)."""
     below = [Fraction(formula.factor).limit_denominator(10**6).denominator, n, k if formula.mean else 1]
@@ -168,7 +189,7 @@ def loss_gradient_template(link: Any) -> str | None:
     coefficient = uniform_coefficient(link)
     if coefficient is None:
         sign = "-" if product.startswith("-") else ""
-        return rf"{sign}c_n \cdot {_whole(product.removeprefix('-'))}"
+        return _times(_of_slope(link), rf"{sign}c_n \cdot {_whole(product.removeprefix('-'))}")
     return _times(coefficient * _of_slope(link), product)
 
 
@@ -231,13 +252,19 @@ def uniform_coefficient(link: Any) -> float | None:
     return float(dy.flat[0])
 
 
+def has_weights(link: Any) -> bool:
+    """Whether the errors of examples enter E with different weights, cₙ in the formulas."""
+    weights = link.upstream and link.upstream[0] is not None
+    return bool(weights) and isinstance(link.formula, LossFormula) and uniform_coefficient(link) is None
+
+
 def _times(coefficient, product):
     sign = "-" if product.startswith("-") else ""
     if np.isclose(coefficient, 1):
         return product
     rest = _whole(product.removeprefix("-"))
     fraction = Fraction(coefficient).limit_denominator(1000)
-    if fraction and abs(float(fraction) / coefficient - 1) < 1e-6:
+    if 0 < abs(fraction.numerator) <= 100 and abs(float(fraction) / coefficient - 1) < 1e-6:
         number = str(fraction.numerator)
         if fraction.denominator > 1:
             number = rf"\frac{{{{{fraction.numerator}}}}}{{{{{fraction.denominator}}}}}"

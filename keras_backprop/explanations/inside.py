@@ -28,33 +28,57 @@ def inside_rows(link: Any, example: int = 0) -> list[tuple[str, str]]:
     return []
 
 
-def _windows(link, example, size, strides):
-    """The first window of one example, `(…, channels)`; None where the layout is another."""
+def _windows(link, example, size):
+    """The windows of one example, by position `(…, size…, channels)`; None where the layout is another."""
     layer, x = link.op, np.asarray(link.inputs[0])[example]
-    if layer.data_format != "channels_last" or layer.padding != "valid":
+    if (
+        layer.data_format != "channels_last"
+        or layer.padding not in ("valid", "same")
+        or link.outputs[0].ndim != x.ndim + 1
+    ):
         return None
-    return x[tuple(slice(0, s) for s in size)]
+    positions = link.outputs[0].shape[1:-1]
+    if layer.padding == "same":
+        lacking = [
+            max((o - 1) * s + k - n, 0) for o, s, k, n in zip(positions, layer.strides, size, x.shape, strict=False)
+        ]
+        x = np.pad(x, [*((n // 2, n - n // 2) for n in lacking), (0, 0)])
+    starts = [[p * s for p, s in zip(at, layer.strides, strict=True)] for at in np.ndindex(*positions)]
+    return np.array([x[tuple(slice(a, a + k) for a, k in zip(start, size, strict=True))] for start in starts])
 
 
 def _conv(link, example):
-    layer = link.op
-    window = _windows(link, example, layer.kernel_size, layer.strides)
-    kernel = link.weights.get("kernel")
-    if window is None or kernel is None or kernel[..., 0].size > MOST or any(d != 1 for d in layer.dilation_rate):
+    """The first number that comes out, and of the gradient of the kernel."""
+    layer, kernel, bias = link.op, link.weights.get("kernel"), link.weights.get("bias")
+    if kernel is None or kernel[..., 0].size > MOST or layer.groups != 1 or any(d != 1 for d in layer.dilation_rate):
         return []
-    products = [f"{_signed(x)}·{_signed(w)}" for x, w in zip(window.ravel(), kernel[..., 0].ravel(), strict=True)]
-    bias = link.weights.get("bias")
+    windows = _windows(link, example, layer.kernel_size)
+    if windows is None:
+        return []
+    products = _products(windows[0].ravel(), kernel[..., 0].ravel())
     y = np.asarray(link.outputs[0])[example].reshape(-1, kernel.shape[-1])[0, 0]
-    text = " + ".join(products) + ("" if bias is None else f" + {_signed(bias[0])}") + f" = {number(y)}"
-    return [("first window, first channel", text)]
+    rows = [
+        ("first window, first channel", f"{products}{'' if bias is None else f' + {_signed(bias[0])}'} = {number(y)}")
+    ]
+    dW, dy = link.weight_gradients.get("kernel"), link.upstream[0]
+    if dW is not None and dy is not None and len(dy) == 1 and len(windows) <= MOST:
+        products = _products(windows.reshape(len(windows), -1)[:, 0], dy[0].reshape(len(windows), -1)[:, 0])
+        rows.append(("∂E/∂(first weight), x·∂E/∂y over the windows", f"{products} = {number(np.ravel(dW)[0])}"))
+    return rows
+
+
+def _products(first, second):
+    return " + ".join(f"{_signed(x)}·{_signed(w)}" for x, w in zip(first, second, strict=True))
 
 
 def _pooling(link, example):
-    window = _windows(link, example, link.op.pool_size, link.op.strides)
-    if window is None or window[..., 0].size > MOST:
+    if link.op.padding != "valid":  # what is padded does not count
         return []
-    numbers = ", ".join(number(x) for x in window[..., 0].ravel())
-    y = np.asarray(link.outputs[0])[example].reshape(-1, window.shape[-1])[0, 0]
+    windows = _windows(link, example, link.op.pool_size)
+    if windows is None or windows[0][..., 0].size > MOST:
+        return []
+    numbers = ", ".join(number(x) for x in windows[0][..., 0].ravel())
+    y = np.asarray(link.outputs[0])[example].reshape(-1, windows.shape[-1])[0, 0]
     word = "largest" if "Max" in type(link.op).__name__ else "mean"
     return [("first window, first channel", f"{word} of {numbers} = {number(y)}")]
 
@@ -133,7 +157,14 @@ def _rows_of(array):
 
 def _dropout(link, example):
     x, y = (np.asarray(a)[example].ravel() for a in (link.inputs[0], link.outputs[0]))
-    mask = [number(b / a) if a else "?" for a, b in zip(x[:12], y[:12], strict=True)]
+    dy, dx = (None if a[0] is None else np.asarray(a[0])[example].ravel() for a in (link.upstream, link.downstream))
+
+    def factor(i):
+        if x[i]:
+            return number(y[i] / x[i])
+        return number(dx[i] / dy[i]) if dy is not None and dx is not None and dy[i] else "?"
+
+    mask = [factor(i) for i in range(min(12, len(x)))]
     return [("mask m (0, or 1/(1 − rate))", " ".join(mask) + (" …" if len(x) > 12 else ""))]
 
 

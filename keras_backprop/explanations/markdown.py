@@ -48,8 +48,8 @@ def to_markdown(explanation, digits=None, example=None, units=None, flavor=None)
             ]
         general = general_rows(explanation)
         if general:
-            cells = [(f"`{path}`" if path else "", what, _math(line)) for path, what, line in general]
-            parts += ["## In every time step $t$", table(("link", "", "formula"), cells)]
+            lines = [(f"`{path}`" if path else "", what, _math(line)) for path, what, line in general]
+            parts += ["## In every time step $t$", table(("link", "", "formula"), lines)]
         steps = step_rows(explanation, example)
         if steps:
             cells = [

@@ -48,8 +48,9 @@ class Names:
             self._tensors[id(call.output)] = self.of_weight(call.op.variable)
             return
         if is_conversion(call.op):
-            if id(call.input) in self._tensors:  # the same quantity, in another dtype or shape
-                self._tensors.setdefault(id(call.output), self._tensors[id(call.input)])
+            known = self.of(call.input)
+            if known is not None:  # the same quantity, in another dtype or shape
+                self._tensors.setdefault(id(call.output), known)
             return
         if isinstance(call.op, keras.layers.Activation) and id(call.input) in self._tensors:
             self._tensors[id(call.output)] = self._tensors[id(call.input)]  # its function is the next link

@@ -19,7 +19,7 @@ _PLAIN = {
     r"\;": " ", r"\to": "→", r"\_": "_", "-": "−", r"\geq": "≥", r"\leq": "≤", r"\sqrt": "√", r"\delta": "δ", r"\pi": "π",
     r"\eta": "η", r"\beta": "β", r"\varepsilon": "ε",
     r"\hat{x}": "x̂", r"\gamma": "γ", r"\mathrm{mean}_n": "meanₙ", r"\varphi": "φ", r"\lambda": "λ", r"\prime": "′", r"\mu": "μ",
-    r"\rho": "ρ", r"\leftarrow": "←", r"\quad": "  ",
+    r"\rho": "ρ", r"\Vert ": "‖", r" \Vert": "‖", r"\leftarrow": "←", r"\quad": "  ",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.explanations.batch import as_batch
 from keras_backprop.explanations.errors import errors_in_one
 from keras_backprop.explanations.explanation import Explanation
 from keras_backprop.explanations.link import Link, Weight
@@ -18,9 +19,11 @@ from keras_backprop.explanations.one_step import apply, gradients_for, pass_of
 from keras_backprop.explanations.optimizers import optimizer_formula
 from keras_backprop.explanations.options import options_of
 from keras_backprop.explanations.unchanged import new_values, unchanged
+from keras_backprop.formula import evaluate
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import Operation, WeightRead
-from keras_backprop.targets import shapes, wrong_targets
+from keras_backprop.rules.formulas import of_tensorflow
+from keras_backprop.targets import wrong_targets
 
 
 def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanation:
@@ -69,6 +72,7 @@ def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanatio
             frozen=[noted.frozen(variable) for variable in _keras.frozen_weights(model)],
             loss=float(result.loss),
             examples=inputs[0].shape[0],
+            targets=_numpy(targets),
             loss_scale=scale,
             optimizer=_described(model.optimizer),
             update=_with_remark(
@@ -82,17 +86,6 @@ def _with_remark(formula, gradients):
         for group in formula.groups:
             group.remarks.append(f"g goes through compile(gradients={gradients!r}) before")
     return formula
-
-
-def as_batch(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Any:
-    """A batch as tensors, checked: (x, y, sample_weight). It raises what `explain` raises."""
-    _check_model(model)
-    x = _as_inputs(model, _as_tensors("x", x, _input_dtype(model)))
-    y = _as_tensors("y", y, None)
-    _check_sizes(model, x, y)
-    if sample_weight is not None:
-        sample_weight = _as_tensors("sample_weight", sample_weight, keras.config.floatx())
-    return x, y, sample_weight
 
 
 class _Noted:
@@ -117,11 +110,15 @@ class _Noted:
             self.uses[id(variables[name])] = self.uses.get(id(variables[name]), 0) + 1
         downstream = tuple(map(self._unscaled, dxs))
         options = options_of(call)
-        formula = rule.formula and rule.formula.of(options)
+        formula = of_tensorflow(call.op.name) if isinstance(call.op, Operation) else rule.formula
+        formula = formula and formula.of(options)
         if rule.derivative is not None:
             local = _numpy(rule.derivative(call))
         else:
             local = next((dx for dx in downstream if dx is not None), None) if kind == "loss" else None
+        if isinstance(call.op, Operation) and formula is not None and formula.derivative is not None:
+            local = _written_derivative(formula, call, self._unscaled(dys[0]), downstream[0])
+            formula = None if local is None else formula
         return Link(
             path=_path(call),
             kind=kind,
@@ -166,6 +163,16 @@ class _Noted:
         if self.scale == 1:
             return _numpy(tf.convert_to_tensor(gradient))
         return _numpy(tf.cast(gradient, tf.float32)) / np.float32(self.scale)
+
+
+def _written_derivative(formula, call, dy, dx):
+    """dy/dx by the formula, if TensorFlow's gradient is the same."""
+    if dy is None or dx is None:
+        return None
+    x, y = _numpy(call.inputs[0]), _numpy(call.outputs[0])
+    with np.errstate(all="ignore"):
+        local = evaluate(formula.derivative, {"x": x, "y": y}) * np.ones_like(y)
+    return local if np.allclose(local * dy, dx, rtol=1e-4, atol=1e-7) else None
 
 
 def _without_averages(calls, forward):
@@ -224,36 +231,6 @@ def _attribute(op, name):
     return op.variable if isinstance(op, WeightRead) else operator.attrgetter(name)(op)
 
 
-def _check_model(model):
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`explain` takes a `keras.Model`. Received: {model!r} (of type {type(model).__name__})")
-    if not model.built:
-        raise ValueError(
-            f"The model '{model.name}' is not built: its layers have no weights yet. Call it on a batch of data, or give it "
-            "an input shape (`keras.Input`, `model.build(…)`), before `explain`."
-        )
-    if not model.compiled:
-        raise ValueError(
-            f"The model '{model.name}' is not compiled: without a loss there is no error to explain. "
-            "Call `model.compile(optimizer, loss=…)` before `explain`."
-        )
-
-
-def _check_sizes(model, x, y):
-    """As many targets as examples."""
-    examples = next((t.shape[0] for t in keras.tree.flatten(x) if t is not None and t.shape.rank), None)
-    if examples is None:
-        raise ValueError(
-            f"`x` must be a batch, of shape (n, …). The model '{model.name}' received x of shape {shapes(x)}."
-        )
-    for target in keras.tree.flatten(y):
-        if target is not None and (not target.shape.rank or target.shape[0] != examples):
-            raise ValueError(
-                f"`y` must have one target for each of the {examples} examples in x. The model '{model.name}' received x of "
-                f"shape {shapes(x)} and y of shape {shapes(y)}."
-            )
-
-
 def _check_targets(model, calls, kinds, y):
     """Keras broadcasts targets against predictions of another shape, without a word."""
     for call, kind in zip(calls, kinds, strict=True):
@@ -262,46 +239,6 @@ def _check_targets(model, calls, kinds, y):
             targets, predictions = call.inputs[:2]
             if targets.shape != predictions.shape:
                 raise ValueError(wrong_targets(model, y, predictions))
-
-
-def _as_tensors(name, data, dtype):
-    """Arrays -> tensors; floating-point numbers in `dtype`, if one is given."""
-
-    def tensor(value):
-        if value is None:
-            return None
-        converted = keras.ops.convert_to_tensor(value)
-        return tf.cast(converted, dtype) if dtype and converted.dtype.is_floating else converted
-
-    if isinstance(data, (list, tuple)) and not any(hasattr(item, "shape") for item in data):
-        data = np.asarray(data)  # plain numbers
-    try:
-        return keras.tree.map_structure(tensor, data)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"`{name}` must be one batch of arrays. Received: {name} of type {type(data).__name__}"
-        ) from error
-
-
-def _as_inputs(model, x):
-    """In the dtypes of a graph's inputs, as the graph would cast them, so that the model's inputs are the links' inputs."""
-    wanted, flat = keras.tree.flatten(getattr(model, "inputs", None) or []), keras.tree.flatten(x)
-    if len(wanted) != len(flat) or isinstance(x, dict):
-        return x
-    cast = [None if t is None else keras.ops.cast(t, spec.dtype) for t, spec in zip(flat, wanted, strict=True)]
-    return keras.tree.pack_sequence_as(x, cast)
-
-
-def _input_dtype(model):
-    """What `fit` would turn floating-point inputs into."""
-    dtypes = [
-        keras.backend.standardize_dtype(t.dtype) for t in keras.tree.flatten(getattr(model, "inputs", None) or [])
-    ]
-    return next((dtype for dtype in dtypes if "float" in dtype), model.variable_dtype)
-
-
-def _floats(tensors):
-    return [tensor for tensor in tensors if tensor.dtype.is_floating]
 
 
 def _described(optimizer):

@@ -22,11 +22,9 @@ def options_of(call: Any) -> dict:
     "masked" and "biased", whether there is a mask, or something is added to scores; "broadcasts", whether an input is of
     another shape than the output; "of_batch", whether a normalisation has the statistics of the batch.
     """
-    given = {name: getattr(call.op, name) for name in ATTRIBUTES if _is_plain(getattr(call.op, name, None))}
+    given = {name: getattr(call.op, name) for name in ATTRIBUTES if _is_plain(_as_plain(getattr(call.op, name, None)))}
     given |= {**_keras.options_of(call.op), **call.arguments}
-    plain = {
-        n: v.item() if isinstance(v, (np.generic, np.ndarray)) and np.size(v) == 1 else v for n, v in given.items()
-    }
+    plain = {name: _as_plain(value) for name, value in given.items()}
     return {name: value for name, value in plain.items() if value is None or _is_plain(value)} | {
         "class": type(call.op).__name__,
         "inputs": len(call.inputs),
@@ -37,6 +35,15 @@ def options_of(call: Any) -> dict:
         "broadcasts": any(x.shape != y.shape for y in call.outputs[:1] for x in call.inputs),
         "of_batch": bool({"reserve", "centred"} & set(call.saved)),
     }
+
+
+def _as_plain(value):
+    """An array or a tensor of one number as that number."""
+    if isinstance(value, (np.generic, np.ndarray)) and np.size(value) == 1:
+        return value.item()
+    if hasattr(value, "numpy") and getattr(value, "shape", None) == ():
+        return value.numpy().item()
+    return value
 
 
 def _is_plain(value):

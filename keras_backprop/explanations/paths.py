@@ -1,7 +1,7 @@
 """The chain of one weight: every path from the error to it, as a product of factors, and their sum."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,43 +16,9 @@ from keras_backprop.explanations.notation import (
     plain,
     precision,
 )
+from keras_backprop.explanations.path_finder import Factor, Finder, Path
 
 __all__ = ["Chain", "Factor", "Path", "chain_of"]
-
-MOST_PATHS = 64
-"""Of one use of the weight in one example. Where there are more, ∂E/∂a of a unit further down is one factor, summed already."""
-
-
-class Factor(NamedTuple):
-    """One factor of the chain rule.
-
-    Attributes:
-        name: str, LaTeX: ∂a₂/∂z₂.
-        formula: str, LaTeX: a₂(1 − a₂); "" where the rule does not say.
-        value: float.
-        start, end: (node, unit) that the factor leads from and to; of the first start is None.
-    """
-
-    name: str
-    formula: str
-    value: float
-    start: Any = None
-    end: Any = None
-
-
-@dataclass(frozen=True, eq=False)
-class Path:
-    """One way from the error to the weight.
-
-    Attributes:
-        example: int, which example of the batch, from 0; None of a penalty, and where a rule gave the sum only.
-        factors: list of `Factor`, from the error back to the weight.
-        value: float, their product.
-    """
-
-    example: Any
-    factors: list
-    value: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +98,9 @@ class Chain:
             total = " + ".join(_in_brackets(number(path.value)) for path in self.paths) if len(self.paths) <= 8 else (
                 f"the sum of {len(self.paths)} products")  # fmt: skip
             lines += ["", *broken_text(f"  ∂E/∂{name} = ", f"{total} = {number(self.gradient)}")]
-        if not self.paths:
+        if not self.trained:
+            lines += [f"  {name} is frozen: its gradient is not computed."]
+        elif not self.paths:
             lines += [f"  E does not depend on {name}: ∂E/∂{name} = {number(self.gradient)}"]
         update = f"  {name}: {number(self.before)} → {number(self.after)}"
         return [
@@ -233,7 +201,7 @@ def chain_of(explanation: Any, spelling: Any, weight: Any, index: tuple, example
             f"{one.symbol} ({found.path}) has the shape {shape}: say which of its numbers is meant, by indices from 0, "
             f"chain({weight!r}, {places}), or by name, chain({plain(spelling.name(found.path, tuple(n - 1 for n in shape)))!r})."
         )
-    finder = _Finder(graph, spelling)
+    finder = Finder(graph, spelling)
     count = explanation.examples
     if example is not None:
         place("example", example, count)
@@ -246,104 +214,3 @@ def chain_of(explanation: Any, spelling: Any, weight: Any, index: tuple, example
         before=float(one.value[found.index]), after=float(one.updated[found.index]),
         also=spelling.running(found.path, found.index), explanation=explanation, digits=digits, trained=one.trained, _graph=graph,
     )  # fmt: skip
-
-
-class _Finder:
-    """Finds the paths from the error to units of a graph."""
-
-    def __init__(self, graph, spelling):
-        self.graph, self.spelling = graph, spelling
-        self._consumers = {id(node): graph.consumers(node) for node in graph.nodes}
-        self._heads: dict = {}
-        for head in graph.heads:
-            self._heads.setdefault(id(head.node), []).append(head)
-        self._counts: dict = {}
-
-    def paths(self, path, index, examples):
-        found = []
-        for example in examples:
-            for use in self.graph.uses:
-                if use.path == path:
-                    found += self._of_use(use, index, example)
-        for rule, gradient in self.graph.opaque.get(path, ()):
-            name = derivative("E", self.spelling.name(path, index))
-            found.append(Path(None, [Factor(name, "", float(gradient[index]))], float(gradient[index])))
-            del rule
-        extra = self.graph.extra.get(path)
-        if extra is not None:
-            name = derivative("R", self.spelling.name(path, index))
-            found.append(Path(None, [Factor(name, "", float(extra[index]))], float(extra[index])))
-        return found
-
-    def _of_use(self, use, index, example):
-        unit = index[-1] - (use.columns.start or 0)
-        if not 0 <= unit < use.node.units or (use.row is not None and index[0] != use.row):
-            return []
-        weight = self.spelling.name(use.path, index)
-        name = derivative(use.node.name(unit), weight)
-        if use.edge is None:
-            last = Factor(name, "1", 1.0, (use.node, unit), None)
-        else:
-            source = use.edge.source
-            last = Factor(
-                name,
-                source.name(index[0]),
-                float(source.value[example, index[0]]),
-                (use.node, unit),
-                (source, index[0]),
-            )
-        paths = []
-        for factors in self._to(use.node, unit, example):
-            every = [*factors, last]
-            paths.append(Path(example, every, float(np.prod([f.value for f in every]))))
-        return paths
-
-    def _count(self, node):
-        """How many paths lead from the error to one unit of a node, at the most."""
-        if id(node) not in self._counts:
-            self._counts[id(node)] = len(self._heads.get(id(node), ())) + sum(
-                self._count(one) * (1 if edge.local is not None else one.units)
-                for one, edge in self._consumers[id(node)]
-            )
-        return self._counts[id(node)]
-
-    def _to(self, node, unit, example):
-        """The lists of factors from the error to a unit."""
-        if self._count(node) > MOST_PATHS:
-            return [
-                [Factor(derivative("E", node.name(unit)), "", float(node.gradient[example, unit]), None, (node, unit))]
-            ]
-        found = []
-        for head in self._heads.get(id(node), ()):
-            found.append([self._head(head, node, unit, example)])
-        for consumer, edge in self._consumers[id(node)]:
-            for other in (unit,) if edge.local is not None else range(consumer.units):
-                factor = Factor(
-                    derivative(consumer.name(other), node.name(unit)), self._formula(edge, consumer, other, node, unit),
-                    edge.derivative(example, other, unit), (consumer, other), (node, unit),
-                )  # fmt: skip
-                found += [[*factors, factor] for factors in self._to(consumer, other, example)]
-        return found
-
-    def _head(self, head, node, unit, example):
-        units, name = node.units, derivative("E", node.name(unit))
-        formula = head.text
-        if formula:
-            T = "T" if units == 1 else f"T_{unit + 1}" if unit < 9 else f"T_{{{unit + 1}}}"
-            formula = formula.format(T=T, a=head.prediction.name(unit))
-        others = len(self._heads[id(node)]) > 1
-        if others and not formula:
-            name = derivative("E", node.name(unit)) + rf"\text{{ by {head.via.replace('_', chr(160))}}}"
-        return Factor(name, formula, float(head.value[example, unit]), None, (node, unit))
-
-    def _formula(self, edge, consumer, other, node, unit):
-        if not edge.text:
-            return ""
-        if edge.matrix is not None:
-            return self.spelling.name(edge.weight, (unit, other + (edge.columns.start or 0)))
-        if "{j}" in edge.text:
-            y, k = consumer.name(other), consumer.name(unit)
-            return f"{y}(1 - {y})" if other == unit else f"-{y} \\cdot {k}"
-        if "{x}" in edge.text or "{y}" in edge.text:
-            return edge.text.format(x=node.name(unit), y=consumer.name(other))
-        return edge.text

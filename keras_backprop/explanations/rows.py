@@ -71,6 +71,10 @@ def given_rows(explanation, view=None):
                 seen.add(symbol)
                 word = "input" if symbol.letter == "x" else "target"
                 rows.append(Row(word, symbol.latex, view.of(value)))
+    if not any(symbol.letter == "T" for symbol in seen):  # an error of one's own, followed operation by operation
+        for count, target in enumerate(explanation.targets, start=1):
+            symbol = Symbol("T", count if len(explanation.targets) > 1 else None)
+            rows.append(Row("target", symbol.latex, view.of(target)))
     return sorted(rows, key=lambda row: row.path)
 
 
@@ -80,15 +84,35 @@ def forward_rows(explanation, view=None):
     rows, losses = [], [link for link in shown(explanation) if link.kind == "loss"]
     penalties = any(link.kind == "regularizer" for link in explanation.links)
     for link in shown(explanation):
-        if link.kind == "loss" and len(losses) == 1 and not penalties:
+        if link.kind == "loss" and len(losses) == 1 and not penalties and _enters_as_it_is(explanation, link):
             rows.append(Row(link.path, f"E = {formulas.loss(link) or _called(link)}", explanation.loss))
             return rows
         if link.kind == "op" and not any(link.input_symbols):
             continue  # of constants only
         for symbol, value in _outputs(link):
-            rows.append(Row(link.path, f"{symbol.latex} = {_forward(link)}", view.of(value)))
-    rows.append(Row("error", r"E = \text{all errors and penalties, weighted and added}", explanation.loss))
+            made = formulas.error_of_examples(link) if link.kind == "loss" else None
+            rows.append(Row(link.path, f"{symbol.latex} = {made or _forward(link)}", view.of(value)))
+    rows.append(Row("error", f"E = {_total(explanation)}", explanation.loss))
     return rows
+
+
+def _enters_as_it_is(explanation, *ends):
+    """Whether E is the sum of these errors and penalties, each with the weight that is its upstream gradient."""
+    if any(not link.upstream or link.upstream[0] is None for link in ends):
+        return len(ends) == 1  # nothing depends on it, or its parts are unknown
+    total = sum(float(np.sum(link.upstream[0] * np.asarray(link.outputs[0], "float64"))) for link in ends)
+    return bool(np.isclose(total, explanation.loss, rtol=1e-3, atol=1e-6)) or not np.isfinite(total)
+
+
+def _total(explanation):
+    """The weighted sum of all errors and penalties, if it is E, as LaTeX."""
+    ends = [link for link in shown(explanation) if link.kind in ("loss", "regularizer")]
+    parts = [formulas.weighted(link) for link in ends]
+    if not parts or None in parts:
+        return r"\text{all errors and penalties, weighted and added}"
+    if not _enters_as_it_is(explanation, *ends):
+        return r"\text{what is made of all errors and penalties}"
+    return " + ".join(map(str, parts))
 
 
 def backward_rows(explanation, view=None):
@@ -140,7 +164,10 @@ def weight_formula(link, name):
 
 def _line(gradient, sign, formula, link):
     """An equation; where the rule has no formula, the rule is named and there is no "="."""
-    return f"{gradient} {sign} {formula}" if formula else rf"{gradient}\text{{, by the rule }}{text_of(link.rule)}"
+    if formula:
+        return f"{gradient} {sign} {formula}"
+    rule = text_of(link.rule) if link.rule != "tensorflow" else text_of(f"of TensorFlow for {link.op.name}")
+    return rf"{gradient}\text{{, by the rule }}{rule}"
 
 
 def _forward(link):

@@ -7,11 +7,9 @@ import numpy as np
 
 from keras_backprop.explanations.asked import whole
 from keras_backprop.explanations.notation import plain
+from keras_backprop.explanations.reading import kind_of, normalised, parsed_name
 
 __all__ = ["Found", "Spelling"]
-
-_SUB = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁽⁾", "0123456789()")
 
 
 class Found(NamedTuple):
@@ -50,7 +48,9 @@ class Spelling:
         self.weights = {w.path: w for w in (*explanation.weights, *explanation.frozen)}
         self._plain = any(node.plain and node.letter in "za" for node in graph.nodes)
         self._dense = [
-            path for path, w in self.weights.items() if w.symbol.letter in ("w", "W") and np.ndim(w.value) == 2
+            path
+            for path, w in sorted(self.weights.items(), key=lambda one: one[1].symbol.subscript or 0)  # frozen ones stand last
+            if w.symbol.letter in ("w", "W") and np.ndim(w.value) == 2
         ]  # fmt: skip
 
     def name(self, path: str, index: Any) -> str:
@@ -98,15 +98,15 @@ class Spelling:
         if spelled in self.weights:  # "dense/kernel" is no d of "ense/kernel"
             place = self._weight(spelled)
             return Found("weight", path=place[0], index=place[1], latex=self.name(*place))
-        text = _normalised(spelled)
-        if text.lower() in ("e", "loss", "error", "etotal", "e_total"):
+        text = normalised(spelled)
+        if text.lower() in ("e", "loss", "error", "etotal", "e_total", "l", "j", "mse", "cost"):
             return Found("error", latex="E")
         match = re.fullmatch(r"(?:∂|d)(?!E)(.+?)(?:/|_)(?:∂|d)(.+)", text)
         if match and not re.match(r"(?:∂|d)?[Ee](?:/|_)", text):
             factor = self._factor(*match.groups())
             if factor is not None:
                 return factor
-        kind, name = _kind_of(text)
+        kind, name = kind_of(text)
         if kind in ("delta", "value"):
             node = self._node(name, "z" if kind == "delta" else None)
             if node is not None:
@@ -181,7 +181,7 @@ class Spelling:
             return self._pick(
                 [n for n in self.graph.nodes if n.letter == wanted and n.layer == number], int(short[3]) - 1
             )
-        parsed = _parsed(name, letter)
+        parsed = parsed_name(name, letter)
         if parsed is None:
             return None
         first, number, places, zero_based = parsed
@@ -230,12 +230,25 @@ class Spelling:
         if entry:
             one, _ = self._weight(entry[1])
             return one, self._checked(one, tuple(map(int, re.findall(r"\d+", entry[2]))))
-        parsed = _parsed(_normalised(path), None)
+        parsed = parsed_name(normalised(path), None)
         if parsed is not None:
             found = self._symbolic(*parsed)
             if found is not None:
                 return found
-        raise KeyError(f"There is no weight {path!r}. {self.available()}")
+        raise KeyError(f"There is no weight {path!r}. {self._in_several(parsed)}{self.available()}")
+
+    def _in_several(self, parsed):
+        """Of w₁₁ in a network of several layers: which there are."""
+        letter, number, places, _ = parsed or ("", None, [], False)
+        digits = places or ([int(d) for d in str(number)] if number is not None and number >= 10 else [])
+        digits = [int(d) for d in str(digits[0])] if len(digits) == 1 else digits
+        names = [
+            plain(self.name(path, tuple(d - 1 for d in digits)))
+            for path, w in self.weights.items()
+            if w.symbol.letter.lower() == letter.lower() and len(digits) == np.ndim(w.value)
+            and all(1 <= d <= n for d, n in zip(digits, np.shape(w.value), strict=True))
+        ]  # fmt: skip
+        return f"In which layer? {' or '.join(names)}. " if names else ""
 
     def _symbolic(self, letter, number, places, zero_based):
         same = [p for p, w in self.weights.items() if w.symbol.letter.lower() == letter.lower()]
@@ -296,47 +309,3 @@ class Spelling:
 def primed(name: str) -> str:
     """The name of a new weight: `w_2^{\\prime}`."""
     return name.replace(")}", r")\prime}", 1) if "^{(" in name else name + r"^{\prime}"
-
-
-def _normalised(text):
-    """Subscripts and superscripts as ASCII, LaTeX without its braces and backslashes."""
-    text = str(text).strip()
-    text = re.sub(r"[⁽⁰¹²³⁴⁵⁶⁷⁸⁹⁾]+", lambda m: "^" + m[0].translate(_SUPER), text)
-    text = re.sub(r"[₀₁₂₃₄₅₆₇₈₉]+", lambda m: "_" + m[0].translate(_SUB), text)
-    text = re.sub(r"\\frac\{(.+)\}\{(\\partial.+)\}$", r"\1/\2", text)
-    text = text.replace("\\partial ", "∂").replace("\\partial", "∂").replace("\\delta", "δ")
-    text = text.replace("^{\\prime}", "'").replace("\\prime", "'").replace("′", "'").replace("{", "").replace("}", "")
-    return re.sub(r"\s*([_^/,'])\s*", r"\1", text)
-
-
-def _kind_of(text):
-    """What is asked of the name that is left."""
-    for pattern, kind in (
-        (r"(?:δ|delta)_?(.*)", "delta"),
-        (r"(?:∂E?|dE)(?:/|_)(?:∂|d)_?(.+)", "gradient"),
-        (r"(?:grad(?:ient)?)(?:\s+of\s+|[\s_]?)(.+)", "gradient"),
-        (r"(?:Δ|Delta_?|change(?:\s+of)?\s+)(.+)", "change"),
-        (r"(?:new|updated)[\s_]+(.+)", "update"),
-        (r"(.+?)(?:'|\+|_?plus|[\s_]*(?:new|updated|after))", "update"),
-        (r"d_?([A-Za-z]\S*)", "gradient"),
-    ):
-        match = re.fullmatch(pattern, text)
-        if match:
-            return kind, match[1]
-    return "value", text
-
-
-def _parsed(name, letter):
-    """(letter, number or None, places, whether these count from 0) of `w^(2)_11`, `W2[0,1]`, `w2_11`, `w_5`, `z`."""
-    match = re.fullmatch(
-        r"(?P<letter>[A-Za-z]?)_?(?:\^?\(?(?P<number>\d+)\)?)?"
-        r"(?:_\(?(?P<places>\d+(?:,\d+)*)\)?|(?P<index>(?:\[[\d,\s]+\])+)|,(?P<more>\d+(?:,\d+)*))?",
-        name,
-    )  # fmt: skip
-    if match is None or not (match["letter"] or letter):
-        return None
-    number = int(match["number"]) if match["number"] else None
-    if match["index"]:
-        return match["letter"] or letter, number, [int(n) for n in re.findall(r"\d+", match["index"])], True
-    places = match["places"] or match["more"]
-    return match["letter"] or letter, number, [int(n) for n in places.split(",")] if places else [], False

@@ -7,9 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop.explanations.asked import place, places
+from keras_backprop.explanations.batch import as_batch
 from keras_backprop.explanations.explanation import Explanation
 from keras_backprop.explanations.notation import brief, columns, latex_number, number, precision
-from keras_backprop.explanations.observe import as_batch, explain
+from keras_backprop.explanations.observe import explain
 from keras_backprop.explanations.one_step import apply, gradients_for, pass_of
 from keras_backprop.explanations.unchanged import copied, unchanged
 

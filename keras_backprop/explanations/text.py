@@ -97,6 +97,9 @@ def remarks(explanation):
     """Sentences on what is otherwise done without a word."""
     yield from overflows(explanation)
     for link in shown(explanation):
+        if link.kind == "loss" and formulas.has_weights(link):
+            yield f"cₙ is the weight with which the error of example n enters E: {brief(link.upstream[0], few=A_FEW_ROWS)}."
+    for link in shown(explanation):
         if formulas.from_logits(link):
             name = "softmax" if "categorical" in link.rule else "sigmoid"
             yield (

@@ -1,6 +1,7 @@
 """Recurrent layers line by line: the formulas of a time step, and the numbers of every one."""
 
 from keras_backprop.explanations.graph import Node
+from keras_backprop.explanations.link import text_of
 from keras_backprop.explanations.notation import brief
 from keras_backprop.explanations.rows import shown
 from keras_backprop.explanations.through_time import step_formulas
@@ -37,10 +38,14 @@ def _factors(node):
 
 def general_rows(explanation):
     """(path, "forward" …, LaTeX) of every recurrent layer: the formulas of one step, and the sums over all."""
-    rows = []
+    rows, written = [], {}
     for link in shown(explanation):
         made = step_formulas(link)
         if made is None:
+            continue
+        first = written.setdefault(str(made), link.path)
+        if first != link.path:
+            rows.append((link.path, "as", text_of(first)))
             continue
         masked = link.options.get("masked")
         for what, lines in (("forward", made.forward), ("backward", made.backward), ("over all steps", made.sums)):

@@ -164,6 +164,7 @@ class _Builder:
     def _recurrent(self, link):
         if not _is_recurrent(link) or link.rule not in ("simplernn", "lstm", "gru"):
             return False
+        before = len(self.graph.nodes)
         last = unroll(link, self.graph, self.nodes, self.path_of)
         if last is None:
             return False
@@ -171,7 +172,7 @@ class _Builder:
         if link.outputs[0].ndim == 2:
             self.nodes[symbol] = last
         else:  # every step goes on into what is not looked into
-            steps = [node for node in self.graph.nodes if node.letter == "h" and node.time and node.layer == last.layer]
+            steps = [node for node in self.graph.nodes[before:] if node.letter == "h" and node.time]
             upstream = link.upstream[0]
             if upstream is not None:
                 for position, node in enumerate(steps):

@@ -201,6 +201,23 @@ LAYERS = {
 """What takes in more than one number: y, and the gradients of what goes in."""
 
 
+OF_TENSORFLOW = {
+    "AddV2": ops.Add, "Sub": ops.Subtract, "Mul": ops.Multiply, "RealDiv": ops.Divide, "Maximum": ops.Maximum,
+    "Minimum": ops.Minimum, "Neg": ops.Negative, "Abs": ops.Absolute, "Square": ops.Square, "Sqrt": ops.Sqrt, "Rsqrt": ops.Rsqrt,
+    "Exp": ops.Exp, "Expm1": ops.Expm1, "Log": ops.Log, "Log1p": ops.Log1p, "Reciprocal": ops.Reciprocal, "Sin": ops.Sin,
+    "Cos": ops.Cos, "Tan": ops.Tan, "Sinh": ops.Sinh, "Cosh": ops.Cosh, "Atan": ops.Arctan, "Tanh": ops.Tanh,
+    "Sigmoid": ops.Sigmoid, "Relu": ops.Relu, "Relu6": ops.Relu6, "Softplus": ops.Softplus, "Softsign": ops.Softsign,
+    "Selu": ops.Selu,
+}  # fmt: skip
+"""Type of a TensorFlow operation -> the operation of Keras that computes the same."""
+
+
+def of_tensorflow(kind: str) -> Formula | None:
+    """How an operation of TensorFlow is written, by its type; None where it is not known."""
+    key = OF_TENSORFLOW.get(kind)
+    return None if key is None else registered()[key].formula
+
+
 def hang() -> None:
     """Put every formula on the backward function of its rule, once all rules are registered."""
     every = {key: formula for keys, formula in {**ELEMENTWISE, **LAYERS}.items() for key in keys}

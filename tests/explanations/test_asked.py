@@ -80,5 +80,6 @@ def test_what_is_no_number_is_said_to_be_none(explanation):
 def test_one_decimal(explanation):
     with precision(1):
         assert [number(value) for value in (0.2984, 12.34, 0.1, 0.0671)] == ["0.3", "12.3", "0.1", "6.7e-2"]
-    digit = f"{explanation.loss:.0e}"
-    assert "(in the digit given)" in str(explanation.compare("E", digit))
+    one = exercise(2, 1).explanation
+    weight = f"{float(one.weight('W1').value[0, 0]):g}"
+    assert "(in the digit given)" in str(one.compare("w1", weight))

@@ -2,6 +2,8 @@
 
 import re
 
+import keras
+import numpy as np
 import pytest
 from matplotlib.mathtext import MathTextParser
 
@@ -58,7 +60,19 @@ def test_large_matrices_by_shape_and_norm():
     assert re.search(r"\| \(16×8\) ‖·‖ \d", text)
 
 
-@pytest.mark.parametrize("network", [worked_example, residual, lambda: chain(2, 3, 1, examples=2)])
+def unusual():
+    """Attention, recurrent layers without and with gates, a loss of directions: formulas with norms, gates and several exponents."""
+    layers = keras.layers
+    x = keras.Input((3, 2))
+    h = layers.GRU(1, reset_after=False, return_sequences=True)(layers.LSTM(2, return_sequences=True)(x))
+    h = layers.Flatten()(layers.MultiHeadAttention(1, 1)(h, h))
+    model = keras.Model(x, layers.Dense(2)(layers.UnitNormalization()(layers.LayerNormalization()(h))))
+    model.compile("adafactor", keras.losses.CosineSimilarity())
+    random = np.random.default_rng(0)
+    return model, random.normal(size=(2, 3, 2)), random.normal(size=(2, 2))
+
+
+@pytest.mark.parametrize("network", [unusual, worked_example, residual, lambda: chain(2, 3, 1, examples=2)])
 def test_every_formula_is_well_formed(network):
     text = explain(*network()).to_markdown()
     formulas = re.findall(r"\$\$\n(.+?)\n\$\$", text) + re.findall(r"\$([^$\n]+)\$", text)

@@ -30,12 +30,34 @@ def test_the_published_figures_to_the_last_digit():
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     "spelling",
-    ["w5", "w₅", "w_5", "w⁽²⁾₁₁", "w^(2)_11", "w^{(2)}_{11}", "w2_11", "W₂[0,0]", "W2[0][0]", "output/kernel[0,0]"],
+    [
+        "w5",
+        "w₅",
+        "w_5",
+        "w⁽²⁾₁₁",
+        "w^(2)_11",
+        "w^{(2)}_{11}",
+        "w2_11",
+        "w_{11}^{(2)}",
+        "W_{11}^{(2)}",
+        "w11^(2)",
+        "W₂[0,0]",
+        "W2[0][0]",
+        "output/kernel[0,0]",
+    ],
 )
 def test_a_weight_in_any_spelling(spelling):
     explanation = explain(*textbook())
     found = explanation.chain(spelling)
     assert (found.path, found.index) == ("textbook/output/kernel", (0, 0))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("letter", "LJC")
+def test_other_letters_for_the_error(letter):
+    explanation = explain(*textbook())
+    for name in (f"d{letter}/dw5", f"∂{letter}/∂w₅", f"d{letter}_dw5"):
+        assert explanation.compare(name, 0.08217).verdict == "exact"
 
 
 @pytest.mark.usefixtures("float64")
@@ -53,6 +75,10 @@ def test_what_is_refused():
     explanation = explain(*textbook())
     with pytest.raises(KeyError, match="There is no weight 'w99'. Weights: W₁ of shape"):
         explanation.chain("w99")
+    with pytest.raises(KeyError, match=r"In which layer\? w⁽¹⁾₁₁ or w⁽²⁾₁₁\. Weights"):
+        explanation.chain("w₁₁")
+    with pytest.raises(ValueError, match=r"has the shape \(2,\)\. .*give its number as well: z1_1 to z1_2"):
+        explanation.compare("z1", 0.1)
     with pytest.raises(IndexError, match=r"say which of its numbers is meant"):
         explanation.chain("W₂")
     with pytest.raises(IndexError, match=r"has the shape \(2, 2\)"):

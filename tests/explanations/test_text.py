@@ -52,7 +52,7 @@ def test_a_network_with_branches():
     text = explain(*residual()).to_text()
     assert "classes   " in text and "1/16 · (a₄ − one hot T)" in text.replace("₅", "₄")
     assert text.count("∂E/∂W₂ +=") == 4  # three uses and the penalty
-    assert "E = all errors and penalties, weighted and added" in text
+    assert "E = 1/16 · Σ e₁ + R₁" in text
 
 
 def test_large_tensors_do_not_drown_the_reader():
@@ -95,7 +95,7 @@ def test_digits_one_example_and_some_units():
     assert "of which example 2 is shown" in text
     with pytest.raises(IndexError, match="`example` must be from 0 to 2"):
         explanation.to_text(example=3)
-    with pytest.raises(TypeError, match="`units` are whole numbers"):
+    with pytest.raises(TypeError, match="`units` must be a list of whole numbers"):
         explanation.to_text(units=["z"])
     with pytest.raises(ValueError, match="`digits` must be a whole number"):
         explanation.to_text(digits="many")
@@ -145,7 +145,7 @@ def test_four_examples_are_written_out_and_their_weights_are_in_the_formulas():
     model, x, y = chain(2, 3, 1, examples=4)
     text = explain(model, x, y, np.array([1.0, 2, 3, 4])).to_text()
     assert "‖·‖" not in text.split("Backward")[0]
-    assert "E = Σₙ cₙ · Σ (T − a₂)²" in text and "∂E/∂a₂ = −cₙ · (T − a₂)" in text
+    assert "E = Σₙ cₙ · Σ (T − a₂)²" in text and "∂E/∂a₂ = −2 · cₙ · (T − a₂)" in text
 
 
 def test_where_float16_overflows_it_says_so():
@@ -160,3 +160,85 @@ def test_where_float16_overflows_it_says_so():
     assert "inf" not in ordinary
     assert "From 'scaled/half/tanh' on gradients are inf or NaN. The largest float16 is 65504." in large
     assert "multiplied by the loss scale 32768" in " ".join(large.split()) and "(overflowed: " in large
+
+
+def test_an_activation_of_ones_own_is_written_out():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, lambda z: keras.ops.sin(z) + z * z)], name="own")
+    model.compile("sgd", lambda y_true, y_pred: keras.ops.mean((y_true - y_pred) ** 4, -1))
+    explanation = explain(model, np.full((1, 2), 0.5), np.full((1, 1), 0.3))
+    text = explanation.to_text()
+    for line in ("= z₁ · z₁", "= sin(z₁)", "∂y₁/∂z₁ = cos(z₁)", "∂E/∂z₁ += ∂E/∂y₂ · z₁", "T   0.3"):
+        assert line in text
+    chain = explanation.chain("W1", 0, 0)
+    assert len(chain.paths) == 3 and sum(path.value for path in chain.paths) == pytest.approx(chain.gradient)
+
+
+def test_several_errors_and_penalties_are_written_out():
+    x = keras.Input((2,))
+    outputs = [
+        keras.layers.Dense(1, kernel_regularizer="l1", name="a")(x),
+        keras.layers.Dense(2, "softmax", name="b")(x),
+    ]
+    model = keras.Model(x, outputs)
+    model.compile("sgd", ["mse", "categorical_crossentropy"], loss_weights=[1.0, 0.5])
+    text = explain(model, np.ones((3, 2)), [np.ones((3, 1)), np.eye(2)[[0, 1, 0]]]).to_text()
+    assert "e₁ = (T₁ − z" in text and "e₂ = −Σ T₂ · log(a" in text and "R₁ = 0.01 · Σ |W" in text
+    assert "E = 1/3 · Σ e₁ + 1/6 · Σ e₂ + R₁" in text
+
+
+def test_a_frozen_layer_is_counted_where_it_stands():
+    layers = [keras.layers.Dense(2, "tanh", trainable=False, name="held"), keras.layers.Dense(1, name="last")]
+    model = keras.Sequential([keras.Input((2,)), *layers], name="net")
+    model.compile("sgd", "mse")
+    explanation = explain(model, np.ones((1, 2)), np.ones((1, 1)))
+    assert explanation.chain("w5").path == "net/last/kernel" and explanation.chain("w1").path == "net/held/kernel"
+    assert "is frozen: its gradient is not computed" in explanation.chain("w1").to_text()
+    with pytest.raises(ValueError, match="is frozen"):
+        explanation.compare("dw1", 0.1)
+
+
+def test_the_mask_of_dropout_where_nothing_came_in():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.5), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    text = explain(model, np.array([[0.0, 1.0, 0.0, 2.0]]), np.ones((1, 1))).to_text()
+    line = next(line for line in text.splitlines() if "mask m" in line)
+    assert set(line.split("rate))")[1].split()) <= {"0", "2"}
+
+
+def test_weights_of_examples_are_in_the_formula():
+    model, x, y = chain(2, 1, examples=2)
+    explanation = explain(model, x, y, sample_weight=np.array([1.0, 3.0]))
+    text = explanation.to_text()
+    assert "∂E/∂a₁ = −2 · cₙ · (T − a₁)" in text and "enters E: [0.5 1.5]" in text
+    loss = next(link for link in explanation.links if link.kind == "loss")
+    given = -2 * np.array([[0.5], [1.5]]) * (y - loss.inputs[1])
+    np.testing.assert_allclose(loss.downstream[1], given, rtol=1e-5)
+
+
+def test_what_is_more_than_a_sum_of_errors_is_not_called_one():
+    class Squared(keras.Model):
+        def compute_loss(self, *arguments, **named):
+            return super().compute_loss(*arguments, **named) ** 2
+
+    inputs = keras.Input((2,))
+    model = Squared(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("sgd", "mse")
+    text = explain(model, np.ones((2, 2)), np.ones((2, 1))).to_text()
+    assert "e₁ = (T − z₁)²" in text and "E = what is made of all errors and penalties" in text
+
+
+def test_the_formulas_of_layers_alike_stand_once():
+    layers = [keras.Input((3, 1)), keras.layers.Bidirectional(keras.layers.LSTM(1)), keras.layers.Dense(1)]
+    model = keras.Sequential(layers, name="both")
+    model.compile("sgd", "mse")
+    text = explain(model, np.ones((1, 3, 1)), np.ones((1, 1))).to_text()
+    assert text.count("cₜ = fₜ ⊙ cₜ₋₁ + iₜ ⊙ gₜ") == 1 and "as               both/bidirectional/forward_lstm" in text
+
+
+def test_recurrent_layers_on_top_of_each_other():
+    layers = [keras.layers.SimpleRNN(2, return_sequences=True), keras.layers.GRU(1, return_sequences=True)]
+    model = keras.Sequential([keras.Input((3, 1)), *layers, keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    explanation = explain(model, np.ones((1, 3, 1)), np.ones((1, 1)))
+    chain_of = explanation.chain("W2", 0, 0)
+    assert sum(path.value for path in chain_of.paths) == pytest.approx(chain_of.gradient, rel=1e-3)

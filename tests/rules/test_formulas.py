@@ -1,5 +1,6 @@
 """What a formula says is true of its rule: its text, evaluated on random numbers, gives the rule's number."""
 
+import inspect
 import re
 
 import keras
@@ -13,6 +14,7 @@ from keras_backprop.explanations.notation import plain
 from keras_backprop.formula import Cases, Formula, LossFormula, RecurrentFormula, evaluate, latex
 from keras_backprop.registry import registered
 from keras_backprop.rule import Call
+from keras_backprop.rules.formulas import OF_TENSORFLOW, of_tensorflow
 
 OPTIONS = {"negative_slope": 0.25, "alpha": 1.25, "threshold": 0.5, "b": 4.0, "delta": 0.75, "epsilon": keras.backend.epsilon(),
            "l1": 0.125, "l2": 0.25}  # fmt: skip
@@ -358,6 +360,17 @@ def test_two_tensors(key):
         )
 
 
+@pytest.mark.parametrize("kind", OF_TENSORFLOW)
+def test_an_operation_of_tensorflow(kind):
+    formula, random = of_tensorflow(kind), np.random.default_rng(0)
+    a, b = random.uniform(0.2, 0.9, SHAPE), random.uniform(0.2, 0.9, SHAPE)
+    names = inspect.signature(getattr(tf.raw_ops, kind)).parameters
+    two = "y" in names
+    y = getattr(tf.raw_ops, kind)(**({"x": a, "y": b} if two else {"features" if "features" in names else "x": a}))
+    values = {"a": a, "b": b} if two else {"x": a}
+    np.testing.assert_allclose(evaluate(formula.value, values), y, rtol=1e-7 if kind == "Selu" else 1e-9)
+
+
 RECURRENT = [
     (keras.layers.SimpleRNN, {}), (keras.layers.LSTM, {}), (keras.layers.LSTM, {"activation": "sigmoid", "recurrent_activation": "tanh"}),
     (keras.layers.GRU, {}), (keras.layers.GRU, {"reset_after": False}), (keras.layers.SimpleRNN, {"use_bias": False}),
@@ -475,6 +488,7 @@ def test_the_writing():
     assert plain(latex("(x > 0) + alpha*(x <= 0)", {"alpha": "0.3"})) == "[x > 0] + 0.3 · [x ≤ 0]"
     assert plain(latex("(1 - T)/(1 - a) - T/a")) == "(1 − T)/(1 − a) − T/a"
     assert plain(latex("y/(2*y - x)")) == "y/(2 · y − x)"
+    assert plain(latex("gamma*(1 - a)**(gamma - 1)", {"gamma": "3"})) == "3 · (1 − a)²"
 
 
 def test_another_rule_has_no_formula():
