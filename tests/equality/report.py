@@ -33,8 +33,8 @@ DIFFERENCES = """
 * `TensorBoard(write_graph=True)` writes the model's JSON for the classes `Functional` and `Sequential` themselves only.
 * What TensorFlow itself has no gradient for raises `MissingRuleError` before the first update, with the operation's path, and so does
   forward-mode differentiation (`tf.autodiff.ForwardAccumulator`) in steps that run eagerly.
-* A few operations have a gradient here and none, or NaN, in TensorFlow: `keras.ops.image.hsv_to_rgb`, and `std`, `cdist` and norms
-  where they are 0.
+* A few operations have a gradient here and none, or NaN, in TensorFlow: `keras.ops.image.hsv_to_rgb`, and `std` and `cdist` where
+  they are 0.
 * `shuffle=True` draws another order than stock Keras does where whole epochs run compiled (`docs/fit.md`); every example still comes once
   an epoch, and a seed repeats the run. `epochs_per_execution=None` draws stock's order.
 * Targets that do not fit the predictions raise a `ValueError` that says so, whatever stock Keras raises.
