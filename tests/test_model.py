@@ -561,6 +561,58 @@ def test_sparse_inputs_of_a_dense_layer():
     np.testing.assert_allclose(tf.convert_to_tensor(gradient), dense, rtol=1e-6)
 
 
+def _products(x, w):
+    """A sparse tensor, and then its numbers, times a weight."""
+    scaled = keras.ops.multiply(x, tf.sparse.to_dense(x) * keras.ops.sum(w, -1))
+    return keras.ops.matmul(x, w) + tf.sparse.to_dense(scaled)[:, :3]
+
+
+class OfSparse(layers.Layer):
+    """What is made of weights and of a sparse tensor that comes into being within the model."""
+
+    def __init__(self, call):
+        super().__init__()
+        self.sparse_call = call
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(6, 3), name="w")
+
+    def call(self, x):
+        return self.sparse_call(tf.sparse.from_dense(x), self.w)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("call", [keras.ops.matmul, _products])
+def test_sparse_tensors_inside_of_a_model(call, compiled):
+    x = tf.constant(np.eye(6, dtype="float32")[[1, 4, 4, 0]] * 2)
+    model = keras.Sequential([keras.Input((6,)), OfSparse(call)])
+
+    def ours(x):
+        return keras_backprop.backward(model, x, loss=lambda p: keras.ops.sum(p**2)).gradients[0]
+
+    def by_tape(x):
+        with tf.GradientTape() as tape:
+            error = tf.reduce_sum(model(x) ** 2)
+        return tape.gradient(error, model.trainable_weights[0].value)
+
+    gradient, wanted = (tf.function(ours) if compiled else ours)(x), by_tape(x)
+    assert isinstance(gradient, tf.IndexedSlices) is isinstance(wanted, tf.IndexedSlices)
+    np.testing.assert_allclose(tf.convert_to_tensor(gradient), tf.convert_to_tensor(wanted), rtol=1e-5)
+
+
+def test_sparse_indicators_of_integers():
+    x, y = np.array([[1, 2, 2], [0, 1, 5], [3, 3, 3]]), np.ones((3, 2), "float32")
+    lookup = layers.IntegerLookup(vocabulary=[0, 1, 2, 3], output_mode="multi_hot", sparse=True)
+    weights = []
+    for cls in (keras.Sequential, BackpropSequential):
+        model = cls([keras.Input((3,), dtype="int64"), lookup, layers.Dense(2, kernel_initializer="ones")])
+        model.compile(keras.optimizers.Adam(0.1), "mse")
+        model.fit(x, y, verbose=0)
+        weights.append(model.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
 def test_another_backend_is_refused_at_import():
     program = """
 import os, sys, types

@@ -24,7 +24,8 @@ def suits(rule, op, args):
     tensors = [x for x in keras.tree.flatten(args) if is_tensor(x)]
     if not isinstance(op, keras.layers.Layer):
         listed = bool(args) and isinstance(args[0], (list, tuple)) and getattr(op, "keepdims", None) is not None
-        return not listed and all(map(is_sized, tensors))  # a sum of a list Keras stacks first
+        sparse = any(isinstance(x, tf.SparseTensor) for x in tensors)  # Keras has other ways for these
+        return not listed and not sparse and all(map(is_sized, tensors))  # a sum of a list Keras stacks first
     return rule.indices or rule.composition is not None or all(tf.as_dtype(x.dtype).is_floating for x in tensors)
 
 

@@ -42,6 +42,8 @@ class Data:
             if self.validates:
                 self._given = _keras.unpack_x_y_sample_weight(validation)
                 self.validation = self._validation_examples(*self._given)
+                if self.validation is not None and not self.validation.n:
+                    raise NotCompiledError("there are no examples to validate on")
                 _keras.validates(model, 0, arguments["validation_freq"])
         except NotCompiledError:
             raise

@@ -240,6 +240,23 @@ def test_wrong_data_are_refused_in_keras_words():
             network(cls).fit(x[:, :-1], y, verbose=0)
 
 
+@pytest.mark.parametrize("arguments", [{"epochs": 2.0}, {"batch_size": 4.0}], ids=str)
+def test_numbers_that_are_no_integers_are_refused_as_keras_refuses_them(arguments):
+    told = []
+    for cls in (keras.Sequential, BackpropSequential):
+        begins: list = []
+        begin = keras.callbacks.LambdaCallback(on_train_begin=lambda logs, begins=begins: begins.append(True))
+        with pytest.raises(Exception) as error:
+            network(cls).fit(*data(), verbose=0, callbacks=[begin], **arguments)
+        told.append((type(error.value), str(error.value), begins))
+    assert told[0] == told[1]
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_no_examples_to_validate_on():
+    fit_both(expect=False, validation_split=-0.2)
+
+
 class Reads(keras.callbacks.Callback):
     reads_only_logs = True
 
