@@ -113,7 +113,8 @@ def growing(options):
 
 
 SECTIONS = {
-    "fit": fit, "ways": ways, "steps": steps, "eager": eager, "xla": xla, "memory": peak_memory, "layers": each_layer, "growth": growing,
+    "fit": fit, "ways": ways, "steps": steps, "eager": eager, "xla": xla, "memory": peak_memory, "layers": each_layer,
+    "growth": growing,
 }  # fmt: skip
 
 

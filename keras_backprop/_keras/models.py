@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 from keras.src.models.functional import Functional
+from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
 from keras_backprop._keras.standing_in import current
 
@@ -80,6 +81,37 @@ def ends_of(graph: Any) -> tuple:
 def metrics_and_loss(model: Any) -> list:
     """The compiled metrics and the compiled loss, each a Keras object that builds itself from y and y_pred, or None."""
     return [model._compile_metrics, model._compile_loss]
+
+
+def build_metrics_and_loss(model: Any, batch: Any) -> list:
+    """Build those of the compiled metrics and loss that are not, from the Functional graph's outputs, as a first step does.
+
+    Returns:
+        list of those that have been built.
+    """
+    x, y, _ = unpack_x_y_sample_weight(batch)
+    n = keras.tree.flatten(x)[0].shape[0]
+    outputs = keras.tree.map_structure(
+        lambda y: keras.KerasTensor((n, *y.shape[1:]), y.dtype), ends_of(graph_of(model))[1]
+    )
+    targets = keras.tree.map_structure(lambda y: y and keras.KerasTensor(y.shape, y.dtype.name), y)
+    metrics, loss = metrics_and_loss(model)
+    built = [part for part in (metrics, loss) if part is not None and not part.built]
+    if metrics in built:
+        metrics.build(targets, outputs)
+    if loss in built:
+        with keras.name_scope(loss.name):
+            loss.build(_packed_as(outputs, targets), outputs)
+    return built
+
+
+def _packed_as(outputs, targets):
+    """Targets as a `CompileLoss` pairs them with outputs."""
+    try:
+        keras.tree.assert_same_structure(outputs, targets)
+    except ValueError:
+        return keras.tree.pack_sequence_as(outputs, keras.tree.flatten(targets))
+    return targets
 
 
 def added_losses_in(layer: Any) -> tuple:

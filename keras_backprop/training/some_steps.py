@@ -32,7 +32,6 @@ class CompiledSteps(Compiled):
 
     def __init__(self, model, source, step, jit_compile):
         super().__init__(model, [(source, step)], jit_compile, logs=True)
-        self._idle: Any = None
 
     def __call__(self, tensors, order, first, last, finite=()):
         """Run the steps first, …, last − 1.
@@ -50,6 +49,10 @@ class CompiledSteps(Compiled):
         number, rows = self._call(tensors, order, tf.constant(first), tf.constant(last), tf.constant(watched, tf.bool))
         count = int(number) - first
         return count, [dict(zip(self.names, row, strict=True)) for row in rows.numpy()[: min(count, ROWS)].tolist()]
+
+    def _belong_to(self, model, parts):
+        super()._belong_to(model, parts)
+        self._idle: Any = None
 
     @property
     def variables(self):
