@@ -152,6 +152,11 @@ def keep_for_validation(model: Any, epochs: Any) -> None:
     model._eval_epoch_iterator = epochs
 
 
+def forget_validation(model: Any) -> None:
+    """Let go of that iterator, and with it of the data, as `fit` does when its epochs are over."""
+    vars(model).pop("_eval_epoch_iterator", None)
+
+
 def losses_with_pairs(compiled: Any, y: Any, y_pred: Any) -> list:
     """The entries of a `CompileLoss`, each with its targets and predictions, paired as its `call` pairs them.
 

@@ -186,6 +186,35 @@ def test_nan_ends_the_training_at_its_batch(raise_error):
     assert ended[0] == ended[1] == [5, 0 if raise_error else 1]
 
 
+@pytest.mark.parametrize(("execution", "bad"), [(3, 20), (3, 70), (2, 99)])
+def test_nan_ends_the_training_after_its_execution(execution, bad):
+    """Keras tells callbacks of the last step of several; those of one execution are all made."""
+    weights = np.where(np.arange(100) == bad, np.nan, 1.0)
+    ended = []
+    for cls in STOCK_AND_OURS:
+        model = network(cls, steps_per_execution=execution)
+        callbacks = [keras.callbacks.TerminateOnNaN()]
+        model.fit(X, Y, 16, 3, 0, sample_weight=weights, shuffle=False, callbacks=callbacks)
+        ended.append([int(model.optimizer.iterations), len(model.history.epoch)])
+    assert model.fit_path.compiled
+    assert ended[0] == ended[1]
+
+
+def test_validation_data_are_let_go():
+    """A model whose `evaluate` is its own is given Keras's iterator of them; after `fit` nothing holds it."""
+    kept = []
+    for cls in STOCK_AND_OURS:
+
+        class Own(cls):
+            def evaluate(self, *args, **kwargs):
+                return super().evaluate(*args, **kwargs)
+
+        model = network(Own)
+        model.fit(X, Y, epochs=2, verbose=0, validation_data=(X, Y))
+        kept.append("_eval_epoch_iterator" in vars(model))
+    assert model.fit_path.compiled and kept == [False, False]
+
+
 def test_a_progress_bar_moves_by_every_batch_and_costs_no_calls(monkeypatch):
     steps = []
 
