@@ -49,6 +49,7 @@ from keras_backprop._keras.fitting import (
     logs_that_can_be_interrupted,
     name_scopes_kept,
     pythonify_logs,
+    saving_once_prepared,
     step_of,
 )
 from keras_backprop._keras.layers import (
@@ -199,6 +200,7 @@ __all__ = [
     "pythonify_logs",
     "replaced",
     "restore_added_losses",
+    "saving_once_prepared",
     "set_keras_mask",
     "squeeze_or_expand_to_same_rank",
     "state_of",

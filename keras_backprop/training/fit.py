@@ -13,7 +13,7 @@ from keras_backprop.training.drawn import plan_of, require_plans_own
 from keras_backprop.training.loops import Loops
 from keras_backprop.training.path import FitPath, NotCompiledError
 from keras_backprop.training.run import Run
-from keras_backprop.training.tensorboard import graphs_of_layers
+from keras_backprop.training.tensorboard import graphs_of_layers, silent_at_batches
 
 
 class CompiledFit:
@@ -95,7 +95,7 @@ def _fit(model, *args, **kwargs):
         plan.batches_drawn = True
         require_plans_own(plan, arguments)
     callbacks, chief = arguments["callbacks"], is_chief(model.distribute_strategy)
-    with graphs_of_layers(model, callbacks), backup.kept(callbacks, chief):
+    with graphs_of_layers(model, callbacks), silent_at_batches(callbacks), backup.kept(callbacks, chief):
         try:
             run = Run(model, arguments)
         except NotCompiledError as reason:
