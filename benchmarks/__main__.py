@@ -1,6 +1,6 @@
 """`python -m benchmarks` measures everything and writes `benchmarks/results.md`; `--quick` is the regression guard.
 
---only fit steps eager xla memory layers growth    some sections, the others keep their text
+--only fit ways steps eager xla memory layers growth    some sections, the others keep their text
 --torch-python PATH    an interpreter that has PyTorch, for its column
 --repeats N            blocks of each function; the default takes half an hour on 2 cores
 --store-bounds         make the ratios of now the bounds of `--quick`

@@ -6,6 +6,7 @@ import re
 import keras
 
 from benchmarks import fits, growth, layers, memory
+from benchmarks import ways as ways_of
 from benchmarks.steps import compare, geometric_mean
 from benchmarks.workloads import WORKLOADS
 
@@ -38,6 +39,15 @@ def fit(options):
         cells = [str(times[name].median_text()) if times.get(name) else "–" for name in others]
         speedup = f"{1 / times['ours'].over(times['stock']):.1f}"
         yield row(task.name, times["ours"], times["stock"], speedup, *cells, task.wanted)
+
+
+def ways(options):
+    """Ways to call `fit`."""
+    yield "The same program on both sides, in turn; what is trained is equal (weights to 1e-4, or there would be no row)."
+    yield from table("way", "ours", "stock Keras", "stock / ours", "wanted")
+    for way in filter(ways_of.available, chosen(ways_of.ways(), options)):
+        times = ways_of.measure(way, max(1, options.repeats // 5))
+        yield row(way.name, times["ours"], times["stock"], f"{1 / times['ours'].over(times['stock']):.1f}", way.wanted)
 
 
 OTHERS = ("compiled loop", "NumPy", "scikit-learn", "PyTorch")
@@ -103,7 +113,8 @@ def growing(options):
 
 
 SECTIONS = {
-    "fit": fit, "steps": steps, "eager": eager, "xla": xla, "memory": peak_memory, "layers": each_layer, "growth": growing,
+    "fit": fit, "ways": ways, "steps": steps, "eager": eager, "xla": xla, "memory": peak_memory, "layers": each_layer,
+    "growth": growing,
 }  # fmt: skip
 
 

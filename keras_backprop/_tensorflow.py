@@ -8,7 +8,8 @@ import functools
 
 import tensorflow as tf
 from tensorflow.python.autograph.core import config as autograph
-from tensorflow.python.eager import backprop, backprop_util, record
+from tensorflow.python.eager import backprop, backprop_util, context, record
+from tensorflow.python.eager.polymorphic_function.concrete_function import ConcreteFunction
 from tensorflow.python.framework import auto_control_deps_utils, op_callbacks, ops
 from tensorflow.python.framework.func_graph import FuncGraph
 from tensorflow.python.framework.ops import EagerTensor
@@ -348,3 +349,29 @@ def only_variables():
         return
     with FuncGraph("only_variables").as_default(), variables_made_at_once():
         yield
+
+
+def with_captures(function, captures):
+    """The same `tf.ConcreteFunction`, called with other tensors in the places of those that it has captured.
+
+    Args:
+        captures: list of tensors, of the same types.
+    """
+    other = ConcreteFunction(function.inference_fn)
+    other._arg_keywords, other._num_positional_args = function._arg_keywords, function._num_positional_args
+    other.set_external_captures(captures)
+    other._of = function  # which takes the graph with it when it goes
+    function.graph.variables = []  # a tape would ask for those of before
+    return other
+
+
+def device():
+    """On which device the operations of this thread are asked to run; empty where nothing was asked."""
+    return context.context().device_name
+
+
+def draws_by_itself(graph):
+    """Whether operations of a graph draw random numbers by seeds of their own, which every trace numbers anew."""
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(node for inner in definition.library.function for node in inner.node_def)]
+    return any("seed" in node.attr or "seed2" in node.attr for node in nodes)

@@ -136,6 +136,9 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
 
         Three parts of it can be overridden one by one: `backward_pass`, `make_gradients` and `update_weights`.
         """
+        outputs = self._outputs_of_equal(data)
+        if outputs is not None:
+            return outputs
         with _tensorflow.variables_made_at_once():  # of metrics and of the optimizer: one trace is enough
             return self._train_step(data)
 

@@ -49,6 +49,7 @@ from keras_backprop._keras.fitting import (
     logs_that_can_be_interrupted,
     name_scopes_kept,
     pythonify_logs,
+    saving_once_prepared,
     step_of,
 )
 from keras_backprop._keras.layers import (
@@ -76,10 +77,12 @@ from keras_backprop._keras.models import (
     added_losses_in,
     begin_at,
     build_all,
+    build_metrics_and_loss,
     compiled_loss,
     compute_loss,
     ends_of,
     first_epoch,
+    forget_validation,
     frozen_weights,
     graph_of,
     keep_for_validation,
@@ -106,6 +109,7 @@ from keras_backprop._keras.operations import (
 )
 from keras_backprop._keras.optimizers import accumulated, built_for, calls_of, clipped, decays, index_of, moments_of
 from keras_backprop._keras.standing_in import current, is_overwritten, replaced
+from keras_backprop._keras.state import finds_by_name, is_deterministic, modules_that_compute, state_of
 
 __all__ = [
     "ArrayDataAdapter",
@@ -131,6 +135,7 @@ __all__ = [
     "batches_since_saving",
     "begin_at",
     "build_all",
+    "build_metrics_and_loss",
     "built_for",
     "calls_of",
     "can_convert_arrays",
@@ -148,11 +153,13 @@ __all__ = [
     "ends_of",
     "epochs_given",
     "expected_batch_size",
+    "finds_by_name",
     "first_epoch",
     "fit",
     "fit_batch_by_batch",
     "fit_replaced",
     "forget_dropout_masks",
+    "forget_validation",
     "frozen_weights",
     "functional_init_arguments",
     "functions_followed",
@@ -163,6 +170,7 @@ __all__ = [
     "is_activation",
     "is_backup",
     "is_channels_first",
+    "is_deterministic",
     "is_empty",
     "is_function_of_ops",
     "is_overwritten",
@@ -180,6 +188,7 @@ __all__ = [
     "mask_of_scores",
     "masks_of",
     "metrics_and_loss",
+    "modules_that_compute",
     "moments_of",
     "name_of_operation",
     "name_scopes_kept",
@@ -191,8 +200,10 @@ __all__ = [
     "pythonify_logs",
     "replaced",
     "restore_added_losses",
+    "saving_once_prepared",
     "set_keras_mask",
     "squeeze_or_expand_to_same_rank",
+    "state_of",
     "step_of",
     "steps_seen",
     "symbolic",

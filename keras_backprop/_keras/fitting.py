@@ -1,6 +1,7 @@
 """Keras's `fit`: where wrappers are put around it, how its steps are found, how its logs become numbers."""
 
 import contextlib
+import functools
 import inspect
 import threading
 
@@ -8,9 +9,10 @@ import keras
 from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.backend.tensorflow import trainer as _trainer
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, TFEpochIterator
+from keras.src.saving import saving_lib as _saving_lib
 from keras.src.utils import python_utils as _python_utils
 
-from keras_backprop._keras.standing_in import replaced
+from keras_backprop._keras.standing_in import current, replaced
 
 fit = TensorFlowTrainer.fit
 """Keras's own `fit`, whatever has been wrapped around `keras.Model.fit`."""
@@ -97,6 +99,20 @@ def name_scopes_kept():
     except BaseException:
         stack[:] = before
         raise
+
+
+def saving_once_prepared():
+    """For the duration of the block, in this thread, Keras looks up once what of its classes is not saved.
+
+    It means to, and stores what it has found under another name than it looks for. So each file costs it some ten objects of
+    its classes, made to ask for their attributes; for a small model that is a third of the time.
+    """
+    return replaced(_saving_lib, get_attr_skipset=_not_saved)
+
+
+@functools.cache
+def _not_saved(kind):
+    return current(_saving_lib, "get_attr_skipset")(kind)
 
 
 def step_of(function):

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 from keras.src.models.functional import Functional
+from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
 from keras_backprop._keras.standing_in import current
 
@@ -82,6 +83,37 @@ def metrics_and_loss(model: Any) -> list:
     return [model._compile_metrics, model._compile_loss]
 
 
+def build_metrics_and_loss(model: Any, batch: Any) -> list:
+    """Build those of the compiled metrics and loss that are not, from the Functional graph's outputs, as a first step does.
+
+    Returns:
+        list of those that have been built.
+    """
+    x, y, _ = unpack_x_y_sample_weight(batch)
+    n = keras.tree.flatten(x)[0].shape[0]
+    outputs = keras.tree.map_structure(
+        lambda y: keras.KerasTensor((n, *y.shape[1:]), y.dtype), ends_of(graph_of(model))[1]
+    )
+    targets = keras.tree.map_structure(lambda y: y and keras.KerasTensor(y.shape, y.dtype.name), y)
+    metrics, loss = metrics_and_loss(model)
+    built = [part for part in (metrics, loss) if part is not None and not part.built]
+    if metrics in built:
+        metrics.build(targets, outputs)
+    if loss in built:
+        with keras.name_scope(loss.name):
+            loss.build(_packed_as(outputs, targets), outputs)
+    return built
+
+
+def _packed_as(outputs, targets):
+    """Targets as a `CompileLoss` pairs them with outputs."""
+    try:
+        keras.tree.assert_same_structure(outputs, targets)
+    except ValueError:
+        return keras.tree.pack_sequence_as(outputs, keras.tree.flatten(targets))
+    return targets
+
+
 def added_losses_in(layer: Any) -> tuple:
     """What `add_loss` has left in a layer so far, as (losses, ids)."""
     return layer._losses[:], set(layer._loss_ids)
@@ -118,6 +150,11 @@ def logs_of(model: Any, logs: Any) -> Any:
 def keep_for_validation(model: Any, epochs: Any) -> None:
     """Let `evaluate` take this iterator of validation data, as `fit` does from the second validation on."""
     model._eval_epoch_iterator = epochs
+
+
+def forget_validation(model: Any) -> None:
+    """Let go of that iterator, and with it of the data, as `fit` does when its epochs are over."""
+    vars(model).pop("_eval_epoch_iterator", None)
 
 
 def losses_with_pairs(compiled: Any, y: Any, y_pred: Any) -> list:

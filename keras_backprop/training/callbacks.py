@@ -105,7 +105,7 @@ def _frequency(callback, names):
     """After how many batches a callback with these methods acts: an int, "epoch" for never, "saver" for when it will save."""
     if _is_known(callback):
         return "epoch"
-    if isinstance(callback, _SAVERS) and all(_is_of(callback, name, _SAVERS) for name in names):
+    if _is_saver(callback, names):
         return "epoch" if callback.save_freq == "epoch" else "saver"
     said = _said(callback, "batch_freq", names, None)
     if said is None:
@@ -121,19 +121,36 @@ def _frequency(callback, names):
 
 def _is_known(callback):
     """Whether it is known to act on no batch: what there is to do (to end at a NaN, `finite`) is known as well."""
-    if type(callback) is keras_callbacks.TensorBoard:
+    if isinstance(callback, keras_callbacks.TensorBoard):
+        if not all(_is_of(callback, name, (keras_callbacks.TensorBoard,)) for name in _BATCH_METHODS["train"]):
+            return False
         by_epoch = (
             callback.update_freq == "epoch" and not _keras.profiles(callback) and not callback.write_steps_per_second
         )
         return by_epoch and not tf.summary.should_record_summaries()  # into a writer that is around `fit`
-    is_bar = (type(callback).__module__, type(callback).__name__) == ("tqdm.keras", "TqdmCallback")
-    return is_bar or type(callback) is keras_callbacks.TerminateOnNaN
+    if _full_name(callback) == "mlflow.tensorflow.callback.MlflowCallback":
+        return callback.log_every_n_steps is None
+    return _full_name(callback) == "tqdm.keras.TqdmCallback" or type(callback) is keras_callbacks.TerminateOnNaN
+
+
+def _is_saver(callback, names):
+    """Whether it acts on batches when it saves, and says by `save_freq` when that is."""
+    if _full_name(callback) == _MLFLOW_CHECKPOINT:
+        return True
+    return isinstance(callback, _SAVERS) and all(_is_of(callback, name, _SAVERS) for name in names)
 
 
 def _until_due(callback, frequency, step):
     if frequency == "saver":
+        if _full_name(callback) == _MLFLOW_CHECKPOINT:
+            return callback.save_freq - (callback.global_step - callback.global_step_last_saving)
         return callback.save_freq - _keras.batches_since_saving(callback)
     return next_due(step, frequency, getattr(callback, "first_batch", frequency)) - step
+
+
+def _full_name(callback):
+    """The class of a callback that is another package's, which need not be installed."""
+    return f"{type(callback).__module__}.{type(callback).__name__}"
 
 
 def _said(callback, attribute, names, otherwise):
@@ -155,4 +172,5 @@ def _is_of(callback, name, classes):
     return any(getattr(type(callback), name) is getattr(cls, name) for cls in classes if hasattr(cls, name))
 
 
+_MLFLOW_CHECKPOINT = "mlflow.tensorflow.callback.MlflowModelCheckpointCallback"
 _LIST = keras_callbacks.CallbackList

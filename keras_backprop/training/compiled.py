@@ -1,10 +1,11 @@
 """What the compiled loops have in common: how they are traced, and how they are run."""
 
+import copy
 from typing import Any
 
 import tensorflow as tf
 
-from keras_backprop import _keras
+from keras_backprop import _keras, _tensorflow
 from keras_backprop.training.executor import is_small, never_waits, one_thread
 from keras_backprop.training.steps import Operations
 from keras_backprop.training.unnoted import unnoted, until_noted
@@ -27,8 +28,8 @@ class Compiled:
     """… and for which arguments."""
 
     def __init__(self, model, parts, jit_compile, logs=False):
-        self.model, self.jit_compile = model, jit_compile
-        self._parts = [(batches, Operations(step, logs)) for batches, step in parts]
+        self.jit_compile, self._wants_logs = jit_compile, logs
+        self._belong_to(model, parts)
         self._unnoted = None if jit_compile else unnoted(model, parts[0][1], logs)  # to XLA more code is more work
         # One thread has no fused kernels, which round once instead of twice: in half precision one would see it, and double
         # precision is for those who want the last digits.
@@ -44,6 +45,33 @@ class Compiled:
             self._function = self._traced()
         small = all(is_small(step.operations, batches.size) for batches, step in self._parts)
         self._in_one_thread = self._for_one_thread and small
+
+    def _belong_to(self, model, parts):
+        self.model = model
+        self._parts = [(batches, Operations(step, self._wants_logs)) for batches, step in parts]
+
+    @property
+    def captured(self):
+        """What the loop takes besides its arguments, a list of tensors: handles of variables."""
+        return self._function.captured_inputs
+
+    def of_no_model(self):
+        """The loop alone, to be kept for models that are alike."""
+        alone = copy.copy(self)
+        alone._belong_to(None, [])
+        return alone
+
+    def moved(self, model, parts, exchanged):
+        """The same loop for a model that is alike.
+
+        Args:
+            model, parts: as above.
+            exchanged: function (handles that the loop takes) -> those of this model.
+        """
+        other = copy.copy(self)
+        other._belong_to(model, parts)
+        other._function = _tensorflow.with_captures(self._function, exchanged(self.captured))
+        return other
 
     def _traced(self):
         with one_thread(self._for_one_thread):

@@ -51,12 +51,12 @@ class DistributedTrainer(_Trainer):
 
     def save(self, filepath, *args, **kwargs):
         """As `keras.Model.save`. Every worker must call it; the chief writes the file."""
-        with self._written_by_the_chief(filepath) as path:
+        with self._written_by_the_chief(filepath) as path, _keras.saving_once_prepared():
             return super().save(path, *args, **kwargs)
 
     def save_weights(self, filepath, *args, **kwargs):
         """As `keras.Model.save_weights`. Every worker must call it; the chief writes the file."""
-        with self._written_by_the_chief(filepath) as path:
+        with self._written_by_the_chief(filepath) as path, _keras.saving_once_prepared():
             return super().save_weights(path, *args, **kwargs)
 
     @contextlib.contextmanager

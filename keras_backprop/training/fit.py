@@ -13,7 +13,7 @@ from keras_backprop.training.drawn import plan_of, require_plans_own
 from keras_backprop.training.loops import Loops
 from keras_backprop.training.path import FitPath, NotCompiledError
 from keras_backprop.training.run import Run
-from keras_backprop.training.tensorboard import graphs_of_layers
+from keras_backprop.training.tensorboard import graphs_of_layers, silent_at_batches
 
 
 class CompiledFit:
@@ -64,6 +64,15 @@ class CompiledFit:
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
 
+    def test_step(self, data):
+        """Keras's, or a copy of that of an equal model."""
+        outputs = self._outputs_of_equal(data)
+        return super().test_step(data) if outputs is None else outputs  # type: ignore[misc]
+
+    def _outputs_of_equal(self, data):
+        """What the step that is being traced returns, if that of an equal model has been traced; None else."""
+        return None if self._loops is None else self._loops.traces.outputs(data)
+
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         self.fit_path = FitPath(False, "something that has been put around `keras.Model.fit` has not called it")
         with _keras.fit_replaced(CompiledFit, _fit), _keras.logs_that_can_be_interrupted():
@@ -86,7 +95,7 @@ def _fit(model, *args, **kwargs):
         plan.batches_drawn = True
         require_plans_own(plan, arguments)
     callbacks, chief = arguments["callbacks"], is_chief(model.distribute_strategy)
-    with graphs_of_layers(model, callbacks), backup.kept(callbacks, chief):
+    with graphs_of_layers(model, callbacks), silent_at_batches(callbacks), backup.kept(callbacks, chief):
         try:
             run = Run(model, arguments)
         except NotCompiledError as reason:

@@ -1,6 +1,7 @@
 """The compiled loops of a model, kept for the next `fit`."""
 
 from keras_backprop.training.epochs import CompiledEpochs
+from keras_backprop.training.equal_models import Traces
 from keras_backprop.training.some_steps import CompiledSteps
 
 KEPT = 8
@@ -11,10 +12,13 @@ class Loops:
     """Makes and keeps the compiled loops of a model. An object, lest TensorFlow save them with the model.
 
     A loop holds the steps that Keras has traced, and is kept for them.
+
+    Attributes:
+        traces: the `Traces` of the model's steps.
     """
 
     def __init__(self, model):
-        self.model, self.kept = model, {}
+        self.model, self.kept, self.traces = model, {}, Traces(model)
 
     def epochs(self, train, validation, jit_compile):
         """The `CompiledEpochs` for training data and validation data of such kinds.
@@ -36,8 +40,19 @@ class Loops:
 
     def _kept(self, make, what, jit_compile, *parts):
         key = (what, jit_compile, *(part and (part[0].kind, part[1]) for part in parts))
-        loop = self.kept.pop(key, None) or make(*parts)
+        loop = self.kept.pop(key, None) or self._made(make, what, jit_compile, parts)
         if len(self.kept) == KEPT:
             self.kept.pop(next(iter(self.kept)))  # the one that was used the longest ago
         self.kept[key] = loop
         return loop
+
+    def _made(self, make, what, jit_compile, parts):
+        present = [part for part in parts if part is not None]
+        if jit_compile:
+            return make(*parts)
+        return self.traces.loop(
+            (what, *(batches.kind for batches, _ in present)),
+            [step for _, step in present],
+            lambda: make(*parts),
+            lambda loop, exchanged: loop.moved(self.model, present, exchanged),
+        )

@@ -81,6 +81,7 @@ class Run:
                 break
         if isinstance(model.optimizer, keras.optimizers.Optimizer) and self.epochs > 0:
             model.optimizer.finalize_variable_values(model.trainable_weights)
+        _keras.forget_validation(model)
         callbacks.on_train_end(logs=logs)
         return model.history
 

@@ -32,7 +32,6 @@ class CompiledSteps(Compiled):
 
     def __init__(self, model, source, step, jit_compile):
         super().__init__(model, [(source, step)], jit_compile, logs=True)
-        self._idle: Any = None
 
     def __call__(self, tensors, order, first, last, finite=()):
         """Run the steps first, …, last − 1.
@@ -40,7 +39,8 @@ class CompiledSteps(Compiled):
         Args:
             tensors: the source's, of its specification.
             order: the source's order of the examples, or None.
-            finite: collection of names of logs: end after the first step in which one of them is NaN or infinite.
+            finite: collection of names of logs: end after the first execution, of one step or of `steps_per_execution`, at whose
+                end one of them is NaN or infinite.
 
         Returns:
             The number of steps that were run, and the logs, a list of dict name -> float: of every step if they are at most
@@ -50,6 +50,10 @@ class CompiledSteps(Compiled):
         number, rows = self._call(tensors, order, tf.constant(first), tf.constant(last), tf.constant(watched, tf.bool))
         count = int(number) - first
         return count, [dict(zip(self.names, row, strict=True)) for row in rows.numpy()[: min(count, ROWS)].tolist()]
+
+    def _belong_to(self, model, parts):
+        super()._belong_to(model, parts)
+        self._idle: Any = None
 
     @property
     def variables(self):
@@ -90,10 +94,13 @@ class CompiledSteps(Compiled):
         )
 
     def _run(self, tensors, order, first, last, watched):
+        execution = self.model.steps_per_execution  # Keras tells of the last of its steps
+
         def note(number, logs, rows, _):
             row = tf.stack([tf.cast(x, tf.float64) for x in logs]) if logs else tf.zeros([0], tf.float64)
             place = tf.minimum(number - first, ROWS - 1)
-            ended = tf.reduce_any(watched & ~tf.math.is_finite(row))
+            told = tf.equal((number - first + 1) % execution, 0)
+            ended = told & tf.reduce_any(watched & ~tf.math.is_finite(row))
             return tf.tensor_scatter_nd_update(rows, [[place]], row[None]), ended
 
         start = tf.zeros([ROWS, len(self.names)], tf.float64), tf.constant(False)

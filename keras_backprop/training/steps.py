@@ -26,13 +26,13 @@ def train_step(model, batch):
         Exception: whatever tracing the step raises.
     """
     model.make_train_function()
-    return _keras.step_of(model.train_function).get_concrete_function(batch)
+    return model._loops.traces.get("train", _keras.step_of(model.train_function), batch)
 
 
 def test_step(model, batch):
     """The same for a test step."""
     model.make_test_function()
-    return _keras.step_of(model.test_function).get_concrete_function(batch)
+    return model._loops.traces.get("test", _keras.step_of(model.test_function), batch)
 
 
 class Operations:

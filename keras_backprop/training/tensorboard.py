@@ -1,9 +1,10 @@
-"""What the TensorBoard callback shows of a model: the graph of its layers, as it does of a stock model."""
+"""What the TensorBoard callback shows of a model, the graph of its layers; and what it costs at each batch."""
 
 import contextlib
 import json
 
 import keras
+import tensorflow as tf
 
 from keras_backprop import _keras
 
@@ -20,6 +21,28 @@ def graphs_of_layers(model, callbacks):
                 write = _writer(model, callback)
                 stack.enter_context(_keras.replaced(callback, _write_keras_model_summary=write))
         yield
+
+
+@contextlib.contextmanager
+def silent_at_batches(callbacks):
+    """For the duration of the block, TensorBoard callbacks make no summaries of batches that nobody records.
+
+    Keras's makes one of each log of every batch and TensorFlow throws it away, which takes as long as the step of a small model.
+    """
+    with contextlib.ExitStack() as stack:
+        for callback in keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)):
+            if getattr(type(callback), "on_train_batch_end", None) is keras.callbacks.TensorBoard.on_train_batch_end:
+                stack.enter_context(_keras.replaced(callback, on_train_batch_end=_told_of(callback)))
+        yield
+
+
+def _told_of(callback):
+    tell = callback.on_train_batch_end
+
+    def told(batch, logs=None):
+        tell(batch, logs if tf.summary.should_record_summaries() else None)
+
+    return told
 
 
 def _writer(model, callback):

@@ -2,10 +2,11 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
-from benchmarks import by_hand, fits, growth, guard, report, steps
+from benchmarks import by_hand, fits, growth, guard, report, steps, ways
 from benchmarks.timing import Times, alternate
 from benchmarks.workloads import Workload, integers, mlp, normal
 
@@ -91,3 +92,27 @@ def test_growth_is_drawn(tmp_path):
         {"a": ([1, 2], {"stock": [0.1, 0.2], "ours": [0.1, 0.1]}), "b": ([1], {"ours": [1.0]})}, tmp_path / "g.png"
     )
     assert (tmp_path / "g.png").stat().st_size > 1000
+
+
+def test_every_way_trains_what_stock_keras_trains():
+    few = ways.ways(epochs=1, rows=64)
+    assert len({way.name for way in few}) == len(few)
+    one = next(way for way in few if way.name == "digits from a generator")
+    times = ways.measure(one, repeats=1)
+    assert len(times["ours"]) == len(times["stock"]) == 1
+
+
+def test_a_way_that_trains_something_else_is_no_row():
+    def begin(Sequential, Model, folder):
+        rate = 0.1 if Sequential is keras.Sequential else 0.2
+
+        def run():
+            model = Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+            model.compile(keras.optimizers.SGD(rate), "mse")
+            model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+            return model
+
+        return run
+
+    with pytest.raises(AssertionError, match="another rate"):
+        ways.measure(ways.Way("another rate", begin, 1), repeats=1)

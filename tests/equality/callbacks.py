@@ -60,7 +60,34 @@ class SetLearningRate(cb.Callback):
             self.model.layers[1].bias.assign(self.model.layers[1].bias + 0.01)
 
 
+HOOKS = (
+    "set_model", "on_train_begin", "on_epoch_begin", "on_train_batch_begin", "on_train_batch_end", "on_test_begin",
+    "on_test_batch_end", "on_test_end", "on_epoch_end", "on_train_end",
+)  # fmt: skip
+
+
+def changing(hook):
+    """A callback that changes in its second call of a hook, or the only one, what a step reads and what it has been traced with."""
+
+    def change(self, *args, **logs):
+        if hook == "set_model":
+            cb.Callback.set_model(self, *args)
+        self.calls += 1
+        if self.calls != (1 if hook in ("set_model", "on_train_begin", "on_train_end") else 2):
+            return
+        model = self.model
+        model.optimizer.learning_rate = 0.5 * float(model.optimizer.learning_rate)
+        model.optimizer.clipnorm = 0.01
+        model.get_layer("hidden").trainable = False
+        model.get_layer("hidden").activation = keras.activations.relu
+        model.get_layer("top").bias.assign_add([0.1])
+        next(layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)).rate = 0.6
+
+    return type("Changes", (cb.Callback,), {"calls": 0, hook: change})()
+
+
 CALLBACKS: dict = {
+    **{f"the model changed in {hook}": lambda folder, hook=hook: [changing(hook), Log()] for hook in HOOKS},
     "every hook and log": lambda folder: [Log()],
     "EarlyStopping": lambda folder: [
         cb.EarlyStopping("val_loss", patience=1, min_delta=0.3, restore_best_weights=True)

@@ -30,11 +30,12 @@ DIFFERENCES = """
 ## Where one can tell the two apart
 * `clone_model` of a `BackpropSequential` is a `keras.Sequential`, as of any subclass of `Sequential`. `BackpropModel.from_keras(clone)`
   is the way back; so it is for a stock model that was loaded from a file. The way to stock is `keras.Model(model.inputs, model.outputs)`.
-* `TensorBoard(write_graph=True)` writes the model's JSON for the classes `Functional` and `Sequential` themselves only.
 * What TensorFlow itself has no gradient for raises `MissingRuleError` before the first update, with the operation's path, and so does
   forward-mode differentiation (`tf.autodiff.ForwardAccumulator`) in steps that run eagerly.
 * A few operations have a gradient here and none, or NaN, in TensorFlow: `keras.ops.image.hsv_to_rgb`, and `std` and `cdist` where
   they are 0.
+* At the end of data of unknown length stock Keras begins a step and finds no batch. What `gradient_accumulation_steps` has gathered
+  by then it may throw away (an operation that needs no batch empties the accumulators, if it comes first); here it stays for the next epoch.
 * `shuffle=True` draws another order than stock Keras does where whole epochs run compiled (`docs/fit.md`); every example still comes once
   an epoch, and a seed repeats the run. `epochs_per_execution=None` draws stock's order.
 * Targets that do not fit the predictions raise a `ValueError` that says so, whatever stock Keras raises.

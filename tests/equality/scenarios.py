@@ -5,6 +5,8 @@ there is to see. One that needs a longer story than a table line has a function 
 """
 
 import contextlib
+import functools
+import threading
 
 import keras
 import numpy as np
@@ -228,6 +230,65 @@ def fit_again(k, then, folder):
     return observe(model, histories=histories)
 
 
+def other_sizes(k, then, folder):
+    """Other numbers of examples, with and without validation; what is changed between waits for `compile`."""
+    model, seen = compiled(k), []
+    for rows, validation in ((64, None), (40, FEATURES[64:]), (80, None), (33, FEATURES[40:]), (16, FEATURES[64:])):
+        data = None if validation is None else (validation, NUMBERS[-len(validation) :])
+        history = model.fit(FEATURES[:rows], NUMBERS[:rows], epochs=2, validation_data=data, **FIT)
+        seen.append(observe(model, history))
+        model.get_layer("hidden").trainable = not model.get_layer("hidden").trainable
+    return {"fits": seen, **observe(model)}
+
+
+def searched(k, then, folder):
+    """A search over settings: networks that are alike, and others, one after another."""
+    seen = []
+    for rate, hidden in ((0.01, "tanh"), (0.1, "tanh"), (0.01, "relu"), (0.01, "tanh"), (0.1, "relu")):
+        model = small(k, hidden)
+        model.compile(keras.optimizers.Adam(rate), "mse", metrics=["mae"])
+        history = fitted(model, 2, validation_split=0.2)
+        seen.append(observe(model, history, evaluated=model.evaluate(FEATURES, NUMBERS, verbose=0)))
+    return {"models": seen}
+
+
+def tracked(k, then, folder):
+    """A tracker that wraps `keras.Model.fit`, adds a callback and reads the history; inside of it another one."""
+    told: list = []
+
+    def around(fit):
+        def wrapper(self, *args, **kwargs):
+            given = kwargs.pop("callbacks", None) or []
+            history = fit(self, *args, callbacks=[*given, cb.LambdaCallback(on_epoch_end=note)], **kwargs)
+            told.append(("history", sorted(history.history)))
+            return history
+
+        return wrapper
+
+    def note(epoch, logs):
+        told.append((epoch, dict(logs)))
+
+    original = keras.Model.fit
+    keras.Model.fit = around(functools.wraps(original)(around(original)))
+    try:
+        model = compiled(k)
+        history = fitted(model, 3, validation_split=0.2)
+    finally:
+        keras.Model.fit = original
+    return observe(model, history, told=told)
+
+
+def in_threads(k, then, folder):
+    """Two models that are alike, trained at the same time."""
+    models = [compiled(k) for _ in range(2)]
+    threads = [threading.Thread(target=fitted, args=(model, 3)) for model in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {"models": [observe(model, model.history) for model in models]}
+
+
 def data_changed_between(k, then, folder):
     """The same array, filled with other numbers before the second `fit`."""
     model, x = compiled(k), FEATURES.copy()
@@ -312,6 +373,10 @@ TRAINING = {
     "class_weight in train_on_batch": class_weight_on_batch,
     "stateful RNN, reset_state": reset_stateful,
     "fit after fit, other batch sizes": fit_again,
+    "fit after fit, other numbers of examples": other_sizes,
+    "a search over settings": searched,
+    "a tracker around fit": tracked,
+    "two models in two threads": in_threads,
     "data changed in place between two fits": data_changed_between,
     "sparse inputs": sparse_inputs,
     "two trainers that share layers": outside_and_inside,

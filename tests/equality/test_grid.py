@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_backprop.training import equal_models
 from tests.equality import compare, grid, report, scenarios
 
 EVERY = int(os.environ.get("EQUALITY_EVERY", "15"))
@@ -35,6 +36,15 @@ def assert_equal(ours, stock, tolerance):
 def test_an_option_by_itself(case, subject):
     stock = compare.run(grid.program, compare.STOCK, case)
     assert_equal(compare.run(grid.program, compare.SUBJECTS[subject], case), stock, case.tolerance)
+
+
+@pytest.mark.parametrize("case", thinned(grid.alone(), 8 * EVERY, lambda case: case.name))
+def test_a_second_model_of_the_same_configuration(case, monkeypatch):
+    """It may be given what was traced for the first: nothing but that may differ."""
+    monkeypatch.setattr(equal_models, "_traces", type(equal_models._traces)())
+    first, second = (compare.run(grid.program, compare.SUBJECTS["backprop"], case) for _ in range(2))
+    found = compare.differences(second, first, case.tolerance)
+    assert not found, "\n".join(found[:10])
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing import event_file_loader
 from tensorboard.util import tensor_util
 from tqdm.keras import TqdmCallback
@@ -184,6 +185,62 @@ def test_nan_ends_the_training_at_its_batch(raise_error):
             )
         ended.append([int(model.optimizer.iterations), len(model.history.epoch)])
     assert ended[0] == ended[1] == [5, 0 if raise_error else 1]
+
+
+@pytest.mark.parametrize(("execution", "bad"), [(3, 20), (3, 70), (2, 99)])
+def test_nan_ends_the_training_after_its_execution(execution, bad):
+    """Keras tells callbacks of the last step of several; those of one execution are all made."""
+    weights = np.where(np.arange(100) == bad, np.nan, 1.0)
+    ended = []
+    for cls in STOCK_AND_OURS:
+        model = network(cls, steps_per_execution=execution)
+        callbacks = [keras.callbacks.TerminateOnNaN()]
+        model.fit(X, Y, 16, 3, 0, sample_weight=weights, shuffle=False, callbacks=callbacks)
+        ended.append([int(model.optimizer.iterations), len(model.history.epoch)])
+    assert model.fit_path.compiled
+    assert ended[0] == ended[1]
+
+
+def test_a_writer_around_fit_records_batches(tmp_path):
+    """What TensorBoard says of every batch is thrown away where nobody records it, and only there."""
+    found = []
+    for name, cls in zip(("stock", "ours"), STOCK_AND_OURS, strict=True):
+        writer = tf.summary.create_file_writer(str(tmp_path / name))
+        with writer.as_default():
+            trained(cls, [keras.callbacks.TensorBoard(tmp_path / f"{name} epochs")])
+        writer.close()
+        (path,) = (tmp_path / name).iterdir()
+        events = [tf.compat.v1.Event.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+        found.append([(value.tag, event.step) for event in events for value in event.summary.value])
+    assert found[0] == found[1] and ("batch_loss", 3) in found[0]
+
+
+def test_saving_asks_keras_once(tmp_path, monkeypatch):
+    made = []
+    original = keras.Layer.__init__
+    model = network(BackpropSequential)
+    model.save(tmp_path / "first.keras")
+    monkeypatch.setattr(keras.Layer, "__init__", lambda self, **options: made.append(self) or original(self, **options))
+    model.save(tmp_path / "second.keras")
+    assert not made
+    loaded = keras.saving.load_model(tmp_path / "second.keras", compile=False)
+    for a, b in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_validation_data_are_let_go():
+    """A model whose `evaluate` is its own is given Keras's iterator of them; after `fit` nothing holds it."""
+    kept = []
+    for cls in STOCK_AND_OURS:
+
+        class Own(cls):
+            def evaluate(self, *args, **kwargs):
+                return super().evaluate(*args, **kwargs)
+
+        model = network(Own)
+        model.fit(X, Y, epochs=2, verbose=0, validation_data=(X, Y))
+        kept.append("_eval_epoch_iterator" in vars(model))
+    assert model.fit_path.compiled and kept == [False, False]
 
 
 def test_a_progress_bar_moves_by_every_batch_and_costs_no_calls(monkeypatch):
