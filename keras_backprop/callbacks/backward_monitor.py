@@ -99,9 +99,9 @@ class BackwardMonitor(keras.callbacks.Callback):
         self.every = every
         self._every = None if every == "epoch" else int(every)
         # To the loop (`training/callbacks.py`): how often it wants to hear of batches, and whether it must hear of every epoch.
-        self.batch_freq = "never" if batch_freq is None else int(batch_freq)
+        self.batch_freq: Any = "never" if batch_freq is None else int(batch_freq)
         self.reads_only_logs = batch_freq is None
-        self._cadence = None if batch_freq is None else Cadence(self.batch_freq)
+        self._cadence = None if batch_freq is None else Cadence(int(batch_freq))
         self.history = History()
         self.epoch_logs: list = []
         self._epoch = 0
