@@ -189,12 +189,12 @@ def unseen_reads(operations, variables):
     if not unknown:
         return {}
     with tf.init_scope():  # the chain of an eager call may be put together while a function is traced
-        addresses = {_address(_value_of(v._value)): v for v in variables if isinstance(v._value, tf.Variable)}
+        addresses = {_address(value_of(v._value)): v for v in variables if isinstance(v._value, tf.Variable)}
     return {id(x): addresses[_address(x)] for x in unknown if _address(x) in addresses}
 
 
-def _value_of(variable):
-    """As `read_value`, in a tenth of the time for a plain variable."""
+def value_of(variable):
+    """The value of a `tf.Variable`: as `read_value`, outside of a function in a tenth of the time for a plain variable."""
     if type(variable) is not ResourceVariable:
         return variable.read_value()
     return tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)

@@ -100,6 +100,16 @@ def test_no_weight_moves_and_integers_have_no_gradient():
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_loss_that_is_traced_when_it_is_built():
+    """Keras builds a loss by tracing it in a graph of its own; the branch in this one calls a custom gradient there."""
+    model = network()
+    model.compile("sgd", "hinge")
+    result = keras_backprop.backward(model, X, np.sign(Y))
+    _, expected = tapes(model, X, np.sign(Y))
+    for one, other in zip([*result.gradients, *result.inputs], expected, strict=True):
+        np.testing.assert_allclose(one, other, 1e-12, 1e-14)
+
+
 def test_what_is_refused():
     with pytest.raises(TypeError, match=r"takes a `keras.Model`. Received: 3 \(of type int\)"):
         keras_backprop.backward(3, X, Y)

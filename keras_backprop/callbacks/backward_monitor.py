@@ -98,10 +98,7 @@ class BackwardMonitor(keras.callbacks.Callback):
         self.layers, self.quantities = layers, quantities
         self.every = every
         self._every = None if every == "epoch" else int(every)
-        # To the loop (`training/callbacks.py`): how often it wants to hear of batches, and whether it must hear of every epoch.
-        self.batch_freq = "never" if batch_freq is None else int(batch_freq)
-        self.reads_only_logs = batch_freq is None
-        self._cadence = None if batch_freq is None else Cadence(self.batch_freq)
+        self._cadence = None if batch_freq is None else Cadence(int(batch_freq))
         self.history = History()
         self.epoch_logs: list = []
         self._epoch = 0
@@ -110,6 +107,19 @@ class BackwardMonitor(keras.callbacks.Callback):
         self._sinks += [] if tensorboard is None else [sinks.TensorBoard(tensorboard)]
         self._sinks += [] if csv is None else [sinks.Csv(csv)]
         self._sinks += [] if logger is None else [sinks.Logger(logger)]
+
+    # What the loop wants to know of a callback, see `training/callbacks.py`. It is said of the class: of methods that a subclass
+    # overrides it must not hold.
+
+    @property
+    def batch_freq(self) -> Any:
+        """How often figures are told within epochs: a number of steps, or "never"."""
+        return "never" if self._cadence is None else self._cadence.every
+
+    @property
+    def reads_only_logs(self) -> bool:
+        """Whether many epochs may share a call: what is noted stays in the step's variables until somebody reads it."""
+        return self._cadence is None
 
     def on_train_begin(self, logs: Any = None) -> None:
         model = self.model

@@ -351,6 +351,25 @@ def test_figures_are_told_within_an_epoch(way):
     assert monitor.backward_observer.lost == 0
 
 
+@pytest.mark.parametrize("batch_freq", [None, 2])
+def test_methods_of_a_subclass_are_called_when_it_is_time(batch_freq):
+    class Epochs(BackwardMonitor):
+        def on_epoch_end(self, epoch, logs=None):
+            super().on_epoch_end(epoch, logs)
+            seen.append(int(self.model.optimizer.iterations.numpy()))
+
+    class Batches(BackwardMonitor):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            seen.append(int(self.model.optimizer.iterations.numpy()))
+
+    for kind, expected in ((Epochs, [3, 6, 9]), (Batches, list(range(1, 10)))):
+        seen: list = []
+        monitor = kind(quantities="norm", every=2, batch_freq=batch_freq)
+        sequential().fit(X, Y, batch_size=8, epochs=3, verbose=0, callbacks=[monitor])
+        assert seen == expected and monitor.history.steps.tolist() == [0, 2, 4, 6, 8]
+
+
 @pytest.mark.parametrize("every", [1, 2])
 def test_noise_of_the_gradient_over_examples(every):
     model = sequential()
@@ -380,7 +399,7 @@ def test_noise_of_layers_that_mix_examples_is_refused():
         [keras.Input((4,)), layers.Dense(3), layers.BatchNormalization(), layers.Dense(1, name="out")]
     )
     model.compile("sgd", "mse", jit_compile=False)
-    with pytest.raises(ValueError, match="dense/kernel.: There is no gradient per example.*by `layers`"):
+    with pytest.raises(ValueError, match="kernel.: There is no gradient per example.*by `layers`"):
         model.fit(X, Y, batch_size=8, verbose=0, callbacks=[BackwardMonitor(quantities="noise_scale")])
     monitor = BackwardMonitor("out", quantities="noise_scale")
     model.fit(X, Y, batch_size=8, verbose=0, callbacks=[monitor])

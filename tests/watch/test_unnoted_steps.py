@@ -48,7 +48,14 @@ def one_batch_an_epoch(model, callbacks):
     return model.fit(X, Y, batch_size=len(X), epochs=20, verbose=0, callbacks=callbacks)
 
 
-@pytest.mark.parametrize("fit", [in_memory, step_by_step, from_tf_data, one_batch_an_epoch])
+SAMPLED = [
+    in_memory,
+    from_tf_data,
+    *(pytest.param(fit, marks=pytest.mark.slow) for fit in (step_by_step, one_batch_an_epoch)),
+]
+
+
+@pytest.mark.parametrize("fit", SAMPLED)
 def test_figures_weights_and_logs_are_those_of_noting_every_step(fit):
     runs = {}
     for every in (None, 1, 4):
