@@ -1,14 +1,16 @@
 """Private steps of libraries for PyTorch, to be run by an interpreter that has PyTorch, Opacus or BackPACK.
 
-    python benchmarks/private_torch.py [rounds]
+    python benchmarks/private_torch.py [--rounds 30] [--cpu]
 
 The models, batches and settings are those of `private.py`; a step clips, adds noise and updates. It prints the
-same table: the ratio of a private step to the plain step of the same model, run in turn, medians.
+same table: the ratio of a private step to the plain step of the same model, run in turn, medians. With `--cpu` times are of one
+thread and of the processor, which says more on a busy machine.
 """
 
+import argparse
 import statistics
-import sys
 import time
+import warnings
 
 import torch
 from torch import nn
@@ -134,21 +136,28 @@ LIBRARIES = {
 }
 
 
-def ratio(plain, private, rounds):
+def ratio(plain, private, rounds, clock):
     for step in (plain, private, plain, private):
         step()
     times = {plain: [], private: []}
     for _ in range(rounds):
         for step in times:
-            start = time.perf_counter()
+            start = clock()
             step()
-            times[step].append(time.perf_counter() - start)
+            times[step].append(clock() - start)
     ratios = [b / a for a, b in zip(times[plain], times[private], strict=True)]
     return statistics.median(times[plain]), statistics.median(times[private]), statistics.median(ratios)
 
 
 def main():
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 30
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--cpu", action="store_true")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    clock = time.process_time if arguments.cpu else time.perf_counter
+    if arguments.cpu:
+        torch.set_num_threads(1)
     installed = {"Opacus": GradSampleModule, "Opacus, ghost clipping": GradSampleModule, "BackPACK": backpack}
     print("| model | library | plain step | private step | ratio |\n|---|---|---|---|---|")
     for name, make in MODELS.items():
@@ -158,7 +167,7 @@ def main():
             torch.manual_seed(0)
             try:
                 steps = plain_step(make), private(make)
-                first, second, quotient = ratio(*steps, rounds)
+                first, second, quotient = ratio(*steps, arguments.rounds, clock)
             except NotImplementedError as reason:
                 print(f"| {name} | {library} | – | – | {reason} |", flush=True)
                 continue

@@ -202,6 +202,16 @@ def test_no_reduction_lets_the_others_in(reduction):
     np.testing.assert_array_equal(released(plan, model, sample_weight=np.zeros(8, "float32")), 0)
 
 
+@pytest.mark.parametrize("wrong", [np.nan, -39.0])
+def test_no_sample_weight_decides_on_the_others(wrong):
+    loss = keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight")
+    sample_weight = np.ones(40, "float32")
+    a_model(a_plan(), loss=loss).fit(X, Y, sample_weight=sample_weight, verbose=0)
+    sample_weight[3] = wrong
+    with pytest.raises(ValueError, match=f"one example decides on what all others contribute. Received: {wrong}"):
+        a_model(a_plan(), loss=loss).fit(X, Y, sample_weight=sample_weight, verbose=0)
+
+
 def test_shared_weights_have_the_norm_of_the_sum():
     inputs = keras.Input((5,))
     shared = layers.Dense(5, "tanh")
