@@ -6,12 +6,21 @@ import sys
 import time
 
 
-def peak(name, side):
-    """How far steps raise the resident memory above that of the built model, in bytes."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory", name, side], capture_output=True, text=True, check=True
-    )
+def peak(name, side, module="benchmarks.memory"):
+    """How far steps raise the resident memory above that of the built model, in bytes: as a module prints it."""
+    done = subprocess.run([sys.executable, "-m", module, name, side], capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1])
+
+
+def rise(step, calls=5):
+    """How far some calls of a compiled step raise the resident memory of this process, in bytes."""
+    step.get_concrete_function()
+    before = _status("VmRSS")
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # start the high-water mark anew
+    for _ in range(calls):
+        step()
+        time.sleep(0.01)
+    return _status("VmHWM") - before
 
 
 def main():
@@ -22,14 +31,7 @@ def main():
     from benchmarks.workloads import WORKLOADS
 
     step = step_of(next(workload for workload in WORKLOADS if workload.name == name), side)
-    step = tf.function(step, autograph=False)
-    step.get_concrete_function()
-    before = _status("VmRSS")
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # start the high-water mark anew
-    for _ in range(5):
-        step()
-        time.sleep(0.01)
-    print(_status("VmHWM") - before)
+    print(rise(tf.function(step, autograph=False)))
 
 
 def _status(name):

@@ -1,8 +1,10 @@
 """What private training costs: a step with per-example clipping and noise against the plain step, in one run.
 
     python -m benchmarks.private [--rounds 30]
+    python -m benchmarks.private --memory
 
 Both steps are compiled, get the same batch, and are run in turn; the ratio is the median of the ratios of neighbours in time.
+Memory is how far steps raise that of a process with the built model, each step in processes of its own.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from benchmarks.memory import peak, rise
 from benchmarks.timing import alternate
 from keras_backprop import BackpropModel, privacy
 
@@ -64,46 +67,67 @@ MODELS = {
 }
 
 
-def steps_of(make, times=1):
-    """The plain and the private step, functions without arguments, and the size of the batch, `times` the usual one."""
+SIDES = ("plain", "private")
+
+
+def step_of(make, private, times=1):
+    """A step that has not run yet, a function without arguments, and the size of its batch, `times` the usual one."""
     rng = np.random.default_rng(0)
-    steps = {}
-    for private in (False, True):
-        keras.utils.set_random_seed(0)
-        inputs, outputs, n = make()
-        n *= times
-        plan = (
-            privacy.Plan(10 * n, n, 10_000, 1.0, noise_multiplier=1.0, delta=1e-5, largest_batch_size=2 * n)
-            if private
-            else None
-        )
-        model = BackpropModel(inputs, outputs)
-        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy", gradients=plan)
-        x = tf.constant(rng.normal(size=(n, *inputs.shape[1:])).astype("float32"))
-        y, weights = tf.constant(rng.integers(0, 10, n)), tf.ones([n])
-        model.optimizer.build(model.trainable_variables)
-        step = tf.function(lambda model=model, x=x, y=y, w=weights: model.train_step((x, y, w)))
-        step()
-        steps["private" if private else "plain"] = step
-    return steps, n
+    keras.utils.set_random_seed(0)
+    inputs, outputs, n = make()
+    n *= times
+    plan = None
+    if private:
+        plan = privacy.Plan(10 * n, n, 10_000, 1.0, noise_multiplier=1.0, delta=1e-5, largest_batch_size=2 * n)
+    model = BackpropModel(inputs, outputs)
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy", gradients=plan)
+    x = tf.constant(rng.normal(size=(n, *inputs.shape[1:])).astype("float32"))
+    y, weights = tf.constant(rng.integers(0, 10, n)), tf.ones([n])
+    model.optimizer.build(model.trainable_variables)
+    return tf.function(lambda: model.train_step((x, y, weights))), n
+
+
+def compare_time(name, make, rounds):
+    for times in (1, 4):
+        steps = {}
+        for side in SIDES:
+            steps[side], n = step_of(make, side == "private", times)
+        took = alternate(steps, rounds, seconds=0.1)
+        plain, private = took["plain"], took["private"]
+        ratio = f"{private.over(plain):.2f} | {min(private) / min(plain):.2f}"
+        print(f"| {name} | {n} | {plain.median_text()} | {private.median_text()} | {ratio} |", flush=True)
+
+
+def compare_memory(name, repeats=3):
+    plain, private = (min(peak(name, side, "benchmarks.private") for _ in range(repeats)) / 2**20 for side in SIDES)
+    print(f"| {name} | {plain:.0f} MiB | {private:.0f} MiB | {private / plain:.2f} |", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--only", help="a part of a model's name")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument(
+        "side", nargs="*", help=argparse.SUPPRESS
+    )  # of a process that measures memory: a model, and which step
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    print("| model | batch | plain step | private step | ratio | of the shortest |\n|---|---|---|---|---|---|")
+    if arguments.side:
+        name, side = arguments.side
+        print(rise(step_of(MODELS[name], side == "private", times=4)[0]))
+        return
+    if arguments.memory:
+        print("| model | plain step | private step | ratio |\n|---|---|---|---|")
+    else:
+        print("| model | batch | plain step | private step | ratio | of the shortest |\n|---|---|---|---|---|---|")
     for name, make in MODELS.items():
         if arguments.only and arguments.only not in name:
             continue
-        for times in (1, 4):
-            steps, n = steps_of(make, times)
-            took = alternate(steps, arguments.rounds, seconds=0.1)
-            plain, private = took["plain"], took["private"]
-            ratio = f"{private.over(plain):.2f} | {min(private) / min(plain):.2f}"
-            print(f"| {name} | {n} | {plain.median_text()} | {private.median_text()} | {ratio} |", flush=True)
+        if arguments.memory:
+            compare_memory(name)
+        else:
+            compare_time(name, make, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,16 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         self.compiled_gradients, self.compiled_rules = gradients, rules
         self._scope = scope
 
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.compiled_gradients is not None and str(filepath).endswith((".h5", ".hdf5")):
+            warnings.warn(
+                f"HDF5 files do not hold what `compile(gradients=…)` was given: the model loaded from '{filepath}' will "
+                f"train without {type(self.compiled_gradients).__name__}. Save a '.keras' file, or compile the loaded model "
+                "with `gradients=…` again.",
+                stacklevel=2,
+            )
+        return super().save(filepath, *args, **kwargs)
+
     def get_compile_config(self):
         config = super().get_compile_config()
         if config and self.compiled_gradients is not None:
@@ -128,7 +138,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         self._traced_with = traced_with
         plan = plan_of(self)
         if plan is not None and not hasattr(self.train_function, "__wrapped__"):
-            self.train_function = _within_the_budget(self.train_function, plan, self.steps_per_execution)
+            self.train_function = _within_the_budget(self.train_function, plan, self)
         return self.train_function
 
     def train_step(self, data):
@@ -207,13 +217,16 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         put_back()
 
 
-def _within_the_budget(train_function, plan, steps):
-    """A train function that asks a plan before it runs."""
+def _within_the_budget(train_function, plan, model):
+    """A train function that asks a plan before it runs, and that the plan must have been asked by."""
 
     @functools.wraps(train_function)
     def train(iterator):
-        plan.require_budget(steps)
-        return train_function(iterator)
+        plan.require_budget(model.steps_per_execution)
+        left = plan.steps_left
+        logs = train_function(iterator)
+        plan.require_counted(left, model)
+        return logs
 
     return train
 

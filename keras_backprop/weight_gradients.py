@@ -24,10 +24,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_backprop import _tensorflow
-
-
-GRAM = 0.6
-"""Norms are told by Gram matrices where t·(i + o) is at most so much of i·o: for t positions of an example and a kernel (i, o)."""
+from keras_backprop.shapes import sizes_of
 
 
 class WeightGradient:
@@ -161,7 +158,7 @@ class Contraction(WeightGradient):
         positions, width_x, width_dy = dy.shape[1], x.shape[2], dy.shape[2]
         if positions == 1:  # ‖x·dyᵀ‖² = ‖x‖²·‖dy‖²
             return tf.reduce_sum(tf.square(x), axis=[1, 2]) * tf.reduce_sum(tf.square(dy), axis=[1, 2])
-        if positions is None or width_x is None or positions * (width_x + width_dy) > GRAM * width_x * width_dy:
+        if positions is None or width_x is None or positions * (width_x + width_dy) > width_x * width_dy:
             self.turned = width_x is not None and width_x > width_dy
             left, right = (dy, x) if self.turned else (x, dy)
             self.singles = tf.matmul(left, right, transpose_a=True)
@@ -449,10 +446,7 @@ def cast(x: Any, dtype: Any) -> Any:
 
 def _last(x, count):
     """The sizes of the last `count` axes."""
-    if count == 0:
-        return []
-    sizes = x.shape[-count:].as_list()
-    return sizes if None not in sizes else [s if s is not None else tf.shape(x)[i - count] for i, s in enumerate(sizes)]
+    return sizes_of(x, len(x.shape) - count)
 
 
 def _rows(x, count):

@@ -95,3 +95,31 @@ def test_a_lookup_stays_sparse_and_sparse_gradients_add_up_sparsely():
     )
     dense = add([first, tf.ones((5, 3), tf.float64)])
     np.testing.assert_allclose(dense, tf.convert_to_tensor(first) + 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes"),
+    [
+        ("i,o->io", [(3, 50, 4), (3, 50, 7)]),  # the wider to the right, as it is
+        ("i,o->io", [(3, 50, 7), (3, 50, 4)]),  # turned
+        ("i,ho->iho", [(3, 50, 20), (3, 50, 2, 3)]),  # turned, of three axes
+        ("o->o", [(3, 5, 4)]),
+        ("ab->ab", [(3, 5, 2, 4)]),
+        ("o,o->o", [(3, 5, 4), (3, 5, 4)]),
+    ],
+)
+def test_once_norms_were_asked_for_sums_are_made_of_what_they_needed(equation, shapes):
+    rng = np.random.default_rng(0)
+    factors = [tf.constant(rng.normal(size=shape)) for shape in shapes]
+    c = tf.constant(rng.normal(size=3))
+    fresh, asked = Contraction(equation, *factors), Contraction(equation, *factors)
+    single = fresh.per_example()
+    norms = tf.reduce_sum(tf.square(single), list(range(1, len(single.shape))))
+    np.testing.assert_allclose(asked.squared_norms(), norms, rtol=1e-12)
+    assert asked.singles is not None
+    for product, kept in ((asked, [1, 1, 1]), (asked.only(tf.constant([1, 0, 1])), [1, 0, 1])):
+        np.testing.assert_allclose(
+            product.per_example(), single * np.reshape(kept, [3] + [1] * (len(single.shape) - 1)), rtol=1e-12
+        )
+        np.testing.assert_allclose(product.weighted_total(c), tf.tensordot(c * kept, single, 1), rtol=1e-12)
+        assert product.weighted_total(c).shape == fresh.total().shape

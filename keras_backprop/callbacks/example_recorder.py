@@ -25,7 +25,9 @@ class ExampleRecorder(keras.callbacks.Callback):
         every: int ≥ 1, record each so-many-th epoch, the first included.
         quantities: which of "loss" (the example's own, sample weights left out), "gradient_norm" (of its own error, over all
             weights), "error" (‖p − y‖ of probabilities, or of predictions), "correct" and "margin" (the log-odds of the given
-            class over the best other; classes only). By default all that the model has; a warning names what it has not.
+            class over the best other). The last two are of models that predict one class for each example by a cross-entropy,
+            of which a binary one has one output: several yes-or-no outputs are several answers, of which an example may have
+            some right, and no one margin. By default all that the model has; a warning names what it has not.
 
     Attributes:
         history: dict, quantity -> float32 array of shape (examples, records), NaN where an example was in no batch. In the order
@@ -228,7 +230,8 @@ def _correct(model, result, y):
     p, target = _of_classes(model, result, y)
     if p.shape[-1] == 1:
         return tf.equal(p[:, 0] > 0.5, target[:, 0] > 0.5)
-    return tf.equal(tf.argmax(p, -1), tf.argmax(target, -1))
+    right = tf.equal(tf.argmax(p, -1), tf.argmax(target, -1))
+    return tf.where(_has_class(target), tf.cast(right, tf.float32), np.nan)
 
 
 def _margin(model, result, y):
@@ -238,13 +241,27 @@ def _margin(model, result, y):
         odds = (log - tf.math.log(tf.maximum(1 - p, 1e-30)))[:, 0]
         return tf.where(target[:, 0] > 0.5, odds, -odds)
     given = tf.one_hot(tf.argmax(target, -1), p.shape[-1], on_value=True, off_value=False)
-    return tf.reduce_sum(tf.where(given, log, 0), -1) - tf.reduce_max(tf.where(given, -np.inf, log), -1)
+    margin = tf.reduce_sum(tf.where(given, log, 0), -1) - tf.reduce_max(tf.where(given, -np.inf, log), -1)
+    return tf.where(_has_class(target), margin, np.nan)
+
+
+def _has_class(target):
+    """Whether an example is of a class at all: not if the loss ignores the one that is given."""
+    return tf.reduce_any(target != 0, -1)
 
 
 def _of_classes(model, result, y):
     p, target = _probabilities(model, result, y)
     if p.shape.rank != 2 or not _is_of_classes(model):
         raise ValueError("the model does not predict one class for each example by a cross-entropy")
+    binary = "Binary" in type(_only_loss(model)).__name__
+    if binary and p.shape[-1] != 1:
+        raise ValueError(
+            f"the loss is a binary cross-entropy of {p.shape[-1]} outputs, each of which may be right or wrong by "
+            "itself; of classes that exclude each other it is a categorical one"
+        )
+    if not binary and p.shape[-1] == 1:
+        raise ValueError("the loss is a categorical cross-entropy of a single class, which is always right")
     return p, target
 
 
@@ -258,7 +275,10 @@ def _probabilities(model, result, y):
     if _is_of_classes(model) and getattr(loss, "from_logits", False):
         p = tf.sigmoid(p) if "Binary" in type(loss).__name__ or p.shape[-1] == 1 else tf.nn.softmax(p)
     if "Sparse" in type(loss).__name__:
-        target = tf.one_hot(tf.cast(tf.reshape(target, tf.shape(p)[:-1]), tf.int32), p.shape[-1])
+        labels = tf.cast(tf.reshape(target, tf.shape(p)[:-1]), tf.int32)
+        if getattr(loss, "ignore_class", None) is not None:
+            labels = tf.where(labels == loss.ignore_class, -1, labels)
+        target = tf.one_hot(labels, p.shape[-1])  # of no class: zeros
     target = tf.cast(target, tf.float32)
     return p, tf.reshape(target, tf.shape(p))
 

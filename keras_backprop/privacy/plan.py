@@ -282,6 +282,24 @@ class Plan:
         """How many parts of batches may still be used."""
         return max(0, self.planned_steps * self.parts - int(keras.ops.convert_to_numpy(self._count)))
 
+    def is_asked_in(self, graph: Any) -> bool:
+        """Whether the step of which this is the graph counts as one."""
+        return any(variable is self._count.value for variable in graph.variables)
+
+    def require_counted(self, left: int, model: Any) -> None:
+        """Raise if a step has been taken of which the plan knows nothing.
+
+        Args:
+            left: int, `steps_left` before it.
+            model: the model that took it.
+        """
+        if self.steps_left == left:
+            raise ValueError(
+                f"A step of the model '{model.name}' has not asked the plan for its gradients, and was not private: its "
+                "`train_step` or `make_gradients` is its own. Call that of `BackpropModel`, or override `backward_pass` or "
+                "`update_weights`."
+            )
+
     def require_budget(self, steps: int = 1) -> None:
         """Raise if the plan does not allow so many steps more, or those that an epoch still has."""
         an_epoch = self.steps_per_epoch * self.parts

@@ -54,7 +54,8 @@ def private_gradients(plan: Any, result: Any) -> list[Any]:
         if total is None:
             gradients.append(penalty)
             continue
-        total += tf.cast(noise.of(weight.shape, FIRST_WEIGHT + i, stddev), total.dtype)
+        with tf.control_dependencies([total]):  # one after the other: all noise at once would be as large as all weights
+            total += tf.cast(noise.of(weight.shape, FIRST_WEIGHT + i, stddev), total.dtype)
         gradients.append(total if penalty is None else total + tf.cast(tf.convert_to_tensor(penalty), total.dtype))
     changes = []
     if plan.clipping.variables and fits is not None:
@@ -66,8 +67,10 @@ def private_gradients(plan: Any, result: Any) -> list[Any]:
 
 
 def _finite_sums(result, factors, whole, broken):
-    """Σᵢ cᵢ·gᵢ of each weight, dense. Zero times an infinity is NaN: where a gradient is not finite, anew without what it is made of,
-    for which all factors of all products are gone through.
+    """Σᵢ cᵢ·gᵢ of each weight, dense.
+
+    Zero times an infinity is NaN. So where a gradient is `broken`, not finite, the sums are made once more, of products without
+    the examples that count 0, which takes a pass over all their factors.
     """
 
     def sums(left_out=None):

@@ -52,3 +52,9 @@ def require_private_model(model: Any) -> None:
             "(BatchNormalization). Use `keras.layers.GroupNormalization` or `keras.layers.LayerNormalization` in their place, or "
             "freeze them (`layer.trainable = False`), so that they use the statistics that they have."
         )
+    stateful = [layer for layer in _keras.layers_in(model) if getattr(layer, "stateful", False)]
+    if stateful:
+        raise ValueError(
+            "What an example leaves behind in a layer with `stateful=True` takes part in the next step, in the gradient of another "
+            f"example: {', '.join(repr(layer.path or layer.name) for layer in stateful)}. Leave `stateful` out."
+        )

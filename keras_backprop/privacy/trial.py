@@ -32,6 +32,11 @@ def is_known(model: Any) -> bool:
     return bool(losses) and all(map(_is_known_loss, losses))
 
 
+def _is_number(variable):
+    """Whether a variable may hold numbers of examples: states of random numbers are integers, and so are counts."""
+    return tf.as_dtype(variable.dtype).is_floating
+
+
 def _first_axis(layer):
     return 0 in keras.tree.flatten(getattr(layer, "axis", None))
 
@@ -50,17 +55,23 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
         x, y: nested tensors, three examples.
 
     Raises:
-        ValueError: it depends on the other one, or on what weighs nothing; or there are no gradients of single examples, and why.
+        ValueError: it depends on the other one, or on what weighs nothing; the model keeps something of the examples that is no
+            weight; or there are no gradients of single examples, and why.
     """
     take = lambda indices: keras.tree.map_structure(lambda a: a if a is None else tf.gather(a, indices), (x, y))  # noqa: E731
     trainable = {id(v) for v in model.trainable_variables}
     states = {id(v): v for v in (*model.variables, *model.metrics_variables) if id(v) not in trainable}
     before = [(v, keras.ops.copy(v.value)) for v in states.values()]
 
+    kept: list = []  # after each pass, what is no weight
+
     def contribution(indices, weights):
         for variable, value in before:
             variable.assign(value)
         result = model.backward_pass(*take(indices), tf.constant(weights, tf.float32))
+        kept.append(
+            {v.path: keras.ops.convert_to_numpy(keras.ops.copy(v.value)) for v in states.values() if _is_number(v)}
+        )
         divisor, shares, _ = result.example_scale.weighted()
         parts = {v.path: result.per_example(v) for v in result.weights}
         factor = float(divisor * shares[0]) / (1.0 if result.scale is None else float(result.scale))
@@ -75,6 +86,12 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
     finally:
         for variable, value in before:
             variable.assign(value)
+    for path, value in kept[0].items():
+        if not np.array_equal(value, kept[1][path], equal_nan=True):
+            raise ValueError(
+                f"What '{path}' keeps from step to step depends on the examples, and no noise is added to it: the trained "
+                "model would tell about them. Let a layer keep nothing of them, or compute it on public data before training."
+            )
     for path, gradient in one.items():
         for changed, what in (
             (other, "who else is in the batch"),

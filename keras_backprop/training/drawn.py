@@ -7,6 +7,7 @@ own loop gets a data set of the same batches. Rows that fill up a batch have the
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
@@ -24,7 +25,7 @@ class DrawnExamples(Examples):
         x, y, sample_weight, class_weight, limited, positions: as `Examples` takes them.
 
     Raises:
-        ValueError: they are not as many as the plan is for.
+        ValueError: they are not as many as the plan is for, or sample weights with which they cannot be told apart.
     """
 
     def __init__(self, model, plan, x, y=None, sample_weight=None, class_weight=None, limited=True, positions=False):
@@ -35,6 +36,7 @@ class DrawnExamples(Examples):
                 f"The plan is for examples={self.sampler.examples}, of which each is to count once. Received {self.n} examples."
             )
         plan.try_examples(model, *_keras.unpack_x_y_sample_weight(self.tensors)[:2])
+        _require_weights(model, _keras.unpack_x_y_sample_weight(self.tensors)[2])
         self.batch_size = self.sampler.rows
         self.steps = self.sampler.steps_per_epoch * self.sampler.parts
         sizes = [tf.TensorSpec([self.batch_size, *a.shape[1:]], a.dtype) for a in _flat(self.tensors)]
@@ -173,6 +175,22 @@ def require_plans_own(plan, arguments):
         raise ValueError(
             "With a plan an epoch is one pass over the examples, as many steps as the plan says. Leave `steps_per_epoch` out."
         )
+
+
+def _require_weights(model, sample_weight):
+    """Raise a `ValueError` where one example's sample weight could make the sum that all errors are divided by 0 or NaN."""
+    losses = _keras.losses_of(_keras.compiled_loss(model))  # which the trial has built
+    given = [w for w in keras.tree.flatten(sample_weight) if w is not None]
+    if not any(getattr(loss, "reduction", None) == "mean_with_sample_weight" for loss in losses):
+        return
+    for weights in map(keras.ops.convert_to_numpy, given):
+        wrong = weights[~(np.isfinite(weights) & (weights >= 0))]
+        if wrong.size:
+            raise ValueError(
+                'With the reduction "mean_with_sample_weight" all errors are divided by the sum of the sample weights, which '
+                "must be finite and not negative: otherwise one example decides on what all others contribute. Received: "
+                f"{wrong.flat[0]}"
+            )
 
 
 def _flat(tensors):

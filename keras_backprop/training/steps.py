@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow
+from keras_backprop.training.drawn import plan_of
 from keras_backprop.training.path import NotCompiledError
 
 
@@ -26,7 +27,11 @@ def train_step(model, batch):
         Exception: whatever tracing the step raises.
     """
     model.make_train_function()
-    return model._loops.traces.get("train", _keras.step_of(model.train_function), batch)
+    step = model._loops.traces.get("train", _keras.step_of(model.train_function), batch)
+    plan = plan_of(model)
+    if plan is not None and not plan.is_asked_in(step.graph):
+        raise NotCompiledError("its steps do not ask the plan for their gradients")  # Keras's loop says so
+    return step
 
 
 def test_step(model, batch):

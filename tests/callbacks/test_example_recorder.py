@@ -113,3 +113,24 @@ def test_what_a_model_does_not_have():
 def test_what_makes_no_recorder(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ExampleRecorder(**wrong)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_several_yes_or_no_outputs_have_no_one_answer(way):
+    model = BackpropSequential([keras.Input((5,)), layers.Dense(3, "sigmoid")])
+    model.compile(keras.optimizers.SGD(0.0), "binary_crossentropy", **WAYS[way])
+    y, recorder = (np.eye(3)[Y] + np.eye(3)[(Y + 1) % 3]).astype("float32"), ExampleRecorder()
+    with pytest.warns(UserWarning, match="no (correct|margin): the loss is a binary cross-entropy of 3 outputs"):
+        model.fit(X, y, verbose=0, callbacks=[recorder])
+    assert set(recorder.history) == {"loss", "gradient_norm", "error"}
+    p = model.predict(X, verbose=0)
+    np.testing.assert_allclose(recorder.history["error"][:, 0], np.linalg.norm(p - y, axis=1), rtol=1e-4)
+
+
+def test_of_an_ignored_class_nothing_is_right_or_wrong():
+    loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=1)
+    recorder = ExampleRecorder(quantities=["loss", "correct", "margin"])
+    a_model(loss=loss).fit(X, Y, verbose=0, callbacks=[recorder])
+    for name in ("correct", "margin"):
+        np.testing.assert_array_equal(np.isnan(recorder.history[name][:, 0]), Y == 1)
+    assert not recorder.history["loss"][Y == 1].any()

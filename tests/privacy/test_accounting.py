@@ -136,7 +136,7 @@ def test_the_statement_says_what_it_is(sampling, neighbours):
     assert f"ε = {plan.epsilon(5):.3g}" in text and "δ = 0.001" in text and "after 5 steps" in text
     assert ("Poisson sampling" in text) == (sampling == "poisson")
     assert ("No amplification" in text) == (sampling == "shuffled")
-    for also in ("history", "hyper-parameters", "Gaussian noise of 1 times"):
+    for also in ("history", "early stopping", "hyper-parameters", "Gaussian noise of 1 times"):
         assert also in text
     assert "replacement" in text if neighbours == "replace one" else "replacement of one" not in text
 

@@ -1,5 +1,7 @@
 """What goes wrong in private training, each with its test."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -106,6 +108,55 @@ def test_batch_statistics_are_refused_with_the_layers_and_what_to_use():
     model.fit(X, Y, verbose=0)
 
 
+class RunningMean(layers.Layer):
+    def build(self, shape):
+        self.mean = self.add_weight(shape=shape[1:], initializer="zeros", trainable=False, name="mean")
+
+    def call(self, x, training=False):
+        if training:
+            self.mean.assign(0.9 * self.mean + 0.1 * keras.ops.mean(x, 0))
+        return x
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (lambda: RunningMean(name="keeps"), "What '.*keeps/mean' keeps from step to step depends on the examples"),
+        (lambda: layers.SimpleRNN(2, stateful=True, name="keeps"), "stateful=True.*'.*keeps'"),
+    ],
+)
+def test_what_keeps_something_of_the_examples_without_noise_is_refused(layer, message):
+    model = BackpropSequential([keras.Input((3, 2), batch_size=8), layer(), layers.Flatten(), layers.Dense(1)])
+    plan = a_plan()
+    model.compile("sgd", "mse", gradients=plan)
+    with pytest.raises(ValueError, match=message):
+        model.fit(np.ones((40, 3, 2), "float32") * X[:, :3, None], Y, verbose=0)
+    assert plan.steps == 0
+
+
+class OwnStep(BackpropModel):
+    def train_step(self, data):
+        x, y = data[:2]
+        result = self.backward_pass(x, y)
+        self.optimizer.apply_gradients(zip(result.gradients, result.weights, strict=True))
+        return {"loss": result.loss}
+
+
+class OwnGradients(BackpropModel):
+    def make_gradients(self, result):
+        return result.gradients
+
+
+@pytest.mark.parametrize("kind", [OwnStep, OwnGradients])
+@pytest.mark.parametrize("options", [{}, {"run_eagerly": True}])
+def test_a_step_that_does_not_ask_the_plan_is_refused(kind, options):
+    inputs = keras.Input((5,))
+    model = kind(inputs, layers.Dense(3, "softmax")(inputs))
+    model.compile("sgd", "sparse_categorical_crossentropy", gradients=a_plan(), **options)
+    with pytest.raises(ValueError, match="has not asked the plan.*was not private"):
+        model.fit(X, Y, verbose=0)
+
+
 class Adds(layers.Layer):
     def call(self, x):
         self.add_loss(keras.ops.mean(x**2))
@@ -151,6 +202,16 @@ def test_no_reduction_lets_the_others_in(reduction):
     np.testing.assert_array_equal(released(plan, model, sample_weight=np.zeros(8, "float32")), 0)
 
 
+@pytest.mark.parametrize("wrong", [np.nan, -39.0])
+def test_no_sample_weight_decides_on_the_others(wrong):
+    loss = keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight")
+    sample_weight = np.ones(40, "float32")
+    a_model(a_plan(), loss=loss).fit(X, Y, sample_weight=sample_weight, verbose=0)
+    sample_weight[3] = wrong
+    with pytest.raises(ValueError, match=f"one example decides on what all others contribute. Received: {wrong}"):
+        a_model(a_plan(), loss=loss).fit(X, Y, sample_weight=sample_weight, verbose=0)
+
+
 def test_shared_weights_have_the_norm_of_the_sum():
     inputs = keras.Input((5,))
     shared = layers.Dense(5, "tanh")
@@ -172,6 +233,15 @@ def test_masked_sequences_count_by_their_own_length():
             for i in range(4)
         ]
         np.testing.assert_allclose(released(quiet(), model, x, y, weights), np.sum(singles, 0), atol=1e-5)
+
+
+def test_half_precision_needs_no_gradients_of_single_examples_for_their_norms():
+    model = BackpropSequential([keras.Input((300,)), layers.Dense(200, dtype="mixed_float16"), layers.Dense(1)])
+    model.compile("sgd", "mse", gradients=a_plan())
+    x, y = tf.random.normal([8, 300]), tf.zeros([8, 1])
+    step = tf.function(lambda: model.backward_pass(x, y).squared_norms()).get_concrete_function()
+    largest = max(math.prod(t.shape) for op in step.graph.get_operations() for t in op.outputs if t.shape.rank)
+    assert largest <= 300 * 200
 
 
 def test_mixed_precision_clips_the_unscaled_gradients_and_leaves_the_scale_alone():
