@@ -54,7 +54,9 @@ def private_gradients(plan: Any, result: Any) -> list[Any]:
         if total is None:
             gradients.append(penalty)
             continue
-        with tf.control_dependencies([total]):  # one after the other: all noise at once would be as large as all weights
+        with tf.control_dependencies(
+            [total]
+        ):  # one after the other: all noise at once would be as large as all weights
             total += tf.cast(noise.of(weight.shape, FIRST_WEIGHT + i, stddev), total.dtype)
         gradients.append(total if penalty is None else total + tf.cast(tf.convert_to_tensor(penalty), total.dtype))
     changes = []

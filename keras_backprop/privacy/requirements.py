@@ -55,6 +55,6 @@ def require_private_model(model: Any) -> None:
     stateful = [layer for layer in _keras.layers_in(model) if getattr(layer, "stateful", False)]
     if stateful:
         raise ValueError(
-            "What an example leaves behind in a layer with `stateful=True` takes part in the next step, in the gradient of another "
-            f"example: {', '.join(repr(layer.path or layer.name) for layer in stateful)}. Leave `stateful` out."
+            "What an example leaves behind in a layer with `stateful=True` takes part in the next step, in the gradient of "
+            f"another example: {', '.join(repr(layer.path or layer.name) for layer in stateful)}. Leave `stateful` out."
         )
