@@ -223,9 +223,10 @@ def _within_the_budget(train_function, plan, model):
     @functools.wraps(train_function)
     def train(iterator):
         plan.require_budget(model.steps_per_execution)
-        left = plan.steps_left
+        left, passes_over = plan.steps_left, plan.passes_over
         logs = train_function(iterator)
-        plan.require_counted(left, model)
+        if not passes_over:
+            plan.require_counted(left, model)
         return logs
 
     return train

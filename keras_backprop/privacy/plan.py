@@ -278,6 +278,11 @@ class Plan:
         self._resumed_at.assign(batches)
 
     @property
+    def passes_over(self) -> bool:
+        """Whether batches are passed over that a backup has seen: no steps are taken."""
+        return bool(int(keras.ops.convert_to_numpy(self._resumed_at)))
+
+    @property
     def steps_left(self) -> int:
         """How many parts of batches may still be used."""
         return max(0, self.planned_steps * self.parts - int(keras.ops.convert_to_numpy(self._count)))
