@@ -21,9 +21,10 @@ class Call:
         saved: dict, what a `forward_rule` kept for the backward rule.
         path: str, the name under which errors and reports speak of this call.
         repeats: None, or how many times the call saw every example, the times first: as so many more rows.
+        deltas: tuple, set by the sweep: the `deltas` that the rule returned.
     """
 
-    __slots__ = ("arguments", "inputs", "op", "outputs", "path", "repeats", "rule", "saved")
+    __slots__ = ("arguments", "deltas", "inputs", "op", "outputs", "path", "repeats", "rule", "saved")
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Call:
         self.path = path
         self.rule = rule
         self.repeats = repeats
+        self.deltas: tuple = ()
 
     @property
     def input(self) -> Any:
@@ -79,13 +81,23 @@ class Gradients:
         **weights: ∂E/∂W by the name of the layer's attribute (`kernel=…`; a dotted name reaches into a sublayer:
             `**{"cell.kernel": …}`; so does the variable's path, `"rnn/cell/kernel"`), as a `Contraction`, `Convolution`,
             `Lookup` or `Total`. A bare tensor counts as a `Total`.
+
+    Attributes:
+        deltas: tuple of tensors of shape `(T, n, …)`, δ at every time step of a recurrent layer; empty elsewhere. Nothing is
+            computed of them: they are for whoever looks on.
     """
 
-    __slots__ = ("inputs", "weights")
+    __slots__ = ("deltas", "inputs", "weights")
 
     def __init__(self, *inputs: Any, **weights: Any) -> None:
         self.inputs = inputs
         self.weights = weights
+        self.deltas: tuple = ()
+
+    def with_deltas(self, deltas: Any) -> "Gradients":
+        """The same, and δ at every time step."""
+        self.deltas = tuple(deltas)
+        return self
 
     def __repr__(self) -> str:
         return f"Gradients(inputs={len(self.inputs)}, weights={list(self.weights)})"

@@ -76,6 +76,7 @@ def sweep(calls, upstream, weights=(), inputs=(), observers=()):
             continue
         dys = [None if dy is None else _densified(call, add(dy)) for dy in dys]
         returned = _apply(call, dys)
+        call.deltas = returned.deltas
         dxs = _input_gradients(call, returned, needed)
         for x, dx in zip(call.inputs, dxs, strict=True):
             if dx is not None:

@@ -135,7 +135,7 @@ class _Noted:
             weight_gradients={name: self._unscaled(dW) for name, dW in weight_gradients.items()},
             updates={name: self.updated[id(v)] for name, v in variables.items() if id(v) in self.updated},
             weight_symbols={name: self.names.of_weight(v) for name, v in variables.items()},
-            deltas=tuple(map(self._unscaled, call.saved.get("deltas", ()))),
+            deltas=tuple(map(self._unscaled, call.deltas)),
             formula=formula,
             options=options,
             trained=tuple(name for name, v in variables.items() if id(v) in self.updated),

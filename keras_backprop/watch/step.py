@@ -63,7 +63,7 @@ class Step:
             columns = [self.column("squares", x) for x in (*downs, *ups)]
             figures.append(Figure(link.path, DELTA, "gain", tuple(columns)))
         if "delta_by_step" in self.wanted[DELTA]:
-            for k, delta in enumerate(call.saved.get("deltas", ())):
+            for k, delta in enumerate(call.deltas):
                 if delta.shape[0] is not None:
                     path = link.path if k == 0 else f"{link.path}[{k}]"
                     column = self.column("by step", delta, delta.shape[0])

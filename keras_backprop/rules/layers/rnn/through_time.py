@@ -92,7 +92,6 @@ def run_backward(call, dy):
     carry = held, tuple(ds), f.zero_totals()
     carry, deltas = scan(step, carry, (dys, mask, *derivatives), reverse=True, unroll=loop.unroll)
     _, ds, totals = carry
-    call.saved["deltas"] = deltas  # for whoever wants to see the error at every time step: (T, n, …)
     dx, weights = f.gradients(x, before, derivatives, deltas, totals)
     prefix = "" if call.op is loop.cell else "cell."
     back = (lambda: dx()[0]) if loop.single else (lambda: batch_first(dx(), loop.go_backwards))
@@ -101,7 +100,7 @@ def run_backward(call, dy):
         *ds,
         *([] if mask is None else [None]),
         **{name if "/" in name else prefix + name: part for name, part in weights.items()},
-    )
+    ).with_deltas(deltas)
 
 
 def _apart(y):

@@ -151,7 +151,7 @@ def test_the_deltas_of_every_time_step_are_kept():
     y = record.run(layer, x)
     result = sweep(record.calls, [(y, y)], layer.trainable_variables)
     call = next(call for call in record.calls if call.op is layer)
-    (delta,) = call.saved["deltas"]
+    (delta,) = call.deltas
     assert call.op is layer
     assert delta.shape == (X[1], X[0], 4 * 3)
     np.testing.assert_allclose(tf.reduce_sum(delta, [0, 1]), result.gradient(layer.cell.bias), rtol=1e-5, atol=1e-6)
