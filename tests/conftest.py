@@ -10,6 +10,7 @@ import keras
 import pytest
 
 from keras_backprop import registry
+from keras_backprop.training import equal_models
 
 
 def pytest_collection_finish(session):
@@ -22,6 +23,12 @@ def pytest_collection_finish(session):
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _traced_anew():
+    """A test that exchanges something inside the package must not be given what another test has traced."""
+    equal_models.forget()
 
 
 @pytest.fixture

@@ -34,6 +34,12 @@ _traces: collections.OrderedDict = collections.OrderedDict()
 _lock = threading.Lock()
 
 
+def forget():
+    """Keep no trace, so that the next model is traced, whatever it is like."""
+    with _lock:
+        _traces.clear()
+
+
 class Trace:
     """What is kept of the trace of a step.
 

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import pytest
 
-from keras_backprop.training import equal_models
 from tests.equality import compare, grid, report, scenarios
 
 EVERY = int(os.environ.get("EQUALITY_EVERY", "15"))
@@ -39,9 +38,8 @@ def test_an_option_by_itself(case, subject):
 
 
 @pytest.mark.parametrize("case", thinned(grid.alone(), 8 * EVERY, lambda case: case.name))
-def test_a_second_model_of_the_same_configuration(case, monkeypatch):
+def test_a_second_model_of_the_same_configuration(case):
     """It may be given what was traced for the first: nothing but that may differ."""
-    monkeypatch.setattr(equal_models, "_traces", type(equal_models._traces)())
     first, second = (compare.run(grid.program, compare.SUBJECTS["backprop"], case) for _ in range(2))
     found = compare.differences(second, first, case.tolerance)
     assert not found, "\n".join(found[:10])

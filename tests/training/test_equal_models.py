@@ -22,7 +22,7 @@ layers = keras.layers
 
 @pytest.fixture
 def traced(monkeypatch):
-    """A list that has the name of every model whose training step is traced. What is kept of other tests is forgotten."""
+    """A list that has the name of every model whose training step is traced."""
     names, step = [], BackpropTrainer.backward_pass
 
     def backward_pass(self, *args, **kwargs):
@@ -30,7 +30,6 @@ def traced(monkeypatch):
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(BackpropTrainer, "backward_pass", backward_pass)
-    monkeypatch.setattr(equal_models, "_traces", type(equal_models._traces)())
     return names
 
 
