@@ -103,7 +103,10 @@ class Contributions:
             if any(id(x) in needed for x in call.inputs) or any(map(_is_summed, own)):
                 (penalties if _adds_a_number(call, needed) else entered).append((call, dys))
                 continue
-            if own and call.repeats is None and any(self._rows.of(y) != 1 for y in call.outputs):
+            used = [
+                y for y, dy in _pairs(call, dys) if dy is not None
+            ]  # a state that nobody takes has no rows that are known
+            if own and call.repeats is None and any(self._rows.of(y) != 1 for y in used):
                 entered.append((call, dys))
                 continue
             kept += own

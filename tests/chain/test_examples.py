@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_backprop import backward
+from keras_backprop.chain import examples
 
 RNG = np.random.default_rng(2)
 X = RNG.normal(size=(5, 6, 4)).astype("float32")
@@ -230,3 +231,17 @@ def test_sparse_examples():
     result = backward(model, sparse, loss=lambda p: ops.sum(p**2, -1))
     expected = backward(model, F, loss=lambda p: ops.sum(p**2, -1))
     np.testing.assert_allclose(result.per_example(dense.kernel), expected.per_example(dense.kernel), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [layers.SimpleRNN, layers.GRU, layers.LSTM])
+def test_masked_recurrent_layers_are_products(kind, monkeypatch):
+    """Also of a layer whose last state nobody takes; else each example would be swept for itself."""
+    monkeypatch.setattr(examples, "Followed", None)
+    recurrent = layers.Bidirectional(kind(2))
+    model = keras.Sequential([layers.Masking(), recurrent, layers.Dense(3)])
+    model.compile(loss="mse")
+    x = np.where(np.arange(6)[:, None] < np.array([6, 3, 1, 4, 5])[:, None, None], X, 0)
+    result = backward(model, x, Y)
+    for weight in recurrent.trainable_weights:
+        alone = [backward(model, x[i : i + 1], Y[i : i + 1]).gradient(weight) / 5 for i in range(5)]
+        np.testing.assert_allclose(result.per_example(weight), np.stack(alone), rtol=1e-4, atol=1e-6)
