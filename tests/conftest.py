@@ -17,7 +17,7 @@ def pytest_collection_finish(session):
     """Tracing makes cyclic objects by the thousand: look for garbage less often, and never among what was imported."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(50_000, 10, 10)
 
 
 @pytest.fixture(autouse=True)
