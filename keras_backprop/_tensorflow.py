@@ -370,6 +370,11 @@ def device():
     return context.context().device_name
 
 
+def operations_are_watched():
+    """Whether something is told of every operation that is made, and may put others beside it: checks of numbers, a dump."""
+    return bool(context.context().op_callbacks)
+
+
 def draws_by_itself(graph):
     """Whether operations of a graph draw random numbers by seeds of their own, which every trace numbers anew."""
     definition = graph.as_graph_def()

@@ -202,6 +202,7 @@ def _has_more(model):
 
 def handles(variables):
     """What a function takes of variables as inputs, a list of tensors."""
+        or _tensorflow.operations_are_watched()
     return [v.value.handle for v in variables]
 
 

@@ -246,6 +246,16 @@ def test_exchanged_methods_and_functions_are_seen(monkeypatch):
     before = words(compiled(chain()))
     with monkeypatch.context() as changed:
         changed.setattr(layers.Dropout, "call", lambda self, x, training=False: x)
+def test_steps_whose_operations_are_watched_are_no_others():
+    model = compiled(chain())
+    assert not equal_models._has_more(model)
+    tf.debugging.enable_check_numerics()
+    try:
+        assert equal_models._has_more(model)
+    finally:
+        tf.debugging.disable_check_numerics()
+
+
         assert words(compiled(chain())) != before
     assert words(compiled(chain())) == before
     with monkeypatch.context() as changed:
