@@ -175,8 +175,7 @@ class Traces:
         after = self._description(batch)
         if after is not None and after.words == trace.words:
             return after.variables
-        for part in built:
-            part.built = False
+        _keras.undo_building(built)
         return None
 
     def _keep(self, words, step, batch):

@@ -293,6 +293,26 @@ def test_functional_models_with_operations_and_several_outputs(traced):
         assert [v.path for v in model.metrics_variables] == [v.path for v in stock.metrics_variables]
 
 
+
+def test_what_turns_out_to_be_another_model_logs_what_stock_keras_logs(traced):
+    """A recurrent layer is known to be another one when it has run; by then losses and metrics have been built."""
+    x = keras.ops.reshape(X, (50, 2, 3))
+
+    def train(cls):
+        keras.utils.set_random_seed(1)
+        sequence = keras.Input((2, 3))
+        h = layers.SimpleRNN(4, dropout=0.2, seed=1)(sequence)
+        model = cls(sequence, [layers.Dense(3, "softmax", name=name)(h) for name in "ab"])
+        model.compile("adam", ["sparse_categorical_crossentropy"] * 2, metrics=[["accuracy"], []])
+        model.fit(x, [Y, Y], batch_size=8, epochs=1, shuffle=False, verbose=0)
+        return model
+
+    train(BackpropModel)
+    model, stock = train(BackpropModel), train(keras.Model)
+    assert len(traced) == 2
+    assert_equal(model, stock)
+    assert [v.path for v in model.metrics_variables] == [v.path for v in stock.metrics_variables]
+
 def test_what_is_changed_after_the_step_was_taken_over_changes_nothing_until_compile(traced):
     """Stock Keras has traced by then: data of another size, validation and single batches go on with its trace."""
 
