@@ -43,7 +43,8 @@ class Description:
             raise NotComparableError("weight decay that finds weights by their names")
         self.variables: list = []
         self._words: list = [*_surroundings(), str(batch)]
-        if isinstance(batch, dict) or any(isinstance(part, dict) for part in batch):
+        parts = batch if isinstance(batch, (tuple, list)) else [batch]  # of x alone Keras makes no tuple
+        if any(isinstance(part, dict) for part in parts):
             self._words += [x.name for x in model.inputs]
         self._open: list = [model]
         numbers: dict = {}

@@ -313,6 +313,15 @@ def test_what_turns_out_to_be_another_model_logs_what_stock_keras_logs(traced):
     assert_equal(model, stock)
     assert [v.path for v in model.metrics_variables] == [v.path for v in stock.metrics_variables]
 
+
+def test_models_without_targets(traced):
+    for _ in range(2):
+        model = compiled(chain(last=layers.ActivityRegularization(0.1)), loss=None, metrics=[])
+        model.fit(X, batch_size=10, verbose=0)
+        assert model.fit_path.compiled
+    assert len(traced) == 1
+
+
 def test_what_is_changed_after_the_step_was_taken_over_changes_nothing_until_compile(traced):
     """Stock Keras has traced by then: data of another size, validation and single batches go on with its trace."""
 
