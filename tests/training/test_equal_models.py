@@ -11,8 +11,9 @@ import tensorflow as tf
 
 import keras_backprop
 from keras_backprop import BackpropModel, BackpropSequential, _keras
+from keras_backprop.callbacks import BackwardMonitor
 from keras_backprop.model import BackpropTrainer
-from keras_backprop.training import equal_models
+from keras_backprop.training import equal_models, loops
 from keras_backprop.training.likeness import Description, NotComparableError
 
 random = np.random.default_rng(0)
@@ -245,10 +246,6 @@ def test_what_is_compiled_beside_is_no_others(options):
     assert equal_models._has_more(compiled(chain(), **options))
 
 
-def test_exchanged_methods_and_functions_are_seen(monkeypatch):
-    before = words(compiled(chain()))
-    with monkeypatch.context() as changed:
-        changed.setattr(layers.Dropout, "call", lambda self, x, training=False: x)
 def test_steps_whose_operations_are_watched_are_no_others():
     model = compiled(chain())
     assert not equal_models._has_more(model)
@@ -259,6 +256,10 @@ def test_steps_whose_operations_are_watched_are_no_others():
         tf.debugging.disable_check_numerics()
 
 
+def test_exchanged_methods_and_functions_are_seen(monkeypatch):
+    before = words(compiled(chain()))
+    with monkeypatch.context() as changed:
+        changed.setattr(layers.Dropout, "call", lambda self, x, training=False: x)
         assert words(compiled(chain())) != before
     assert words(compiled(chain())) == before
     with monkeypatch.context() as changed:
@@ -293,7 +294,6 @@ def test_functional_models_with_operations_and_several_outputs(traced):
         assert [v.path for v in model.metrics_variables] == [v.path for v in stock.metrics_variables]
 
 
-
 def test_what_turns_out_to_be_another_model_logs_what_stock_keras_logs(traced):
     """A recurrent layer is known to be another one when it has run; by then losses and metrics have been built."""
     x = keras.ops.reshape(X, (50, 2, 3))
@@ -320,6 +320,16 @@ def test_models_without_targets(traced):
         model.fit(X, batch_size=10, verbose=0)
         assert model.fit_path.compiled
     assert len(traced) == 1
+
+
+def test_steps_that_are_no_more_asked_for_go(traced, monkeypatch):
+    monkeypatch.setattr(loops, "KEPT", 1)
+    model, steps = compiled(chain(units=1)), []
+    for callbacks in ([BackwardMonitor()], [], [BackwardMonitor()], []):
+        fit(model, epochs=1, callbacks=callbacks)
+        steps.append(weakref.ref(_keras.step_of(model.train_function)))
+    gc.collect()
+    assert [step() is not None for step in steps] == [False, False, False, True]
 
 
 def test_what_is_changed_after_the_step_was_taken_over_changes_nothing_until_compile(traced):
