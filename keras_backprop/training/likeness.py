@@ -138,7 +138,9 @@ def _surroundings():
 
 
 def _known_function(function):
-    if not function.__module__.startswith(_OWN) or getattr(function, "__closure__", None):
+    # Not by `__module__`: `functools.wraps` sets it to that of another function, and not every function has one.
+    home = getattr(function, "__globals__", {}).get("__name__", function.__module__)
+    if not str(home).startswith(_OWN) or getattr(function, "__closure__", None):
         raise NotComparableError(f"the function {function!r}")
     return function
 

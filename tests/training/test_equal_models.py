@@ -1,7 +1,9 @@
 """A model that is alike to one that has been traced is not traced: it trains what stock Keras trains, and nothing else is alike."""
 
+import functools
 import gc
 import threading
+import types
 import weakref
 
 import keras
@@ -268,6 +270,21 @@ def test_exchanged_methods_and_functions_are_seen(monkeypatch):
     model = compiled(chain())
     model.layers[0].call = model.layers[0].call  # of this object alone
     assert words(model) is None
+
+
+@functools.wraps(keras.activations.relu)
+def wrapped(x):
+    return keras.ops.relu(x)
+
+
+def test_functions_are_known_by_where_they_were_written():
+    """By the names that they may read, which somebody may change, and not by what they say of themselves."""
+    nowhere = types.FunctionType((lambda x: x).__code__, {})
+    assert nowhere.__module__ is None and wrapped.__module__.startswith("keras.")
+    for function in (nowhere, [].append, wrapped):
+        model = compiled(chain())
+        model.layers[0].activation = function
+        assert words(model) is None
 
 
 def test_functional_models_with_operations_and_several_outputs(traced):
