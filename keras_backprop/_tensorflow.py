@@ -216,6 +216,16 @@ def functions_run_eagerly(wanted=True):
         tf.config.run_functions_eagerly(before)
 
 
+def is_within_reach(x):
+    """Whether there is a tensor and it can be used here: not if it was made in a function that is traced inside of this one."""
+    if isinstance(x, EagerTensor):
+        return True
+    graph = None if x is None or tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    while graph is not None and graph is not x.graph:
+        graph = getattr(graph, "outer_graph", None)
+    return graph is not None
+
+
 def with_effects(graph, outputs=(), without=()):
     """The operations of a traced function that change something, and all that these need, in order.
 
@@ -368,6 +378,11 @@ def with_captures(function, captures):
 def device():
     """On which device the operations of this thread are asked to run; empty where nothing was asked."""
     return context.context().device_name
+
+
+def operations_are_watched():
+    """Whether something is told of every operation that is made, and may put others beside it: checks of numbers, a dump."""
+    return bool(context.context().op_callbacks)
 
 
 def draws_by_itself(graph):

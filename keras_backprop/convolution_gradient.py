@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_backprop import kernels
+from keras_backprop import _tensorflow, kernels
 from keras_backprop.weight_gradients import Contraction, WeightGradient
 
 LARGEST_IDENTITY = 100
@@ -207,9 +207,10 @@ class Convolution(WeightGradient):
         return tf.reduce_sum(tf.reshape(self._products().squared_norms(), [-1, self._groups()]), 1)
 
     def weighted_total(self, c: Any) -> Any:
-        if self._product is not None and self._product.singles is not None:  # less work than x and dy
+        product = self._product_so_far()
+        if product is not None and product.singles is not None:  # less work than x and dy
             if self._groups() == 1:
-                return tf.reshape(self._product.weighted_total(c), self.kernel_shape)
+                return tf.reshape(product.weighted_total(c), self.kernel_shape)
             return super().weighted_total(c)
         return self._total(self.dy * tf.reshape(tf.cast(c, self.dy.dtype), [-1] + [1] * (len(self.dy.shape) - 1)))
 
@@ -230,8 +231,8 @@ class Convolution(WeightGradient):
         x, dy = (tf.where(tf.reshape(kept != 0, [-1] + [1] * (len(a.shape) - 1)), a, 0) for a in (self.x, self.dy))
         other = Convolution(x, dy, self.kernel_shape, self.window, self.depthwise)
         other.shape, other.dtype = self.shape, self.dtype
-        if self._product is not None:
-            other._product = self._product.only(tf.repeat(kept, self._groups()))
+        if self._product_so_far() is not None:
+            other._product = self._product_so_far().only(tf.repeat(kept, self._groups()))
         return other
 
     def _groups(self):
@@ -240,9 +241,14 @@ class Convolution(WeightGradient):
 
     def _products(self):
         """The same sum as a product of matrices: patches (n·g, t, k·i) and dy (n·g, t, o), g the groups of channels."""
-        if self._product is None:
+        if self._product_so_far() is None:
             self._product = self._made_product()
         return self._product
+
+    def _product_so_far(self):
+        """It, if it has been made where it can be used; None else."""
+        made = self._product is not None and all(map(_tensorflow.is_within_reach, self._product.factors))
+        return self._product if made else None
 
     def _made_product(self):
         x, dy = self.window.patches(self.x, self.kernel_shape[:-2]), self.window.lift(self.dy)

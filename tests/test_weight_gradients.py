@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_backprop.convolution_gradient import Convolution, Window
 from keras_backprop.weight_gradients import Contraction, Lookup, Total, add
 
 RANDOM = np.random.default_rng(0)
@@ -123,3 +124,27 @@ def test_once_norms_were_asked_for_sums_are_made_of_what_they_needed(equation, s
         )
         np.testing.assert_allclose(product.weighted_total(c), tf.tensordot(c * kept, single, 1), rtol=1e-12)
         assert product.weighted_total(c).shape == fresh.total().shape
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Contraction("i,o->io", tensor(3, 50, 4), tensor(3, 50, 7)),
+        lambda: Contraction("o,o->o", tensor(3, 5, 4), tensor(3, 5, 4)),
+        lambda: Convolution(tensor(3, 8, 2), tensor(3, 7, 4), (2, 2, 4), Window(1)),
+    ],
+)
+def test_what_norms_have_needed_inside_of_a_loop_is_not_used_outside(make):
+    """Observers ask for the gradients of single examples in loops of at most one turn."""
+    product, c = make(), tf.constant([1.0, 2.0, 3.0], tf.float64)
+
+    @tf.function
+    def both():
+        zeros = tf.zeros(3, tf.float64)
+        norms = tf.while_loop(lambda due, _: due, lambda *_: (False, product.squared_norms()), (True, zeros))[1]
+        return norms, product.per_example(), product.weighted_total(c), product.squared_norms()
+
+    norms, single, weighted, again = both()
+    np.testing.assert_allclose(norms, tf.reduce_sum(tf.square(tf.reshape(single, (3, -1))), 1))
+    np.testing.assert_allclose(weighted, tf.tensordot(c, single, 1))
+    np.testing.assert_allclose(again, norms)

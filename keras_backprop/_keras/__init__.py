@@ -94,6 +94,7 @@ from keras_backprop._keras.models import (
     metrics_and_loss,
     options_of,
     restore_added_losses,
+    undo_building,
     validates,
     with_losses,
 )
@@ -212,6 +213,7 @@ __all__ = [
     "train_validation_split",
     "train_writer",
     "training_argument",
+    "undo_building",
     "unpack_x_y_sample_weight",
     "unscale_loss_for_distribution",
     "validate_attention",

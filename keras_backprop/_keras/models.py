@@ -105,6 +105,15 @@ def build_metrics_and_loss(model: Any, batch: Any) -> list:
     return built
 
 
+def undo_building(built: list) -> None:
+    """Take back what `build_metrics_and_loss` has done, so that Keras may do it."""
+    for part in built:
+        if isinstance(part, keras.losses.Loss):
+            for metric in list(part.metrics):  # of each output's loss; another building would add as many
+                part._tracker.untrack(metric)
+        part.built = False
+
+
 def _packed_as(outputs, targets):
     """Targets as a `CompileLoss` pairs them with outputs."""
     try:

@@ -10,6 +10,7 @@ A few traces are kept, of small models, for as long as the program runs; with a 
 
 import collections
 import threading
+import weakref
 from typing import Any
 
 import keras
@@ -100,7 +101,9 @@ class Traces:
     """The traces of one model, and which of them are those of equal models."""
 
     def __init__(self, model):
-        self._model, self._seen, self._shared = model, set(), {}
+        self._model = model
+        self._known: Any = weakref.WeakKeyDictionary()
+        """For the `tf.function` of a step a dict, batch -> (its trace, the `Trace` and variables to share or None)."""
         self._copied: Any = None
 
     def get(self, what, step, batch):
@@ -111,8 +114,8 @@ class Traces:
             step: the `tf.function` of one step, as Keras has made it.
             batch: nested `tf.TypeSpec`.
         """
-        key = step, str(batch)
-        if key in self._seen:
+        known = self._known.setdefault(step, {})
+        if str(batch) in known:
             return step.get_concrete_function(batch)
         before = self._description(batch)
         words = before and (what, before.words)
@@ -126,11 +129,11 @@ class Traces:
             made = step.get_concrete_function(batch)
         finally:
             copied, self._copied = self._copied, None
-        self._seen.add(key)
         if copied is not None and copied[2]:
-            self._shared[made] = found, variables
-        elif before is not None:
-            self._keep(words, made, batch)
+            shared = found, variables
+        else:
+            shared = None if before is None else self._kept(words, made, batch)
+        known[str(batch)] = made, shared
         return made
 
     def outputs(self, batch):
@@ -144,10 +147,11 @@ class Traces:
 
     def loop(self, kind, steps, make, move):
         """As `Trace.loop`, for steps that `get` has returned."""
-        if any(step not in self._shared for step in steps):
+        shared = dict(pair for known in self._known.values() for pair in known.values())
+        if any(shared.get(step) is None for step in steps):
             return make()
-        traces = [self._shared[step][0] for step in steps]
-        variables = self._shared[steps[-1]][1]  # the latest description has all that was built
+        traces = [shared[step][0] for step in steps]
+        variables = shared[steps[-1]][1]  # the latest description has all that was built
         return traces[0].loop((kind, *traces[1:]), variables, make, move)
 
     def _description(self, batch):
@@ -170,26 +174,27 @@ class Traces:
         model = self._model
         built = _keras.build_metrics_and_loss(model, batch)
         if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
+            with keras.name_scope(model.optimizer.name, caller=model.optimizer):  # as Keras does
+                model.optimizer.build(model.trainable_variables)
         after = self._description(batch)
         if after is not None and after.words == trace.words:
             return after.variables
-        for part in built:
-            part.built = False
+        _keras.undo_building(built)
         return None
 
-    def _keep(self, words, step, batch):
+    def _kept(self, words, step, batch):
+        """Keep a trace for other models. Returns it and the variables of this one; None if it is not for others."""
         after = self._description(batch)
         if after is None or not _takes_only(step.captured_inputs, after.variables):
-            return
+            return None
         if _tensorflow.draws_by_itself(step.graph):
-            return
+            return None
         trace = Trace(step, after)
-        self._shared[step] = trace, after.variables
         with _lock:
             _traces[words] = trace
             if len(_traces) > KEPT:
                 _traces.popitem(last=False)
+        return trace, after.variables
 
 
 def _has_more(model):
@@ -197,6 +202,7 @@ def _has_more(model):
     return bool(
         model._scopes or model._observers or model.compiled_rules or model.compiled_gradients
         or model.jit_compile or tf.distribute.has_strategy() or _keras.graph_of(model) is None
+        or _tensorflow.operations_are_watched()
     )  # fmt: skip
 
 

@@ -43,9 +43,11 @@ class Description:
             raise NotComparableError("weight decay that finds weights by their names")
         self.variables: list = []
         self._words: list = [*_surroundings(), str(batch)]
-        if isinstance(batch, dict) or any(isinstance(part, dict) for part in batch):
+        parts = batch if isinstance(batch, (tuple, list)) else [batch]  # of x alone Keras makes no tuple
+        if any(isinstance(part, dict) for part in parts):
             self._words += [x.name for x in model.inputs]
         self._open: list = [model]
+        self._kinds: dict = {}
         numbers: dict = {}
         while self._open:
             self._describe(self._open.pop(), numbers)
@@ -69,7 +71,9 @@ class Description:
             if isinstance(x, keras.Variable):
                 self.variables.append(x)
             parts = _parts_of(x, kind)
-            self._words.append(_Form(tuple(parts), kind))
+            if kind not in self._kinds:
+                self._kinds[kind] = _Kind(kind)
+            self._words.append(_Form(tuple(parts), self._kinds[kind]))
             self._open.extend(reversed(parts.values()))
 
 
@@ -88,17 +92,26 @@ def _parts_of(x, kind):
     return _keras.state_of(x)
 
 
+class _Kind:
+    """A class as it is now: somebody may have exchanged a method."""
+
+    def __init__(self, kind):
+        owners = [owner for owner in kind.__mro__ if _is_own(owner)]
+        self.name = kind.__name__
+        self.methods = {name for one in owners for name, x in vars(one).items() if isinstance(x, types.FunctionType)}
+        self.members = tuple(_Exchangeable(vars(owner)) for owner in owners)
+
+
 class _Form:
-    """The names of a thing's parts, and its class as it is now: somebody may have exchanged a method."""
+    """The names of a thing's parts, and its class."""
 
     def __init__(self, names, kind):
         if not all(isinstance(name, (str, int, type(None))) for name in names):
             raise NotComparableError("a dict with other keys than texts and numbers")
-        owners = [owner for owner in kind.__mro__ if _is_own(owner)]
-        own = [name for name in names for owner in owners if isinstance(vars(owner).get(name), types.FunctionType)]
+        own = [name for name in names if name in kind.methods]
         if own:
-            raise NotComparableError(f"a `{own[0]}` of one {kind.__name__}'s own")
-        self._key = names, tuple(_Exchangeable(vars(owner)) for owner in owners)
+            raise NotComparableError(f"a `{own[0]}` of one {kind.name}'s own")
+        self._key = names, kind.members
 
     def __eq__(self, other):
         return isinstance(other, _Form) and self._key == other._key
@@ -137,7 +150,9 @@ def _surroundings():
 
 
 def _known_function(function):
-    if not function.__module__.startswith(_OWN) or getattr(function, "__closure__", None):
+    # Not by `__module__`: `functools.wraps` sets it to that of another function, and not every function has one.
+    home = getattr(function, "__globals__", {}).get("__name__", function.__module__)
+    if not str(home).startswith(_OWN) or getattr(function, "__closure__", None):
         raise NotComparableError(f"the function {function!r}")
     return function
 

@@ -32,8 +32,13 @@ class Contraction(WeightGradient):
             )
         self.factors, self.batch = factors, batch
         self.explicit = any("n" in letters for letters in self.letters)
-        self.singles: Any = None  # the gradients of single examples, where their norms have needed them
+        self._singles: Any = None
         self.turned = False  # they are (n, o, i): the product is faster with the wider factor to the right
+
+    @property
+    def singles(self) -> Any:
+        """The gradients of single examples, where their norms have needed them; None where nobody has, or out of reach."""
+        return self._singles if _tensorflow.is_within_reach(self._singles) else None
 
     def total(self) -> Any:
         sparse = _tensorflow.sparse_of(self.factors[0])
@@ -88,8 +93,8 @@ class Contraction(WeightGradient):
         if self.explicit:
             return super().squared_norms()
         if len(self.factors) == 1 or self.letters == [self.result, self.result]:
-            self.singles = self._sums_of_positions()
-            return tf.reduce_sum(tf.square(self.singles), axis=list(range(1, len(self.singles.shape))))
+            self._singles = self._sums_of_positions()
+            return tf.reduce_sum(tf.square(self._singles), axis=list(range(1, len(self._singles.shape))))
         if self.result != "".join(self.letters):
             return super().squared_norms()
         x, dy = self._matrices()
@@ -99,8 +104,8 @@ class Contraction(WeightGradient):
         if positions is None or width_x is None or positions * (width_x + width_dy) > width_x * width_dy:
             self.turned = width_x is not None and width_x > width_dy
             left, right = (dy, x) if self.turned else (x, dy)
-            self.singles = tf.matmul(left, right, transpose_a=True)
-            return tf.reduce_sum(tf.square(self.singles), axis=[1, 2])
+            self._singles = tf.matmul(left, right, transpose_a=True)
+            return tf.reduce_sum(tf.square(self._singles), axis=[1, 2])
         # ‖Σₜ xₜ·dyₜᵀ‖² = Σₜₛ ⟨xₜ,xₛ⟩·⟨dyₜ,dyₛ⟩
         gram = tf.matmul(x, x, transpose_b=True) * tf.matmul(dy, dy, transpose_b=True)
         return tf.reduce_sum(gram, axis=[1, 2])
@@ -142,7 +147,7 @@ class Contraction(WeightGradient):
             axis = letters.find("n") if self.explicit else self.batch
             factors.append(factor if axis < 0 else only_kept(factor, kept, axis))
         product = Contraction(f"{','.join(self.letters)}->{self.result}", *factors, batch=self.batch)
-        product.singles = None if self.singles is None else only_kept(self.singles, kept)
+        product._singles = None if self.singles is None else only_kept(self.singles, kept)
         product.turned = self.turned
         return like(self, product)
 

@@ -1,7 +1,9 @@
 """A model that is alike to one that has been traced is not traced: it trains what stock Keras trains, and nothing else is alike."""
 
+import functools
 import gc
 import threading
+import types
 import weakref
 
 import keras
@@ -11,8 +13,9 @@ import tensorflow as tf
 
 import keras_backprop
 from keras_backprop import BackpropModel, BackpropSequential, _keras
+from keras_backprop.callbacks import BackwardMonitor
 from keras_backprop.model import BackpropTrainer
-from keras_backprop.training import equal_models
+from keras_backprop.training import equal_models, loops
 from keras_backprop.training.likeness import Description, NotComparableError
 
 random = np.random.default_rng(0)
@@ -99,13 +102,16 @@ def test_equal_models_are_traced_once_and_train_as_stock_keras_does(traced, opti
         assert_equal(model, stock)
 
 
-def test_names_of_the_optimizers_variables_are_those_of_a_model_that_was_traced(traced):
+@pytest.mark.parametrize("optimizer", [keras.optimizers.Adam, keras.optimizers.Nadam])
+def test_names_of_the_optimizers_variables_are_those_of_a_model_that_was_traced(traced, optimizer):
     def make(cls):
         keras.backend.clear_session()
-        return compiled(chain(cls))
+        return compiled(chain(cls), optimizer(0.01))
 
-    first, second = trained(make), trained(make)
-    assert len(traced) == 1
+    first = trained(make)
+    before = len(traced)
+    second = trained(make)
+    assert len(traced) == before
     assert [v.path for v in first.optimizer.variables] == [v.path for v in second.optimizer.variables]
     assert [v.path for v in first.metrics_variables] == [v.path for v in second.metrics_variables]
 
@@ -242,6 +248,16 @@ def test_what_is_compiled_beside_is_no_others(options):
     assert equal_models._has_more(compiled(chain(), **options))
 
 
+def test_steps_whose_operations_are_watched_are_no_others():
+    model = compiled(chain())
+    assert not equal_models._has_more(model)
+    tf.debugging.enable_check_numerics()
+    try:
+        assert equal_models._has_more(model)
+    finally:
+        tf.debugging.disable_check_numerics()
+
+
 def test_exchanged_methods_and_functions_are_seen(monkeypatch):
     before = words(compiled(chain()))
     with monkeypatch.context() as changed:
@@ -254,6 +270,21 @@ def test_exchanged_methods_and_functions_are_seen(monkeypatch):
     model = compiled(chain())
     model.layers[0].call = model.layers[0].call  # of this object alone
     assert words(model) is None
+
+
+@functools.wraps(keras.activations.relu)
+def wrapped(x):
+    return keras.ops.relu(x)
+
+
+def test_functions_are_known_by_where_they_were_written():
+    """By the names that they may read, which somebody may change, and not by what they say of themselves."""
+    nowhere = types.FunctionType((lambda x: x).__code__, {})
+    assert nowhere.__module__ is None and wrapped.__module__.startswith("keras.")
+    for function in (nowhere, [].append, wrapped):
+        model = compiled(chain())
+        model.layers[0].activation = function
+        assert words(model) is None
 
 
 def test_functional_models_with_operations_and_several_outputs(traced):
@@ -278,6 +309,44 @@ def test_functional_models_with_operations_and_several_outputs(traced):
     for model in ours:
         assert_equal(model, stock)
         assert [v.path for v in model.metrics_variables] == [v.path for v in stock.metrics_variables]
+
+
+def test_what_turns_out_to_be_another_model_logs_what_stock_keras_logs(traced):
+    """A recurrent layer is known to be another one when it has run; by then losses and metrics have been built."""
+    x = keras.ops.reshape(X, (50, 2, 3))
+
+    def train(cls):
+        keras.utils.set_random_seed(1)
+        sequence = keras.Input((2, 3))
+        h = layers.SimpleRNN(4, dropout=0.2, seed=1)(sequence)
+        model = cls(sequence, [layers.Dense(3, "softmax", name=name)(h) for name in "ab"])
+        model.compile("adam", ["sparse_categorical_crossentropy"] * 2, metrics=[["accuracy"], []])
+        model.fit(x, [Y, Y], batch_size=8, epochs=1, shuffle=False, verbose=0)
+        return model
+
+    train(BackpropModel)
+    model, stock = train(BackpropModel), train(keras.Model)
+    assert len(traced) == 2
+    assert_equal(model, stock)
+    assert [v.path for v in model.metrics_variables] == [v.path for v in stock.metrics_variables]
+
+
+def test_models_without_targets(traced):
+    for _ in range(2):
+        model = compiled(chain(last=layers.ActivityRegularization(0.1)), loss=None, metrics=[])
+        model.fit(X, batch_size=10, verbose=0)
+        assert model.fit_path.compiled
+    assert len(traced) == 1
+
+
+def test_steps_that_are_no_more_asked_for_go(traced, monkeypatch):
+    monkeypatch.setattr(loops, "KEPT", 1)
+    model, steps = compiled(chain(units=1)), []
+    for callbacks in ([BackwardMonitor()], [], [BackwardMonitor()], []):
+        fit(model, epochs=1, callbacks=callbacks)
+        steps.append(weakref.ref(_keras.step_of(model.train_function)))
+    gc.collect()
+    assert [step() is not None for step in steps] == [False, False, False, True]
 
 
 def test_what_is_changed_after_the_step_was_taken_over_changes_nothing_until_compile(traced):
