@@ -228,8 +228,8 @@ def test_what_is_more_than_a_sum_of_errors_is_not_called_one():
 
 
 def test_the_formulas_of_layers_alike_stand_once():
-    layers = [keras.Input((3, 1)), keras.layers.Bidirectional(keras.layers.LSTM(1)), keras.layers.Dense(1)]
-    model = keras.Sequential(layers, name="both")
+    both = keras.layers.Bidirectional(keras.layers.LSTM(1, name="lstm"), name="bidirectional")
+    model = keras.Sequential([keras.Input((3, 1)), both, keras.layers.Dense(1)], name="both")
     model.compile("sgd", "mse")
     text = explain(model, np.ones((1, 3, 1)), np.ones((1, 1))).to_text()
     assert text.count("cₜ = fₜ ⊙ cₜ₋₁ + iₜ ⊙ gₜ") == 1 and "as               both/bidirectional/forward_lstm" in text
