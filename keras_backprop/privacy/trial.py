@@ -32,11 +32,6 @@ def is_known(model: Any) -> bool:
     return bool(losses) and all(map(_is_known_loss, losses))
 
 
-def _is_number(variable):
-    """Whether a variable may hold numbers of examples: states of random numbers are integers, and so are counts."""
-    return tf.as_dtype(variable.dtype).is_floating
-
-
 def _first_axis(layer):
     return 0 in keras.tree.flatten(getattr(layer, "axis", None))
 
@@ -69,9 +64,7 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
         for variable, value in before:
             variable.assign(value)
         result = model.backward_pass(*take(indices), tf.constant(weights, tf.float32))
-        kept.append(
-            {v.path: keras.ops.convert_to_numpy(keras.ops.copy(v.value)) for v in states.values() if _is_number(v)}
-        )
+        kept.append([keras.ops.convert_to_numpy(keras.ops.copy(v.value)) for v in states.values()])
         divisor, shares, _ = result.example_scale.weighted()
         parts = {v.path: result.per_example(v) for v in result.weights}
         factor = float(divisor * shares[0]) / (1.0 if result.scale is None else float(result.scale))
@@ -86,11 +79,13 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
     finally:
         for variable, value in before:
             variable.assign(value)
-    for path, value in kept[0].items():
-        if not np.array_equal(value, kept[1][path], equal_nan=True):
+    # All states: those of random numbers, and counts of steps, are the same after either pass.
+    for variable, value, another in zip(states.values(), *kept[:2], strict=True):
+        if not np.array_equal(value, another, equal_nan=value.dtype != object):
             raise ValueError(
-                f"What '{path}' keeps from step to step depends on the examples, and no noise is added to it: the trained "
-                "model would tell about them. Let a layer keep nothing of them, or compute it on public data before training."
+                f"What '{variable.path}' keeps from step to step depends on the examples, and no noise is added to it: the "
+                "trained model would tell about them. Let a layer keep nothing of them, or compute it on public data before "
+                "training."
             )
     for path, gradient in one.items():
         for changed, what in (

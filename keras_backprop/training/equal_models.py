@@ -129,10 +129,11 @@ class Traces:
             made = step.get_concrete_function(batch)
         finally:
             copied, self._copied = self._copied, None
+        shared: Any = None
         if copied is not None and copied[2]:
             shared = found, variables
-        else:
-            shared = None if before is None else self._kept(words, made, batch)
+        elif before is not None:
+            shared = self._kept(words, made, batch)
         known[str(batch)] = made, shared
         return made
 

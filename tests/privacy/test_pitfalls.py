@@ -118,10 +118,21 @@ class RunningMean(layers.Layer):
         return x
 
 
+class Sum(layers.Layer):
+    def build(self, shape):
+        self.sum = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False, name="sum")
+
+    def call(self, x, training=False):
+        if training:
+            self.sum.assign_add(keras.ops.cast(keras.ops.sum(1000 * x), "int32"))
+        return x
+
+
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
         (lambda: RunningMean(name="keeps"), "What '.*keeps/mean' keeps from step to step depends on the examples"),
+        (lambda: Sum(name="keeps"), "What '.*keeps/sum' keeps from step to step depends on the examples"),
         (lambda: layers.SimpleRNN(2, stateful=True, name="keeps"), "stateful=True.*'.*keeps'"),
     ],
 )
