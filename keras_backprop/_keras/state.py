@@ -22,6 +22,9 @@ _OF_NAMES = {"_name", "_path", "_parent_path"}
 _OF_LAST_CALL = {"_losses", "_loss_ids", "_initial_epoch", "_eval_epoch_iterator"}
 """What the last call has left, and the next one does away with."""
 
+_OF_A_RUN = {"_dropout_mask", "_recurrent_dropout_mask"}
+"""What a recurrent cell keeps for as long as its layer runs: absent before the first run, None after it."""
+
 _OF_VALUES = {"_value"}
 """The numbers of a variable."""
 
@@ -42,6 +45,9 @@ def state_of(thing: Any) -> dict:
     found = {
         name: value for name, value in vars(thing).items() if name not in _IGNORED and not name.startswith("_self_")
     }
+    for name in _OF_A_RUN:
+        if name in found and found[name] is None:
+            del found[name]
     if isinstance(thing, _NAMED):
         found.pop("name", None)
     if isinstance(thing, keras.random.SeedGenerator):

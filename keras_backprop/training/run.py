@@ -39,9 +39,7 @@ class Run:
         self.epochs, self.initial_epoch = arguments["epochs"], arguments["initial_epoch"]
         for name in ("epochs", "initial_epoch", "batch_size", "validation_batch_size"):
             if arguments[name] is not None and not hasattr(arguments[name], "__index__"):
-                raise NotCompiledError(
-                    f"`{name}` is no integer"
-                )  # Keras's own loop says what it thinks of it, and when
+                raise NotCompiledError(f"`{name}` is no integer")  # Keras's loop says what it thinks of it, and when
         if self.epochs <= self.initial_epoch:
             raise NotCompiledError("there is no epoch to run")
         if not model.compiled:

@@ -102,6 +102,25 @@ def test_equal_models_are_traced_once_and_train_as_stock_keras_does(traced, opti
         assert_equal(model, stock)
 
 
+SEQUENCES = {
+    "dropout": lambda: layers.LSTM(3, dropout=0.3, recurrent_dropout=0.2),
+    "both directions": lambda: layers.Bidirectional(layers.GRU(2)),
+    "stacked cells": lambda: layers.RNN([layers.SimpleRNNCell(2), layers.LSTMCell(2)]),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_recurrent_models_share_a_trace_too(traced, name):
+    def make(cls):
+        return compiled(cls([
+            keras.Input((6,)), layers.Reshape((3, 2)), layers.Masking(), SEQUENCES[name](), layers.Dense(3, "softmax")
+        ]))  # fmt: skip
+
+    first, second = trained(make), trained(make)
+    assert traced == [first.name]
+    assert_equal(second, trained(make, keras.Sequential))
+
+
 @pytest.mark.parametrize("optimizer", [keras.optimizers.Adam, keras.optimizers.Nadam])
 def test_names_of_the_optimizers_variables_are_those_of_a_model_that_was_traced(traced, optimizer):
     def make(cls):
@@ -312,7 +331,7 @@ def test_functional_models_with_operations_and_several_outputs(traced):
 
 
 def test_what_turns_out_to_be_another_model_logs_what_stock_keras_logs(traced):
-    """A recurrent layer is known to be another one when it has run; by then losses and metrics have been built."""
+    """What is looked at once more when losses and metrics have been built."""
     x = keras.ops.reshape(X, (50, 2, 3))
 
     def train(cls):
@@ -325,6 +344,8 @@ def test_what_turns_out_to_be_another_model_logs_what_stock_keras_logs(traced):
         return model
 
     train(BackpropModel)
+    for trace in equal_models._traces.values():
+        trace.words = ()
     model, stock = train(BackpropModel), train(keras.Model)
     assert len(traced) == 2
     assert_equal(model, stock)

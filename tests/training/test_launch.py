@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from keras_backprop.training.launch import launch
+from keras_backprop.training.launch import launch, main
 
 LAUNCH = [sys.executable, "-m", "keras_backprop.training.launch"]
 
@@ -30,7 +30,10 @@ def test_ended_by_a_signal_it_ends_the_workers(tmp_path, sent):
         f"pathlib.Path({str(tmp_path)!r}, f'{{os.getpid()}}.pid').touch()\n"
         "time.sleep(120)\n"
     )
-    launcher = subprocess.Popen([*LAUNCH, "--workers", "2", str(script)], stderr=subprocess.DEVNULL)
+    launcher = subprocess.Popen(
+        [*LAUNCH, "--workers", "2", str(script)], stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs do not hear Ctrl-C
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     while len(workers := [int(path.stem) for path in tmp_path.glob("*.pid")]) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -43,9 +46,11 @@ def test_ended_by_a_signal_it_ends_the_workers(tmp_path, sent):
 @pytest.mark.parametrize(
     "arguments", [["--workers", "0"], ["--workers", "-1"], ["--restarts", "-1"], ["--workers", "x"]]
 )
-def test_nonsense_is_an_error_of_the_arguments(arguments):
-    ended = subprocess.run([*LAUNCH, *arguments, "never.py"], capture_output=True, text=True, check=False)
-    assert ended.returncode == 2 and f"argument {arguments[0]}" in ended.stderr
+def test_nonsense_is_an_error_of_the_arguments(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["launch", *arguments, "never.py"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and f"argument {arguments[0]}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [{"workers": 0}, {"restarts": -1}])
