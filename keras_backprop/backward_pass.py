@@ -22,6 +22,7 @@ from keras_backprop.chain.weights import Reads, weights_as_they_are
 from keras_backprop.example_scale import ExampleScale, weights_for
 from keras_backprop.objective import Objective, record_objective
 from keras_backprop.observers import telling
+from keras_backprop.required import require_compiled, require_model
 
 
 @overload
@@ -86,12 +87,9 @@ def backward(
         ValueError: the model is not compiled, `loss` is no loss, it and `upstream` are both given, or data do not fit.
         MissingRuleError: something that the error depends on has no gradient, neither here nor in TensorFlow.
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`backward` takes a `keras.Model`. Received: {model!r} (of type {type(model).__name__})")
-    if loss is None and upstream is None and not model.compiled:
-        raise ValueError(
-            f"The model '{model.name}' is not compiled: it has no loss. Call `model.compile(loss=…)` first, or give a `loss`."
-        )
+    require_model(model, "backward")
+    if loss is None and upstream is None:
+        require_compiled(model, "backward", ", or give a `loss`")
     if loss is not None and (upstream is not None or sample_weight is not None):
         raise ValueError(
             "`loss` takes the place of the compiled loss: give neither `upstream` nor `sample_weight` beside it."

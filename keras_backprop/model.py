@@ -12,6 +12,7 @@ from keras_backprop.backward_pass import backward_pass
 from keras_backprop.backward_result import Backward
 from keras_backprop.gradients.update import held, made_gradients
 from keras_backprop.observers import ObservedUpdate, need_examples, observers_of, step_begins, updating
+from keras_backprop.required import require_built, require_model
 from keras_backprop.scopes import Scope
 from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.drawn import plan_of
@@ -271,13 +272,8 @@ class BackpropModel(BackpropTrainer, keras.Model):
             TypeError: `model` is no Keras model.
             ValueError: `model` is not built.
         """
-        if not isinstance(model, keras.Model):
-            raise TypeError(f"`from_keras` takes a `keras.Model`. Received: {model!r} (of type {type(model).__name__})")
-        if not model.built:
-            raise ValueError(
-                f"The model '{model.name}' is not built: its layers have no weights yet. Call it on a batch of data, or give "
-                "it an input shape (`keras.Input`, `model.build(…)`), before `BackpropModel.from_keras`."
-            )
+        require_model(model, "BackpropModel.from_keras")
+        require_built(model, "BackpropModel.from_keras")
         graph = _keras.graph_of(model)
         if graph is not None:
             return cls(*_keras.ends_of(graph), name=name or model.name)

@@ -15,6 +15,7 @@ from keras_backprop.check.problem import LayerProblem, ModelProblem
 from keras_backprop.check.report import Culprit, Report, Row
 from keras_backprop.check.tolerances import RELATIVE_TOLERANCE
 from keras_backprop.objective import Objective
+from keras_backprop.required import require_built, require_compiled, require_model
 from keras_backprop.rule import Copy, Operation
 from keras_backprop.targets import misfit, wrong_targets
 
@@ -37,18 +38,9 @@ def check_gradients(model: Any, x: Any, y: Any, sample_weight: Any = None, finit
         ValueError: the model is not built or not compiled, or the data do not fit it.
         MissingRuleError: something in the model has no rule.
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"`check_gradients` takes a `keras.Model`. Received: {model!r} (of type {type(model).__name__})"
-        )
-    if not model.built:
-        raise ValueError(
-            f"The model '{model.name}' is not built. Call it on a batch, or give it an input shape, first."
-        )
-    if not model.compiled:
-        raise ValueError(
-            f"The model '{model.name}' is not compiled: it has no loss. Call `model.compile(loss=…)` first."
-        )
+    require_model(model, "check_gradients")
+    require_built(model, "check_gradients")
+    require_compiled(model, "check_gradients")
     batch = keras.tree.map_structure(lambda a: None if a is None else tf.convert_to_tensor(a), (x, y, sample_weight))
     try:
         _keras.build_all(model, batch)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_backprop.required import require_built, require_compiled, require_model
 from keras_backprop.targets import shapes
 
 __all__ = ["as_batch"]
@@ -13,28 +14,15 @@ __all__ = ["as_batch"]
 
 def as_batch(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Any:
     """A batch as tensors, checked: (x, y, sample_weight). It raises what `explain` raises."""
-    _check_model(model)
+    require_model(model, "explain")
+    require_built(model, "explain")
+    require_compiled(model, "explain")
     x = _as_inputs(model, _as_tensors("x", x, _input_dtype(model)))
     y = _as_tensors("y", y, None)
     _check_sizes(model, x, y)
     if sample_weight is not None:
         sample_weight = _as_tensors("sample_weight", sample_weight, keras.config.floatx())
     return x, y, sample_weight
-
-
-def _check_model(model):
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`explain` takes a `keras.Model`. Received: {model!r} (of type {type(model).__name__})")
-    if not model.built:
-        raise ValueError(
-            f"The model '{model.name}' is not built: its layers have no weights yet. Call it on a batch of data, or give it "
-            "an input shape (`keras.Input`, `model.build(…)`), before `explain`."
-        )
-    if not model.compiled:
-        raise ValueError(
-            f"The model '{model.name}' is not compiled: without a loss there is no error to explain. "
-            "Call `model.compile(optimizer, loss=…)` before `explain`."
-        )
 
 
 def _check_sizes(model, x, y):

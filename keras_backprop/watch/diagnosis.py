@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras, scopes
 from keras_backprop.backward_pass import backward
+from keras_backprop.required import require_compiled, require_model
 from keras_backprop.training.snapshot import Snapshot
 from keras_backprop.watch import about_data, about_flow, about_weights
 from keras_backprop.watch.finding import Diagnosis, Finding
@@ -35,12 +36,8 @@ def diagnose(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> Di
         TypeError: `model` is no Keras model.
         ValueError: it is not compiled, the batch is empty, or the data do not fit.
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`diagnose` takes a `keras.Model`. Received: {model!r} (of type {type(model).__name__})")
-    if not model.compiled:
-        raise ValueError(
-            f"The model '{model.name}' is not compiled: it has no loss. Call `model.compile(…)` before `diagnose`."
-        )
+    require_model(model, "diagnose")
+    require_compiled(model, "diagnose")
     batch = _batch(model, x, y, sample_weight)
     before = Snapshot(model)
     try:

@@ -236,6 +236,21 @@ def _jvp(x):
     return accumulator.jvp(y)
 
 
+def scaled(function):
+    """A built layer: a function of its input and of its weight, one for each column."""
+
+    class Scaled(layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=shape[-1:], name="w")
+
+        def call(self, x):
+            return function(x, self.w)
+
+    layer = Scaled()
+    layer(X)
+    return layer
+
+
 @WAYS
 @pytest.mark.parametrize(
     "call",
@@ -247,28 +262,12 @@ def _jvp(x):
     ids=["vectorized_map", "jacobian", "py_function"],
 )
 def test_functions_that_tensorflow_calls_by_itself_are_followed(call, compiled):
-    class Calls(layers.Layer):
-        def build(self, shape):
-            self.w = self.add_weight(shape=shape[-1:], name="w")
-
-        def call(self, x):
-            return keras.ops.multiply(tf.ensure_shape(call(self.w * x), x.shape), self.w)
-
-    layer = Calls()
-    layer(X)
+    layer = scaled(lambda x, w: keras.ops.multiply(tf.ensure_shape(call(w * x), x.shape), w))
     assert_equals_the_tape(layer, X, compiled)
 
 
 def test_forward_mode_is_followed_in_a_graph_and_refused_eagerly():
-    class Forward(layers.Layer):
-        def build(self, shape):
-            self.w = self.add_weight(shape=shape[-1:], name="w")
-
-        def call(self, x):
-            return _jvp(self.w * x)
-
-    layer = Forward()
-    layer(X)
+    layer = scaled(lambda x, w: _jvp(w * x))
     assert_equals_the_tape(layer, X, compiled=True)
     with pytest.raises(MissingRuleError, match="_jvp_"):
         assert_equals_the_tape(layer, X, compiled=False)
@@ -286,13 +285,5 @@ def test_forward_mode_is_followed_in_a_graph_and_refused_eagerly():
     ids=["softmax of several axes", "log_softmax of several axes", "view_as_complex", "histogram"],
 )
 def test_functions_of_keras_that_do_more_than_their_operations(call, compiled):
-    class Calls(layers.Layer):
-        def build(self, shape):
-            self.w = self.add_weight(shape=shape[-1:], name="w")
-
-        def call(self, x):
-            return call(self.w * x)
-
-    layer = Calls()
-    layer(X)
+    layer = scaled(lambda x, w: call(w * x))
     assert_equals_the_tape(layer, X, compiled)
