@@ -68,9 +68,8 @@ def gru(private):
     return Last((DPGRU if private else nn.GRU)(32, 128, batch_first=True)), (50, 32), 64
 
 
-def plain_step(make):
-    model, shape, n = make(False)
-    optimizer, loss = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9), nn.CrossEntropyLoss()
+def step_of(model, loss, optimizer, shape, n):
+    """A step on one batch of n random examples, a function without arguments."""
     x, y = torch.randn(n, *shape), torch.randint(10, (n,))
 
     def step():
@@ -79,6 +78,12 @@ def plain_step(make):
         optimizer.step()
 
     return step
+
+
+def plain_step(make):
+    model, shape, n = make(False)
+    optimizer, loss = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9), nn.CrossEntropyLoss()
+    return step_of(model, loss, optimizer, shape, n)
 
 
 def opacus_step(make, ghost):
@@ -94,14 +99,7 @@ def opacus_step(make, ghost):
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
     optimizer = kinds[1](optimizer, noise_multiplier=NOISE, max_grad_norm=NORM, expected_batch_size=n)
     loss = DPLossFastGradientClipping(model, optimizer, loss) if ghost else loss
-    x, y = torch.randn(n, *shape), torch.randint(10, (n,))
-
-    def step():
-        optimizer.zero_grad()
-        loss(model(x), y).backward()
-        optimizer.step()
-
-    return step
+    return step_of(model, loss, optimizer, shape, n)
 
 
 def backpack_step(make):
