@@ -4,6 +4,7 @@ import contextlib
 import math
 import time
 
+from keras_backprop import _keras
 from keras_backprop.training.pace import Pace
 from keras_backprop.training.snapshot import Snapshot
 from keras_backprop.training.some_steps import ROWS
@@ -59,7 +60,7 @@ class Pass:
         progress: function (number of steps made, logs), called after a call if there are no listeners.
 
     Attributes:
-        logs: dict of float, of the last step. {} before the first.
+        logs: dict of float, or of such dicts, as the last step has returned it. {} before the first.
         step: int, how many steps of the epoch had been made before the last call.
     """
 
@@ -129,7 +130,7 @@ class Pass:
         """Tell the callbacks of executions, until one ends the pass."""
         if not self.listeners.any:
             self.logs, self._told = rows[-1], made
-            self._progress(first + made, self.logs)
+            self._progress(first + made, _keras.pythonify_logs(self.logs))
             return
         execution, ending = self.model.steps_per_execution, self._stopped()  # said by a thread or a signal
         for begin in range(0, made, execution):
@@ -142,7 +143,8 @@ class Pass:
                 return
 
     def _is_finite(self):
-        return all(math.isfinite(self.logs.get(name, 0)) for name in self.listeners.finite)
+        logs = _keras.pythonify_logs(self.logs) if self.listeners.finite else {}
+        return all(math.isfinite(logs.get(name, 0)) for name in self.listeners.finite)
 
     def _stopped(self):
         return getattr(self.model, self._stop)

@@ -43,13 +43,14 @@ class CompiledSteps(Compiled):
                 end one of them is NaN or infinite.
 
         Returns:
-            The number of steps that were run, and the logs, a list of dict name -> float: of every step if they are at most
-            `ROWS`, else of the first ones and of the last.
+            The number of steps that were run, and the logs, a list of dict name -> float, or of dicts in a dict where the step
+            returns such: of every step if they are at most `ROWS`, else of the first ones and of the last.
         """
         watched = [name in finite for name in self.names]
         number, rows = self._call(tensors, order, tf.constant(first), tf.constant(last), tf.constant(watched, tf.bool))
-        count = int(number) - first
-        return count, [dict(zip(self.names, row, strict=True)) for row in rows.numpy()[: min(count, ROWS)].tolist()]
+        count, as_returned = int(number) - first, self._parts[0][1].as_returned
+        rows = rows.numpy()[: min(count, ROWS)].tolist()
+        return count, [as_returned(dict(zip(self.names, row, strict=True))) for row in rows]
 
     def _belong_to(self, model, parts):
         super()._belong_to(model, parts)

@@ -66,6 +66,10 @@ class Operations:
         """The variables of the step, a list of `tf.Variable`: those too that no model knows of."""
         return list(self._step.graph.variables)
 
+    def as_returned(self, logs):
+        """Logs by their names, in dicts as the step returns them: by these Keras decides what it tells, in which order."""
+        return _nested(self._step.structured_outputs, logs)
+
     def run(self, batch, lowered):
         """Put them into the graph at hand, for a batch of tensors. `lowered`: see `_tensorflow.copy_operations`.
 
@@ -109,6 +113,10 @@ def _named(logs):
             yield from _named(logs[name])
         else:
             yield name, logs[name]
+
+
+def _nested(logs, values):
+    return {name: _nested(x, values) if isinstance(x, dict) else values[name] for name, x in logs.items()}
 
 
 def _is_number(x):
