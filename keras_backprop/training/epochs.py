@@ -89,7 +89,8 @@ class CompiledEpochs(Compiled):
             self._steps(0, train, order, first, last)
             row = self._logs()
             if self.validates:
-                row = tf.concat([row, self._validated(validation, validated[number - first_epoch])], 0)
+                wanted = tf.gather(validated, number - first_epoch)  # a slice would make XLA compile for each `span`
+                row = tf.concat([row, self._validated(validation, wanted)], 0)
             rows = tf.tensor_scatter_nd_update(rows, [[number - first_epoch]], row[None])
             reached = tf.reduce_any((row <= bounds) | (tf.math.is_nan(row) & (bounds > -math.inf)))
             return number + 1, rows, reached
