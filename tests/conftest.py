@@ -20,6 +20,20 @@ def pytest_collection_finish(session):
     gc.set_threshold(50_000, 10, 10)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of a test that is marked `sample(n)`, n sets of parameters, evenly spread, belong to every run; the others are slow."""
+    tests: dict = {}
+    for item in items:
+        tests.setdefault(item.nodeid.split("[")[0], []).append(item)
+    for sets in tests.values():
+        marker = sets[0].get_closest_marker("sample")
+        if marker is not None and marker.args[0] < len(sets):
+            kept = {round(i * (len(sets) - 1) / (marker.args[0] - 1)) for i in range(marker.args[0])}
+            for place in set(range(len(sets))) - kept:
+                sets[place].add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.utils.set_random_seed(0)

@@ -81,6 +81,7 @@ def test_one_selector_reaches_every_spelling(spelling, selector):
     np.testing.assert_array_equal(backward(model, U, T).gradient(model.layers[0].kernel), usual)  # undone
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("key", [keras.activations.relu, ops.relu], ids=["activations", "ops"])
 def test_a_registered_rule_reaches_every_spelling(spelling, key, registry_restored):

@@ -94,6 +94,7 @@ def one_by_one(model, weight):
     return [None if g is None else tf.convert_to_tensor(g) / len(X) for g in gradients]
 
 
+@pytest.mark.sample(16)
 @pytest.mark.parametrize("traced", [False, True], ids=["eager", "traced"])
 @pytest.mark.parametrize("name", KEEP)
 def test_examples_in_own_layers(name, traced):

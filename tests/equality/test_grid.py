@@ -11,7 +11,7 @@ import pytest
 
 from tests.equality import compare, grid, report, scenarios
 
-EVERY = int(os.environ.get("EQUALITY_EVERY", "15"))
+EVERY = int(os.environ.get("EQUALITY_EVERY", "24"))
 
 
 def thinned(cases, every, name):

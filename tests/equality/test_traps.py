@@ -290,6 +290,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.sample(30)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_trap(name):
     stock, ours = (compare.run(PROGRAMS[name], k) for k in (compare.STOCK, OURS))

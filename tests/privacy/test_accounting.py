@@ -121,6 +121,7 @@ def test_a_seed_warns():
         privacy.Plan(4, 2, 1, 1.0, noise_multiplier=1.0, delta=0.1, seed=1)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("sampling", "neighbours"),
     [

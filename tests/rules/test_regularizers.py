@@ -77,6 +77,7 @@ def test_in_a_model(name, where):
     check_gradients(model, x, y).raise_if_failed()
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("name", REGULARIZERS)
 def test_fit_equals_stock_keras(name):
     weights = []

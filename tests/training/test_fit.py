@@ -133,6 +133,7 @@ CASES |= {
 }
 
 
+@pytest.mark.sample(12)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_compiled_epochs_equal_stock_keras(case):
     fit_both(**case)

@@ -27,6 +27,7 @@ def trained(cls, inputs, scaling, **options):
     return losses, float(optimizer.dynamic_scale), int(optimizer.iterations)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("options", [{}, {"epochs_per_execution": None}, {"steps_per_execution": 2}], ids=str)
 @pytest.mark.parametrize(
     "scaling", [{"initial_scale": 2.0**20}, {"initial_scale": 256.0, "dynamic_growth_steps": 4}], ids=str

@@ -63,6 +63,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("jit_compile", ["auto", pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_a_copied_step_does_what_the_step_does(layer, jit_compile):

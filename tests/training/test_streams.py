@@ -93,6 +93,7 @@ def trained(cls, arguments):
     return model, sum("ran out of data" in str(one.message) for one in warned)
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_equal_to_stock(case):
     found = []

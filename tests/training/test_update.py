@@ -68,6 +68,7 @@ def test_single_precision(name, compiled):
     compare(OPTIMIZERS[name], "float32", 2e-7, compiled=compiled, steps=50)
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw", "amsgrad", "clipped", "accumulated", "scaled"])
 def test_gradients_of_a_few_rows(name, compiled):

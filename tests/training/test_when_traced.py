@@ -98,6 +98,7 @@ class Change(keras.callbacks.Callback):
 HOOKS = ("set_model", "on_train_begin", "on_epoch_begin")
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("hook", "change"),
     [
@@ -114,6 +115,7 @@ def test_what_a_callback_changes_before_the_first_batch_takes_effect(hook, chang
     assert assert_equal(program).fit_path.compiled
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("change", [penalty])
 @pytest.mark.parametrize(
     ("hook", "time"), [("on_epoch_begin", 1), ("on_epoch_end", 0), ("on_test_begin", 0), ("on_test_begin", 1)]
@@ -163,6 +165,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("change", [freeze, rate])
 @pytest.mark.parametrize(
     ("first", "then"), [pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow) for pair in PAIRS]
@@ -185,6 +188,7 @@ def anew_eagerly(model):
     model.compile(keras.optimizers.SGD(0.01), "mae", metrics=["mse"], run_eagerly=True)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("change", [anew, anew_eagerly])
 @pytest.mark.parametrize(("hook", "epoch"), [("on_train_begin", 0), ("on_epoch_begin", 1), ("on_epoch_end", 0)])
 def test_a_callback_that_compiles_the_model(hook, epoch, change):

@@ -59,6 +59,7 @@ def _tensors(kwargs):
     return kwargs if masks is None else kwargs | {"mask": [None if m is None else tf.constant(m) for m in masks]}
 
 
+@pytest.mark.sample(40)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_rule(case):
     case.kwargs = _tensors(case.kwargs)

@@ -122,6 +122,7 @@ TRANSPOSE = [
 ]
 
 
+@pytest.mark.sample(14)
 @pytest.mark.parametrize("case", CONV, ids=lambda case: case.name)
 def test_conv(case):
     check_rule(case)

@@ -73,6 +73,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.sample(24)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_rule(case):
     check_rule(case)

@@ -196,6 +196,7 @@ FIT = {
 }
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("eager", [False, True], ids=["compiled", "eager"])
 @pytest.mark.parametrize("name", FIT)
 def test_three_steps_of_fit_equal_stock_keras(name, eager):
@@ -263,6 +264,7 @@ TARGETS = [
 ]  # fmt: skip
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("loss", TARGETS)
 def test_targets_that_depend_on_weights_have_a_gradient(loss):
     weights = []

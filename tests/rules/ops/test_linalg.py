@@ -76,6 +76,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.sample(45)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_rule(case):
     check_rule(case)

@@ -9,6 +9,7 @@ from tests.rules.layers.rnn.options import cases
 CASES = cases(layers.GRU, layers.GRUCell, states=1)
 
 
+@pytest.mark.sample(14)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_rule(case):
     check_rule(case)

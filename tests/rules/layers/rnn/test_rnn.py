@@ -44,6 +44,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_rule(case):
     check_rule(case)
@@ -77,6 +78,7 @@ def tape_gradients(layer, x, mask=None):
     return tape.gradient(error, [*(v.value for v in layer.trainable_variables), x])
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "mask"])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "dropout"])
 def test_batch_and_time_may_be_unknown_when_compiled(kind, masked):

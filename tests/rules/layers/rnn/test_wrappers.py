@@ -70,6 +70,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sample(14)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_rule(case):
     check_rule(case)
