@@ -15,6 +15,7 @@ from keras_backprop.explanations.canvas import (
     NODE_EDGE,
     Canvas,
 )
+from keras_backprop.explanations.names import attention_role
 from keras_backprop.explanations.notation import norm
 from keras_backprop.explanations.rows import shown
 
@@ -158,8 +159,7 @@ def _block(link, use, uses):
         lines = ["     ".join(lines[i : i + 2]) for i in range(0, len(lines), 2)]
     block = Block(title, f"{kind}  {_shape(link.outputs[0])}", *colors, lines)
     block.framed = framed
-    parent, _, part = link.path.rpartition("/")
-    block.inside = parent if part in ("query", "key", "value", "attention_output") else ""
+    block.inside = link.path.rpartition("/")[0] if attention_role(link.op, link.path) else ""
     return block
 
 

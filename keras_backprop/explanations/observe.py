@@ -19,7 +19,7 @@ from keras_backprop.explanations.one_step import apply, gradients_for, pass_of
 from keras_backprop.explanations.optimizers import optimizer_formula
 from keras_backprop.explanations.options import options_of
 from keras_backprop.explanations.unchanged import new_values, unchanged
-from keras_backprop.formula import evaluate
+from keras_backprop.formula_value import evaluate
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import Operation, WeightRead
 from keras_backprop.rules.formulas import of_tensorflow
@@ -235,10 +235,14 @@ def _check_targets(model, calls, kinds, y):
     """Keras broadcasts targets against predictions of another shape, without a word."""
     for call, kind in zip(calls, kinds, strict=True):
         name = getattr(getattr(call.op, "fn", None), "__name__", "")
-        if kind == "loss" and rule_for(getattr(call.op, "fn", call.op)) and not name.startswith("sparse"):
+        if kind == "loss" and rule_for(getattr(call.op, "fn", call.op)) and name not in _WITH_LABELS:
             targets, predictions = call.inputs[:2]
             if targets.shape != predictions.shape:
                 raise ValueError(wrong_targets(model, y, predictions))
+
+
+_WITH_LABELS = ("sparse_categorical_crossentropy", "categorical_generalized_cross_entropy", "circle", "ctc")
+"""Losses whose targets are numbers of classes, not of the shape of the predictions."""
 
 
 def _described(optimizer):

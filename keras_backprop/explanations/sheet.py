@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_backprop.explanations import formulas
+from keras_backprop.explanations import error_formulas
 from keras_backprop.explanations.notation import derivative, latex_number, precision
 from keras_backprop.explanations.rows import forward_rows, given_rows, shown
 from keras_backprop.explanations.spelling import Spelling, primed
@@ -117,7 +117,9 @@ def _entries(explanation):
                 entries.append(_Entry("values", of(node.name(unit), example), _forward(node, unit, spelling),
                                       float(node.value[example, unit]), ("value", id(node), unit, example)))  # fmt: skip
     loss = next((link for link in shown(explanation) if link.kind == "loss"), None)
-    entries.append(_Entry("error", "E", (loss and formulas.loss(loss)) or "", float(explanation.loss), ("error",)))
+    entries.append(
+        _Entry("error", "E", (loss and error_formulas.loss(loss)) or "", float(explanation.loss), ("error",))
+    )
     for node in reversed(graph.nodes):
         for example in range(explanation.examples) if node.edges else ():
             for unit in range(node.units):

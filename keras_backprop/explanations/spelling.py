@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_backprop.explanations.asked import whole
 from keras_backprop.explanations.notation import plain
-from keras_backprop.explanations.reading import kind_of, normalised, parsed_name
+from keras_backprop.explanations.reading import is_role, kind_of, normalised, parsed_name
 
 __all__ = ["Found", "Spelling"]
 
@@ -58,7 +58,7 @@ class Spelling:
         symbol, value = self.weights[path].symbol, self.weights[path].value
         if index is None or (np.size(value) == 1 and self._plain):
             return symbol.latex
-        if len(symbol.letter) > 1:
+        if len(symbol.letter) > 1 or symbol.role:
             return rf"{symbol.latex}[{','.join(map(str, index))}]"
         numbers = [i + 1 for i in index]
         if self.convention == "column" and len(numbers) == 2:
@@ -226,7 +226,10 @@ class Spelling:
         for one in self.weights:
             if one == path or one.endswith("/" + path):
                 return one, (0,) * np.ndim(self.weights[one].value) if np.size(self.weights[one].value) == 1 else None
-        entry = re.fullmatch(r"(.+?/.+?)((?:\[[\d,\s]+\])+)", path)
+        for one, weight in self.weights.items():
+            if weight.symbol.role and is_role(path, weight.symbol):
+                return one, None
+        entry = re.fullmatch(r"(.+?[/_].+?)((?:\[[\d,\s]+\])+)", path)
         if entry:
             one, _ = self._weight(entry[1])
             return one, self._checked(one, tuple(map(int, re.findall(r"\d+", entry[2]))))
@@ -251,7 +254,7 @@ class Spelling:
         return f"In which layer? {' or '.join(names)}. " if names else ""
 
     def _symbolic(self, letter, number, places, zero_based):
-        same = [p for p, w in self.weights.items() if w.symbol.letter.lower() == letter.lower()]
+        same = [p for p, w in self.weights.items() if w.symbol.letter.lower() == letter.lower() and not w.symbol.role]
         of_layer = [p for p in same if self.weights[p].symbol.subscript == number]
         if places:
             chosen = of_layer or (same if number is None and len(same) == 1 else [])

@@ -5,11 +5,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_backprop.explanations import formulas
+from keras_backprop.explanations import error_formulas, formulas
 from keras_backprop.explanations.graph import Edge, Graph, Head, Node, Use
 from keras_backprop.explanations.rows import is_dense, shown
 from keras_backprop.explanations.unrolled import unroll
-from keras_backprop.formula import Formula, evaluate
+from keras_backprop.formula import Formula
+from keras_backprop.formula_value import evaluate
 
 __all__ = ["graph_of"]
 
@@ -201,11 +202,11 @@ class _Builder:
                 continue
             prediction = self.nodes.get(link.input_symbols[1], node) if len(link.input_symbols) > 1 else node
             targets = link.inputs[0] if position else None
-            slope = formulas.slope_function(link) if position else None
-            text = formulas.loss_gradient_template(link) if position else ""
+            slope = error_formulas.slope_function(link) if position else None
+            text = error_formulas.loss_gradient_template(link) if position else ""
             if slope is not None and not np.allclose(slope(node.value, prediction.value), dx, rtol=1e-3, atol=1e-6):
                 slope, text = None, ""
-            error = formulas.error_function(link) if position else None
+            error = error_formulas.error_function(link) if position else None
             if error is not None:
                 self.graph.errors.append((prediction, error))
             self.graph.heads.append(Head(node, _f(dx), text or "", targets, prediction, slope, link.path, link.formula))
