@@ -90,11 +90,8 @@ def loss_gradient_template(link: Any) -> str | None:
     names, coefficient = _letters(link, "@T@", "@a@"), uniform_coefficient(link)
     product, where = _template(latex(slope, names)), _template(_parts(formula, names, slope=True))
     if formula.couples:  # c_n stands in it already
-        return product + (
-            where
-            if coefficient is None
-            else _template(_parts(formula, {**names, "c": _share(coefficient)}, slope=True))
-        )
+        share = {} if coefficient is None else {"c": _share(coefficient)}
+        return product + _template(_parts(formula, {**names, **share}, slope=True))
     if coefficient is None:
         sign = "-" if product.startswith("-") else ""
         return _times(_of_slope(link), rf"{sign}c_n \cdot {_whole(product.removeprefix('-'))}") + where

@@ -77,6 +77,7 @@ class Link:
         formula: how the rule that ran is written, a `Formula` or `LossFormula`; None where it is not known.
         options: dict, the call's options: numbers, words, None.
         trained: tuple of the attribute names of the weights that are trained.
+        jacobian: of a small link without weights a function that gives all its derivatives (see `jacobian_of`); else None.
     """
 
     path: str
@@ -98,6 +99,7 @@ class Link:
     formula: Any = None
     options: dict = field(default_factory=dict)
     trained: tuple = ()
+    jacobian: Any = None
 
     @property
     def z(self) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_backprop.explanations.graph import as_matrix
 from keras_backprop.explanations.notation import plain
 
 __all__ = ["Slips", "read"]
@@ -170,7 +171,7 @@ class Slips:
             if path in news:
                 yield (
                     f"the updated {name} was used: all gradients of a step are made with the weights before it",
-                    put(lambda edge, path=path: news[path][:, edge.columns]),
+                    put(lambda edge, path=path: as_matrix(news[path])[:, edge.columns]),
                 )
             shapes = {e.matrix.shape for n in self.graph.nodes for e in n.edges if e.weight == path}
             if all(rows == columns > 1 for rows, columns in shapes):
@@ -192,7 +193,7 @@ class Slips:
                 for node in graph.nodes:
                     for edge in node.edges:
                         if edge.weight in news:
-                            edge.matrix = news[edge.weight][:, edge.columns]
+                            edge.matrix = as_matrix(news[edge.weight])[:, edge.columns]
 
             yield (
                 "the updated weights were used: all gradients of a step are made with the weights before it",
@@ -317,7 +318,7 @@ class Slips:
             for node in graph.nodes:
                 for edge in node.edges:
                     if edge.weight in news:
-                        edge.matrix = news[edge.weight][:, edge.columns]
+                        edge.matrix = as_matrix(news[edge.weight])[:, edge.columns]
             for use in graph.uses:
                 if use.edge is None and use.path in news and use.row is None:
                     use.node.bias = news[use.path][use.columns]

@@ -13,6 +13,7 @@ from keras_backprop import _keras
 from keras_backprop.explanations.batch import as_batch
 from keras_backprop.explanations.errors import errors_in_one
 from keras_backprop.explanations.explanation import Explanation
+from keras_backprop.explanations.jacobian import jacobian_of
 from keras_backprop.explanations.link import Link, Weight
 from keras_backprop.explanations.names import Names
 from keras_backprop.explanations.one_step import apply, gradients_for, pass_of
@@ -139,6 +140,9 @@ class _Noted:
             formula=formula,
             options=options,
             trained=tuple(name for name, v in variables.items() if id(v) in self.updated),
+            jacobian=jacobian_of(call, rule)
+            if kind in ("layer", "op", "activation") and link and not variables and not parts
+            else None,
         )
 
     def frozen(self, variable):

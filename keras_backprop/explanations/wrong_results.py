@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_backprop.explanations.graph import as_matrix
 from keras_backprop.explanations.mistakes import read
 from keras_backprop.explanations.notation import plain
 
@@ -145,7 +146,7 @@ class WrongResults:
     def _with_sources(self, uses, found, values):
         total = np.zeros_like(self.graph.weights[found.path])
         for use, x in zip(uses, values, strict=True):
-            total[..., use.columns] += np.einsum("ni,no->io", x, use.node.gradient)
+            as_matrix(total)[..., use.columns] += np.einsum("ni,no->io", x, use.node.gradient)
         return total
 
     def _of_node(self, found, key, right):
