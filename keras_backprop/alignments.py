@@ -18,7 +18,8 @@ def likelihood(labels: Any, p: Any) -> float:
         labels: ints of shape `(L,)`, from 1; zeros are left out.
         p: probabilities of shape `(T, classes)`.
     """
-    return float(_forward(*_extended(labels), p)[-1, -2:].sum())
+    states, skips = _extended(labels)
+    return float(_forward(states, skips, p)[-1, -2:].sum())
 
 
 def occupancy(labels: Any, p: Any) -> Any:

@@ -22,7 +22,11 @@ def activation(link: Any) -> str:
     """y = f(x) as LaTeX, for the right-hand side."""
     x = link.input_symbols[0]
     if isinstance(link.formula, Formula) and link.formula.value:
-        return value(link) if link.formula.parts else latex(link.formula.value, {**numbers(link.options), "x": x.latex})
+        return (
+            str(value(link))
+            if link.formula.parts
+            else latex(link.formula.value, {**numbers(link.options), "x": x.latex})
+        )
     return rf"{text_of(name_of(link))}({x.latex})"
 
 

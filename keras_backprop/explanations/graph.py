@@ -145,8 +145,8 @@ class Edge:
             return dy * self.local
         if self.taken is not None:
             dx = np.zeros((len(dy), self.source.units))
-            there = self.taken >= 0
-            np.add.at(dx, (slice(None), self.taken[there]), dy[:, there])
+            for unit in np.flatnonzero(self.taken >= 0):
+                dx[:, self.taken[unit]] += dy[:, unit]
             return dx
         if self.matrix is not None:
             return dy @ self.matrix.T

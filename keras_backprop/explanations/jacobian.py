@@ -58,9 +58,11 @@ def _applied(call, rule, dys):
     gradients = rule.backward(call, tuple(dys) if len(dys) > 1 else dys[0]).inputs
     for x, dx in zip(call.inputs, gradients, strict=True):
         dx = dx() if callable(dx) else dx
-        dx = None if dx is None else np.asarray(tf.convert_to_tensor(dx), "float64")
-        known = dx is not None and _of_examples(x, dys[0].shape[0]) and dx.shape == tuple(x.shape)
-        yield dx.reshape(len(dx), -1) if known else None
+        if dx is None or not _of_examples(x, dys[0].shape[0]):
+            yield None
+            continue
+        array = np.asarray(tf.convert_to_tensor(dx), "float64")
+        yield array.reshape(len(array), -1) if array.shape == tuple(x.shape) else None
 
 
 def _stacked(rows):

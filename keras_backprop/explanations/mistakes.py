@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_backprop.explanations.forward_mistakes import ForwardSlips
 from keras_backprop.explanations.graph import as_matrix
 from keras_backprop.explanations.notation import plain
 
@@ -45,7 +46,7 @@ MOST_NODES, MOST_NUMBERS = 120, 20_000
 """In larger networks only the mistakes in the result are tried: a factor, the sign, an index, the update."""
 
 
-class Slips:
+class Slips(ForwardSlips):
     """The mistakes that could have been made in one explanation.
 
     Args:
@@ -261,68 +262,3 @@ class Slips:
                 f"only time step {step} was counted: the gradient of a shared weight is the sum over all steps",
                 self._changed(only),
             )
-
-    def _forward_slips(self):
-        layers: dict = {}
-        for position, node in enumerate(self.graph.nodes):
-            if np.any(node.bias):
-                layers.setdefault((node.letter, node.layer, node.time is not None), []).append(position)
-        groups = [*layers.values(), *([[p for ps in layers.values() for p in ps]] if len(layers) > 1 else [])]
-        for positions in groups:
-            where = (
-                ""
-                if len(groups) > 1 and positions is groups[-1]
-                else f" in {plain(self.graph.nodes[positions[0]].name(0))}"
-            )
-
-            def without(graph, positions=positions):
-                for p in positions:
-                    graph.nodes[p].bias = 0.0
-
-            graph = self._changed(without, forward=True)
-            if graph is not None:
-                yield f"the biases were left out{where}", graph
-        for path in dict.fromkeys(e.weight for n in self.graph.nodes for e in n.edges if e.weight):
-            shape = self.graph.weights[path].shape
-            if len(shape) == 2 and shape[0] == shape[1] > 1:
-
-                def turned(graph, path=path):
-                    for node in graph.nodes:
-                        for edge in node.edges:
-                            if edge.weight == path:
-                                edge.matrix = edge.matrix.T
-
-                graph = self._changed(turned, forward=True)
-                if graph is not None:
-                    name = self.spelling.weights[path].symbol
-                    yield (
-                        f"{name} is transposed in the forward pass: the indices of the matrix are the other way round",
-                        graph,
-                    )
-        for positions, a, z in self._groups():
-
-            def straight(graph, positions=positions):
-                for p in positions:
-                    graph.nodes[p].compute = lambda x: x
-                    graph.nodes[p].edges[0].derive = lambda y, x: np.ones_like(x)
-
-            graph = self._changed(straight, forward=True)
-            if graph is not None:
-                yield f"the activation is missing: {a} = {z}" if a else "the activations are missing: a = z", graph
-        yield from self._next_step()
-
-    def _next_step(self):
-        news = {w.path: np.asarray(w.updated, "float64") for w in self.explanation.weights}
-
-        def updated(graph):
-            for node in graph.nodes:
-                for edge in node.edges:
-                    if edge.weight in news:
-                        edge.matrix = as_matrix(news[edge.weight])[:, edge.columns]
-            for use in graph.uses:
-                if use.edge is None and use.path in news and use.row is None:
-                    use.node.bias = news[use.path][use.columns]
-
-        graph = self._changed(updated, forward=True)
-        if graph is not None:
-            yield "that is the value after the update: the updated weights were used in the forward pass", graph

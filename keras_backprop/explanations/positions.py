@@ -139,7 +139,7 @@ def derived(node: Node, sources: list, jacobians: list, rule: str) -> Node:
     products = sum(np.einsum("noi,ni->no", J, x.value) for J, x in zip(jacobians, sources, strict=True))
     linear = steady and np.allclose(products, node.value, rtol=1e-5, atol=1e-7)
     moved = linear and all(np.all((one == 0) | (one == 1)) for one in jacobians)
-    moved = moved and np.all(sum(one[0].sum(1) for one in jacobians) <= 1)
+    moved = moved and bool(np.all(sum(one[0].sum(1) for one in jacobians) <= 1))
     if moved:
         node.origins = [None] * node.units
         for source, jacobian in zip(sources, jacobians, strict=True):

@@ -7,7 +7,8 @@ import numpy as np
 from keras_backprop.explanations import error_formulas
 from keras_backprop.explanations.notation import derivative, latex_number, precision
 from keras_backprop.explanations.rows import forward_rows, given_rows, shown
-from keras_backprop.explanations.spelling import Spelling, primed
+from keras_backprop.explanations.spelling import Spelling
+from keras_backprop.explanations.weight_names import primed
 
 __all__ = ["Sheet", "sheet"]
 

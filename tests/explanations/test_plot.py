@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
 from keras_backprop import explain
-from keras_backprop.explanations import blocks, neurons, timeline
+from keras_backprop.explanations import blocks, neuron_places, neurons, timeline
 from tests.explanations.networks import chain, dense, recurrent, residual, stack, textbook, worked_example, xor
 
 
@@ -118,7 +118,7 @@ def test_a_small_network_shows_every_weight_and_gradient():
     for link in explanation.links:
         for values in [*link.weights.values(), *link.weight_gradients.values()]:
             for value in values.ravel():
-                assert any(neurons._short(value) in text for text in found)
+                assert any(neuron_places.short(value) in text for text in found)
 
 
 def test_other_networks_show_layers_shapes_and_norms():
@@ -196,7 +196,7 @@ def test_one_example_and_the_sum():
         assert any(f"Example {example + 1} of 4" in text for text in texts(canvas))
     third = texts(neurons.draw(explanation, 2))
     part = explanation.chain("w5", example=2).gradient
-    assert any(neurons._short(part) in text for text in third) and "$T = 1$" in third
+    assert any(neuron_places.short(part) in text for text in third) and "$T = 1$" in third
 
 
 def test_numbers_on_demand_and_colours_with_a_legend():
@@ -212,7 +212,7 @@ def test_numbers_on_demand_and_colours_with_a_legend():
 
 def test_a_path_is_lit(tmp_path):
     explanation = explain(*textbook())
-    lit = neurons._lit(explanation, explanation.chain("w1"))
+    lit = neuron_places.lit(explanation, explanation.chain("w1"))
     assert lit["edges"] == {(0, 0, 0), (1, 0, 0), (1, 0, 1)} and lit["outputs"] == {0, 1}
     explanation.chain("w1").plot(tmp_path / "lit.png")
     explanation.plot(tmp_path / "other.png")
