@@ -154,7 +154,7 @@ class _Comparer(WrongResults):
                 [],
                 "inf and NaN are no numbers: somewhere something was divided by 0, or became too large",
             )
-        if given.is_of(expected, exact=True):
+        if given.is_of(expected, exact=True) or (given.significant > 1 and given.rounds(expected)):
             return (
                 "exact",
                 [],
@@ -164,6 +164,8 @@ class _Comparer(WrongResults):
                 if given.significant == 1
                 else f"in the {given.significant} digits given",
             )
+        if given.rounds(expected):
+            return "rounding", [], "in one digit it cannot be told from the exact number"
         near = _relative(value, expected) <= NEAR
         rounding = self._rounding(found, key, value, given) if near or not given.full else None
         if rounding is not None and _relative(value, expected) <= 0.02:

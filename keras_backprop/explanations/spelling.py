@@ -1,8 +1,10 @@
 """Which number is meant: names of weights, units, gradients and updates in the spellings in which people write them."""
 
+import functools
 import re
 from typing import Any, NamedTuple
 
+from keras_backprop.explanations.notation import plain
 from keras_backprop.explanations.reading import kind_of, normalised, parsed_name
 from keras_backprop.explanations.weight_names import WeightNames, primed
 
@@ -70,6 +72,8 @@ class Spelling(WeightNames):
             place = self._weight_or_none(name)
             if place is not None:
                 return Found("weight", path=place[0], index=place[1], latex=self.name(*place))
+        if kind == "gradient" and normalised(name) in self._printed and not self.is_called(name):
+            return self._of_node("delta", *self._printed[normalised(name)])  # the gate u₁, where the weight is U₁
         if kind in ("gradient", "update", "change"):
             place = self._weight_or_none(name)
             if place is not None:
@@ -109,8 +113,21 @@ class Spelling(WeightNames):
                 return Found("value", node=use.edge.source, unit=index[0], latex=name)
         return None
 
+    @functools.cached_property
+    def _printed(self):
+        """The names of all units as they are printed, in a terminal and in LaTeX, and without the underscore: -> (node, unit)."""
+        names: dict = {}
+        for node in self.graph.nodes:
+            for unit in range(node.units):
+                latex = normalised(node.name(unit))
+                for name in (latex, normalised(plain(node.name(unit))), latex.replace("_", "")):
+                    names.setdefault(name, (node, unit if node.units > 1 or "," in latex else None))
+        return names
+
     def _node(self, name, letter):
         """(node, unit or None) of a name; `letter` is meant where the name has none (δ₁ is that of z₁)."""
+        if normalised(name) in self._printed:
+            return self._printed[normalised(name)]
         short = re.fullmatch(r"(net|out|in)?_?\{?([ho])_?(\d+)\}?", name)
         layers = sorted(
             {node.layer for node in self.graph.nodes if node.letter == "z" and node.time is None and node.layer}

@@ -71,6 +71,11 @@ class WeightNames:
             start += rows * columns
         return None
 
+    def is_called(self, name: str) -> bool:
+        """Whether a weight is called exactly so, or one of its entries."""
+        place = self._weight_or_none(name)
+        return place is not None and normalised(plain(self.name(*place))) == normalised(name)
+
     def _weight_or_none(self, spelled):
         try:
             return self._weight(spelled)

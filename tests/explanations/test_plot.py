@@ -1,6 +1,7 @@
 """The pictures: which is drawn, what is in it, nothing outside the sheet and no text on another."""
 
 import itertools
+import re
 import sys
 
 import keras
@@ -238,3 +239,13 @@ def test_what_a_notebook_shows():
     assert explanation._repr_svg_().startswith("<?xml") and "<svg" in explanation._repr_html_()
     assert explanation._repr_markdown_().startswith("# The chain of")
     assert explanation.chain("w5")._repr_markdown_().startswith("### The chain of")
+
+
+def test_a_wide_picture_scrolls_in_its_frame_and_stays_legible():
+    model = keras.Sequential([keras.Input((8, 1)), keras.layers.SimpleRNN(1), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    explanation = explain(model, np.ones((1, 8, 1)), np.ones((1, 1)))
+    assert timeline.fits(explanation)
+    html = explanation._repr_html_()
+    frame = re.search(r'overflow-x:auto"><svg style="width:(\d+)pt;max-width:100%;min-width:(\d+)pt', html)
+    assert int(frame[2]) >= 0.55 * int(frame[1]) > 700
