@@ -203,12 +203,12 @@ class _Comparer(WrongResults):
             found.index if found.index is not None else ...
         ]
 
-    def _updated(self, found, gradient, **numbers):
+    def _updated(self, found, gradient, steps=None, **numbers):
         formula, weight = self.explanation.update, self.spelling.weights[found.path]
         formula = formula and formula.of(found.path)
         if formula is None or formula.remarks:
             return None
-        formula = formula._replace(numbers={**formula.numbers, **numbers})
+        formula = formula._replace(numbers={**formula.numbers, **numbers}, steps=steps or formula.steps)
         with np.errstate(all="ignore"):
             new = formula.evaluate(np.asarray(weight.value, "float64"), gradient, found.path)["w"]
         return np.asarray(new)[found.index if found.index is not None else ...]

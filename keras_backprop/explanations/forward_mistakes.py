@@ -70,7 +70,59 @@ class ForwardSlips:
             graph = self._changed(straight, forward=True)
             if graph is not None:
                 yield f"the activation is missing: {a} = {z}" if a else "the activations are missing: a = z", graph
+        yield from self._of_states()
+        yield from self._of_kernels()
+        yield from self._of_ways()
         yield from self._next_step()
+
+    def _of_states(self):
+        """Recurrent layers without their state."""
+        if not any(node.time for node in self.graph.nodes):
+            return
+
+        def alone(graph):
+            for node in graph.nodes:
+                for edge in node.edges:
+                    if node.time and edge.matrix is not None and edge.source.time == node.time - 1:
+                        edge.matrix = np.zeros_like(edge.matrix)
+
+        graph = self._changed(alone, forward=True)
+        if graph is not None:
+            yield "the state of the step before is missing: z = w·x + b only", graph
+
+    def _of_kernels(self):
+        """Convolutions with the kernel turned."""
+        for path in dict.fromkeys(e.weight for n in self.graph.nodes for e in n.edges if e.weight):
+            kernel = self.graph.weights[path]
+            if kernel.ndim < 3:
+                continue
+            turned = as_matrix(np.ascontiguousarray(np.flip(kernel, tuple(range(kernel.ndim - 2)))))
+
+            def turn(graph, path=path, turned=turned):
+                for node in graph.nodes:
+                    for edge in node.edges:
+                        if edge.weight == path:
+                            edge.matrix = turned
+
+            graph = self._changed(turn, forward=True)
+            if graph is not None:
+                yield "the kernel was flipped: layers slide it as it is (a cross-correlation)", graph
+
+    def _of_ways(self):
+        """Sums of several ways with one of them left out."""
+        for position, node in enumerate(self.graph.nodes):
+            for n, edge in enumerate(node.edges) if len(node.edges) > 1 and node.compute is not None else ():
+                if edge.local is None or not np.all(edge.local == 1) or node.time:
+                    continue
+
+                def without(graph, position=position, n=n):
+                    one = graph.nodes[position]
+                    compute = one.compute
+                    one.compute = lambda *xs: compute(*[x * (i != n) for i, x in enumerate(xs)])
+
+                graph = self._changed(without, forward=True)
+                if graph is not None:
+                    yield f"the branch from {plain(edge.source.name(0))} to {plain(node.name(0))} was left out", graph
 
     def _next_step(self):
         news = {w.path: np.asarray(w.updated, "float64") for w in self.explanation.weights}

@@ -39,7 +39,7 @@ class Given:
         self.half = 0.5 * 10.0**exponent if isinstance(exponent, int) else 0.0
 
     def rounds(self, number: Any) -> bool:
-        """Whether the number that was given is this one, rounded to the decimals given: two digits at the least, or one of them."""
+        """Whether the number that was given is this one, rounded to the decimals given (two digits, or one behind the point)."""
         number = np.asarray(number, "float64")
         if self.full or number.shape != () or not self.value or not np.isfinite(number):
             return False

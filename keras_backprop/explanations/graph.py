@@ -215,7 +215,8 @@ class Graph:
     @property
     def error(self) -> float:
         """E."""
-        return self.penalties + sum(function(node.value) for node, function in self.errors)
+        with np.errstate(all="ignore"):  # what a mistake gives may be no number
+            return self.penalties + sum(function(node.value) for node, function in self.errors)
 
     def backward(self, round_to: Any = None) -> None:
         """Give every node its ∂E/∂node. `round_to`: decimals to which every intermediate result is rounded, or None."""

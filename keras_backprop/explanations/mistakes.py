@@ -12,7 +12,9 @@ import numpy as np
 
 from keras_backprop.explanations.forward_mistakes import ForwardSlips
 from keras_backprop.explanations.graph import as_matrix
+from keras_backprop.explanations.loss_mistakes import LossSlips
 from keras_backprop.explanations.notation import plain
+from keras_backprop.explanations.repeated_mistakes import RepeatedSlips
 
 __all__ = ["Slips", "read"]
 
@@ -46,7 +48,7 @@ MOST_NODES, MOST_NUMBERS = 120, 20_000
 """In larger networks only the mistakes in the result are tried: a factor, the sign, an index, the update."""
 
 
-class Slips(ForwardSlips):
+class Slips(ForwardSlips, LossSlips, RepeatedSlips):
     """The mistakes that could have been made in one explanation.
 
     Args:
@@ -97,6 +99,9 @@ class Slips(ForwardSlips):
         yield from self._of_matrices()
         yield from self._of_heads()
         yield from self._of_time()
+        yield from self._of_repeated()
+        yield from self._of_branches()
+        yield from self._of_masks()
 
     def _groups(self):
         """Lists of the positions of nodes that are one layer's activation, and what it is called."""
@@ -152,6 +157,7 @@ class Slips(ForwardSlips):
                     put(lambda node, edge: node.value * (1 - node.value)),
                 )
                 yield f"1 − a instead of 1 − a² as {of}", put(lambda node, edge: 1 - node.value)
+                yield f"1 + a² instead of 1 − a² as {of}", put(lambda node, edge: 1 + node.value**2)
                 yield f"1 − z² instead of 1 − a² as {of}", put(lambda node, edge: 1 - edge.source.value**2)
 
     def _of_matrices(self):
@@ -199,66 +205,4 @@ class Slips(ForwardSlips):
             yield (
                 "the updated weights were used: all gradients of a step are made with the weights before it",
                 self._changed(all_new),
-            )
-
-    def _of_heads(self):
-        for position, head in enumerate(self.graph.heads):
-            if head.targets is None or head.slope is None:
-                continue
-            a, together = head.prediction.value, head.prediction is not head.node
-
-            def put(value, position=position):
-                def change(graph):
-                    graph.heads[position].value = value
-
-                return self._changed(change)
-
-            targets = np.asarray(head.targets, "float64")
-            if targets.shape != a.shape:
-                targets = (
-                    np.eye(a.shape[-1])[targets.astype(int).reshape(-1)]
-                    if a.shape[-1] > 1
-                    else targets.reshape(a.shape)
-                )
-            share = np.divide(head.value, a - targets, out=np.ones_like(a), where=a != targets)
-            if together:
-                name = plain(head.node.name(0))
-                yield (
-                    f"a(1 − a) was multiplied in addition: ∂E/∂{name} = a − T contains it already",
-                    put(head.value * a * (1 - a)),
-                )
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    yield (
-                        "∂E/∂a = −T/a was taken for ∂E/∂z: the derivative of the softmax is missing",
-                        put(np.nan_to_num(-share * targets / a)),
-                    )
-                    yield (
-                        "−T/a · a(1 − a): of the softmax only the diagonal was used, the other outputs were forgotten",
-                        put(-share * targets * (1 - a)),
-                    )
-            yield "the target is missing: a instead of a − T", put(share * a)
-            yield "|T − a| instead of a − T: the sign was lost", put(np.abs(head.value))
-            yield "(T − a)² instead of its derivative: the error was not differentiated", put((targets - a) ** 2)
-
-    def _of_time(self):
-        steps = sorted({node.time for node in self.graph.nodes if node.time})
-        if len(steps) < 2:
-            return
-
-        def cut(graph):
-            for node in graph.nodes:
-                for edge in node.edges:
-                    if node.time and edge.source.time is not None and edge.source.time < node.time:
-                        edge.matrix = None if edge.matrix is None else np.zeros_like(edge.matrix)
-                        edge.local = None if edge.local is None else np.zeros_like(edge.local)
-
-        yield "the path through time is missing: only the last time step was followed back", self._changed(cut)
-        for step in steps:
-
-            def only(graph, step=step):
-                graph.uses = [use for use in graph.uses if use.node.time in (None, step)]
-
-            yield (
-                f"only time step {step} was counted: the gradient of a shared weight is the sum over all steps",
-                self._changed(only),
             )

@@ -124,6 +124,7 @@ class _Builder:
             if not _is_elementwise(link) or link.upstream[0] is None or link.downstream[0] is None:
                 return False
             edge.local = _ratio(flat(link.downstream[0]), flat(link.upstream[0]))
+            edge.function = link.kind == "activation"
         else:
             return False
         if isinstance(formula, Formula) and formula.derivative is not None:

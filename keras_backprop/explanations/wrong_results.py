@@ -1,5 +1,6 @@
 """What the usual mistakes make of a gradient and of an update: a factor, the sign, an index, another example."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,18 @@ from keras_backprop.explanations.wrong_values import WrongValues
 __all__ = ["WrongResults"]
 
 
+_LEFT_OUT = (
+    ("the bias correction of the moments is missing", r"sqrt\(1 - beta2\*\*t\)/\(1 - beta1\*\*t\)", "1"),
+    ("the bias correction of the moment is missing", r"\(1 - beta1\*\*t\)\*", ""),
+    ("the root is missing: v instead of √v", r"sqrt\((v|u)( \+ eps)?\)", r"(\1\2)"),
+    ("the roots are missing: v instead of √v", r"sqrt\(([^()]*)\)", r"(\1)"),
+    ("the factor 1 − β₁ or 1 − β₂ of the new part is missing", r"\(1 - (?:beta1|beta2|rho)\)\*g", "g"),
+    ("g instead of g² in the second moment", r"g\*\*2", "g"),
+    ("the momentum is missing", r"mu\*m", "0*m"),
+)
+"""(sentence, what is replaced in the lines of an optimizer, by what)"""
+
+
 class WrongResults(WrongValues):
     """The mistakes that give another result, with a sentence each. `compare.py` has the class that judges by them."""
 
@@ -20,7 +33,7 @@ class WrongResults(WrongValues):
     def _before(self, found: Any) -> Any:
         raise NotImplementedError
 
-    def _updated(self, found: Any, gradient: Any, **numbers: Any) -> Any:
+    def _updated(self, found: Any, gradient: Any, steps: Any = None, **numbers: Any) -> Any:
         raise NotImplementedError
 
     def _wrong(self, found, key, right):
@@ -30,6 +43,8 @@ class WrongResults(WrongValues):
             max((h.node.units for h in self.graph.heads if h.targets is not None), default=1),
         )
         kind = found.kind
+        if kind == "gradient":
+            yield from self._of_penalty(found, right)
         if kind in ("gradient", "delta"):
             yield from self._scaled(right, n, outputs)
         if kind == "factor":
@@ -79,6 +94,16 @@ class WrongResults(WrongValues):
             yield "a factor 2 too much", right * 2
             yield "a factor ½ too much", right / 2
 
+    def _of_penalty(self, found, right):
+        """What a penalty adds to a gradient."""
+        extra = self.graph.extra.get(found.path)
+        if extra is not None:
+            part = np.asarray(extra)[found.index if found.index is not None else ...]
+            yield "the gradient of the penalty on the weight is missing", right - part
+            yield "λ·w instead of 2·λ·w: half of the penalty's gradient is missing", right - part / 2
+            yield "the gradient of the penalty has the wrong sign", right - 2 * part
+            yield "that is the gradient of the penalty alone", part
+
     def _of_gradient(self, found, key):
         weight, graph = self.spelling.weights[found.path], self.graph
         uses = [use for use in graph.uses if use.path == found.path]
@@ -108,6 +133,17 @@ class WrongResults(WrongValues):
                     if (path, index) != (found.path, found.index):
                         name = plain(self.spelling.name(path, index))
                         yield f"another index: that is ∂E/∂{name}", np.asarray(other.gradient)[index]
+        if self.explanation.examples > 1 and len(uses) == 1 and uses[0].edge is not None:
+            x, delta = uses[0].edge.source.value, uses[0].node.gradient
+            product = np.outer(x.mean(0), delta.sum(0))
+            if product.shape == np.shape(self.graph.weights[found.path]):
+                yield (
+                    "the mean of x times the mean of δ: products are made example by example, and then added",
+                    product[place],
+                )
+        if len(uses) == 1 and uses[0].edge is not None:
+            with_w = np.asarray(weight.value, "float64") * uses[0].node.gradient.sum(0)
+            yield "w itself instead of the last factor ∂z/∂w, which is what goes into the weight", with_w[place]
         yield "that is the new weight, not its gradient", np.asarray(weight.updated)[place]
 
     def _sources(self, uses, found, place):
@@ -142,6 +178,17 @@ class WrongResults(WrongValues):
             as_matrix(total)[..., use.columns] += np.einsum("ni,no->io", x, use.node.gradient)
         return total
 
+    def _other_steps(self, found):
+        """The lines of the optimizer with something left out."""
+        formula = self.explanation.update and self.explanation.update.of(found.path)
+        steps = list(formula.steps) if formula else []
+        for sentence, pattern, put in _LEFT_OUT:
+            other = [(letter, re.sub(pattern, put, text)) for letter, text in steps]
+            if other != steps:
+                yield sentence, other
+        if len(steps) > 1:
+            yield "plain gradient descent, w − η·g, and not this optimizer", [("w", "w - eta*g")]
+
     def _of_update(self, found, right, n, outputs):
         weight = self.spelling.weights[found.path]
         if weight.gradient is None:
@@ -169,6 +216,10 @@ class WrongResults(WrongValues):
                 new = self._updated(found, g, eta=rate)
                 if new is not None:
                     yield sentence, said(new)
+        for sentence, steps in self._other_steps(found):
+            new = self._updated(found, g, steps=steps)
+            if new is not None:
+                yield sentence, said(new)
         if not change:
             yield "that is only the change of the weight: the old weight is missing", right - before
             yield "that is only η·∂E/∂w: the old weight is missing", before - right

@@ -1,24 +1,16 @@
 """What the usual mistakes make of a value, an error δ, a factor, or E: another unit, another example, z for a."""
 
-import math
-from typing import Any
-
 import numpy as np
 
 from keras_backprop.explanations.mistakes import read
 from keras_backprop.explanations.notation import plain
+from keras_backprop.explanations.wrong_errors import WrongErrors
 
 __all__ = ["WrongValues"]
 
 
-class WrongValues:
+class WrongValues(WrongErrors):
     """The mistakes in what is calculated for a unit, or for the whole error, with a sentence each."""
-
-    explanation: Any
-    spelling: Any
-    graph: Any
-    example: Any
-    slips: Any
 
     def _of_node(self, found, key, right):
         if found.node is None:
@@ -31,6 +23,7 @@ class WrongValues:
                     z = edge.source.value if unit is None else edge.source.value[:, unit]
                     z = z if self.example is None and len(z) > 1 else z[self.example or 0]
                     yield "the activation was not applied: that is z", z
+                    yield from _of_softmax(edge, unit, self.example)
                     yield "tanh instead of the sigmoid", np.tanh(z)
                     with np.errstate(over="ignore"):
                         yield "the sign in the exponent: 1/(1 + eᶻ) instead of 1/(1 + e⁻ᶻ)", 1 / (1 + np.exp(z))
@@ -85,44 +78,12 @@ class WrongValues:
                     again = edge.derive(node.compute(node.value), node.value)
                     yield "σ′ was taken at a instead of z: σ′(a) instead of σ′(z)", again[row, u]
 
-    def _of_error(self, right, n, outputs):
-        formulas = [head.formula for head in self.graph.heads if head.formula is not None]
-        halved, mean = any(f.factor == 0.5 for f in formulas), any(f.mean for f in formulas)
-        yield ("the ½ of the error is missing" if halved else "a factor 2 too much"), right * 2
-        yield ("the ½ of the error was multiplied twice" if halved else "a ½ too much: this error has none"), right / 2
-        if n > 1:
-            yield f"the sum over the {n} examples instead of the mean", right * n
-            yield f"the mean over the {n} examples was taken once more", right / n
-        if outputs > 1 and mean:
-            yield f"the sum over the {outputs} outputs instead of the mean", right * outputs
-        elif outputs > 1:
-            yield f"the mean over the {outputs} outputs instead of the sum", right / outputs
-        yield "the sign is wrong", -right
-        yield "log₁₀ instead of the natural logarithm", right / math.log(10)
-        yield "log₂ instead of the natural logarithm", right / math.log(2)
-        for head in self.graph.heads:
-            if head.targets is not None and np.shape(head.targets) == head.prediction.value.shape:
-                d = np.asarray(head.targets, "float64") - head.prediction.value
-                yield "the square is missing: |T − a|", np.abs(d).sum()
-                yield "the square of the sum instead of the sum of the squares", d.sum() ** 2
-                yield "the square of the sum instead of the sum of the squares", d.sum() ** 2 / 2
-                yield "the square is missing: ½·|T − a|", np.abs(d).sum() / 2
-                yield "the square is missing: T − a", d.sum()
-                for unit in range(d.shape[1]) if d.shape[1] > 1 else ():
-                    yield f"only output {unit + 1} was counted", right * (d[:, unit] ** 2).sum() / (d**2).sum()
-        if n > 1:
-            for node, function in self.graph.errors:
-                for example in range(n):
-                    base = self._error_of(function, node.value, example)
-                    if base is not None:
-                        yield f"only example {example + 1} was counted", base * n
-                        yield f"only example {example + 1} was counted, and divided by {n}", base
-        weighted = self.graph.penalties
-        if abs(weighted) > 1e-12:
-            yield "the penalty on the weights is missing", right - weighted
 
-    @staticmethod
-    def _error_of(function, values, example):
-        """The part of one example in an error that is a sum over them."""
-        rows = getattr(function, "rows", None)
-        return None if rows is None else rows(values)[example]
+def _of_softmax(edge, unit, example):
+    """The exponentials not divided by their sum, or no exponentials."""
+    if edge.jacobian is None or unit is None:
+        return
+    z = edge.source.value if example is None and len(edge.source.value) > 1 else edge.source.value[example or 0]
+    with np.errstate(all="ignore"):
+        yield "exp(z) was not divided by the sum over all outputs", np.exp(z)[..., unit]
+        yield "z was divided by the sum of z: the exponentials are missing", (z / z.sum(-1, keepdims=True))[..., unit]
