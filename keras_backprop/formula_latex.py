@@ -9,7 +9,8 @@ __all__ = ["latex"]
 _OPERATORS = {
     "sigmoid": r"\sigma", "tanh": r"\tanh", "exp": r"\exp", "log": r"\log", "max": r"\max", "min": r"\min", "cosh": r"\cosh",
     "Phi": r"\Phi", "softmax": r"\mathrm{softmax}", "softplus": r"\mathrm{softplus}", "sign": r"\mathrm{sign}",
-    "mean": r"\mathrm{mean}", "average": r"\mathrm{mean}_n", "largest": r"\max", "window": r"\mathrm{window}",
+    "mean": r"\mathrm{mean}", "average": r"\mathrm{mean}_n", "largest": r"\max", "smallest": r"\min",
+    "window": r"\mathrm{window}",
     "spread": r"\mathrm{spread}", "onehot": r"\mathrm{onehot}", "rows": r"\mathrm{mean}_{\mathrm{rows}}",
     "columns": r"\mathrm{mean}_{\mathrm{columns}}", "rms": r"\mathrm{rms}", "norm": r"\mathrm{norm}",
     "head": r"\mathrm{first\ columns}", "tail": r"\mathrm{last\ columns}", "sin": r"\sin",

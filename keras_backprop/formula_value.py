@@ -74,7 +74,7 @@ _FUNCTIONS: dict[str, Any] = {
     "Phi": lambda x: 0.5 * (1 + np.vectorize(math.erf)(np.asarray(x) / math.sqrt(2))),
     "total": lambda x: np.sum(x, -1, keepdims=True), "mean": lambda x: np.mean(x, -1, keepdims=True),
     "examples": lambda x: np.sum(x, 0), "average": lambda x: np.mean(x, 0, keepdims=True),
-    "largest": lambda x: np.max(x, -1, keepdims=True),
+    "largest": lambda x: np.max(x, -1, keepdims=True), "smallest": lambda x: np.min(x, -1, keepdims=True),
     "window": lambda x: x, "spread": lambda x: x, "norm": lambda x: np.sqrt(np.sum(np.square(x))),
     "rms": lambda x: np.sqrt(np.mean(np.square(x))), "rows": lambda x: np.mean(x, -1), "columns": lambda x: np.mean(x, -2),
     "outer": lambda x, y: x[..., :, None] * y[..., None, :], "longest": lambda x: max(np.shape(x)), "orthogonal": _orthogonal,

@@ -74,6 +74,11 @@ LAYERS = {
         "total(a*b)", gradients={"a": "dy*b", "b": "dy*a"}, when={"inputs": 2, "rank": 2, "normalize": False}
     ),
     (ops.Minimum,): Formula("min(a, b)", gradients=_OF_THE_SMALLER, when=_TWO),
+    (ops.Logaddexp,): Formula(
+        "log(exp(a) + exp(b))", gradients={"a": "dy*exp(a - y)", "b": "dy*exp(b - y)"}, when=_TWO
+    ),
+    (ops.Hypot,): Formula("sqrt(a**2 + b**2)", gradients={"a": "dy*a/y", "b": "dy*b/y"}, when=_TWO),
+    (ops.Logsumexp,): Formula("log(total(exp(x)))", gradients={"x": "dy*exp(x - y)"}),
     (layers.Average,): Formula("(a + b)/inputs", gradients={"a": "dy/inputs", "b": "dy/inputs"}, when=_ONE_SHAPE),
     (ops.Matmul,): Formula("a @ b", gradients={"a": "dy @ b.T", "b": "a.T @ dy"}, when={"inputs": 2}),
     (layers.Rescaling,): Formula(

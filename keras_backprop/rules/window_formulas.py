@@ -6,6 +6,7 @@
 
 from keras import layers
 
+from keras_backprop._keras import ops
 from keras_backprop.formula import Cases, Formula
 
 _DEPTHWISE = Formula(
@@ -24,6 +25,8 @@ _SEPARABLE = Formula(
 )
 _LARGEST = Formula("largest(window(x))", gradients={"x": "spread(dy*(window(x) == y))"})
 _MEAN = Formula("mean(window(x))", gradients={"x": "spread(dy/k)"})
+
+_TO_THE_ONES_TAKEN = {"x": "spread(dy/total(x == y))*(x == y)"}
 
 WINDOWS = {
     (layers.Conv1D, layers.Conv2D, layers.Conv3D): Formula(
@@ -54,6 +57,18 @@ WINDOWS = {
     ),
     (layers.Cropping1D, layers.Cropping2D, layers.Cropping3D): Formula("cropped(x)", gradients={"x": "padded(dy)"}),
     (layers.Flatten, layers.Reshape): Formula("x", gradients={"x": "dy"}),
+    (ops.Reshape, ops.Ravel, ops.ExpandDims, ops.Squeeze): Formula("x", gradients={"x": "dy"}),
+    (ops.Transpose, ops.Swapaxes, ops.Moveaxis, ops.Flip, ops.Roll): Formula(
+        "permuted(x)", gradients={"x": "permuted(dy)"}
+    ),
+    (ops.Sum,): Formula("total(x)", gradients={"x": "spread(dy)"}),
+    (ops.Mean,): Formula("mean(x)", gradients={"x": "spread(dy/k)"}),
+    (ops.Max, ops.Amax): Cases(
+        (
+            Formula("largest(x)", gradients=_TO_THE_ONES_TAKEN, when={"class": lambda name: name in ("Max", "Amax")}),
+            Formula("smallest(x)", gradients=_TO_THE_ONES_TAKEN, when={"class": lambda name: name in ("Min", "Amin")}),
+        )
+    ),
     (layers.Permute,): Formula("permuted(x)", gradients={"x": "permuted(dy)"}),
     (layers.Concatenate,): Cases(
         (

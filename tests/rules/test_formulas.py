@@ -107,7 +107,7 @@ L = keras.layers
 APART = {
     *WINDOWS_OF_LAYERS, L.BatchNormalization, L.LayerNormalization, L.Embedding, L.Attention, L.PReLU, L.EinsumDense,
     L.GroupNormalization, ops.Matmul, ops.Add, L.RMSNormalization, L.Rescaling, ops.Divide, ops.Maximum, ops.Minimum, ops.Subtract,
-    ops.Multiply, ops.DotProductAttention, L.Normalization, L.ReversibleEmbedding, L.Maximum, L.Masking, L.GaussianNoise, L.Dot,
+    ops.Multiply, ops.DotProductAttention, L.Normalization, L.ReversibleEmbedding, L.Maximum, L.Masking, L.GaussianNoise, L.Dot, ops.Logaddexp, ops.Hypot, ops.Logsumexp,
 }  # fmt: skip
 """What has a test of its own below."""
 SEEN = [WRITTEN[key].backward for key in APART]  # functions that other keys may share
@@ -554,6 +554,41 @@ def test_pooling_over_all_positions():
         close(np.moveaxis(said["x"] * np.ones((2, 3, 4)), 2, 1), dx)
 
 
+@pytest.mark.parametrize("name", ["Sum", "Mean", "Max", "Min", "Logsumexp"])
+def test_what_is_made_of_an_axis(name):
+    key, x = getattr(ops, name), tf.constant(np.random.default_rng(0).normal(size=SHAPE))
+    op = key(axis=-1, keepdims=True)
+    y = op(x)
+    dy = upstream_of(y)
+    values = {"x": x.numpy(), "y": y.numpy(), "dy": dy, "k": 3}
+    value, said = written_of(key, values, {"class": name})
+    close(value, y)
+    (dx,) = WRITTEN[key].backward(Call(op, [x], [y], arguments={"x": x}, path=name), tf.constant(dy)).inputs
+    close(said["x"] * np.ones(SHAPE), dx() if callable(dx) else dx)
+
+
+ARRANGED = [
+    ops.Reshape((2, 6)), ops.Ravel(), ops.ExpandDims(0), ops.Squeeze(), ops.Transpose(), ops.Swapaxes(0, 1), ops.Moveaxis(0, 1),
+    ops.Flip(1), ops.Roll(1, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("op", ARRANGED, ids=lambda op: type(op).__name__)
+def test_what_is_arranged_anew(op):
+    x = tf.constant(np.random.default_rng(0).normal(size=SHAPE))
+    y = op(x)
+    dy = upstream_of(y)
+    (dx,) = WRITTEN[type(op)].backward(Call(op, [x], [y], arguments={"x": x}, path="op"), tf.constant(dy)).inputs
+    dx = dx() if callable(dx) else dx
+    if WRITTEN[type(op)].formula.value == "x":  # the same numbers in the same order
+        close(np.ravel(y), np.ravel(x))
+        close(np.ravel(dx), np.ravel(dy))
+    else:  # the same numbers, and each gradient where its number came from
+        assert sorted(np.ravel(y)) == sorted(np.ravel(x))
+        pairs = sorted(zip(np.ravel(y), np.ravel(dy), strict=True))
+        assert sorted(zip(np.ravel(x), np.ravel(dx), strict=True)) == pairs
+
+
 def test_rescaling():
     x = np.random.default_rng(0).normal(size=SHAPE)
     y, dy, (dx,), _ = of_a_layer(keras.layers.Rescaling(0.5, 0.25, dtype="float64"), x)
@@ -563,7 +598,17 @@ def test_rescaling():
     close(said["x"], dx)
 
 
-PAIRS = [ops.Add, ops.Subtract, ops.Multiply, ops.Divide, ops.Maximum, ops.Minimum, ops.Matmul]
+PAIRS = [
+    ops.Logaddexp,
+    ops.Hypot,
+    ops.Add,
+    ops.Subtract,
+    ops.Multiply,
+    ops.Divide,
+    ops.Maximum,
+    ops.Minimum,
+    ops.Matmul,
+]
 
 
 @pytest.mark.parametrize("key", PAIRS, ids=lambda key: key.__name__)
