@@ -128,6 +128,10 @@ class Edge:
         of_examples = self.jacobian[:, :, of] if example is None else self.jacobian[[example], :, of]
         return np.flatnonzero(np.any(of_examples, 0)).tolist()
 
+    def place(self, weight: Any, of: int, unit: int) -> tuple:
+        """The place in the weight of what leads from a unit of the source to a unit of the node."""
+        return (*map(int, np.unravel_index(of, np.shape(weight)[:-1])), unit + (self.columns.start or 0))
+
     def derivative(self, example: int, unit: int, of: int) -> float:
         """∂(the node's unit)/∂(the source's unit)."""
         if self.local is not None:

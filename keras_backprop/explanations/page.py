@@ -24,6 +24,6 @@ LEGIBLE = 0.6
 def _inline(picture):
     """Without the header of a file, as wide as the page at the most, and as wide as its numbers need at the least."""
     start = picture[picture.index("<svg") :]
-    width = float(re.search(r'width="([\d.]+)pt"', start)[1])
+    (width, *_) = (float(number) for number in re.findall(r'width="([\d.]+)pt"', start))
     style = f"width:{width:.0f}pt;max-width:100%;min-width:{LEGIBLE * width:.0f}pt;height:auto"
     return start.replace("<svg ", f'<svg style="{style}" ', 1)

@@ -146,10 +146,7 @@ class Finder:
         if not edge.text:
             return ""
         if edge.matrix is not None:
-            shape = np.shape(self.graph.weights[edge.weight])
-            return self.spelling.name(
-                edge.weight, (*map(int, np.unravel_index(unit, shape[:-1])), other + (edge.columns.start or 0))
-            )
+            return self.spelling.name(edge.weight, edge.place(self.graph.weights[edge.weight], unit, other))
         if "{j}" in edge.text:
             y, k = consumer.name(other), consumer.name(unit)
             return f"{y}(1 - {y})" if other == unit else f"-{y} \\cdot {k}"

@@ -112,7 +112,8 @@ def _entries(explanation):
     def of(name, example):
         return name if not several else rf"{name}\;[{example + 1}]"
 
-    for node in graph.nodes:
+    nodes = [node for node in graph.nodes if not node.origins]  # what is only moved is the same number
+    for node in nodes:
         for example in range(explanation.examples) if node.edges else ():
             for unit in range(node.units):
                 entries.append(_Entry("values", of(node.name(unit), example), _forward(node, unit, spelling),
@@ -121,7 +122,7 @@ def _entries(explanation):
     entries.append(
         _Entry("error", "E", (loss and error_formulas.loss(loss)) or "", float(explanation.loss), ("error",))
     )
-    for node in reversed(graph.nodes):
+    for node in reversed(nodes):
         for example in range(explanation.examples) if node.edges else ():
             for unit in range(node.units):
                 entries.append(_Entry("deltas", of(derivative("E", node.name(unit)), example), "",
@@ -151,10 +152,11 @@ def _forward(node, unit, spelling):
     terms = []
     for edge in node.edges:
         if edge.matrix is not None:
-            start = edge.columns.start or 0
+            weight = spelling.graph.weights[edge.weight]
             terms += [
-                f"{edge.source.name(i)} {spelling.name(edge.weight, (i, unit + start))}"
+                f"{edge.source.name(i)} {spelling.name(edge.weight, edge.place(weight, i, unit))}"
                 for i in range(edge.source.units)
+                if not edge.source.origins or edge.source.origins[i] is not None  # not what is beyond the edge
             ]
     if terms:
         biases = [use for use in spelling.graph.uses if use.node is node and use.edge is None and use.row is None]

@@ -121,3 +121,13 @@ def test_mistakes_are_found_through_positions():
     gradient = float(explanation.weight("W1").gradient[0, 0])
     assert explanation.compare("dw1_11", gradient)[0].verdict == "exact"
     assert "sign" in explanation.compare("dw1_11", -gradient)[0].mistake
+
+
+def test_a_sheet_writes_a_convolution_out():
+    model = network(lambda x: layer("Flatten")(layer("Conv2D", 1, 2, padding="same", name="conv")(x)), (2, 2, 1))
+    model.compile("sgd", keras.losses.MeanSquaredError(dtype="float64"))
+    explanation = explain(model, np.array([[[[1.0], [2]], [[3.0], [4]]]]), np.zeros((1, 4)))
+    sheet = explanation.to_markdown(blank=["values"])
+    (last,) = [line for line in sheet.splitlines() if line.startswith("| $y^{(1)}_{2,2,1}$")]
+    assert r"$x_{2,2,1} \text{conv/kernel}[0,0,0,0] + \text{conv/bias}[0]$" in last  # the rest of its window is padding
+    assert sum(line.startswith("| $y^") for line in sheet.splitlines()) == 4
