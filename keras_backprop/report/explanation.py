@@ -24,6 +24,8 @@ def explanation_page(explanation: Any, title: str, findings: Any = None) -> str:
     said = f"One batch of {explanation.examples}, error E = {explanation.loss:.6g}, optimizer {explanation.optimizer}."
     links, makers, edges = [], {}, []
     for link in explanation.links:
+        if link.kind == "op" and not any(link.input_symbols):
+            continue  # of constants only
         links.append((link.path, _norm(link.outputs), _norm(link.upstream)))
         edges += [(makers[s], link.path) for s in link.input_symbols if s is not None and s in makers]
         makers.update((s, link.path) for s in link.output_symbols if s is not None)
