@@ -1,8 +1,9 @@
 """Where things stand in a drawing of neurons, which of them a chain lights, and numbers short enough for an edge."""
 
 import math
+from typing import Any
 
-__all__ = ["MOST_LABELLED_EDGES", "along", "between", "lit", "room", "short"]
+__all__ = ["MOST_LABELLED_EDGES", "along", "between", "lit", "lit_blocks", "room", "short"]
 
 MOST_LABELLED_EDGES = 8
 """Between two layers; of more the gradient is a colour and a width."""
@@ -56,3 +57,12 @@ def short(value):
         return f"{value:.3f}".rstrip("0").rstrip(".") if value == round(value, 2) else f"{value:.3f}"
     mantissa, _, exponent = f"{value:.2g}".partition("e")
     return rf"{mantissa}\mathrm{{e}}{{{int(exponent)}}}" if exponent else mantissa
+
+
+def lit_blocks(blocks: Any, chain: Any) -> set:
+    """The ids of the blocks of a drawing layer by layer, from the weight of a chain to the error."""
+    lit: set = set()
+    for block in blocks if chain is not None and chain.paths else ():
+        if chain.path in block.weights or any(id(source) in lit for source, _ in block.sources):
+            lit.add(id(block))
+    return lit

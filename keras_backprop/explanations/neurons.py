@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from keras_backprop.explanations.canvas import ERROR, ERROR_EDGE, FAINT, GRADIENT, INK, INPUT, INPUT_EDGE, Canvas
+from keras_backprop.explanations.canvas import ERROR, ERROR_EDGE, FAINT, GRADIENT, INK, INPUT, INPUT_EDGE, LIT, Canvas
 from keras_backprop.explanations.matrix_chain import dense_chain, links_back
 from keras_backprop.explanations.neuron_places import along, between, lit, room, short
 from keras_backprop.explanations.notation import derivative, gradient_of, latex_factor, latex_number
@@ -13,7 +13,7 @@ from keras_backprop.explanations.scalar_chain import factors_of, scalar_chain
 
 MOST_UNITS, MOST_LAYERS = 8, 5
 RADIUS, INPUT_RADIUS = 0.66, 0.52
-POSITIVE, NEGATIVE, LIT = "#c0392b", "#1f7a8c", "#ffd166"
+POSITIVE, NEGATIVE = "#c0392b", "#1f7a8c"
 
 
 def fits(explanation):

@@ -249,3 +249,17 @@ def test_a_wide_picture_scrolls_in_its_frame_and_stays_legible():
     html = explanation._repr_html_()
     frame = re.search(r'overflow-x:auto"><svg style="width:(\d+)pt;max-width:100%;min-width:(\d+)pt', html)
     assert int(frame[2]) >= 0.55 * int(frame[1]) > 700
+
+
+def test_the_blocks_of_a_chain_are_lit():
+    inputs = keras.Input((2,))
+    features = keras.layers.Concatenate(name="both")(
+        [keras.layers.Dense(2, name=name)(inputs) for name in ("left", "right")]
+    )
+    model = keras.Model(inputs, keras.layers.Dense(1, name="last")(features))
+    model.compile("sgd", "mse")
+    explanation = explain(model, np.ones((1, 2)), np.ones((1, 1)))
+    drawn = blocks._blocks(explanation)
+    lit = neuron_places.lit_blocks(drawn, explanation.chain("left/kernel", 0, 0))
+    assert [block.title.partition(" ")[0] for block in drawn if id(block) in lit] == ["left", "both", "last", "E"]
+    assert neuron_places.lit_blocks(drawn, None) == set()
