@@ -61,6 +61,14 @@ def state(name, key):
     return "followed" if key.__module__.startswith("keras.") else "unknown"
 
 
+def written(key):
+    """Whether explanations have a formula for it: "yes", "of its links" where it runs other layers, else ""."""
+    rule = rule_for(key)
+    if rule is None or rule.kind == "not differentiable":
+        return ""
+    return "yes" if rule.formula is not None else "of its links" if rule.composition is not None else "none"
+
+
 def fused(key):
     """Whether the rule's code calls one of TensorFlow's kernels in `kernels.py` (or those of a convolution)."""
     rule = rule_for(key)
@@ -94,26 +102,28 @@ def single_examples(cls):
 
 def layer_table(layers, grid):
     lines = [
-        "| layer | state | gradients of single examples | fused kernel | cases in the grid | largest error |",
-        "|---|---|---|---|--:|--:|",
+        "| layer | state | formula | gradients of single examples | fused kernel | cases in the grid | largest error |",
+        "|---|---|---|---|---|--:|--:|",
     ]
     for name, cls in layers.items():
         single = single_examples(cls) if cls.__name__ in WEIGHT_OWNERS else ""
         kernel = "yes" if fused(cls) else ""
-        lines.append(f"| {name} | {state(name, cls)} | {single} | {kernel} | {figures(cls.__name__, grid)} |")
+        lines.append(
+            f"| {name} | {state(name, cls)} | {written(cls)} | {single} | {kernel} | {figures(cls.__name__, grid)} |"
+        )
     return lines
 
 
 def name_table(kind, entries, grid, prefix="", columns=2):
     lines = [
-        f"| {kind} | state | fused kernel | cases | largest error " * columns + "|",
-        "|---|---|---|--:|--:" * columns + "|",
+        f"| {kind} | state | formula | fused kernel | cases | largest error " * columns + "|",
+        "|---|---|---|---|--:|--:" * columns + "|",
     ]
     cells = [
-        f"| {name} | {state(name, key)} | {'yes' if fused(key) else ''} | {figures(prefix + name, grid)} "
+        f"| {name} | {state(name, key)} | {written(key)} | {'yes' if fused(key) else ''} | {figures(prefix + name, grid)} "
         for name, key in entries.items()
     ]
-    cells += ["| | | | | "] * (-len(cells) % columns)
+    cells += ["| | | | | | "] * (-len(cells) % columns)
     return lines + ["".join(cells[i : i + columns]) + "|" for i in range(0, len(cells), columns)]
 
 
@@ -158,6 +168,9 @@ def page():
 * The table's figures come from {cases:,} cases of the gradient grid (`python -m tests.grid.run`
   runs all), counted wherever the rule takes part, in a layer made of others too; *largest error* is the largest difference
   from the tape in float64 in such a case, relative to the largest entry of the tensor's gradient.
+* **formula**: whether `explain` writes the rule out. "Of its links": what runs other layers is written link by link. "None":
+  the rule is named without an "=", because there is no formula shorter than its code (sorting, decompositions,
+  interpolation), or because no course has asked for it.
 * **fused kernel**: the rule calls one of TensorFlow's kernels that compute a backward pass in one go.""",
         f"## Layers ({len(layers)})",
         "\n".join(layer_table(layers, grid)),

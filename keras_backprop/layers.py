@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_backprop.formula import written
 from keras_backprop.rule import Gradients
-from keras_backprop.rules.formulas import DENSE
+from keras_backprop.rules.layer_formulas import DENSE
 from keras_backprop.weight_gradients import Contraction
 
 __all__ = ["BackpropDense"]

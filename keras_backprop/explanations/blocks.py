@@ -11,10 +11,13 @@ from keras_backprop.explanations.canvas import (
     GRADIENT,
     INPUT,
     INPUT_EDGE,
+    LIT,
     NODE,
     NODE_EDGE,
     Canvas,
 )
+from keras_backprop.explanations.names import attention_role
+from keras_backprop.explanations.neuron_places import lit_blocks
 from keras_backprop.explanations.notation import norm
 from keras_backprop.explanations.rows import shown
 
@@ -36,6 +39,7 @@ class Block:
         rank: int, how many blocks are above it at the least.
         framed: bool, whether it has a second frame: a recurrent layer, attention.
         inside: str, the path of the multi-head attention that it is a part of, or "".
+        weights: tuple of the paths of its weights.
     """
 
     title: str
@@ -49,14 +53,15 @@ class Block:
     y: float = 0.0
     framed: bool = False
     inside: str = ""
+    weights: tuple = ()
 
     @property
     def height(self):
         return 0.86 + 0.3 * len(self.gradients)
 
 
-def draw(explanation):
-    """The drawing, a `Canvas`."""
+def draw(explanation, chain=None):
+    """The drawing, a `Canvas`; with the blocks lit through which the paths of a `Chain` lead."""
     blocks = _blocks(explanation)
     rows = _lay_out(blocks)
     lanes = _lanes(blocks)
@@ -72,7 +77,10 @@ def draw(explanation):
                 FAINT, 13, align="left")  # fmt: skip
     for inside in dict.fromkeys(block.inside for block in blocks if block.inside):
         _draw_frame(canvas, inside, blocks)
+    lit = lit_blocks(blocks, chain)
     for block in blocks:
+        if id(block) in lit:
+            canvas.box(block.x, block.y, WIDTH + 0.2, block.height + 0.2, LIT, LIT, zorder=0)
         _draw_block(canvas, block)
     edges = _short_edges(blocks)
     largest = max((g for block in blocks for _, g in block.sources if g is not None), default=0.0)
@@ -97,6 +105,7 @@ def _blocks(explanation):
     for symbol in sorted(given, key=lambda s: s.subscript or 0):
         made[symbol] = Block(rf"$\mathbf{{{symbol.latex}}}$", f"input  {_shape(given[symbol])}", INPUT, INPUT_EDGE)
         blocks.append(made[symbol])
+    paths = {weight.symbol: weight.path for weight in (*explanation.weights, *explanation.frozen)}
     error = Block(f"E = {explanation.loss:.4g}", "", ERROR, ERROR_EDGE)
     seen: dict = {}
     for link in links:
@@ -118,6 +127,7 @@ def _blocks(explanation):
         else:
             seen[link.path] = seen.get(link.path, 0) + 1
             block = _block(link, seen[link.path], uses.get(link.path, 1))
+            block.weights = tuple(paths[symbol] for symbol in link.weight_symbols.values() if symbol in paths)
             blocks.append(block)
         for symbol, dx in zip(link.input_symbols, link.downstream, strict=True):
             if symbol in made:
@@ -158,8 +168,7 @@ def _block(link, use, uses):
         lines = ["     ".join(lines[i : i + 2]) for i in range(0, len(lines), 2)]
     block = Block(title, f"{kind}  {_shape(link.outputs[0])}", *colors, lines)
     block.framed = framed
-    parent, _, part = link.path.rpartition("/")
-    block.inside = parent if part in ("query", "key", "value", "attention_output") else ""
+    block.inside = link.path.rpartition("/")[0] if attention_role(link.op, link.path) else ""
     return block
 
 

@@ -17,6 +17,7 @@ GRADIENT = "#c0392b"  # backward: gradients
 NODE, NODE_EDGE = "#eaf2fb", "#2f6da8"
 INPUT, INPUT_EDGE = "#f3f4f2", "#7b8794"
 ERROR, ERROR_EDGE = "#fdf0ec", GRADIENT
+LIT = "#ffd166"  # the paths of a chain
 
 MOST_PIXELS = 40_000  # along one side; Matplotlib can do 65 535
 _STYLE = {"svg.hashsalt": "keras_backprop"}
@@ -51,7 +52,7 @@ class Canvas:
     def circle(self, x, y, radius, fill=NODE, edge=NODE_EDGE):
         self.axes.add_patch(Circle((x, y), radius, facecolor=fill, edgecolor=edge, linewidth=1.6, zorder=3))
 
-    def box(self, x, y, width, height, fill=NODE, edge=NODE_EDGE, dashed=False):
+    def box(self, x, y, width, height, fill=NODE, edge=NODE_EDGE, dashed=False, zorder=3):
         self.axes.add_patch(
             FancyBboxPatch(
                 (x - width / 2, y - height / 2),
@@ -62,7 +63,7 @@ class Canvas:
                 edgecolor=edge,
                 linewidth=1.6,
                 linestyle="--" if dashed else "-",
-                zorder=3,
+                zorder=zorder,
             )
         )
 

@@ -154,7 +154,7 @@ class _Comparer(WrongResults):
                 [],
                 "inf and NaN are no numbers: somewhere something was divided by 0, or became too large",
             )
-        if given.is_of(expected, exact=True):
+        if given.is_of(expected, exact=True) or (given.significant > 1 and given.rounds(expected)):
             return (
                 "exact",
                 [],
@@ -164,6 +164,8 @@ class _Comparer(WrongResults):
                 if given.significant == 1
                 else f"in the {given.significant} digits given",
             )
+        if given.rounds(expected):
+            return "rounding", [], "in one digit it cannot be told from the exact number"
         near = _relative(value, expected) <= NEAR
         rounding = self._rounding(found, key, value, given) if near or not given.full else None
         if rounding is not None and _relative(value, expected) <= 0.02:
@@ -201,12 +203,12 @@ class _Comparer(WrongResults):
             found.index if found.index is not None else ...
         ]
 
-    def _updated(self, found, gradient, **numbers):
+    def _updated(self, found, gradient, steps=None, **numbers):
         formula, weight = self.explanation.update, self.spelling.weights[found.path]
         formula = formula and formula.of(found.path)
         if formula is None or formula.remarks:
             return None
-        formula = formula._replace(numbers={**formula.numbers, **numbers})
+        formula = formula._replace(numbers={**formula.numbers, **numbers}, steps=steps or formula.steps)
         with np.errstate(all="ignore"):
             new = formula.evaluate(np.asarray(weight.value, "float64"), gradient, found.path)["w"]
         return np.asarray(new)[found.index if found.index is not None else ...]

@@ -38,6 +38,13 @@ class Given:
         self.full = self.full or self.significant >= 12
         self.half = 0.5 * 10.0**exponent if isinstance(exponent, int) else 0.0
 
+    def rounds(self, number: Any) -> bool:
+        """Whether the number that was given is this one, rounded to the decimals given (two digits, or one behind the point)."""
+        number = np.asarray(number, "float64")
+        if self.full or number.shape != () or not self.value or not np.isfinite(number):
+            return False
+        return bool((self.significant > 1 or self.half < 0.5) and abs(self.value - number) <= self.half * (1 + 1e-9))
+
     def is_of(self, number: Any, exact: bool = False) -> bool:
         """Whether the number that was given is this one, as exactly as it was given."""
         number = np.asarray(number, "float64")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Edge", "Graph", "Head", "Node", "Use"]
+__all__ = ["Edge", "Graph", "Head", "Node", "Use", "as_matrix"]
 
 
 @dataclass(eq=False)
@@ -28,6 +28,10 @@ class Node:
         bias: array, what is added to the products of an affine node.
         text: str, LaTeX of the formula of the layer, in the letters of the vectors.
         gradient: array, ∂E/∂node.
+        plain: bool, its layer needs no number, its only unit none either.
+        shape: tuple, how the units lie: rows, columns, channels. Empty: in a row.
+        place: tuple of ints from 1, of one position of a layer: which.
+        origins: list, for each unit the (node, unit) that it was taken from as it is, or None; it then has that name.
     """
 
     letter: str
@@ -39,7 +43,10 @@ class Node:
     bias: Any = 0.0
     text: str = ""
     gradient: Any = None
-    plain: bool = False  # its layer needs no number, its only unit none either
+    plain: bool = False
+    shape: tuple = ()
+    place: tuple = ()
+    origins: list = field(default_factory=list)
 
     @property
     def units(self) -> int:
@@ -47,6 +54,11 @@ class Node:
 
     def name(self, unit: int = 0) -> str:
         """The name of a unit, as LaTeX: `a^{(1)}_{2}`, in a chain of single units `a_1`."""
+        if self.origins and self.origins[unit] is not None:
+            node, of = self.origins[unit]
+            return node.name(of)
+        if self.shape or self.place:
+            return self._name_at((*self.place, *(i + 1 for i in np.unravel_index(unit, self.shape or (self.units,)))))
         if self.time is not None:
             above = f"^{{({self.layer})}}" if self.layer is not None and not self.plain else ""
             below = f"{self.time}" if self.units == 1 else f"{self.time},{unit + 1}"
@@ -55,6 +67,15 @@ class Node:
             return _below(self.letter, self.layer)
         above = f"^{{({self.layer})}}" if self.layer is not None else ""
         return self.letter + above + (_below("", unit + 1) if self.units > 1 or self.layer is not None else "")
+
+    def _name_at(self, place):
+        """`y^{(1)}_{2,1,3}`: row, column, channel."""
+        above = f"^{{({self.layer})}}" if self.layer is not None else ""
+        return f"{self.letter}{above}_{{{','.join(map(str, place))}}}"
+
+    def taken_from(self, unit: int, node: "Node", of: int) -> bool:
+        """Whether a unit is nothing but that unit of another node."""
+        return bool(self.origins) and self.origins[unit] is not None and self.origins[unit] == (node, of)
 
 
 def _below(letter, number):
@@ -73,8 +94,10 @@ class Edge:
         columns: slice of the matrix's columns (of a gate).
         matrix: array `(in, out)` of the weights, or None.
         local: array `(n, units)`, the derivative of each unit by the same unit of the source, or None.
-        jacobian: array `(n, out, in)`, or None. (Softmax.)
+        jacobian: array `(n, out, in)`, or None. (Softmax, pooling.)
+        taken: array `(out,)` of ints, which unit of the source each unit is, −1 for none; or None. (Flatten, Concatenate.)
         text: str, LaTeX template of the derivative: `{y}(1 - {y})`, y the node's name, x the source's; "" where it is not known.
+        beside: `Node`, the other factor of a product of two: its unit is the derivative; or None.
         rule: str, the name of the rule that gave it.
         function: bool, whether it is the derivative of an activation function.
         derive: function (node's value, the sources' values…) -> local or Jacobian; None where it is not known, or needs none.
@@ -86,19 +109,35 @@ class Edge:
     matrix: np.ndarray | None = None
     local: np.ndarray | None = None
     jacobian: np.ndarray | None = None
+    taken: np.ndarray | None = None
     text: str = ""
     rule: str = ""
     function: bool = False
+    beside: Any = None
     derive: Callable | None = None
 
-    def pairs(self, unit: int) -> Any:
-        """The units of the source on which a unit of the node depends."""
-        return (unit,) if self.local is not None else range(self.source.units)
+    def reached(self, of: int, example: Any = None) -> Any:
+        """The units of the node that depend on a unit of the source, in one example or in any."""
+        if self.local is not None:
+            return (of,)
+        if self.taken is not None:
+            return np.flatnonzero(self.taken == of).tolist()
+        if self.matrix is not None:
+            return range(self.matrix.shape[1])
+        assert self.jacobian is not None
+        of_examples = self.jacobian[:, :, of] if example is None else self.jacobian[[example], :, of]
+        return np.flatnonzero(np.any(of_examples, 0)).tolist()
+
+    def place(self, weight: Any, of: int, unit: int) -> tuple:
+        """The place in the weight of what leads from a unit of the source to a unit of the node."""
+        return (*map(int, np.unravel_index(of, np.shape(weight)[:-1])), unit + (self.columns.start or 0))
 
     def derivative(self, example: int, unit: int, of: int) -> float:
         """∂(the node's unit)/∂(the source's unit)."""
         if self.local is not None:
             return float(self.local[example, unit])
+        if self.taken is not None:
+            return float(self.taken[unit] == of)
         if self.matrix is not None:
             return float(self.matrix[of, unit])
         assert self.jacobian is not None
@@ -108,6 +147,11 @@ class Edge:
         """∂E/∂source from ∂E/∂node, shapes `(n, units)`."""
         if self.local is not None:
             return dy * self.local
+        if self.taken is not None:
+            dx = np.zeros((len(dy), self.source.units))
+            for unit in np.flatnonzero(self.taken >= 0):
+                dx[:, self.taken[unit]] += dy[:, unit]
+            return dx
         if self.matrix is not None:
             return dy @ self.matrix.T
         assert self.jacobian is not None
@@ -122,7 +166,7 @@ class Use:
     node: Node
     edge: Edge | None
     columns: Any = field(default_factory=lambda: slice(None))
-    row: int | None = None  # of a bias that is a matrix
+    row: Any = None  # of a bias that is a matrix; of a table the row that every example looks up, an array `(n,)`
 
 
 @dataclass(eq=False)
@@ -175,7 +219,8 @@ class Graph:
     @property
     def error(self) -> float:
         """E."""
-        return self.penalties + sum(function(node.value) for node, function in self.errors)
+        with np.errstate(all="ignore"):  # what a mistake gives may be no number
+            return self.penalties + sum(function(node.value) for node, function in self.errors)
 
     def backward(self, round_to: Any = None) -> None:
         """Give every node its ∂E/∂node. `round_to`: decimals to which every intermediate result is rounded, or None."""
@@ -217,12 +262,12 @@ class Graph:
 
     def gradient_of(self, path: str) -> Any:
         """∂E/∂weight, from the gradients of the nodes."""
-        total = np.zeros_like(self.weights[path]) + self.extra.get(path, 0.0)
+        total = np.zeros(np.shape(self.weights[path])) + self.extra.get(path, 0.0)
         for _, part in self.opaque.get(path, ()):
             total = total + part
         for use in self.uses:
             if use.path == path:
-                self._add(total, use, self.by_example(use).sum(0))
+                self._add(total, use)
         return total
 
     def by_example(self, use: Use) -> Any:
@@ -230,16 +275,23 @@ class Graph:
         delta = use.node.gradient
         return delta if use.edge is None else np.einsum("ni,no->nio", use.edge.source.value, delta)
 
-    @staticmethod
-    def _add(total, use, part):
-        if use.row is not None:
-            total[use.row, use.columns] += part
-        else:
-            total[..., use.columns] += part
+    def _add(self, total, use):
+        part = self.by_example(use)
+        if np.ndim(use.row):
+            np.add.at(total, use.row, part)
+        elif use.row is not None:
+            total[use.row, use.columns] += part.sum(0)
+        else:  # of a kernel of more axes the rows are all but its last axis
+            as_matrix(total)[..., use.columns] += part.sum(0)
 
     def consumers(self, node: Node) -> list:
         """(consumer, edge) for every edge that starts at a node."""
         return [(one, edge) for one in self.nodes for edge in one.edges if edge.source is node]
+
+
+def as_matrix(weight: Any) -> Any:
+    """A view of a weight of more than two axes as the matrix by which a window is multiplied."""
+    return weight.reshape(-1, weight.shape[-1]) if np.ndim(weight) > 2 else weight
 
 
 def _rounded(array, digits):

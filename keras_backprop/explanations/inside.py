@@ -1,4 +1,4 @@
-"""What happens inside convolution, pooling, normalisation, embedding, attention: one window, one unit, one row written out."""
+"""What happens inside layers: one window, one unit, one row written out."""
 
 from typing import Any
 
@@ -6,11 +6,10 @@ import keras
 import numpy as np
 
 from keras_backprop._keras import ops
+from keras_backprop.explanations.inside_windows import WINDOWS
 from keras_backprop.explanations.notation import A_FEW_ROWS, brief, number
 
 __all__ = ["inside_rows"]
-
-MOST = 27  # so many products are written out
 
 
 def inside_rows(link: Any, example: int = 0) -> list[tuple[str, str]]:
@@ -26,61 +25,6 @@ def inside_rows(link: Any, example: int = 0) -> list[tuple[str, str]]:
         if isinstance(link.op, kinds):
             return rows(link, example)
     return []
-
-
-def _windows(link, example, size):
-    """The windows of one example, by position `(…, size…, channels)`; None where the layout is another."""
-    layer, x = link.op, np.asarray(link.inputs[0])[example]
-    if (
-        layer.data_format != "channels_last"
-        or layer.padding not in ("valid", "same")
-        or link.outputs[0].ndim != x.ndim + 1
-    ):
-        return None
-    positions = link.outputs[0].shape[1:-1]
-    if layer.padding == "same":
-        lacking = [
-            max((o - 1) * s + k - n, 0) for o, s, k, n in zip(positions, layer.strides, size, x.shape, strict=False)
-        ]
-        x = np.pad(x, [*((n // 2, n - n // 2) for n in lacking), (0, 0)])
-    starts = [[p * s for p, s in zip(at, layer.strides, strict=True)] for at in np.ndindex(*positions)]
-    return np.array([x[tuple(slice(a, a + k) for a, k in zip(start, size, strict=True))] for start in starts])
-
-
-def _conv(link, example):
-    """The first number that comes out, and of the gradient of the kernel."""
-    layer, kernel, bias = link.op, link.weights.get("kernel"), link.weights.get("bias")
-    if kernel is None or kernel[..., 0].size > MOST or layer.groups != 1 or any(d != 1 for d in layer.dilation_rate):
-        return []
-    windows = _windows(link, example, layer.kernel_size)
-    if windows is None:
-        return []
-    products = _products(windows[0].ravel(), kernel[..., 0].ravel())
-    y = np.asarray(link.outputs[0])[example].reshape(-1, kernel.shape[-1])[0, 0]
-    rows = [
-        ("first window, first channel", f"{products}{'' if bias is None else f' + {_signed(bias[0])}'} = {number(y)}")
-    ]
-    dW, dy = link.weight_gradients.get("kernel"), link.upstream[0]
-    if dW is not None and dy is not None and len(dy) == 1 and len(windows) <= MOST:
-        products = _products(windows.reshape(len(windows), -1)[:, 0], dy[0].reshape(len(windows), -1)[:, 0])
-        rows.append(("∂E/∂(first weight), x·∂E/∂y over the windows", f"{products} = {number(np.ravel(dW)[0])}"))
-    return rows
-
-
-def _products(first, second):
-    return " + ".join(f"{_signed(x)}·{_signed(w)}" for x, w in zip(first, second, strict=True))
-
-
-def _pooling(link, example):
-    if link.op.padding != "valid":  # what is padded does not count
-        return []
-    windows = _windows(link, example, link.op.pool_size)
-    if windows is None or windows[0][..., 0].size > MOST:
-        return []
-    numbers = ", ".join(number(x) for x in windows[0][..., 0].ravel())
-    y = np.asarray(link.outputs[0])[example].reshape(-1, windows.shape[-1])[0, 0]
-    word = "largest" if "Max" in type(link.op).__name__ else "mean"
-    return [("first window, first channel", f"{word} of {numbers} = {number(y)}")]
 
 
 def _normalised(over):
@@ -168,24 +112,9 @@ def _dropout(link, example):
     return [("mask m (0, or 1/(1 − rate))", " ".join(mask) + (" …" if len(x) > 12 else ""))]
 
 
-def _signed(value):
-    return f"({number(value)})" if value < 0 else number(value)
-
-
 _L = keras.layers
 _ROWS = (
-    ((_L.Conv1D, _L.Conv2D, _L.Conv3D), _conv),
-    (
-        (
-            _L.MaxPooling1D,
-            _L.MaxPooling2D,
-            _L.MaxPooling3D,
-            _L.AveragePooling1D,
-            _L.AveragePooling2D,
-            _L.AveragePooling3D,
-        ),
-        _pooling,
-    ),
+    *WINDOWS,
     (_L.BatchNormalization, _normalised("batch")),
     ((_L.LayerNormalization, _L.RMSNormalization), _normalised("units")),
     (_L.GroupNormalization, _normalised("group")),

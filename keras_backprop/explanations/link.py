@@ -16,21 +16,27 @@ class Symbol(NamedTuple):
         letter: str, a letter, or a path where the notation has no letter for the quantity.
         subscript: int, or None where there is only one.
         above: bool, whether the number is written above, z⁽²⁾: where a number below says which time step.
+        role: str, a letter below, as in W_Q: what the weight is for; the number then stands above.
     """
 
     letter: str
     subscript: int | None = None
     above: bool = False
+    role: str = ""
 
     def __str__(self) -> str:
-        if self.above:
-            return f"{self.letter}⁽{str(self.subscript).translate(_SUPERSCRIPTS)}⁾"
+        if self.above or self.role:
+            above = "" if self.subscript is None else f"⁽{str(self.subscript).translate(_SUPERSCRIPTS)}⁾"
+            return f"{self.letter}{above}{self.role and f'_{self.role}'}"
         return self.letter + ("" if self.subscript is None else str(self.subscript).translate(_SUBSCRIPTS))
 
     @property
     def latex(self) -> Any:
         """As LaTeX: `z_2`, `w_{12}`, `\\text{cell/gamma}`."""
         letter = self.letter if len(self.letter) == 1 else text_of(self.letter)
+        if self.role:
+            above = "" if self.subscript is None else f"^{{({self.subscript})}}"
+            return f"{letter}{above}_{self.role}"
         if self.subscript is None:
             return letter
         if self.above:
@@ -71,6 +77,7 @@ class Link:
         formula: how the rule that ran is written, a `Formula` or `LossFormula`; None where it is not known.
         options: dict, the call's options: numbers, words, None.
         trained: tuple of the attribute names of the weights that are trained.
+        jacobian: of a small link without weights a function that gives all its derivatives (see `jacobian_of`); else None.
     """
 
     path: str
@@ -92,6 +99,7 @@ class Link:
     formula: Any = None
     options: dict = field(default_factory=dict)
     trained: tuple = ()
+    jacobian: Any = None
 
     @property
     def z(self) -> Any:

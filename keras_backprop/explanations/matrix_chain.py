@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_backprop.explanations import formulas
+from keras_backprop.explanations import error_formulas, formulas
 from keras_backprop.explanations.link import Symbol
 from keras_backprop.explanations.notation import bracketed, derivative, gradient_of, is_small, latex_array
 from keras_backprop.explanations.rows import is_dense, shown
@@ -69,7 +69,7 @@ def matrix_chain(explanation):
     if chain is None or not all(map(is_small, _tensors(*chain))):
         return None
     pairs, loss = chain
-    letters = formulas.loss_gradient(loss) or gradient_of(loss.input_symbols[-1])
+    letters = error_formulas.loss_gradient(loss) or gradient_of(loss.input_symbols[-1])
     numbers = latex_array(loss.local_derivative)
     products = []
     for dense, activation in links_back(pairs, loss):

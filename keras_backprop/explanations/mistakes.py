@@ -10,7 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from keras_backprop.explanations.forward_mistakes import ForwardSlips
+from keras_backprop.explanations.graph import as_matrix
+from keras_backprop.explanations.loss_mistakes import LossSlips
 from keras_backprop.explanations.notation import plain
+from keras_backprop.explanations.repeated_mistakes import RepeatedSlips
 
 __all__ = ["Slips", "read"]
 
@@ -44,7 +48,7 @@ MOST_NODES, MOST_NUMBERS = 120, 20_000
 """In larger networks only the mistakes in the result are tried: a factor, the sign, an index, the update."""
 
 
-class Slips:
+class Slips(ForwardSlips, LossSlips, RepeatedSlips):
     """The mistakes that could have been made in one explanation.
 
     Args:
@@ -95,6 +99,9 @@ class Slips:
         yield from self._of_matrices()
         yield from self._of_heads()
         yield from self._of_time()
+        yield from self._of_repeated()
+        yield from self._of_branches()
+        yield from self._of_masks()
 
     def _groups(self):
         """Lists of the positions of nodes that are one layer's activation, and what it is called."""
@@ -150,6 +157,7 @@ class Slips:
                     put(lambda node, edge: node.value * (1 - node.value)),
                 )
                 yield f"1 − a instead of 1 − a² as {of}", put(lambda node, edge: 1 - node.value)
+                yield f"1 + a² instead of 1 − a² as {of}", put(lambda node, edge: 1 + node.value**2)
                 yield f"1 − z² instead of 1 − a² as {of}", put(lambda node, edge: 1 - edge.source.value**2)
 
     def _of_matrices(self):
@@ -170,7 +178,7 @@ class Slips:
             if path in news:
                 yield (
                     f"the updated {name} was used: all gradients of a step are made with the weights before it",
-                    put(lambda edge, path=path: news[path][:, edge.columns]),
+                    put(lambda edge, path=path: as_matrix(news[path])[:, edge.columns]),
                 )
             shapes = {e.matrix.shape for n in self.graph.nodes for e in n.edges if e.weight == path}
             if all(rows == columns > 1 for rows, columns in shapes):
@@ -192,136 +200,9 @@ class Slips:
                 for node in graph.nodes:
                     for edge in node.edges:
                         if edge.weight in news:
-                            edge.matrix = news[edge.weight][:, edge.columns]
+                            edge.matrix = as_matrix(news[edge.weight])[:, edge.columns]
 
             yield (
                 "the updated weights were used: all gradients of a step are made with the weights before it",
                 self._changed(all_new),
             )
-
-    def _of_heads(self):
-        for position, head in enumerate(self.graph.heads):
-            if head.targets is None or head.slope is None:
-                continue
-            a, together = head.prediction.value, head.prediction is not head.node
-
-            def put(value, position=position):
-                def change(graph):
-                    graph.heads[position].value = value
-
-                return self._changed(change)
-
-            targets = np.asarray(head.targets, "float64")
-            if targets.shape != a.shape:
-                targets = (
-                    np.eye(a.shape[-1])[targets.astype(int).reshape(-1)]
-                    if a.shape[-1] > 1
-                    else targets.reshape(a.shape)
-                )
-            share = np.divide(head.value, a - targets, out=np.ones_like(a), where=a != targets)
-            if together:
-                name = plain(head.node.name(0))
-                yield (
-                    f"a(1 − a) was multiplied in addition: ∂E/∂{name} = a − T contains it already",
-                    put(head.value * a * (1 - a)),
-                )
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    yield (
-                        "∂E/∂a = −T/a was taken for ∂E/∂z: the derivative of the softmax is missing",
-                        put(np.nan_to_num(-share * targets / a)),
-                    )
-                    yield (
-                        "−T/a · a(1 − a): of the softmax only the diagonal was used, the other outputs were forgotten",
-                        put(-share * targets * (1 - a)),
-                    )
-            yield "the target is missing: a instead of a − T", put(share * a)
-            yield "|T − a| instead of a − T: the sign was lost", put(np.abs(head.value))
-            yield "(T − a)² instead of its derivative: the error was not differentiated", put((targets - a) ** 2)
-
-    def _of_time(self):
-        steps = sorted({node.time for node in self.graph.nodes if node.time})
-        if len(steps) < 2:
-            return
-
-        def cut(graph):
-            for node in graph.nodes:
-                for edge in node.edges:
-                    if node.time and edge.source.time is not None and edge.source.time < node.time:
-                        edge.matrix = None if edge.matrix is None else np.zeros_like(edge.matrix)
-                        edge.local = None if edge.local is None else np.zeros_like(edge.local)
-
-        yield "the path through time is missing: only the last time step was followed back", self._changed(cut)
-        for step in steps:
-
-            def only(graph, step=step):
-                graph.uses = [use for use in graph.uses if use.node.time in (None, step)]
-
-            yield (
-                f"only time step {step} was counted: the gradient of a shared weight is the sum over all steps",
-                self._changed(only),
-            )
-
-    def _forward_slips(self):
-        layers: dict = {}
-        for position, node in enumerate(self.graph.nodes):
-            if np.any(node.bias):
-                layers.setdefault((node.letter, node.layer, node.time is not None), []).append(position)
-        groups = [*layers.values(), *([[p for ps in layers.values() for p in ps]] if len(layers) > 1 else [])]
-        for positions in groups:
-            where = (
-                ""
-                if len(groups) > 1 and positions is groups[-1]
-                else f" in {plain(self.graph.nodes[positions[0]].name(0))}"
-            )
-
-            def without(graph, positions=positions):
-                for p in positions:
-                    graph.nodes[p].bias = 0.0
-
-            graph = self._changed(without, forward=True)
-            if graph is not None:
-                yield f"the biases were left out{where}", graph
-        for path in dict.fromkeys(e.weight for n in self.graph.nodes for e in n.edges if e.weight):
-            shape = self.graph.weights[path].shape
-            if len(shape) == 2 and shape[0] == shape[1] > 1:
-
-                def turned(graph, path=path):
-                    for node in graph.nodes:
-                        for edge in node.edges:
-                            if edge.weight == path:
-                                edge.matrix = edge.matrix.T
-
-                graph = self._changed(turned, forward=True)
-                if graph is not None:
-                    name = self.spelling.weights[path].symbol
-                    yield (
-                        f"{name} is transposed in the forward pass: the indices of the matrix are the other way round",
-                        graph,
-                    )
-        for positions, a, z in self._groups():
-
-            def straight(graph, positions=positions):
-                for p in positions:
-                    graph.nodes[p].compute = lambda x: x
-                    graph.nodes[p].edges[0].derive = lambda y, x: np.ones_like(x)
-
-            graph = self._changed(straight, forward=True)
-            if graph is not None:
-                yield f"the activation is missing: {a} = {z}" if a else "the activations are missing: a = z", graph
-        yield from self._next_step()
-
-    def _next_step(self):
-        news = {w.path: np.asarray(w.updated, "float64") for w in self.explanation.weights}
-
-        def updated(graph):
-            for node in graph.nodes:
-                for edge in node.edges:
-                    if edge.weight in news:
-                        edge.matrix = news[edge.weight][:, edge.columns]
-            for use in graph.uses:
-                if use.edge is None and use.path in news and use.row is None:
-                    use.node.bias = news[use.path][use.columns]
-
-        graph = self._changed(updated, forward=True)
-        if graph is not None:
-            yield "that is the value after the update: the updated weights were used in the forward pass", graph

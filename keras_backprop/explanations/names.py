@@ -28,6 +28,7 @@ class Names:
         for position, x in enumerate(inputs, start=1):
             self._tensors[id(x)] = Symbol("x", position if len(inputs) > 1 else None)
         self._in_time = any(isinstance(getattr(call.op, "cell", None), _CELLS) for call in calls)
+        self._several_attentions = sum(attention_role(call.op, call.path) == "Q" for call in calls) > 1
         self._targets = {id(t) for t in targets}
         self._one_target = len(self._targets) == 1 and self._losses <= 1
         for call, kind in zip(calls, kinds, strict=True):
@@ -83,6 +84,15 @@ class Names:
                 else:
                     self._tensors[id(output)] = Symbol("h", layer, above=True)
             return
+        role = attention_role(call.op, call.path)
+        if role:
+            number = self._next(role) if self._several_attentions else None
+            self._weights.setdefault(id(call.op.kernel), Symbol("W", number, role=role))
+            if call.op.bias is not None:
+                self._weights.setdefault(id(call.op.bias), Symbol("b", number, role=role))
+            if role != "O":
+                self._tensors[id(call.output)] = Symbol(role, number)
+                return
         source = self._tensors.get(id(call.inputs[0])) if call.inputs else None
         for output in call.outputs:
             function = kind == "activation" or isinstance(call.op, _ACTIVATION_LAYERS)
@@ -111,6 +121,15 @@ _CELLS = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCel
 _ACTIVATION_LAYERS = (
     keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.Softmax, keras.layers.PReLU,
 )  # fmt: skip
+
+
+_ROLES = {"query": "Q", "key": "K", "value": "V", "attention_output": "O"}
+
+
+def attention_role(op, path):
+    """Q, K, V or O, if a link is one of the projections of multi-head attention; else ""."""
+    parent, _, part = (path or "").rpartition("/")
+    return _ROLES.get(part, "") if parent and isinstance(op, keras.layers.EinsumDense) else ""
 
 
 def is_conversion(op):

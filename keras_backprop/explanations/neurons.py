@@ -5,15 +5,15 @@ import math
 
 import numpy as np
 
-from keras_backprop.explanations.canvas import ERROR, ERROR_EDGE, FAINT, GRADIENT, INK, INPUT, INPUT_EDGE, Canvas
+from keras_backprop.explanations.canvas import ERROR, ERROR_EDGE, FAINT, GRADIENT, INK, INPUT, INPUT_EDGE, LIT, Canvas
 from keras_backprop.explanations.matrix_chain import dense_chain, links_back
+from keras_backprop.explanations.neuron_places import along, between, lit, room, short
 from keras_backprop.explanations.notation import derivative, gradient_of, latex_factor, latex_number
 from keras_backprop.explanations.scalar_chain import factors_of, scalar_chain
 
 MOST_UNITS, MOST_LAYERS = 8, 5
-MOST_LABELLED_EDGES = 8  # between two layers; of more the gradient is a colour and a width
 RADIUS, INPUT_RADIUS = 0.66, 0.52
-POSITIVE, NEGATIVE, LIT = "#c0392b", "#1f7a8c", "#ffd166"
+POSITIVE, NEGATIVE = "#c0392b", "#1f7a8c"
 
 
 def fits(explanation):
@@ -41,7 +41,7 @@ class _Drawing:
     def __init__(self, explanation, example, chain, numbers):
         self.explanation, self.example, self.numbers = explanation, example, numbers
         self.row = example or 0
-        self.lit = _lit(explanation, chain)
+        self.lit = lit(explanation, chain)
         self.pairs, self.loss = dense_chain(explanation)
         self.products = scalar_chain(explanation)
         self.widths = [self.pairs[0][0].inputs[0].shape[-1], *(dense.shape[-1] for dense, _ in self.pairs)]
@@ -83,7 +83,7 @@ class _Drawing:
 
     def _labelled(self, sources, targets):
         """Whether numbers stand on every edge between two layers."""
-        return _room(sources, targets) if self.numbers is None else self.numbers
+        return room(sources, targets) if self.numbers is None else self.numbers
 
     def _legend(self):
         parts, several = [], self.explanation.examples > 1
@@ -119,7 +119,7 @@ class _Drawing:
             self.canvas.text(
                 x,
                 y,
-                f"${symbol} = {latex_number(value)}$" if self.products else f"${symbol}_{unit + 1} = {_short(value)}$",
+                f"${symbol} = {latex_number(value)}$" if self.products else f"${symbol}_{unit + 1} = {short(value)}$",
                 size=14 if self.products else 12,
                 zorder=5,
             )
@@ -165,7 +165,7 @@ class _Drawing:
 
     def _number(self, value):
         """In a network of many units there is room for fewer digits."""
-        return latex_number(value) if self.products else _short(value)
+        return latex_number(value) if self.products else short(value)
 
     def _edges(self, layer):
         dense, _ = self.pairs[layer]
@@ -175,13 +175,13 @@ class _Drawing:
         for i in range(sources):
             for j in range(targets):
                 ends = self._at(layer, i), self._at(layer + 1, j)
-                start, end = _between(*ends, INPUT_RADIUS if layer == 0 else RADIUS, RADIUS)
+                start, end = between(*ends, INPUT_RADIUS if layer == 0 else RADIUS, RADIUS)
                 share = abs(dW[i, j]) / largest if largest else 0
                 if (layer, i, j) in self.lit["edges"]:
                     self.canvas.arrow(start, end, LIT, 7.0, style="-", alpha=0.9)
                 if self._labelled(sources, targets):
                     self.canvas.arrow(start, end)
-                    self._edge_labels(ends, _place(sources, targets), dense, i, j)
+                    self._edge_labels(ends, along(sources, targets), dense, i, j)
                 else:
                     color = FAINT if dW is None else POSITIVE if dW[i, j] >= 0 else NEGATIVE
                     self.canvas.arrow(start, end, color, 0.4 + 2.6 * share, alpha=0.25 + 0.65 * share)
@@ -221,16 +221,16 @@ class _Drawing:
         for unit in range(self.widths[last]):
             ends = self._at(last, unit), (x - 0.75, 0.0)
             if unit in self.lit["outputs"]:
-                start, end = _between(*ends, RADIUS, 0.0)
+                start, end = between(*ends, RADIUS, 0.0)
                 canvas.arrow(start, end, LIT, 7.0, style="-", alpha=0.9)
-            canvas.arrow(*_between(*ends, RADIUS, 0.0))
+            canvas.arrow(*between(*ends, RADIUS, 0.0))
             if (
                 not self.products
                 and gradient.ndim == 2
                 and (self.explanation.examples == 1 or self.example is not None)
             ):
                 symbol = self._name(loss.input_symbols[-1], unit)
-                text = rf"$\partial E/\partial {symbol} = {_short(gradient[self.row, unit])}$"
+                text = rf"$\partial E/\partial {symbol} = {short(gradient[self.row, unit])}$"
                 self._along(ends, 0.5, text, GRADIENT, -1)
 
     def _targets(self):
@@ -278,53 +278,3 @@ class _Drawing:
         skipped = links_back(self.pairs, self.loss)[0][1] is None and self.pairs[-1][1] is not None
         places[gradient_of(self.loss.input_symbols[-1])] = (len(self.pairs) + (0 if skipped else 0.5)) * self.column
         return places
-
-
-def _room(sources, targets):
-    """Whether there is room for numbers on every edge between two layers."""
-    return sources * targets <= MOST_LABELLED_EDGES
-
-
-def _lit(explanation, chain):
-    """The units, edges and outputs on the paths of a chain: sets of (layer, unit), (layer, from, to) and units."""
-    lit = {"units": set(), "edges": set(), "outputs": set()}
-    numbers: dict = {}
-    for node in explanation.graph.nodes if chain is not None else ():
-        if node.letter == "z":
-            layer = len(set(numbers.values()))
-            numbers[id(node)] = layer
-            numbers.update({id(one): layer for one, edge in explanation.graph.consumers(node) if edge.function})
-    for path in chain.paths if chain is not None else ():
-        for factor in path.factors:
-            for place in (factor.start, factor.end):
-                if place is not None and id(place[0]) in numbers:
-                    lit["units"].add((numbers[id(place[0])], place[1]))
-            if factor.start is None and factor.end is not None:
-                lit["outputs"].add(factor.end[1])
-            elif factor.start is not None and factor.end is not None and factor.start[0].letter == "z":
-                lit["edges"].add((numbers[id(factor.start[0])], factor.end[1], factor.start[1]))
-    return lit
-
-
-def _place(sources, targets):
-    """How far along the edges between two layers their labels stand: where the edges are evenly spaced."""
-    return 1 / (1 + targets) if targets <= sources else 1 - 1 / (1 + sources)
-
-
-def _between(start, end, start_radius, end_radius):
-    """The part of a line outside the two circles around its ends."""
-    length = math.dist(start, end)
-    direction = [(e - s) / length for s, e in zip(start, end, strict=True)]
-    return (
-        tuple(s + start_radius * d for s, d in zip(start, direction, strict=True)),
-        tuple(e - end_radius * d for e, d in zip(end, direction, strict=True)),
-    )
-
-
-def _short(value):
-    """A number in six or seven characters."""
-    value = float(value) + 0.0  # no −0
-    if value == round(value, 2) or 0.01 <= abs(value) < 10:
-        return f"{value:.3f}".rstrip("0").rstrip(".") if value == round(value, 2) else f"{value:.3f}"
-    mantissa, _, exponent = f"{value:.2g}".partition("e")
-    return rf"{mantissa}\mathrm{{e}}{{{int(exponent)}}}" if exponent else mantissa

@@ -18,7 +18,8 @@ _PLAIN = {
     r"\mathrel{+}=": "+=", r"\left": "", r"\right": "", r"\Phi": "Φ", r"\alpha": "α", r"\operatorname": "", r"\,": " ",
     r"\;": " ", r"\to": "→", r"\_": "_", "-": "−", r"\geq": "≥", r"\leq": "≤", r"\sqrt": "√", r"\delta": "δ", r"\pi": "π",
     r"\eta": "η", r"\beta": "β", r"\varepsilon": "ε",
-    r"\hat{x}": "x̂", r"\gamma": "γ", r"\mathrm{mean}_n": "meanₙ", r"\varphi": "φ", r"\lambda": "λ", r"\prime": "′", r"\mu": "μ",
+    r"\hat{x}": "x̂", r"\gamma": "γ", r"\mathrm{mean}_n": "meanₙ", r"\varphi": "φ", r"\Delta": "Δ",
+    r"\lambda": "λ", r"\prime": "′", r"\mu": "μ",
     r"\rho": "ρ", r"\Vert ": "‖", r" \Vert": "‖", r"\leftarrow": "←", r"\quad": "  ",
 }  # fmt: skip
 

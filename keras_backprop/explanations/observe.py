@@ -13,13 +13,14 @@ from keras_backprop import _keras
 from keras_backprop.explanations.batch import as_batch
 from keras_backprop.explanations.errors import errors_in_one
 from keras_backprop.explanations.explanation import Explanation
+from keras_backprop.explanations.jacobian import jacobian_of
 from keras_backprop.explanations.link import Link, Weight
 from keras_backprop.explanations.names import Names
 from keras_backprop.explanations.one_step import apply, gradients_for, pass_of
 from keras_backprop.explanations.optimizers import optimizer_formula
 from keras_backprop.explanations.options import options_of
 from keras_backprop.explanations.unchanged import new_values, unchanged
-from keras_backprop.formula import evaluate
+from keras_backprop.formula_value import evaluate
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import Operation, WeightRead
 from keras_backprop.rules.formulas import of_tensorflow
@@ -139,6 +140,9 @@ class _Noted:
             formula=formula,
             options=options,
             trained=tuple(name for name, v in variables.items() if id(v) in self.updated),
+            jacobian=jacobian_of(call, rule)
+            if kind in ("layer", "op", "activation") and link and not variables and not parts
+            else None,
         )
 
     def frozen(self, variable):
@@ -235,10 +239,14 @@ def _check_targets(model, calls, kinds, y):
     """Keras broadcasts targets against predictions of another shape, without a word."""
     for call, kind in zip(calls, kinds, strict=True):
         name = getattr(getattr(call.op, "fn", None), "__name__", "")
-        if kind == "loss" and rule_for(getattr(call.op, "fn", call.op)) and not name.startswith("sparse"):
+        if kind == "loss" and rule_for(getattr(call.op, "fn", call.op)) and name not in _WITH_LABELS:
             targets, predictions = call.inputs[:2]
             if targets.shape != predictions.shape:
                 raise ValueError(wrong_targets(model, y, predictions))
+
+
+_WITH_LABELS = ("sparse_categorical_crossentropy", "categorical_generalized_cross_entropy", "circle", "ctc")
+"""Losses whose targets are numbers of classes, not of the shape of the predictions."""
 
 
 def _described(optimizer):

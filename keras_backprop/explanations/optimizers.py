@@ -10,7 +10,8 @@ import numpy as np
 
 from keras_backprop import _keras
 from keras_backprop.explanations.optimizer_steps import STEPS, adam_of_muon
-from keras_backprop.formula import evaluate, latex
+from keras_backprop.formula_latex import latex
+from keras_backprop.formula_value import evaluate
 
 __all__ = ["OptimizerFormula", "optimizer_formula"]
 

@@ -11,7 +11,8 @@ __all__ = ["options_of"]
 ATTRIBUTES = (
     "negative_slope", "alpha", "max_value", "threshold", "approximate", "l1", "l2", "rate", "axis",
     "epsilon", "delta", "score_mode",
-    "use_scale", "dropout", "recurrent_dropout", "reset_after", "is_causal", "equation", "renorm", "scale", "offset", "order",
+    "use_scale", "invert", "interpolation", "tie_weights", "logit_soft_cap", "normalize",
+    "dropout", "recurrent_dropout", "reset_after", "is_causal", "equation", "renorm", "scale", "offset", "order",
 )  # fmt: skip
 
 
@@ -20,7 +21,8 @@ def options_of(call: Any) -> dict:
 
     Besides what the operation and the call say: "class", the name of the operation's class; "inputs", how many tensors go in;
     "masked" and "biased", whether there is a mask, or something is added to scores; "broadcasts", whether an input is of
-    another shape than the output; "of_batch", whether a normalisation has the statistics of the batch.
+    another shape than the output; "of_batch", whether a normalisation has the statistics of the batch; "rank", of the first
+    input; "over", what an axis (of the last input) spans: the whole "batch", an "example" with all its axes, or "others".
     """
     given = {name: getattr(call.op, name) for name in ATTRIBUTES if _is_plain(_as_plain(getattr(call.op, name, None)))}
     given |= {**_keras.options_of(call.op), **call.arguments}
@@ -34,7 +36,18 @@ def options_of(call: Any) -> dict:
         "biased": call.arguments.get("bias") is not None,
         "broadcasts": any(x.shape != y.shape for y in call.outputs[:1] for x in call.inputs),
         "of_batch": bool({"reserve", "centred"} & set(call.saved)),
+        "rank": len(call.inputs[0].shape) if call.inputs else 0,
+        "over": _spanned(given.get("axis"), call.inputs),
     }
+
+
+def _spanned(axis, inputs):
+    """What a sum over an axis, or over several, spans."""
+    if axis is None or not inputs:
+        return "batch"
+    rank = len(inputs[-1].shape)
+    axes = {one % rank for one in (axis if isinstance(axis, (list, tuple)) else [axis])} if rank else set()
+    return {frozenset(range(rank)): "batch", frozenset(range(1, rank)): "example"}.get(frozenset(axes), "others")
 
 
 def _as_plain(value):

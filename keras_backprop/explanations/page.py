@@ -1,6 +1,7 @@
 """The chain for a notebook: picture, and the text of the terminal."""
 
 import html
+import re
 from typing import Any
 
 __all__ = ["to_html"]
@@ -16,7 +17,13 @@ def to_html(explanation: Any) -> str:
     return f'{image}<pre style="overflow-x:auto;line-height:1.35">{text}</pre>'
 
 
+LEGIBLE = 0.6
+"""A picture is not drawn smaller than this share of its size: on a narrow page it scrolls in its frame."""
+
+
 def _inline(picture):
-    """Without the header of a file, as wide as the page at the most."""
+    """Without the header of a file, as wide as the page at the most, and as wide as its numbers need at the least."""
     start = picture[picture.index("<svg") :]
-    return start.replace("<svg ", '<svg style="max-width:100%;height:auto" ', 1)
+    (width, *_) = (float(number) for number in re.findall(r'width="([\d.]+)pt"', start))
+    style = f"width:{width:.0f}pt;max-width:100%;min-width:{LEGIBLE * width:.0f}pt;height:auto"
+    return start.replace("<svg ", f'<svg style="{style}" ', 1)

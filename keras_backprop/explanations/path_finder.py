@@ -79,21 +79,20 @@ class Finder:
 
     def _of_use(self, use, index, example):
         unit = index[-1] - (use.columns.start or 0)
-        if not 0 <= unit < use.node.units or (use.row is not None and index[0] != use.row):
+        row = use.row[example] if np.ndim(use.row) else use.row
+        if not 0 <= unit < use.node.units or (row is not None and index[0] != row):
             return []
         weight = self.spelling.name(use.path, index)
         name = derivative(use.node.name(unit), weight)
         if use.edge is None:
             last = Factor(name, "1", 1.0, (use.node, unit), None)
         else:
-            source = use.edge.source
-            last = Factor(
-                name,
-                source.name(index[0]),
-                float(source.value[example, index[0]]),
-                (use.node, unit),
-                (source, index[0]),
-            )
+            source, shape = use.edge.source, np.shape(self.graph.weights[use.path])
+            of = int(np.ravel_multi_index(index[:-1], shape[:-1]))
+            if source.origins and source.origins[of] is None:
+                return []  # what is beyond the edge of a picture
+            value = float(source.value[example, of])
+            last = Factor(name, source.name(of), value, (use.node, unit), (source, of))
         paths = []
         for factors in self._to(use.node, unit, example):
             every = [*factors, last]
@@ -104,7 +103,7 @@ class Finder:
         """How many paths lead from the error to one unit of a node, at the most."""
         if id(node) not in self._counts:
             self._counts[id(node)] = len(self._heads.get(id(node), ())) + sum(
-                self._count(one) * (1 if edge.local is not None else one.units)
+                self._count(one) * max((len(edge.reached(unit)) for unit in range(node.units)), default=0)
                 for one, edge in self._consumers[id(node)]
             )
         return self._counts[id(node)]
@@ -119,7 +118,10 @@ class Finder:
         for head in self._heads.get(id(node), ()):
             found.append([self._head(head, node, unit, example)])
         for consumer, edge in self._consumers[id(node)]:
-            for other in (unit,) if edge.local is not None else range(consumer.units):
+            for other in edge.reached(unit, example):
+                if consumer.taken_from(other, node, unit):  # the same number, at another place
+                    found += self._to(consumer, other, example)
+                    continue
                 factor = Factor(
                     derivative(consumer.name(other), node.name(unit)), self._formula(edge, consumer, other, node, unit),
                     edge.derivative(example, other, unit), (consumer, other), (node, unit),
@@ -139,10 +141,12 @@ class Finder:
         return Factor(name, formula, float(head.value[example, unit]), None, (node, unit))
 
     def _formula(self, edge, consumer, other, node, unit):
+        if edge.beside is not None:
+            return edge.beside.name(unit)
         if not edge.text:
             return ""
         if edge.matrix is not None:
-            return self.spelling.name(edge.weight, (unit, other + (edge.columns.start or 0)))
+            return self.spelling.name(edge.weight, edge.place(self.graph.weights[edge.weight], unit, other))
         if "{j}" in edge.text:
             y, k = consumer.name(other), consumer.name(unit)
             return f"{y}(1 - {y})" if other == unit else f"-{y} \\cdot {k}"

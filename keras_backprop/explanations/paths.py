@@ -79,7 +79,8 @@ class Chain:
             if self.also is not None and f"_{self.also}" not in self.name
             else ""
         )
-        lines = [f"The chain of {name}  ({also}{place})", ""]
+        same = name == place.replace(" ", "")
+        lines = [f"The chain of {name}" + ("" if same else f"  ({also}{place})"), ""]
         if not several:
             rows = [
                 (plain(f.name), "= " + plain(f.formula) if f.formula else "", number(f.value)) for f in self.factors

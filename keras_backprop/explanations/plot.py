@@ -28,7 +28,7 @@ def drawing(explanation, example=None, chain=None, digits=None, numbers=None):
             return neurons.draw(explanation, example, chain, numbers)
         if timeline.fits(explanation):
             return timeline.draw(explanation, example, chain)
-        return blocks.draw(explanation)
+        return blocks.draw(explanation, chain)
 
 
 def svg(explanation):

@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ["kind_of", "normalised", "parsed_name"]
+__all__ = ["is_role", "kind_of", "normalised", "parsed_name"]
 
 _SUB = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁽⁾", "0123456789()")
@@ -37,6 +37,13 @@ def kind_of(text):
         if match:
             return kind, match[1]
     return "value", text
+
+
+def is_role(name, symbol):
+    """Whether a name is that of a symbol with a role: W_Q, W2_Q, W_Q^(2)."""
+    number = "" if symbol.subscript is None else symbol.subscript
+    letters = re.sub(r"[^A-Za-z0-9]", "", normalised(name))
+    return letters in (f"{symbol.letter}{number}{symbol.role}", f"{symbol.letter}{symbol.role}{number}")
 
 
 def parsed_name(name, letter):

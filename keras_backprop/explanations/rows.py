@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_backprop.explanations import formulas
+from keras_backprop.explanations import error_formulas, formulas
 from keras_backprop.explanations.asked import place, places
 from keras_backprop.explanations.link import Symbol, text_of
 from keras_backprop.explanations.names import is_conversion
@@ -85,12 +85,12 @@ def forward_rows(explanation, view=None):
     penalties = any(link.kind == "regularizer" for link in explanation.links)
     for link in shown(explanation):
         if link.kind == "loss" and len(losses) == 1 and not penalties and _enters_as_it_is(explanation, link):
-            rows.append(Row(link.path, f"E = {formulas.loss(link) or _called(link)}", explanation.loss))
+            rows.append(Row(link.path, f"E = {error_formulas.loss(link) or _called(link)}", explanation.loss))
             return rows
         if link.kind == "op" and not any(link.input_symbols):
             continue  # of constants only
         for symbol, value in _outputs(link):
-            made = formulas.error_of_examples(link) if link.kind == "loss" else None
+            made = error_formulas.error_of_examples(link) if link.kind == "loss" else None
             rows.append(Row(link.path, f"{symbol.latex} = {made or _forward(link)}", view.of(value)))
     rows.append(Row("error", f"E = {_total(explanation)}", explanation.loss))
     return rows
@@ -107,7 +107,7 @@ def _enters_as_it_is(explanation, *ends):
 def _total(explanation):
     """The weighted sum of all errors and penalties, if it is E, as LaTeX."""
     ends = [link for link in shown(explanation) if link.kind in ("loss", "regularizer")]
-    parts = [formulas.weighted(link) for link in ends]
+    parts = [error_formulas.weighted(link) for link in ends]
     if not parts or None in parts:
         return r"\text{all errors and penalties, weighted and added}"
     if not _enters_as_it_is(explanation, *ends):
@@ -191,8 +191,8 @@ def _loss_rows(link, uses):
     rows = []
     for symbol, dx in zip(link.input_symbols, link.downstream, strict=True):
         if dx is not None and symbol is not None:
-            line = _line(gradient_of(symbol), _equals(uses[symbol]), formulas.loss_gradient(link), link)
-            if formulas.from_logits(link):
+            line = _line(gradient_of(symbol), _equals(uses[symbol]), error_formulas.loss_gradient(link), link)
+            if error_formulas.from_logits(link):
                 activation = "softmax" if "categorical" in link.rule else "sigmoid"
                 line += rf"\text{{  ({activation} and cross‐entropy together)}}"
             rows.append(Row(link.path, line, dx))

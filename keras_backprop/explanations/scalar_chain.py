@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from keras_backprop.explanations import formulas
+from keras_backprop.explanations import error_formulas, formulas
 from keras_backprop.explanations.link import Symbol
 from keras_backprop.explanations.matrix_chain import dense_chain, links_back, penalty
 from keras_backprop.explanations.notation import derivative
@@ -83,7 +83,7 @@ def _is_scalar(pairs, loss):
 def _loss_factor(loss):
     """∂E/∂a, or ∂E/∂z where the loss is computed from the logits."""
     symbol = loss.input_symbols[-1].latex
-    formula = formulas.loss_gradient(loss) or ""
+    formula = error_formulas.loss_gradient(loss) or ""
     return Factor(derivative("E", symbol), formula, _value(loss.local_derivative))
 
 

@@ -4,10 +4,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_backprop.explanations import formulas
+from keras_backprop.explanations import error_formulas
 from keras_backprop.explanations.notation import derivative, latex_number, precision
 from keras_backprop.explanations.rows import forward_rows, given_rows, shown
-from keras_backprop.explanations.spelling import Spelling, primed
+from keras_backprop.explanations.spelling import Spelling
+from keras_backprop.explanations.weight_names import primed
 
 __all__ = ["Sheet", "sheet"]
 
@@ -111,14 +112,17 @@ def _entries(explanation):
     def of(name, example):
         return name if not several else rf"{name}\;[{example + 1}]"
 
-    for node in graph.nodes:
+    nodes = [node for node in graph.nodes if not node.origins]  # what is only moved is the same number
+    for node in nodes:
         for example in range(explanation.examples) if node.edges else ():
             for unit in range(node.units):
                 entries.append(_Entry("values", of(node.name(unit), example), _forward(node, unit, spelling),
                                       float(node.value[example, unit]), ("value", id(node), unit, example)))  # fmt: skip
     loss = next((link for link in shown(explanation) if link.kind == "loss"), None)
-    entries.append(_Entry("error", "E", (loss and formulas.loss(loss)) or "", float(explanation.loss), ("error",)))
-    for node in reversed(graph.nodes):
+    entries.append(
+        _Entry("error", "E", (loss and error_formulas.loss(loss)) or "", float(explanation.loss), ("error",))
+    )
+    for node in reversed(nodes):
         for example in range(explanation.examples) if node.edges else ():
             for unit in range(node.units):
                 entries.append(_Entry("deltas", of(derivative("E", node.name(unit)), example), "",
@@ -148,10 +152,11 @@ def _forward(node, unit, spelling):
     terms = []
     for edge in node.edges:
         if edge.matrix is not None:
-            start = edge.columns.start or 0
+            weight = spelling.graph.weights[edge.weight]
             terms += [
-                f"{edge.source.name(i)} {spelling.name(edge.weight, (i, unit + start))}"
+                f"{edge.source.name(i)} {spelling.name(edge.weight, edge.place(weight, i, unit))}"
                 for i in range(edge.source.units)
+                if not edge.source.origins or edge.source.origins[i] is not None  # not what is beyond the edge
             ]
     if terms:
         biases = [use for use in spelling.graph.uses if use.node is node and use.edge is None and use.row is None]

@@ -4,7 +4,7 @@ import textwrap
 
 import numpy as np
 
-from keras_backprop.explanations import formulas
+from keras_backprop.explanations import error_formulas
 from keras_backprop.explanations.breaking import COLUMNS, broken_text
 from keras_backprop.explanations.inside import inside_rows
 from keras_backprop.explanations.notation import A_FEW_ROWS, brief, columns, number, plain, precision
@@ -97,10 +97,10 @@ def remarks(explanation):
     """Sentences on what is otherwise done without a word."""
     yield from overflows(explanation)
     for link in shown(explanation):
-        if link.kind == "loss" and formulas.has_weights(link):
+        if link.kind == "loss" and error_formulas.has_weights(link):
             yield f"cₙ is the weight with which the error of example n enters E: {brief(link.upstream[0], few=A_FEW_ROWS)}."
     for link in shown(explanation):
-        if formulas.from_logits(link):
+        if error_formulas.from_logits(link):
             name = "softmax" if "categorical" in link.rule else "sigmoid"
             yield (
                 f"The {name} and the cross-entropy are differentiated together: ∂E/∂z = a − T, over the number of examples. The "

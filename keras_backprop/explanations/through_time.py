@@ -3,7 +3,8 @@
 from typing import Any, NamedTuple
 
 from keras_backprop.explanations.notation import derivative
-from keras_backprop.formula import RecurrentFormula, latex
+from keras_backprop.formula import RecurrentFormula
+from keras_backprop.formula_latex import latex
 
 __all__ = ["StepFormulas", "step_formulas", "weight_gradient"]
 

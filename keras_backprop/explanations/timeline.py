@@ -25,7 +25,7 @@ def fits(explanation: Any) -> bool:
         return False
     nodes = [node for node in explanation.graph.nodes if node.time]
     steps, units = {node.time for node in nodes}, max((node.units for node in nodes), default=0)
-    rest = [node for node in explanation.graph.nodes if node.time is None]
+    rest = [node for node in explanation.graph.nodes if node.time is None and node.edges]
     one_layer = len([node for node in nodes if node.letter == "h"]) == len(steps)
     return bool(steps) and one_layer and len(steps) <= MOST_STEPS and units <= MOST_UNITS and len(rest) <= 8 and max(
         (node.units for node in rest), default=0

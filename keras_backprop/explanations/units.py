@@ -5,11 +5,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_backprop.explanations import formulas
+from keras_backprop.explanations import error_formulas, formulas
 from keras_backprop.explanations.graph import Edge, Graph, Head, Node, Use
+from keras_backprop.explanations.positions import by_position, derived, fits, flat, node_of
 from keras_backprop.explanations.rows import is_dense, shown
 from keras_backprop.explanations.unrolled import unroll
-from keras_backprop.formula import Formula, evaluate
+from keras_backprop.formula import Formula
+from keras_backprop.formula_value import evaluate
 
 __all__ = ["graph_of"]
 
@@ -54,16 +56,21 @@ class _Builder:
 
     def _add(self, link):
         for symbol, value in zip(link.input_symbols, link.inputs, strict=True):
-            if symbol is not None and symbol.letter == "x" and symbol not in self.nodes and value.ndim == 2:
-                self._new(symbol, Node("x", _f(value), symbol.subscript, plain=value.shape[-1] == 1))
+            if symbol is not None and symbol.letter == "x" and symbol not in self.nodes and fits(value):
+                self._new(symbol, node_of(symbol, value, plain=value.shape[1:] == (1,)))
         if link.kind == "loss":
             self._loss(link)
         elif (link.kind == "regularizer" and not self._penalises_activity(link)) or isinstance(
             link.op, keras.layers.InputLayer
         ):
             return
-        elif not (self._dense(link) or self._function(link) or self._combination(link) or self._recurrent(link)):
+        elif not any(look(link) for look in self._looks):
             self._opaque(link)
+
+    @property
+    def _looks(self):
+        """The ways to look into a link, in the order in which they are tried: each says whether it could."""
+        return (self._dense, self._windowed, self._function, self._combination, self._recurrent, self._derived)
 
     def _penalises_activity(self, link):
         return any(symbol in self.nodes for symbol in link.input_symbols)
@@ -77,8 +84,8 @@ class _Builder:
     def _root(self, link):
         """The outputs of a link that is not looked into: paths end there."""
         for symbol, value in zip(link.output_symbols, link.outputs, strict=True):
-            if symbol is not None and value.ndim == 2 and symbol not in self.nodes:
-                self._new(symbol, Node(symbol.letter, _f(value), symbol.subscript, plain=self.plain))
+            if symbol is not None and fits(value) and symbol not in self.nodes:
+                self._new(symbol, node_of(symbol, value, self.plain))
 
     def _dense(self, link):
         source = self.nodes.get(link.input_symbols[0]) if link.input_symbols else None
@@ -101,22 +108,23 @@ class _Builder:
         source, symbol = self.nodes.get(link.input_symbols[0]), link.output_symbols[0]
         if source is None or link.outputs[0].shape != link.inputs[0].shape or link.weights:
             return False
-        node = Node(symbol.letter, _f(link.outputs[0]), symbol.subscript, plain=self.plain)
+        node = node_of(symbol, link.outputs[0], self.plain)
         options = link.options
         formula: Any = link.formula
         edge = Edge(source, rule=link.rule, function=True)
         if link.local_derivative is not None:
-            edge.local = _f(link.local_derivative)
-        elif isinstance(formula, Formula) and formula.value == "softmax(x)":
+            edge.local = flat(link.local_derivative)
+        elif isinstance(formula, Formula) and formula.value == "softmax(x)" and link.outputs[0].ndim == 2:
             edge.jacobian = _softmax_jacobian(node.value)
             edge.derive = lambda y, x: _softmax_jacobian(y)
             edge.text = r"{y}([{j} = {i}] - {k})"
             node.compute = lambda x: evaluate("softmax(x)", {"x": x})
             node.text = r"\exp({x}) / \sum \exp(z)"
         elif link.kind == "activation" or link.rule in ("dropout", "identity"):
-            if link.upstream[0] is None or link.downstream[0] is None:
+            if not _is_elementwise(link) or link.upstream[0] is None or link.downstream[0] is None:
                 return False
-            edge.local = _ratio(link.downstream[0], link.upstream[0])
+            edge.local = _ratio(flat(link.downstream[0]), flat(link.upstream[0]))
+            edge.function = link.kind == "activation"
         else:
             return False
         if isinstance(formula, Formula) and formula.derivative is not None:
@@ -136,12 +144,12 @@ class _Builder:
         sources: Any = [self.nodes.get(symbol) for symbol in link.input_symbols]
         if not isinstance(formula, Formula) or "a" not in formula.gradients or None in sources or link.weights:
             return False
-        if any(value.shape != link.outputs[0].shape for value in link.inputs) or link.outputs[0].ndim != 2:
+        if any(value.shape != link.outputs[0].shape for value in link.inputs) or "@" in formula.value:
             return False
-        if len(sources) != 2 and "*" in formula.gradients["a"]:
+        if (len(sources) != 2 and "*" in formula.gradients["a"]) or "total" in formula.value:
             return False
         symbol = link.output_symbols[0]
-        node = self._new(symbol, Node(symbol.letter, _f(link.outputs[0]), symbol.subscript, plain=self.plain))
+        node = self._new(symbol, node_of(symbol, link.outputs[0], self.plain))
         values = {
             **link.options,
             "y": node.value,
@@ -154,11 +162,37 @@ class _Builder:
             local = evaluate(expression, values) * np.ones_like(node.value)
             if expression == "dy/inputs":
                 local = np.ones_like(node.value) / len(sources)
-            text = {"dy": "1", "-dy": "-1", "dy*b": sources[-1].letter, "dy*a": sources[0].letter}.get(expression, "")
-            node.edges.append(Edge(source, local=local, text=text, rule=link.rule))
+            text = {"dy": "1", "-dy": "-1", "dy/inputs": rf"\frac{{1}}{{{len(sources)}}}"}.get(expression, "")
+            edge = Edge(source, local=local, text=text, rule=link.rule)
+            edge.beside = {"dy*b": sources[-1], "dy*a": sources[0]}.get(expression)
+            node.edges.append(edge)
         if formula.value in ("a + b", "a - b", "a*b"):
             sign = {"a + b": np.add, "a - b": np.subtract, "a*b": np.multiply}[formula.value]
             node.compute = lambda *xs: sign.reduce(xs) if sign is not np.subtract else xs[0] - xs[1]
+        return True
+
+    def _windowed(self, link):
+        """A convolution, a dense layer at every position, a table: position by position."""
+        if not link.input_symbols or link.formula is None:
+            return False
+        node = by_position(link, self.graph, self.nodes.get(link.input_symbols[0]), self.path_of)
+        if node is not None:
+            self.nodes[link.output_symbols[0]] = node
+        return node is not None
+
+    def _derived(self, link):
+        """Any other small link without weights, by its derivatives: what moves numbers, pools, merges."""
+        varied = [n for n, symbol in enumerate(link.input_symbols) if symbol is not None]  # the others are constants
+        sources: Any = [self.nodes.get(link.input_symbols[n]) for n in varied]
+        if link.jacobian is None or not sources or None in sources or not all(map(fits, link.outputs)):
+            return False
+        every = [[jacobians[n] for n in varied] for jacobians in link.jacobian()]
+        if None in link.output_symbols or any(one is None for jacobians in every for one in jacobians):
+            return False
+        if not _account_for(every, link, varied):
+            return False  # examples depend on each other
+        for symbol, value, jacobians in zip(link.output_symbols, link.outputs, every, strict=True):
+            self._new(symbol, derived(node_of(symbol, value, self.plain), sources, jacobians, link.rule))
         return True
 
     def _recurrent(self, link):
@@ -181,8 +215,8 @@ class _Builder:
 
     def _opaque(self, link):
         for symbol, dx in zip(link.input_symbols, link.downstream, strict=True):
-            if symbol in self.nodes and dx is not None and dx.ndim == 2:
-                self.graph.heads.append(Head(self.nodes[symbol], _f(dx), via=link.path))
+            if symbol in self.nodes and dx is not None:
+                self.graph.heads.append(Head(self.nodes[symbol], flat(dx), via=link.path))
         for name, gradient in link.weight_gradients.items():
             path = self.path_of.get(link.weight_symbols[name])
             if path is not None:
@@ -197,15 +231,18 @@ class _Builder:
     def _loss(self, link):
         for position, (symbol, dx) in enumerate(zip(link.input_symbols, link.downstream, strict=True)):
             node = self.nodes.get(symbol)
-            if node is None or dx is None or dx.ndim != 2:
+            if node is None or dx is None:
+                continue
+            if dx.ndim != 2:
+                self.graph.heads.append(Head(node, flat(dx), via=link.path))
                 continue
             prediction = self.nodes.get(link.input_symbols[1], node) if len(link.input_symbols) > 1 else node
             targets = link.inputs[0] if position else None
-            slope = formulas.slope_function(link) if position else None
-            text = formulas.loss_gradient_template(link) if position else ""
+            slope = error_formulas.slope_function(link) if position else None
+            text = error_formulas.loss_gradient_template(link) if position else ""
             if slope is not None and not np.allclose(slope(node.value, prediction.value), dx, rtol=1e-3, atol=1e-6):
                 slope, text = None, ""
-            error = formulas.error_function(link) if position else None
+            error = error_formulas.error_function(link) if position else None
             if error is not None:
                 self.graph.errors.append((prediction, error))
             self.graph.heads.append(Head(node, _f(dx), text or "", targets, prediction, slope, link.path, link.formula))
@@ -225,6 +262,24 @@ def _is_recurrent(link):
 
 def _softmax_jacobian(y):
     return np.einsum("no,oi->noi", y, np.eye(y.shape[-1])) - np.einsum("no,ni->noi", y, y)
+
+
+def _account_for(every, link, varied):
+    """Whether the derivatives of single examples give what the link made of the gradient."""
+    dys = [np.zeros(np.shape(y)) if dy is None else dy for y, dy in zip(link.outputs, link.upstream, strict=True)]
+    for place, n in enumerate(varied):
+        dx = sum(np.einsum("no,noi->ni", flat(dy), jacobians[place]) for dy, jacobians in zip(dys, every, strict=True))
+        if link.downstream[n] is not None and not np.allclose(dx, flat(link.downstream[n]), rtol=1e-3, atol=1e-6):
+            return False
+    return True
+
+
+def _is_elementwise(link):
+    """Whether every number of what comes out depends on that number alone of what goes in, as far as can be told."""
+    if link.jacobian is None:
+        return link.formula is None or link.kind != "activation"
+    ((jacobian,),) = link.jacobian()
+    return jacobian is not None and not np.any(jacobian * (1 - np.eye(jacobian.shape[-1])))
 
 
 def _ratio(dx, dy):

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 
 from keras_backprop.explanations.graph import Edge, Node, Use
-from keras_backprop.formula import evaluate, latex
+from keras_backprop.formula_latex import latex
+from keras_backprop.formula_value import evaluate
 from keras_backprop.registry import registered
 
 __all__ = ["unroll"]

@@ -1,24 +1,31 @@
-"""What the usual mistakes make of a result: a factor, the sign, an index, another example, the update."""
+"""What the usual mistakes make of a gradient and of an update: a factor, the sign, an index, another example."""
 
-import math
+import re
 from typing import Any
 
 import numpy as np
 
-from keras_backprop.explanations.mistakes import read
+from keras_backprop.explanations.graph import as_matrix
 from keras_backprop.explanations.notation import plain
+from keras_backprop.explanations.wrong_values import WrongValues
 
 __all__ = ["WrongResults"]
 
 
-class WrongResults:
-    """The mistakes that give another result, with a sentence each. `compare.py` has the class that judges by them."""
+_LEFT_OUT = (
+    ("the bias correction of the moments is missing", r"sqrt\(1 - beta2\*\*t\)/\(1 - beta1\*\*t\)", "1"),
+    ("the bias correction of the moment is missing", r"\(1 - beta1\*\*t\)\*", ""),
+    ("the root is missing: v instead of √v", r"sqrt\((v|u)( \+ eps)?\)", r"(\1\2)"),
+    ("the roots are missing: v instead of √v", r"sqrt\(([^()]*)\)", r"(\1)"),
+    ("the factor 1 − β₁ or 1 − β₂ of the new part is missing", r"\(1 - (?:beta1|beta2|rho)\)\*g", "g"),
+    ("g instead of g² in the second moment", r"g\*\*2", "g"),
+    ("the momentum is missing", r"mu\*m", "0*m"),
+)
+"""(sentence, what is replaced in the lines of an optimizer, by what)"""
 
-    explanation: Any
-    spelling: Any
-    graph: Any
-    example: Any
-    slips: Any
+
+class WrongResults(WrongValues):
+    """The mistakes that give another result, with a sentence each. `compare.py` has the class that judges by them."""
 
     def _results(self, found: Any, key: Any, graph: Any) -> Any:
         raise NotImplementedError
@@ -26,7 +33,7 @@ class WrongResults:
     def _before(self, found: Any) -> Any:
         raise NotImplementedError
 
-    def _updated(self, found: Any, gradient: Any, **numbers: Any) -> Any:
+    def _updated(self, found: Any, gradient: Any, steps: Any = None, **numbers: Any) -> Any:
         raise NotImplementedError
 
     def _wrong(self, found, key, right):
@@ -36,6 +43,8 @@ class WrongResults:
             max((h.node.units for h in self.graph.heads if h.targets is not None), default=1),
         )
         kind = found.kind
+        if kind == "gradient":
+            yield from self._of_penalty(found, right)
         if kind in ("gradient", "delta"):
             yield from self._scaled(right, n, outputs)
         if kind == "factor":
@@ -85,6 +94,16 @@ class WrongResults:
             yield "a factor 2 too much", right * 2
             yield "a factor ½ too much", right / 2
 
+    def _of_penalty(self, found, right):
+        """What a penalty adds to a gradient."""
+        extra = self.graph.extra.get(found.path)
+        if extra is not None:
+            part = np.asarray(extra)[found.index if found.index is not None else ...]
+            yield "the gradient of the penalty on the weight is missing", right - part
+            yield "λ·w instead of 2·λ·w: half of the penalty's gradient is missing", right - part / 2
+            yield "the gradient of the penalty has the wrong sign", right - 2 * part
+            yield "that is the gradient of the penalty alone", part
+
     def _of_gradient(self, found, key):
         weight, graph = self.spelling.weights[found.path], self.graph
         uses = [use for use in graph.uses if use.path == found.path]
@@ -114,6 +133,17 @@ class WrongResults:
                     if (path, index) != (found.path, found.index):
                         name = plain(self.spelling.name(path, index))
                         yield f"another index: that is ∂E/∂{name}", np.asarray(other.gradient)[index]
+        if self.explanation.examples > 1 and len(uses) == 1 and uses[0].edge is not None:
+            x, delta = uses[0].edge.source.value, uses[0].node.gradient
+            product = np.outer(x.mean(0), delta.sum(0))
+            if product.shape == np.shape(self.graph.weights[found.path]):
+                yield (
+                    "the mean of x times the mean of δ: products are made example by example, and then added",
+                    product[place],
+                )
+        if len(uses) == 1 and uses[0].edge is not None:
+            with_w = np.asarray(weight.value, "float64") * uses[0].node.gradient.sum(0)
+            yield "w itself instead of the last factor ∂z/∂w, which is what goes into the weight", with_w[place]
         yield "that is the new weight, not its gradient", np.asarray(weight.updated)[place]
 
     def _sources(self, uses, found, place):
@@ -145,73 +175,19 @@ class WrongResults:
     def _with_sources(self, uses, found, values):
         total = np.zeros_like(self.graph.weights[found.path])
         for use, x in zip(uses, values, strict=True):
-            total[..., use.columns] += np.einsum("ni,no->io", x, use.node.gradient)
+            as_matrix(total)[..., use.columns] += np.einsum("ni,no->io", x, use.node.gradient)
         return total
 
-    def _of_node(self, found, key, right):
-        if found.node is None:
-            return
-        kind, position, unit, *_ = key
-        node = self.graph.nodes[position]
-        if kind == "value":
-            for edge in node.edges:
-                if edge.function:
-                    z = edge.source.value if unit is None else edge.source.value[:, unit]
-                    z = z if self.example is None and len(z) > 1 else z[self.example or 0]
-                    yield "the activation was not applied: that is z", z
-                    yield "tanh instead of the sigmoid", np.tanh(z)
-                    with np.errstate(over="ignore"):
-                        yield "the sign in the exponent: 1/(1 + eᶻ) instead of 1/(1 + e⁻ᶻ)", 1 / (1 + np.exp(z))
-                        yield "the sigmoid instead of this activation", 1 / (1 + np.exp(-z))
-            for consumer, edge in self.graph.consumers(node):
-                if edge.function:
-                    a = consumer.value if unit is None else consumer.value[:, unit]
-                    yield (
-                        "the activation was applied already: that is a",
-                        a if self.example is None and len(a) > 1 else a[self.example or 0],
-                    )
-        for other in range(node.units if unit is not None else 0):
-            if other != unit:
-                yield (
-                    f"another unit: that is the number of {plain(node.name(other))}",
-                    read(self.graph, [kind, position, other, *key[3:]], self.example),
-                )
-        if self.example is not None:
-            for example in range(self.explanation.examples):
-                if example != self.example:
-                    yield (
-                        f"another example: that is the number of example {example + 1}",
-                        read(self.graph, key, example),
-                    )
-        if kind == "delta":
-            yield "that is the value, not the error δ", read(self.graph, ["value", *key[1:]], self.example)
-            for edge in node.edges:
-                if edge.function:
-                    other = self.graph.nodes.index(edge.source)
-                    yield (
-                        "that is ∂E/∂z, not ∂E/∂a: σ′ is in it",
-                        read(self.graph, ["delta", other, unit, *key[3:]], self.example),
-                    )
-            for consumer, edge in self.graph.consumers(node):
-                if edge.function:
-                    other = self.graph.nodes.index(consumer)
-                    yield (
-                        "that is ∂E/∂a, not δ = ∂E/∂z: the factor σ′ is missing",
-                        read(self.graph, ["delta", other, unit, *key[3:]], self.example),
-                    )
-        if kind == "factor":
-            edge = node.edges[key[5]]
-            if edge.function and edge.local is not None:
-                row, u = self.example or 0, unit or 0
-                a, z = node.value[row, u], edge.source.value[row, u]
-                yield "a instead of a(1 − a): that is the activation itself", a
-                yield "(1 − a) instead of a(1 − a)", 1 - a
-                yield "z(1 − z) instead of a(1 − a)", z * (1 - z)
-                yield "1 − a² (tanh′) instead of a(1 − a)", 1 - a**2
-                yield "a(1 − a) instead of 1 − a²", a * (1 - a)
-                if edge.derive is not None and node.compute is not None:
-                    again = edge.derive(node.compute(node.value), node.value)
-                    yield "σ′ was taken at a instead of z: σ′(a) instead of σ′(z)", again[row, u]
+    def _other_steps(self, found):
+        """The lines of the optimizer with something left out."""
+        formula = self.explanation.update and self.explanation.update.of(found.path)
+        steps = list(formula.steps) if formula else []
+        for sentence, pattern, put in _LEFT_OUT:
+            other = [(letter, re.sub(pattern, put, text)) for letter, text in steps]
+            if other != steps:
+                yield sentence, other
+        if len(steps) > 1:
+            yield "plain gradient descent, w − η·g, and not this optimizer", [("w", "w - eta*g")]
 
     def _of_update(self, found, right, n, outputs):
         weight = self.spelling.weights[found.path]
@@ -240,6 +216,10 @@ class WrongResults:
                 new = self._updated(found, g, eta=rate)
                 if new is not None:
                     yield sentence, said(new)
+        for sentence, steps in self._other_steps(found):
+            new = self._updated(found, g, steps=steps)
+            if new is not None:
+                yield sentence, said(new)
         if not change:
             yield "that is only the change of the weight: the old weight is missing", right - before
             yield "that is only η·∂E/∂w: the old weight is missing", before - right
@@ -265,45 +245,3 @@ class WrongResults:
                             f"another index: that is the new {plain(self.spelling.name(path, index))}",
                             np.asarray(other.updated)[index],
                         )
-
-    def _of_error(self, right, n, outputs):
-        formulas = [head.formula for head in self.graph.heads if head.formula is not None]
-        halved, mean = any(f.factor == 0.5 for f in formulas), any(f.mean for f in formulas)
-        yield ("the ½ of the error is missing" if halved else "a factor 2 too much"), right * 2
-        yield ("the ½ of the error was multiplied twice" if halved else "a ½ too much: this error has none"), right / 2
-        if n > 1:
-            yield f"the sum over the {n} examples instead of the mean", right * n
-            yield f"the mean over the {n} examples was taken once more", right / n
-        if outputs > 1 and mean:
-            yield f"the sum over the {outputs} outputs instead of the mean", right * outputs
-        elif outputs > 1:
-            yield f"the mean over the {outputs} outputs instead of the sum", right / outputs
-        yield "the sign is wrong", -right
-        yield "log₁₀ instead of the natural logarithm", right / math.log(10)
-        yield "log₂ instead of the natural logarithm", right / math.log(2)
-        for head in self.graph.heads:
-            if head.targets is not None and np.shape(head.targets) == head.prediction.value.shape:
-                d = np.asarray(head.targets, "float64") - head.prediction.value
-                yield "the square is missing: |T − a|", np.abs(d).sum()
-                yield "the square of the sum instead of the sum of the squares", d.sum() ** 2
-                yield "the square of the sum instead of the sum of the squares", d.sum() ** 2 / 2
-                yield "the square is missing: ½·|T − a|", np.abs(d).sum() / 2
-                yield "the square is missing: T − a", d.sum()
-                for unit in range(d.shape[1]) if d.shape[1] > 1 else ():
-                    yield f"only output {unit + 1} was counted", right * (d[:, unit] ** 2).sum() / (d**2).sum()
-        if n > 1:
-            for node, function in self.graph.errors:
-                for example in range(n):
-                    base = self._error_of(function, node.value, example)
-                    if base is not None:
-                        yield f"only example {example + 1} was counted", base * n
-                        yield f"only example {example + 1} was counted, and divided by {n}", base
-        weighted = self.graph.penalties
-        if abs(weighted) > 1e-12:
-            yield "the penalty on the weights is missing", right - weighted
-
-    @staticmethod
-    def _error_of(function, values, example):
-        """The part of one example in an error that is a sum over them."""
-        rows = getattr(function, "rows", None)
-        return None if rows is None else rows(values)[example]

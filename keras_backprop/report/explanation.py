@@ -24,6 +24,8 @@ def explanation_page(explanation: Any, title: str, findings: Any = None) -> str:
     said = f"One batch of {explanation.examples}, error E = {explanation.loss:.6g}, optimizer {explanation.optimizer}."
     links, makers, edges = [], {}, []
     for link in explanation.links:
+        if link.kind == "op" and not any(link.input_symbols):
+            continue  # of constants only
         links.append((link.path, _norm(link.outputs), _norm(link.upstream)))
         edges += [(makers[s], link.path) for s in link.input_symbols if s is not None and s in makers]
         makers.update((s, link.path) for s in link.output_symbols if s is not None)
@@ -31,7 +33,7 @@ def explanation_page(explanation: Any, title: str, findings: Any = None) -> str:
     text = explanation.to_text()
     shown = text if len(text) <= LARGEST else text[:LARGEST] + "\n…"
     weights = [
-        (w.path, str(w.symbol), str(w.value.shape), _norm([w.value]), _norm([w.gradient]), _norm([w.updated]))
+        (w.path, _symbol(w), str(w.value.shape), _norm([w.value]), _norm([w.gradient]), _norm([w.updated]))
         for w in explanation.weights
     ]
     sections = [
@@ -61,9 +63,17 @@ def _derivations(explanation):
                 for index in np.ndindex(weight.value.shape)
             ]
             parts.append(
-                details(f"{weight.symbol}, {weight.path}", table(["entry", "w", "∂E/∂w", "w after the update"], rows))
+                details(
+                    ", ".join(filter(None, (_symbol(weight), weight.path))),
+                    table(["entry", "w", "∂E/∂w", "w after the update"], rows),
+                )
             )
     return "".join(parts)
+
+
+def _symbol(weight):
+    """Its symbol, if it has one besides its path."""
+    return "" if str(weight.symbol) == weight.path else str(weight.symbol)
 
 
 def _norm(tensors):

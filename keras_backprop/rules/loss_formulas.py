@@ -1,4 +1,9 @@
-"""How the losses are written. See `LossFormula`; tests/rules/test_formulas.py compares every one with its rule."""
+"""How the losses are written. See `LossFormula`; tests/rules/test_formulas.py compares every one with its rule.
+
+Sources of those that are not in every book: dice, Milletari, Navab and Ahmadi (2016), "V-Net"; tversky, Salehi, Erdogmus and
+Gholipour (2017); circle, Sun et al. (2020); connectionist temporal classification, Graves et al. (2006), equation 16; focal,
+Lin et al. (2017); generalized cross-entropy, Zhang and Sabuncu (2018).
+"""
 
 import re
 from dataclasses import replace
@@ -53,7 +58,58 @@ _FOCAL_SLOPE = f"alpha*T*(gamma*(1 - a)**(gamma - 1)*log(a) - {_SEEN}/a)"
 _RIGHT = "(1 - T*a - (1 - T)*(1 - a))"
 _WRONG = "(1 - T)*a"
 
+_OVERLAP = "total(T*a)"
+_DICE = LossFormula(
+    "1 - 2*I/D",
+    "2*(I/D - T)/D",
+    mean=False,
+    row=True,
+    parts=(("I", _OVERLAP), ("D", "total(T) + total(a) + epsilon")),
+    when={"over": "example"},
+)
+_TVERSKY = LossFormula(
+    "1 - I/D",
+    "((T*(1 - alpha) + beta*(1 - T))*I/D - T)/D",
+    mean=False,
+    row=True,
+    parts=(("I", _OVERLAP), ("D", "I + alpha*total(T*(1 - a)) + beta*total(a*(1 - T)) + epsilon")),
+    when={"over": "example"},
+)
+
+
+def _of_batch(formula: LossFormula) -> LossFormula:
+    """The same with sums over all examples at once."""
+    parts = tuple((letter, text.replace("total(", "whole(")) for letter, text in formula.parts)
+    return replace(formula, parts=parts, when={"over": "batch"})
+
+
+_CIRCLE = LossFormula(
+    "log(1 + F*G)",
+    "dS @ a + dS.T @ a",
+    mean=False,
+    row=True,
+    couples=True,
+    parts=(
+        ("S", "a @ a.T"),
+        ("D", "max(0, 1 - S)"),
+        ("u", "-gamma*max(0, margin + D)*(margin - D)"),
+        ("v", "gamma*max(0, 1 + margin - D)*(1 - margin - D)"),
+        ("F", "total(same(T)*exp(u))"),
+        ("G", "total(different(T)*exp(v))"),
+        ("du", "gamma*(max(0, margin + D) - (margin - D)*(margin + D >= 0))"),
+        ("dv", "-gamma*(max(0, 1 + margin - D) + (1 - margin - D)*(1 + margin - D >= 0))"),
+        ("dS", "-c*(G*same(T)*exp(u)*du + F*different(T)*exp(v)*dv)*(S <= 1)/(1 + F*G)"),
+    ),
+    when={"ref_embeddings": None, "ref_labels": None, "remove_diagonal": True},
+)
+
 LOSSES: Any = {
+    losses.dice: Cases((_DICE, _of_batch(_DICE))),
+    losses.tversky: Cases((_TVERSKY, _of_batch(_TVERSKY))),
+    losses.circle: _CIRCLE,
+    losses.ctc: LossFormula(
+        "-log(likelihood(T, softmax(a)))", "softmax(a) - occupancy(T, softmax(a))", mean=False, row=True
+    ),
     losses.mean_squared_error: LossFormula("(T - a)**2", "-(T - a)", times=2),
     losses.mean_absolute_error: LossFormula("abs(T - a)", "-sign(T - a)"),
     losses.mean_absolute_percentage_error: LossFormula("abs(T - a)/abs(T)", "-sign(T - a)/abs(T)", factor=100),

@@ -1,9 +1,13 @@
 """How recurrent layers are written: one time step forward and one backward. See `RecurrentFormula`.
 
+ConvLSTM: Shi et al., "Convolutional LSTM network" (2015), without the peepholes, which Keras has not.
 In `GRU` u and r are the update and reset gates, g the candidate; in `LSTM` i, f, o the gates, g the candidate, k = φ(c).
 """
 
+from dataclasses import replace
+
 from keras_backprop.formula import Cases, RecurrentFormula
+from keras_backprop.rules.layers.rnn.conv_lstm import ConvLSTM
 from keras_backprop.rules.layers.rnn.gru import GRU
 from keras_backprop.rules.layers.rnn.lstm import LSTM
 from keras_backprop.rules.layers.rnn.simple_rnn import SimpleRNN
@@ -90,5 +94,34 @@ _GRU_BEFORE = RecurrentFormula(
     when={**_PLAIN, "reset_after": False},
 )
 
-RECURRENT = {SimpleRNN: _SIMPLE, LSTM: _LSTM, GRU: Cases((_GRU_AFTER, _GRU_BEFORE))}
+
+def _in_windows(formula: RecurrentFormula) -> RecurrentFormula:
+    """The same with convolutions in the place of products: of the window that a position sees."""
+    forward = {"x @ W": "window(x) @ W", "h0 @ U": "window(h0) @ U"}
+    backward = {
+        "dz @ U.T": "spread(dz @ U.T)",
+        "dz @ W.T": "spread(dz @ W.T)",
+        "x.T @ dz": "window(x).T @ dz",
+        "h0.T @ dz": "window(h0).T @ dz",
+    }
+
+    def written(text, replaced):
+        for product, convolution in replaced.items():
+            text = text.replace(product, convolution)
+        return text
+
+    return replace(
+        formula,
+        forward=tuple((letters, written(text, forward)) for letters, text in formula.forward),
+        backward=tuple((letters, written(text, backward)) for letters, text in formula.backward),
+        gradients={letter: written(text, backward) for letter, text in formula.gradients.items()},
+    )
+
+
+RECURRENT = {
+    SimpleRNN: _SIMPLE,
+    LSTM: _LSTM,
+    ConvLSTM: _in_windows(_LSTM),
+    GRU: Cases((_GRU_AFTER, _GRU_BEFORE)),
+}
 """The rules of the cells, in all layers that run them."""

@@ -32,6 +32,8 @@ def calculated(text):
         (lambda: LAYERS.Conv1D(2, 2), (4, 2)),
         (lambda: LAYERS.Conv2D(1, 3, padding="same", strides=2), (4, 4, 1)),
         (lambda: LAYERS.Conv2D(2, 2, strides=(1, 2), use_bias=False), (3, 4, 1)),
+        (lambda: LAYERS.DepthwiseConv1D(2, depth_multiplier=2), (4, 2)),
+        (lambda: LAYERS.DepthwiseConv2D(2, padding="same"), (3, 3, 2)),
     ],
 )
 def test_a_convolution_forward_and_the_gradient_of_its_kernel(layer, shape):
@@ -40,6 +42,27 @@ def test_a_convolution_forward_and_the_gradient_of_its_kernel(layer, shape):
     for _, text in rows:
         left, right = calculated(text)
         assert left == pytest.approx(right, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(lambda: LAYERS.SeparableConv1D(2, 2), (3, 2)), (lambda: LAYERS.SeparableConv2D(1, 2), (2, 3, 3))],
+)
+def test_a_separable_convolution_channel_by_channel(layer, shape):
+    first, second = rows_of(layer(), shape)
+    for _, text in (first, second):
+        left, right = calculated(text)
+        assert left == pytest.approx(right, abs=2e-3)
+    assert first[1].split(" = ")[1] in second[1]  # the number of the first channel goes into the sum
+
+
+def test_what_one_position_of_a_transposed_convolution_spreads():
+    layer = LAYERS.Conv1DTranspose(1, 2, strides=2)
+    (_, spread), (_, text) = rows_of(layer, (2, 2))
+    left, right = calculated(text)
+    assert left == pytest.approx(right, abs=2e-3)
+    x = np.random.default_rng(0).integers(-4, 5, (1, 2, 2))[0, 0] / 4
+    assert [float(n) for n in spread.split(", ")] == pytest.approx(list(layer.kernel.numpy()[:, 0] @ x), abs=1e-3)
 
 
 @pytest.mark.parametrize(

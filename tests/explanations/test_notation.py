@@ -65,3 +65,9 @@ def test_brackets_where_a_sum_is_a_factor():
     assert bracketed("1 - a_1^2") == r"\left(1 - a_1^2\right)"
     assert bracketed("-(T - a_2)") == "-(T - a_2)"
     assert bracketed("a_2(1 - a_2)") == "a_2(1 - a_2)"
+
+
+def test_the_roles_of_weights():
+    assert str(Symbol("W", role="Q")) == "W_Q" and Symbol("W", role="Q").latex == "W_Q"
+    assert str(Symbol("W", 2, role="O")) == "W⁽²⁾_O" and Symbol("W", 2, role="O").latex == "W^{(2)}_O"
+    assert plain(Symbol("W", 2, role="O").latex) == "W⁽²⁾_O"

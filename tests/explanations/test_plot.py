@@ -1,6 +1,7 @@
 """The pictures: which is drawn, what is in it, nothing outside the sheet and no text on another."""
 
 import itertools
+import re
 import sys
 
 import keras
@@ -10,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
 from keras_backprop import explain
-from keras_backprop.explanations import blocks, neurons, timeline
+from keras_backprop.explanations import blocks, neuron_places, neurons, timeline
 from tests.explanations.networks import chain, dense, recurrent, residual, stack, textbook, worked_example, xor
 
 
@@ -118,7 +119,7 @@ def test_a_small_network_shows_every_weight_and_gradient():
     for link in explanation.links:
         for values in [*link.weights.values(), *link.weight_gradients.values()]:
             for value in values.ravel():
-                assert any(neurons._short(value) in text for text in found)
+                assert any(neuron_places.short(value) in text for text in found)
 
 
 def test_other_networks_show_layers_shapes_and_norms():
@@ -196,7 +197,7 @@ def test_one_example_and_the_sum():
         assert any(f"Example {example + 1} of 4" in text for text in texts(canvas))
     third = texts(neurons.draw(explanation, 2))
     part = explanation.chain("w5", example=2).gradient
-    assert any(neurons._short(part) in text for text in third) and "$T = 1$" in third
+    assert any(neuron_places.short(part) in text for text in third) and "$T = 1$" in third
 
 
 def test_numbers_on_demand_and_colours_with_a_legend():
@@ -212,7 +213,7 @@ def test_numbers_on_demand_and_colours_with_a_legend():
 
 def test_a_path_is_lit(tmp_path):
     explanation = explain(*textbook())
-    lit = neurons._lit(explanation, explanation.chain("w1"))
+    lit = neuron_places.lit(explanation, explanation.chain("w1"))
     assert lit["edges"] == {(0, 0, 0), (1, 0, 0), (1, 0, 1)} and lit["outputs"] == {0, 1}
     explanation.chain("w1").plot(tmp_path / "lit.png")
     explanation.plot(tmp_path / "other.png")
@@ -238,3 +239,27 @@ def test_what_a_notebook_shows():
     assert explanation._repr_svg_().startswith("<?xml") and "<svg" in explanation._repr_html_()
     assert explanation._repr_markdown_().startswith("# The chain of")
     assert explanation.chain("w5")._repr_markdown_().startswith("### The chain of")
+
+
+def test_a_wide_picture_scrolls_in_its_frame_and_stays_legible():
+    model = keras.Sequential([keras.Input((8, 1)), keras.layers.SimpleRNN(1), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    explanation = explain(model, np.ones((1, 8, 1)), np.ones((1, 1)))
+    assert timeline.fits(explanation)
+    html = explanation._repr_html_()
+    frame = re.search(r'overflow-x:auto"><svg style="width:(\d+)pt;max-width:100%;min-width:(\d+)pt', html)
+    assert int(frame[2]) >= 0.55 * int(frame[1]) > 700
+
+
+def test_the_blocks_of_a_chain_are_lit():
+    inputs = keras.Input((2,))
+    features = keras.layers.Concatenate(name="both")(
+        [keras.layers.Dense(2, name=name)(inputs) for name in ("left", "right")]
+    )
+    model = keras.Model(inputs, keras.layers.Dense(1, name="last")(features))
+    model.compile("sgd", "mse")
+    explanation = explain(model, np.ones((1, 2)), np.ones((1, 1)))
+    drawn = blocks._blocks(explanation)
+    lit = neuron_places.lit_blocks(drawn, explanation.chain("left/kernel", 0, 0))
+    assert [block.title.partition(" ")[0] for block in drawn if id(block) in lit] == ["left", "both", "last", "E"]
+    assert neuron_places.lit_blocks(drawn, None) == set()

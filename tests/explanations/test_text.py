@@ -242,3 +242,31 @@ def test_recurrent_layers_on_top_of_each_other():
     explanation = explain(model, np.ones((1, 3, 1)), np.ones((1, 1)))
     chain_of = explanation.chain("W2", 0, 0)
     assert sum(path.value for path in chain_of.paths) == pytest.approx(chain_of.gradient, rel=1e-3)
+
+
+def test_attention_as_books_write_it():
+    inputs = keras.Input((2, 3))
+    x = keras.layers.MultiHeadAttention(1, 2, name="first")(inputs, inputs)
+    x = keras.layers.MultiHeadAttention(1, 2, name="second")(x, x)
+    model = keras.Model(inputs, x)
+    model.compile("sgd", "mse")
+    explanation = explain(model, np.random.default_rng(0).normal(size=(1, 2, 3)), np.ones((1, 2, 3)))
+    text = explanation.to_text()
+    assert "Q₁ = x W⁽¹⁾_Q + b⁽¹⁾_Q" in text and "P = softmax(0.7071 · Q₂ K₂ᵀ)" in text and "∂E/∂W⁽²⁾_O = " in text
+    chain = explanation.chain("W⁽²⁾_Q", 0, 0, 1)
+    assert chain.path == "second/query/kernel" and explanation.chain("W2_Q[0, 0, 1]").gradient == chain.gradient
+    assert explanation.compare("dW2_Q", explanation.weight("second/query/kernel").gradient)[0].verdict == "exact"
+
+
+@pytest.mark.parametrize(
+    ("loss", "targets"),
+    [("dice", [[1.0, 0]]), ("tversky", [[1.0, 0]]), ("circle", [1, 1, 0]), ("ctc", [[1]]),
+     (keras.losses.CategoricalGeneralizedCrossEntropy(), [1])],
+)  # fmt: skip
+def test_losses_of_which_only_few_courses_tell(loss, targets):
+    shape = (4, 2) if loss == "ctc" else (2,)
+    model = keras.Sequential([keras.Input(shape), keras.layers.Dense(2, None if loss == "ctc" else "softmax")])
+    model.compile("sgd", loss)
+    x = np.random.default_rng(0).normal(size=(len(targets), *shape))
+    text = explain(model, x, np.array(targets)).to_text()
+    assert "by the rule" not in text and "E = " in text

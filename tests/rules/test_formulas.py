@@ -1,6 +1,7 @@
 """What a formula says is true of its rule: its text, evaluated on random numbers, gives the rule's number."""
 
 import inspect
+import itertools
 import re
 
 import keras
@@ -11,16 +12,26 @@ import tensorflow as tf
 from keras_backprop import backward
 from keras_backprop._keras import ops
 from keras_backprop.explanations.notation import plain
-from keras_backprop.formula import Cases, Formula, LossFormula, RecurrentFormula, evaluate, latex
+from keras_backprop.formula import Cases, Formula, LossFormula, RecurrentFormula
+from keras_backprop.formula_latex import latex
+from keras_backprop.formula_value import evaluate, with_parts
 from keras_backprop.registry import registered
 from keras_backprop.rule import Call
 from keras_backprop.rules.formulas import OF_TENSORFLOW, of_tensorflow
+from keras_backprop.rules.window_formulas import WINDOWS
 
 OPTIONS = {"negative_slope": 0.25, "alpha": 1.25, "threshold": 0.5, "b": 4.0, "delta": 0.75, "epsilon": keras.backend.epsilon(),
            "l1": 0.125, "l2": 0.25}  # fmt: skip
 SHAPE = (4, 3)
+RANGES = {
+    **dict.fromkeys(
+        ("Sqrt", "Log", "Log2", "Log10", "Reciprocal", "Rsqrt", "Log1p", "Arcsin", "Arccos", "Arctanh"), (0.2, 0.9)
+    ),
+    "Arccosh": (1.2, 4),
+}
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
+WINDOWS_OF_LAYERS = [key for keys in WINDOWS for key in keys]
 WRITTEN = {key: rule for key, rule in registered().items() if rule.formula is not None}
 
 
@@ -35,8 +46,8 @@ def options_of(formula):
 
 def numbers(key, seed=0):
     random = np.random.default_rng(seed)
-    positive = getattr(key, "__name__", "") in ("Sqrt", "Log", "Reciprocal", "Rsqrt", "Log1p")
-    return random.uniform(0.2, 0.9, SHAPE) if positive else random.uniform(-4, 4, SHAPE)
+    low, high = RANGES.get(getattr(key, "__name__", ""), (-4, 4))
+    return random.uniform(low, high, SHAPE)
 
 
 class Options:
@@ -92,23 +103,24 @@ def upstream_of(y):
     return np.random.default_rng(1).normal(size=np.shape(y))
 
 
-APART = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.MaxPooling1D, keras.layers.MaxPooling2D,
-         keras.layers.MaxPooling3D, keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D,
-         keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.Embedding, keras.layers.Attention,
-         keras.layers.Flatten, keras.layers.PReLU, keras.layers.EinsumDense, keras.layers.GroupNormalization, ops.Matmul, ops.Add,
-         keras.layers.RMSNormalization, keras.layers.Rescaling, ops.Divide, ops.Maximum, ops.Minimum, ops.Subtract, ops.Multiply,
-         keras.layers.GlobalAveragePooling1D, keras.layers.GlobalMaxPooling1D, ops.DotProductAttention)  # fmt: skip
+L = keras.layers
+APART = {
+    *WINDOWS_OF_LAYERS, L.BatchNormalization, L.LayerNormalization, L.Embedding, L.Attention, L.PReLU, L.EinsumDense,
+    L.GroupNormalization, ops.Matmul, ops.Add, L.RMSNormalization, L.Rescaling, ops.Divide, ops.Maximum, ops.Minimum, ops.Subtract,
+    ops.Multiply, ops.DotProductAttention, L.Normalization, L.ReversibleEmbedding, L.Maximum, L.Masking, L.GaussianNoise, L.Dot, ops.Logaddexp, ops.Hypot, ops.Logsumexp,
+}  # fmt: skip
+"""What has a test of its own below."""
 SEEN = [WRITTEN[key].backward for key in APART]  # functions that other keys may share
 LAYERS = [
     k
     for k, rule in WRITTEN.items()
-    if isinstance(rule.formula, Formula) and rule.derivative is None and rule.backward not in SEEN
+    if isinstance(cases_of(k)[0], Formula) and rule.derivative is None and rule.backward not in SEEN
 ]
 
 
 @pytest.mark.parametrize("key", LAYERS, ids=lambda key: getattr(key, "__name__", str(key)))
 def test_the_gradients_of_a_layer(key):
-    formula = WRITTEN[key].formula
+    formula = cases_of(key)[0]
     random = np.random.default_rng(0)
     values = {
         **options_of(formula),
@@ -120,7 +132,9 @@ def test_the_gradients_of_a_layer(key):
     names = [
         name for name in ("x", "a", "b") if name in formula.gradients and (name != "b" or "a" in formula.gradients)
     ]
-    values |= {name: random.normal(size=SHAPE) for name in names}
+    shape = (4, 4) if "parts" in str(formula.parts) else SHAPE
+    values |= {name: random.normal(size=shape) for name in names}
+    values = with_parts(formula.parts, values)
     scalar = isinstance(key, type) and issubclass(key, keras.regularizers.Regularizer)
     y = evaluate(formula.value, values)
     y = np.sum(y) if scalar else y
@@ -229,6 +243,220 @@ def test_normalisation(name):
         np.testing.assert_allclose(np.reshape(one, np.shape(other)), other, rtol=1e-7, atol=1e-7)
 
 
+def of_one_window(layer, size=1):
+    """The layer, built for `size` positions along each axis and two channels, and what it makes of three examples."""
+    rank = int(type(layer).__name__.removesuffix("Transpose")[-2])
+    x = np.random.default_rng(0).normal(size=(3, *[size] * rank, 2))
+    layer.build(x.shape)
+    for variable in layer.weights:
+        variable.assign(np.random.default_rng(len(variable.path)).normal(size=variable.shape))
+    return (x.reshape(3, -1, 2), layer, *of_a_layer(layer, x))
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_transposed_convolution_that_spreads_one_position(rank):
+    key = getattr(L, f"Conv{rank}DTranspose")
+    x, layer, y, dy, (dx,), gradients = of_one_window(key(3, 2, dtype="float64"))
+    places = {"b": np.tile(layer.bias.numpy(), 2**rank), "W": layer.kernel.numpy().reshape(-1, 2), "x": x[:, 0]}
+    value, said = written_of(key, {**places, "dy": dy.reshape(3, -1)})
+    close(value, y.reshape(3, -1))
+    close(said["x"], dx.reshape(3, 2))
+    close(said["W"], gradients["kernel"].reshape(-1, 2))
+    close(said["b"].reshape(-1, 3).sum(0), gradients["bias"])  # of every position that it gives to
+
+
+@pytest.mark.parametrize("multiplier", [1, 3])
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_convolution_of_every_channel_by_itself(rank, multiplier):
+    key = getattr(L, f"DepthwiseConv{rank}D")
+    layer = key(2, depth_multiplier=multiplier, dtype="float64")
+    x, layer, y, dy, (dx,), gradients = of_one_window(layer, 2)
+    kernel, bias = layer.kernel.numpy().reshape(-1, 2, multiplier), layer.bias.numpy().reshape(2, multiplier)
+    y, dy, dx = y.reshape(3, 2, multiplier), dy.reshape(3, 2, multiplier), dx.reshape(x.shape)
+    for channel in range(2):
+        values = {"x": x[:, :, channel], "W": kernel[:, channel], "b": bias[channel], "dy": dy[:, channel]}
+        value, said = written_of(key, values)
+        close(value, y[:, channel])
+        close(said["x"], dx[:, :, channel])
+        close(said["W"], gradients["kernel"].reshape(kernel.shape)[:, channel])
+        close(said["b"], gradients["bias"].reshape(bias.shape)[channel])
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_separable_convolution(rank):
+    key = getattr(L, f"SeparableConv{rank}D")
+    x, layer, y, dy, (dx,), gradients = of_one_window(key(3, 2, dtype="float64"), 2)
+    D, P = layer.depthwise_kernel.numpy().reshape(-1, 2), layer.pointwise_kernel.numpy().reshape(2, 3)
+    each = {"D": np.zeros((2 * len(D), 2))}  # the channels side by side: what one sees of another counts 0
+    each["D"][: len(D), 0], each["D"][len(D) :, 1] = D.T
+    values = {**each, "P": P, "b": layer.bias.numpy(), "x": np.moveaxis(x, 1, 2).reshape(3, -1), "dy": dy.reshape(3, 3)}
+    values = with_parts(WRITTEN[key].formula.parts, values)
+    value, said = written_of(key, values)
+    close(value, y.reshape(3, 3))
+    close(said["x"].reshape(3, 2, -1), np.moveaxis(dx.reshape(x.shape), 1, 2))
+    of_D = np.stack([said["D"][: len(D), 0], said["D"][len(D) :, 1]], 1)
+    close(of_D, gradients["depthwise_kernel"].reshape(D.shape))
+    close(said["P"], gradients["pointwise_kernel"].reshape(P.shape))
+    close(said["b"], gradients["bias"])
+
+
+def around(rows):
+    """What a window of three sees at each of four positions, as rows, with zeros beyond the ends."""
+    x = np.pad(rows.reshape(-1, 4, rows.shape[-1]), ((0, 0), (1, 1), (0, 0)))
+    return np.concatenate([x[:, k : k + 4] for k in range(3)], -1).reshape(len(rows), -1)
+
+
+def back(rows):
+    """Its adjoint."""
+    parts = np.split(rows.reshape(-1, 4, rows.shape[-1]), 3, -1)
+    y = np.zeros((len(rows) // 4, 6, parts[0].shape[-1]))
+    for k, part in enumerate(parts):
+        y[:, k : k + 4] += part
+    return y[:, 1:-1].reshape(len(rows), -1)
+
+
+def test_a_recurrent_convolution_step_by_step():
+    layer = L.ConvLSTM1D(2, 3, padding="same", return_sequences=True, bias_initializer="random_normal", dtype="float64")
+    layer.build((2, 3, 4, 1))
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 1))
+    y, dys, (dx,), gradients = of_a_layer(layer, x)
+    formula = next(rule.formula for key, rule in WRITTEN.items() if key.__name__ == "ConvLSTM")
+    assert formula.of({"dropout": 0.0, "recurrent_dropout": 0.0}) is formula
+    W, U, b = (v.numpy() for v in layer.weights)
+    sigma, tanh = (WRITTEN[f].formula for f in (keras.activations.sigmoid, keras.activations.tanh))
+    assert layer.cell.recurrent_activation is keras.activations.sigmoid
+    letters = {"W": W.reshape(-1, 8), "U": U.reshape(-1, 8), "b": b, "window": around, "spread": back}
+    for letter, made in (("phi", tanh), ("sigma", sigma)):
+        letters[letter] = lambda z, f=made: evaluate(f.value, {"x": z})
+        letters[f"{letter}1"] = lambda z, f=made: evaluate(f.derivative, {"x": z, "y": evaluate(f.value, {"x": z})})
+    rows, steps = lambda a: a.reshape(8, -1), []
+    state = {"h0": np.zeros((8, 2)), "c0": np.zeros((8, 2))}
+    for t in range(3):
+        values = with_parts(formula.forward, {**letters, **state, "x": rows(x[:, t])})
+        close(values["h"], rows(y[:, t]))
+        state = {"h0": values["h"], "c0": values["c"]}
+        steps.append(values)
+    later, totals = {"dh0": 0.0, "dc0": 0.0}, dict.fromkeys("WUb", 0.0)
+    for t in (2, 1, 0):
+        values = with_parts(formula.backward, {**steps[t], "dh": rows(dys[:, t]) + later["dh0"], "dc": later["dc0"]})
+        later = {name: values[name] for name in ("dh0", "dc0")}
+        totals = {letter: total + evaluate(formula.gradients[letter], values) for letter, total in totals.items()}
+        close(evaluate(formula.gradients["x"], values), rows(dx[:, t]))
+    for letter, name in (("W", "kernel"), ("U", "recurrent_kernel"), ("b", "bias")):
+        close(totals[letter].reshape(gradients[name].shape), gradients[name])
+
+
+MOVES = [
+    (L.Flatten(), (2, 3), {}),
+    (L.Reshape((3, 2)), (2, 3), {}),
+    (L.Permute((2, 1)), (2, 3), {"permuted": lambda x: np.swapaxes(x.reshape(4, *((2, 3) if x is MOVED[0] else (3, 2))), 1, 2)}),
+    (L.RepeatVector(3), (2,), {"repeated": lambda x: np.stack([x] * 3, 1), "window": lambda dy: np.moveaxis(dy, 1, -1)}),
+    (L.UpSampling1D(2), (2, 1), {"repeated": lambda x: np.repeat(x, 2, 1), "window": lambda dy: dy.reshape(4, 2, 2)}),
+    (L.UpSampling2D((1, 2)), (1, 2, 1), {"repeated": lambda x: np.repeat(x, 2, 2), "window": lambda dy: dy.reshape(4, 2, 2)}),
+    (L.UpSampling3D((1, 1, 2)), (1, 1, 2, 1), {"repeated": lambda x: np.repeat(x, 2, 3), "window": lambda dy: dy.reshape(4, 2, 2)}),
+    *[
+        (getattr(L, f"ZeroPadding{rank}D")(1), [2] * rank + [1],
+         {"padded": lambda x: np.pad(x, [(0, 0), *[(1, 1)] * (x.ndim - 2), (0, 0)]),
+          "cropped": lambda dy: dy[(slice(None), *[slice(1, -1)] * (dy.ndim - 2))]})
+        for rank in (1, 2, 3)
+    ],
+    *[
+        (getattr(L, f"Cropping{rank}D")(1), [4] * rank + [1],
+         {"cropped": lambda x: x[(slice(None), *[slice(1, -1)] * (x.ndim - 2))],
+          "padded": lambda dy: np.pad(dy, [(0, 0), *[(1, 1)] * (dy.ndim - 2), (0, 0)])})
+        for rank in (1, 2, 3)
+    ],
+]  # fmt: skip
+MOVED: list = [None]
+
+
+@pytest.mark.parametrize(("layer", "shape", "functions"), MOVES, ids=lambda value: getattr(value, "name", ""))
+def test_a_layer_that_moves_numbers(layer, shape, functions):
+    x = MOVED[0] = np.random.default_rng(0).normal(size=(4, *shape))
+    y, dy, (dx,), _ = of_a_layer(layer, x)
+    value, said = written_of(type(layer), {**functions, "x": x, "dy": dy}, {"interpolation": "nearest"})
+    np.testing.assert_allclose(np.reshape(value, y.shape), y, rtol=1e-6)  # these layers stand in single precision
+    np.testing.assert_allclose(np.reshape(said["x"], dx.shape), dx, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["Average", "Max"])
+def test_pooling_to_a_number_of_windows(kind):
+    for rank in (1, 2, 3):
+        key = getattr(L, f"Adaptive{kind}Pooling{rank}D")
+        x = np.random.default_rng(0).normal(size=(4, *[2] * rank, 1))
+        y, dy, (dx,), _ = of_a_layer(key(1, dtype="float64"), x)
+        values = {"x": x.reshape(4, -1), "y": y.reshape(4, 1), "dy": dy.reshape(4, 1), "k": 2**rank}
+        value, said = written_of(key, values)
+        close(value, y.reshape(4, 1))
+        close(said["x"] * np.ones((4, 2**rank)), dx.reshape(4, -1))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_tensors_side_by_side(count):
+    xs = [np.random.default_rng(n).normal(size=(4, n + 1)) for n in range(count)]
+    y, dy, dxs, _ = of_a_layer(L.Concatenate(dtype="float64"), *xs)
+    value, said = written_of(
+        L.Concatenate, {**dict(zip("abc", xs, strict=False)), "dy": dy}, {"inputs": count, "axis": -1}
+    )
+    close(value, y)
+    for letter, dx in zip("abc", dxs, strict=False):
+        close(said[letter], dx)
+
+
+@pytest.mark.parametrize("layer", [L.Maximum, L.Minimum, L.Dot], ids=lambda layer: layer.__name__)
+def test_a_layer_of_two_tensors(layer):
+    a, b = (np.random.default_rng(seed).normal(size=SHAPE) for seed in (0, 1))
+    y, dy, dxs, _ = of_a_layer(layer(**({"axes": 1} if layer is L.Dot else {}), dtype="float64"), a, b)
+    given = {"inputs": 2, "broadcasts": False, "masked": False, "rank": 2, "normalize": False, "class": layer.__name__}
+    value, said = written_of(layer, {"a": a, "b": b, "dy": dy}, given)
+    close(value, y)
+    for letter, dx in zip("ab", dxs, strict=True):
+        close(said[letter], dx)
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_known_mean_and_deviation(invert):
+    x = np.random.default_rng(0).normal(size=SHAPE)
+    layer = L.Normalization(mean=[1.0, 2, 3], variance=[4.0, 9, 16], invert=invert, dtype="float64")
+    y, dy, (dx,), _ = of_a_layer(layer, x)
+    value, said = written_of(
+        L.Normalization, {"x": x, "dy": dy, "mu": [1.0, 2, 3], "s": [2.0, 3, 4]}, {"invert": invert}
+    )
+    close(value, y)
+    close(said["x"], dx)
+
+
+def test_a_table_in_reverse():
+    layer, x = L.ReversibleEmbedding(5, 3, dtype="float64"), np.random.default_rng(0).normal(size=SHAPE)
+    layer.build()
+    formula = next(
+        f for f in cases_of(type(layer)) if f.of({"reverse": True, "tie_weights": True, "logit_soft_cap": None})
+    )
+    E, tensor = layer.embeddings.numpy(), tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(tensor)
+        y = layer(tensor, reverse=True)
+    dy = upstream_of(y)
+    close(evaluate(formula.value, {"x": x, "E": E}), y)
+    dx, dE = tape.gradient(y, [tensor, layer.embeddings.value], tf.constant(dy))
+    close(evaluate(formula.gradients["x"], {"dy": dy, "E": E}), dx)
+    close(evaluate(formula.gradients["E"], {"dy": dy, "x": x}), dE)
+
+
+def test_what_hides_positions_and_what_adds_noise():
+    x = np.random.default_rng(0).normal(size=(2, 3, 2))
+    x[0, 1] = 0
+    y, dy, (dx,), _ = of_a_layer(L.Masking(dtype="float64"), x)
+    value, said = written_of(L.Masking, {"x": x, "dy": dy, "m": np.any(x != 0, -1, keepdims=True)})
+    close(value, y)
+    close(said["x"], dx)
+    noise = L.GaussianNoise(0.5, seed=3, dtype="float64")(np.zeros_like(x), training=True)
+    y, dy, (dx,), _ = of_a_layer(L.GaussianNoise(0.5, seed=3, dtype="float64"), x)
+    value, said = written_of(L.GaussianNoise, {"x": x, "dy": dy, "r": noise.numpy()})
+    close(value, y)
+    close(said["x"], dx)
+
+
 def test_embedding():
     layer = keras.layers.Embedding(5, 3, dtype="float64")
     k = np.array([[1], [4], [1]])
@@ -237,12 +465,6 @@ def test_embedding():
     value, said = written_of(keras.layers.Embedding, values)
     close(value, y[:, 0])
     close(said["E"], gradients["embeddings"])
-
-
-def with_parts(formula, values):
-    for letter, text in formula.parts:
-        values = {**values, letter: evaluate(text, values)}
-    return values
 
 
 @pytest.mark.parametrize(
@@ -264,7 +486,7 @@ def test_attention(case):
         y = layer(inputs, mask=[None, tf.constant(seen)] if masked else None)
     dy = upstream_of(y)
     values = {name: x[0] for name, x in arrays.items()} | {"dy": dy[0], "m": np.where(seen, 0.0, -np.inf)}
-    values = with_parts(formula, values)
+    values = with_parts(formula.parts, values)
     close(evaluate(formula.value, values), y[0])
     for letter, dx in zip(formula.inputs, tape.gradient(y, inputs, tf.constant(dy)), strict=True):
         close(evaluate(formula.gradients[letter], values), dx[0])
@@ -281,7 +503,7 @@ def test_the_attention_of_every_head(causal):
     dy = upstream_of(y)
     m = np.where(np.tri(3) > 0, 0.0, -np.inf)
     values = with_parts(
-        formula, {"q": q[0, :, 0], "k": k[0, :, 0], "v": v[0, :, 0], "dy": dy[0, :, 0], "scale": 0.7, "m": m}
+        formula.parts, {"q": q[0, :, 0], "k": k[0, :, 0], "v": v[0, :, 0], "dy": dy[0, :, 0], "scale": 0.7, "m": m}
     )
     np.testing.assert_allclose(evaluate(formula.value, values), y[0, :, 0], rtol=1e-6)  # Keras's own kernel
     for letter, dx in zip("qkv", tape.gradient(y, inputs, tf.constant(dy)), strict=True):
@@ -332,6 +554,41 @@ def test_pooling_over_all_positions():
         close(np.moveaxis(said["x"] * np.ones((2, 3, 4)), 2, 1), dx)
 
 
+@pytest.mark.parametrize("name", ["Sum", "Mean", "Max", "Min", "Logsumexp"])
+def test_what_is_made_of_an_axis(name):
+    key, x = getattr(ops, name), tf.constant(np.random.default_rng(0).normal(size=SHAPE))
+    op = key(axis=-1, keepdims=True)
+    y = op(x)
+    dy = upstream_of(y)
+    values = {"x": x.numpy(), "y": y.numpy(), "dy": dy, "k": 3}
+    value, said = written_of(key, values, {"class": name})
+    close(value, y)
+    (dx,) = WRITTEN[key].backward(Call(op, [x], [y], arguments={"x": x}, path=name), tf.constant(dy)).inputs
+    close(said["x"] * np.ones(SHAPE), dx() if callable(dx) else dx)
+
+
+ARRANGED = [
+    ops.Reshape((2, 6)), ops.Ravel(), ops.ExpandDims(0), ops.Squeeze(), ops.Transpose(), ops.Swapaxes(0, 1), ops.Moveaxis(0, 1),
+    ops.Flip(1), ops.Roll(1, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("op", ARRANGED, ids=lambda op: type(op).__name__)
+def test_what_is_arranged_anew(op):
+    x = tf.constant(np.random.default_rng(0).normal(size=SHAPE))
+    y = op(x)
+    dy = upstream_of(y)
+    (dx,) = WRITTEN[type(op)].backward(Call(op, [x], [y], arguments={"x": x}, path="op"), tf.constant(dy)).inputs
+    dx = dx() if callable(dx) else dx
+    if WRITTEN[type(op)].formula.value == "x":  # the same numbers in the same order
+        close(np.ravel(y), np.ravel(x))
+        close(np.ravel(dx), np.ravel(dy))
+    else:  # the same numbers, and each gradient where its number came from
+        assert sorted(np.ravel(y)) == sorted(np.ravel(x))
+        pairs = sorted(zip(np.ravel(y), np.ravel(dy), strict=True))
+        assert sorted(zip(np.ravel(x), np.ravel(dx), strict=True)) == pairs
+
+
 def test_rescaling():
     x = np.random.default_rng(0).normal(size=SHAPE)
     y, dy, (dx,), _ = of_a_layer(keras.layers.Rescaling(0.5, 0.25, dtype="float64"), x)
@@ -341,7 +598,17 @@ def test_rescaling():
     close(said["x"], dx)
 
 
-PAIRS = [ops.Add, ops.Subtract, ops.Multiply, ops.Divide, ops.Maximum, ops.Minimum, ops.Matmul]
+PAIRS = [
+    ops.Logaddexp,
+    ops.Hypot,
+    ops.Add,
+    ops.Subtract,
+    ops.Multiply,
+    ops.Divide,
+    ops.Maximum,
+    ops.Minimum,
+    ops.Matmul,
+]
 
 
 @pytest.mark.parametrize("key", PAIRS, ids=lambda key: key.__name__)
@@ -407,13 +674,13 @@ def test_a_recurrent_layer_step_by_step(key, options):
             letters[f"{letter}1"] = lambda z, f=made: evaluate(f.derivative, {"x": z, "y": evaluate(f.value, {"x": z})})
     state, steps = {"h0": np.zeros((4, 2)), "c0": np.zeros((4, 2))}, []
     for t in range(3):
-        values = run(formula.forward, {**letters, **state, "x": x[:, t]})
+        values = with_parts(formula.forward, {**letters, **state, "x": x[:, t]})
         close(values["h"], y[:, t])
         state = {"h0": values["h"], "c0": values.get("c")}
         steps.append(values)
     later, totals = {"dh0": 0.0, "dc0": 0.0}, {}
     for t in (2, 1, 0):
-        values = run(formula.backward, {**steps[t], "dh": dys[:, t] + later["dh0"], "dc": later["dc0"]})
+        values = with_parts(formula.backward, {**steps[t], "dh": dys[:, t] + later["dh0"], "dc": later["dc0"]})
         later = {name: values.get(name) for name in ("dh0", "dc0")}
         for letter, expression in formula.gradients.items():
             totals.setdefault(letter, []).append(evaluate(expression, values))
@@ -424,18 +691,17 @@ def test_a_recurrent_layer_step_by_step(key, options):
     if formula.factor[1].endswith("U.T"):  # the whole way from step to step, of one example
         first = {name: value[:1] if np.shape(value)[:1] == (4,) else value for name, value in steps[2].items()}
         close(
-            dys[:1, 2] @ evaluate(formula.factor[1], first), run(formula.backward, {**first, "dh": dys[:1, 2]})["dh0"]
+            dys[:1, 2] @ evaluate(formula.factor[1], first),
+            with_parts(formula.backward, {**first, "dh": dys[:1, 2]})["dh0"],
         )
 
 
-def run(lines, values):
-    for letters, expression in lines:
-        result, names = evaluate(expression, values), letters.split(", ")
-        values = {**values, **(dict(zip(names, result, strict=True)) if len(names) > 1 else {letters: result})}
-    return values
-
-
-LOSSES = [(k, n) for k in WRITTEN for n, formula in enumerate(cases_of(k)) if isinstance(formula, LossFormula)]
+OTHER_LOSSES = (keras.losses.dice, keras.losses.tversky, keras.losses.circle, keras.losses.ctc, ops.CTCLoss)
+LOSSES = [
+    (k, n)
+    for k in WRITTEN if k not in OTHER_LOSSES
+    for n, formula in enumerate(cases_of(k)) if isinstance(formula, LossFormula)
+]  # fmt: skip
 LOSS_OPTIONS = {"delta": 0.75, "gamma": 2.0, "alpha": 0.25, "q": 0.5, "label_smoothing": 0.25}
 
 
@@ -472,6 +738,57 @@ def test_a_loss(key, case, logits):
     slope = evaluate(formula.logits, values) if logits else formula.times * evaluate(formula.slope, values)
     k = a.shape[-1] if formula.mean else 1
     np.testing.assert_allclose(dy[:, None] * formula.factor * slope / k, found[-1], **EXACT)
+
+
+@pytest.mark.parametrize("axis", [None, -1])
+@pytest.mark.parametrize("key", [keras.losses.dice, keras.losses.tversky], ids=lambda key: key.__name__)
+def test_a_loss_of_overlap(key, axis):
+    random = np.random.default_rng(0)
+    T, a = random.integers(0, 2, SHAPE).astype(float), random.uniform(0.1, 0.9, SHAPE)
+    options = {"axis": axis, **({"alpha": 0.25, "beta": 0.75} if key is keras.losses.tversky else {})}
+    formula = next(one for one in cases_of(key) if one.of({"over": "batch" if axis is None else "example"}))
+    tensors = [tf.constant(T), tf.constant(a)]
+    y = key(*tensors, **options)
+    values = with_parts(formula.parts, {**OPTIONS, **options, "T": T, "a": a})
+    close(np.ravel(evaluate(formula.term, values)), np.ravel(y))
+    dy = upstream_of(y)
+    found = WRITTEN[key].backward(call_of(key, formula, tensors, y, **options), tf.constant(dy)).inputs[1]
+    close(np.reshape(dy, (-1, 1)) * evaluate(formula.slope, values), found)
+
+
+def test_the_circle_loss():
+    random, key = np.random.default_rng(0), keras.losses.circle
+    labels, a = np.array([0, 1, 0, 2, 1, 0]), random.normal(size=(6, 3))
+    a /= np.linalg.norm(a, axis=-1, keepdims=True)
+    options = {"gamma": 3.0, "margin": 0.4}
+    formula = WRITTEN[key].formula.of({"ref_embeddings": None, "ref_labels": None, "remove_diagonal": True})
+    c = random.uniform(size=(6, 1))
+    values = with_parts(formula.parts, {**options, "T": labels, "a": a, "c": c})
+    tensors = [tf.constant(labels), tf.constant(a)]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors[1])
+        y = key(*tensors, **options)
+    close(evaluate(formula.term, values)[:, 0], y)
+    close(evaluate(formula.slope, values), tape.gradient(y, tensors[1], tf.constant(c[:, 0])))
+
+
+@pytest.mark.parametrize("labels", [[1, 2, 2], [1, 1, 0], [3, 0, 0]])
+def test_connectionist_temporal_classification(labels):
+    z = np.random.default_rng(0).normal(size=(1, 6, 4))
+    formula, T = WRITTEN[keras.losses.ctc].formula, np.array([labels])
+    prediction = tf.constant(z, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(prediction)
+        y = keras.losses.ctc(tf.constant(T), prediction)
+    values = {"T": T, "a": z}
+    np.testing.assert_allclose(evaluate(formula.term, values)[:, 0], y, rtol=1e-5)  # TensorFlow computes it in float32
+    np.testing.assert_allclose(evaluate(formula.slope, values), tape.gradient(y, prediction), atol=1e-5)
+    brute = sum(
+        np.prod(evaluate("softmax(a)", values)[0][range(6), states])
+        for states in itertools.product(range(4), repeat=6)
+        if [k for k, _ in itertools.groupby(states) if k] == [k for k in labels if k]
+    )
+    close(evaluate("likelihood(T, softmax(a))", values), brute)
 
 
 def test_there_is_a_formula_for_what_a_course_meets():

@@ -106,6 +106,17 @@ def test_of_an_explanation(monitor, tmp_path):
     assert "The derivation" in text and "script-src" not in text and "&lt;b&gt;Dead" in text
 
 
+def test_of_an_explanation_of_two_errors_and_a_convolution(tmp_path):
+    inputs = keras.Input((3, 1))
+    features = keras.layers.Flatten()(keras.layers.Conv1D(1, 2, name="conv")(inputs))
+    model = keras.Model(inputs, [keras.layers.Dense(1, name=name)(features) for name in "pq"])
+    model.compile("sgd", ["mse", "mse"])
+    explanation = keras_backprop.explain(model, np.ones((2, 3, 1)), [np.ones((2, 1))] * 2)
+    page = explanation.report(tmp_path / "page.html").read_text()
+    assert page.count("sum·") == 0  # how many examples there are is no link
+    assert "conv/kernel, conv/kernel" not in page and "<summary>conv/kernel</summary>" in page
+
+
 def test_a_large_network_is_a_small_file(tmp_path):
     """175 links and 100 steps: as many as ResNet50 has."""
     keras.utils.set_random_seed(0)

@@ -1,0 +1,127 @@
+"""A formula's text as LaTeX."""
+
+import ast
+import re
+from typing import Any
+
+__all__ = ["latex"]
+
+_OPERATORS = {
+    "sigmoid": r"\sigma", "tanh": r"\tanh", "exp": r"\exp", "log": r"\log", "max": r"\max", "min": r"\min", "cosh": r"\cosh",
+    "Phi": r"\Phi", "softmax": r"\mathrm{softmax}", "softplus": r"\mathrm{softplus}", "sign": r"\mathrm{sign}",
+    "mean": r"\mathrm{mean}", "average": r"\mathrm{mean}_n", "largest": r"\max", "smallest": r"\min",
+    "window": r"\mathrm{window}",
+    "spread": r"\mathrm{spread}", "onehot": r"\mathrm{onehot}", "rows": r"\mathrm{mean}_{\mathrm{rows}}",
+    "columns": r"\mathrm{mean}_{\mathrm{columns}}", "rms": r"\mathrm{rms}", "norm": r"\mathrm{norm}",
+    "head": r"\mathrm{first\ columns}", "tail": r"\mathrm{last\ columns}", "sin": r"\sin",
+    "cos": r"\cos", "tan": r"\tan", "sinh": r"\sinh", "arctan": r"\arctan",
+    "phi": r"\varphi", "phi1": r"\varphi'", "sigma": r"\sigma", "sigma1": r"\sigma'",
+    "middle": r"\mathrm{middle\ columns}", "arcsin": r"\arcsin", "arccos": r"\arccos", "arsinh": r"\mathrm{arsinh}",
+    "arcosh": r"\mathrm{arcosh}", "artanh": r"\mathrm{artanh}", "erf": r"\mathrm{erf}",
+    "channels": r"\mathrm{each\ channel}", "repeated": r"\mathrm{repeated}", "padded": r"\mathrm{padded}",
+    "cropped": r"\mathrm{cropped}", "permuted": r"\mathrm{permuted}", "same": r"\mathrm{same}",
+    "different": r"\mathrm{different}", "likelihood": r"\mathrm{likelihood}", "occupancy": r"\mathrm{occupancy}",
+    "longest": r"\mathrm{longest\ side}", "orthogonal": r"\mathrm{orthogonal}",
+}  # fmt: skip
+
+_SUMS = {"total": r"\sum ", "whole": r"\sum ", "examples": r"\sum_n "}
+
+_COMPARED = {ast.Gt: ">", ast.Lt: "<", ast.GtE: r"\geq", ast.LtE: r"\leq", ast.Eq: "="}
+
+SUM, SIGN, PRODUCT, ATOM = 1, 2, 3, 5
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+
+
+def latex(expression: str, names: Any = None) -> str:
+    """A formula's text as LaTeX.
+
+    Args:
+        expression: str, a formula.
+        names: dict, letter -> LaTeX; other letters stand for themselves.
+    """
+    return _write(ast.parse(expression, mode="eval").body, names or {})[0]
+
+
+def _write(node, names):
+    """LaTeX, and how tightly it holds together."""
+    if isinstance(node, ast.Name):
+        return names.get(
+            node.id, rf"\{node.id}" if node.id in ("pi", "alpha", "beta", "gamma", "mu") else node.id
+        ), ATOM
+    if isinstance(node, ast.Constant):
+        return f"{node.value:g}" if isinstance(node.value, (int, float)) else str(node.value), ATOM
+    if isinstance(node, ast.UnaryOp):
+        return "-" + _in(node.operand, names, PRODUCT), SIGN
+    if isinstance(node, ast.Attribute):  # W.T
+        inner = _in(node.value, names, ATOM)
+        return rf"{{{inner}}}^\top" if "^" in inner else rf"{inner}^\top", ATOM  # no two exponents on one letter
+    if isinstance(node, ast.Compare):
+        sides = [_write(side, names)[0] for side in (node.left, *node.comparators)]
+        signs = [_COMPARED[type(one)] for one in node.ops]
+        return "[" + sides[0] + "".join(f" {s} {x}" for s, x in zip(signs, sides[1:], strict=True)) + "]", ATOM
+    if isinstance(node, ast.Subscript):  # E[k]
+        return f"{_in(node.value, names, ATOM)}_{_braced(_write(node.slice, names)[0])}", ATOM
+    if isinstance(node, ast.Call):
+        return _write_call(node, names)
+    assert isinstance(node, ast.BinOp)
+    return _write_operation(node, names)
+
+
+def _write_call(node, names):
+    assert isinstance(node.func, ast.Name)
+    name = node.func.id
+    shown = (
+        node.args[:1] if name in ("orthogonal", "head", "middle", "tail") else node.args
+    )  # how many is said elsewhere
+    arguments = ", ".join(_write(one, names)[0] for one in shown)
+    if name == "trust":
+        return r"\frac{\mathrm{norm}(w)}{\mathrm{norm}(d)}", ATOM
+    if name == "outer":
+        return rf"{_in(node.args[0], names, PRODUCT)} \cdot {_in(node.args[1], names, ATOM)}^\top", PRODUCT
+    if name in ("join", "stack"):
+        return "[" + r"\;\, ".join(_write(one, names)[0] for one in node.args) + "]", ATOM
+    if name == "parts":
+        return _write(node.args[0], names)
+    if name == "classes":
+        return "k", ATOM
+    if name == "length":
+        return rf"\Vert {arguments} \Vert", ATOM
+    if name == "abs":
+        return f"|{arguments}|", ATOM
+    if name == "sqrt":
+        return rf"\sqrt{{{arguments}}}", ATOM
+    if name in _SUMS:
+        return _SUMS[name] + _in(node.args[0], names, PRODUCT), PRODUCT
+    return f"{_OPERATORS.get(name, name)}({arguments})", ATOM
+
+
+def _write_operation(node, names):
+    left, right = node.left, node.right
+    if isinstance(node.op, ast.Add):
+        return f"{_in(left, names, SUM)} + {_in(right, names, SIGN)}", SUM
+    if isinstance(node.op, ast.Sub):
+        sides = [_write(side, names)[0] for side in (left, right)]
+        if isinstance(left, ast.Name) and all(_NUMBER.fullmatch(side) for side in sides):  # an option less a number
+            return f"{float(sides[0]) - float(sides[1]):g}", ATOM
+        return f"{_in(left, names, SUM)} - {_in(right, names, PRODUCT)}", SUM
+    if isinstance(node.op, ast.Div):
+        return rf"\frac{{{_write(left, names)[0]}}}{{{_write(right, names)[0]}}}", ATOM
+    if isinstance(node.op, ast.Pow):
+        return f"{_in(left, names, ATOM)}^{_braced(_write(right, names)[0])}", ATOM - 1
+    if isinstance(node.op, ast.MatMult):
+        return f"{_in(left, names, PRODUCT)} {_in(right, names, PRODUCT)}", PRODUCT
+    first, second = _in(left, names, SIGN), _in(right, names, PRODUCT)
+    if first == "1":
+        return second, PRODUCT
+    close = isinstance(left, ast.Name) and second.startswith("(") and left.id in ("x", "y", "a", "T")
+    return first + ("" if close else r" \cdot ") + second, PRODUCT
+
+
+def _in(node, names, tightness):
+    """LaTeX as a part of something that holds together so tightly: in brackets where it would fall apart."""
+    text, own = _write(node, names)
+    return f"({text})" if own < tightness else text
+
+
+def _braced(text):
+    return text if len(text) == 1 else f"{{{text}}}"
