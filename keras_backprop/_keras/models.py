@@ -105,6 +105,11 @@ def build_metrics_and_loss(model: Any, batch: Any) -> list:
     return built
 
 
+def mark_called(model: Any) -> None:
+    """Let a model count as one that has been called: exporters refuse one that has not."""
+    model._called = True
+
+
 def undo_building(built: list) -> None:
     """Take back what `build_metrics_and_loss` has done, so that Keras may do it."""
     for part in built:

@@ -144,6 +144,8 @@ class Traces:
         found, variables, _ = self._copied
         outputs = found.outputs(variables, batch)
         self._copied[2] = outputs is not None
+        if outputs is not None:
+            _keras.mark_called(self._model)
         return outputs
 
     def loop(self, kind, steps, make, move):

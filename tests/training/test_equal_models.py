@@ -121,6 +121,16 @@ def test_recurrent_models_share_a_trace_too(traced, name):
     assert_equal(second, trained(make, keras.Sequential))
 
 
+def test_what_tracing_leaves_in_a_model_is_left_in_one_that_was_not_traced(traced):
+    plain = (type(None), bool, int, float, str)
+    models = [compiled(chain()) for _ in range(2)]
+    for model in models:
+        fit(model)
+    first, second = ({key: x for key, x in vars(model).items() if isinstance(x, plain)} for model in models)
+    differ = {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)}
+    assert traced == [models[0].name] and differ <= {"name", "_name", "path", "_path"}
+
+
 @pytest.mark.parametrize("optimizer", [keras.optimizers.Adam, keras.optimizers.Nadam])
 def test_names_of_the_optimizers_variables_are_those_of_a_model_that_was_traced(traced, optimizer):
     def make(cls):
