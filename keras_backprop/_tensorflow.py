@@ -9,6 +9,7 @@ import functools
 import tensorflow as tf
 from tensorflow.python.autograph.core import config as autograph
 from tensorflow.python.eager import backprop, backprop_util, context, record
+from tensorflow.python.eager.polymorphic_function import polymorphic_function
 from tensorflow.python.eager.polymorphic_function.concrete_function import ConcreteFunction
 from tensorflow.python.framework import auto_control_deps_utils, op_callbacks, ops
 from tensorflow.python.framework.func_graph import FuncGraph
@@ -325,10 +326,36 @@ def variables_made_at_once():
         with tf.init_scope():
             if not tf.executing_eagerly():
                 return next_creator(**kwargs)
-            return ResourceVariable(**{name: kwargs[name] for name in _OF_VARIABLES if name in kwargs})
+            return _plain_variable(kwargs)
 
     with tf.variable_creator_scope(create):
         yield
+
+
+@contextlib.contextmanager
+def constants_made_at_once():
+    """For the duration of the block, in this thread, variables that a `tf.function` makes of zeros or ones are there at once.
+
+    The function is traced a second time nevertheless, as TensorFlow does where there are new variables: Python may have noted
+    that they are there. But in the first trace, of which nothing runs, no operation asks whether such a variable has a value,
+    which takes 10 ms for each slot of an optimizer.
+    """
+
+    def make(add_initializers_to=None, **kwargs):
+        if _keras.starts_constant(kwargs.get("initial_value")):
+            with tf.init_scope():
+                if tf.executing_eagerly():
+                    return _plain_variable(kwargs)
+        return _keras.current(polymorphic_function, "UnliftedInitializerVariable")(
+            add_initializers_to=add_initializers_to, **kwargs
+        )
+
+    with _keras.replaced(polymorphic_function, UnliftedInitializerVariable=make):
+        yield
+
+
+def _plain_variable(arguments):
+    return ResourceVariable(**{name: arguments[name] for name in _OF_VARIABLES if name in arguments})
 
 
 _OF_VARIABLES = (

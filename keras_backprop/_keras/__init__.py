@@ -111,7 +111,7 @@ from keras_backprop._keras.operations import (
 )
 from keras_backprop._keras.optimizers import accumulated, built_for, calls_of, clipped, decays, index_of, moments_of
 from keras_backprop._keras.standing_in import current, is_overwritten, replaced
-from keras_backprop._keras.state import finds_by_name, is_deterministic, modules_that_compute, state_of
+from keras_backprop._keras.state import finds_by_name, is_deterministic, modules_that_compute, starts_constant, state_of
 
 __all__ = [
     "ArrayDataAdapter",
@@ -206,6 +206,7 @@ __all__ = [
     "saving_once_prepared",
     "set_keras_mask",
     "squeeze_or_expand_to_same_rank",
+    "starts_constant",
     "state_of",
     "step_of",
     "steps_seen",

@@ -75,3 +75,18 @@ def modules_that_compute() -> tuple:
 def is_deterministic() -> bool:
     """Whether TensorFlow was asked for operations that give the same result every time."""
     return is_op_determinism_enabled()
+
+
+def starts_constant(initial_value: Any) -> bool:
+    """Whether what computes the first value of a `tf.Variable` is Keras's zeros or ones: the same wherever it is called."""
+    code = getattr(initial_value, "__code__", None)
+    if code is None or code not in _FIRST_VALUES:
+        return False
+    cells = dict(zip(code.co_freevars, initial_value.__closure__, strict=True))
+    return type(cells["initializer"].cell_contents) in (keras.initializers.Zeros, keras.initializers.Ones)
+
+
+_FIRST_VALUES = {
+    code for code in keras.Variable._initialize_with_initializer.__code__.co_consts if hasattr(code, "co_freevars")
+}
+"""The function that Keras gives to `tf.Variable`."""

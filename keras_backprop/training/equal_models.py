@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras_backprop import _keras, _tensorflow
 from keras_backprop.training.likeness import Description, NotComparableError
 from keras_backprop.training.snapshot import LARGEST, size
+from keras_backprop.training.update import lean_updates
 
 KEPT = 8
 """So many traces are kept, those that were used last, and so many loops for each."""
@@ -126,7 +127,8 @@ class Traces:
         variables = self._as_traced(found, batch) if found else None
         self._copied = None if variables is None else [found, variables, False]
         try:
-            made = step.get_concrete_function(batch)
+            with _tensorflow.constants_made_at_once(), lean_updates(self._model):
+                made = step.get_concrete_function(batch)
         finally:
             copied, self._copied = self._copied, None
         shared: Any = None

@@ -6,6 +6,7 @@ the time, and one thread that runs them one after the other takes half of it. Fo
 
 import contextlib
 import functools
+import math
 
 import tensorflow as tf
 
@@ -16,11 +17,19 @@ except ImportError:
 
 LARGEST_TENSOR = 200_000
 LARGEST_PRODUCT = 20_000_000
+LARGEST_CONVOLUTION = 2_000_000
 
 _LOOPS = ("While", "StatelessWhile")
 _WAITS = (
     "PyFunc", "Collective", "Recv", "Barrier", "Enqueue", "Dequeue", "Iterator", "Stage", "Unstage", "TakeGradient", "Rpc",
 )  # fmt: skip
+_CONVOLUTIONS = {
+    "": (lambda one: one.outputs[0], lambda one: one.inputs[1]),
+    "BackpropInput": (lambda one: one.inputs[2], lambda one: one.inputs[1]),
+    "BackpropFilter": (lambda one: one.inputs[2], lambda one: one.outputs[0]),
+}
+"""Of each type of operation: where y, or dy, is found, and where the kernel."""
+
 _TRANSPOSED = {"MatMul": "transpose_a", "BatchMatMulV2": "adj_x", "BatchMatMulV3": "adj_x"}
 
 
@@ -50,8 +59,9 @@ def _without_graph_optimizer(serialized):
 def is_small(operations, batch_size=32):
     """Whether none of these operations takes longer than handing it to a thread.
 
-    That is: no convolution, no tensor of more than `LARGEST_TENSOR` elements, no matrix product of more than
-    `LARGEST_PRODUCT` multiplications. A size that is unknown while tracing counts as the size of a batch.
+    That is: no tensor of more than `LARGEST_TENSOR` elements, no matrix product of more than `LARGEST_PRODUCT`
+    multiplications, no convolution in two dimensions of more than `LARGEST_CONVOLUTION`, and none of another kind. A size that
+    is unknown while tracing counts as the size of a batch.
 
     Args:
         operations: list of `tf.Operation`, one step.
@@ -86,8 +96,15 @@ def _is_function(attribute):
 
 
 def _is_small(operation, batch_size):
-    if "Conv" in operation.type or any(_size(y, batch_size) > LARGEST_TENSOR for y in operation.outputs):
+    if any(_size(y, batch_size) > LARGEST_TENSOR for y in operation.outputs):
         return False
+    if "Conv" in operation.type:
+        kind = operation.type.removeprefix("Conv2D")
+        if kind not in _CONVOLUTIONS:
+            return False
+        y, kernel = (find(operation) for find in _CONVOLUTIONS[kind])
+        known = y.shape.rank == 4 and kernel.shape.is_fully_defined()
+        return known and _size(y, batch_size) * math.prod(kernel.shape[:-1]) <= LARGEST_CONVOLUTION
     if operation.type in _TRANSPOSED:
         x = operation.inputs[0].shape
         summed = x[-2 if operation.get_attr(_TRANSPOSED[operation.type]) else -1] or batch_size

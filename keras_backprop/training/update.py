@@ -22,6 +22,20 @@ def unwrapped(optimizer):
 
 
 @contextlib.contextmanager
+def lean_updates(model):
+    """`lean_update` for the optimizers among a model's attributes, and in lists and dicts that are: steps of a user's own may
+    have several."""
+    with contextlib.ExitStack() as entered:
+        for value in vars(model).values():
+            inner = (
+                value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+            )
+            for optimizer in [x for x in inner if isinstance(x, keras.optimizers.Optimizer)]:
+                entered.enter_context(lean_update(optimizer))
+        yield
+
+
+@contextlib.contextmanager
 def lean_update(optimizer):
     """For the duration of the block, `optimizer.apply` updates in fewer operations where it can.
 
@@ -30,7 +44,7 @@ def lean_update(optimizer):
     """
     optimizer = unwrapped(optimizer)
     leaner = UPDATES.get(type(optimizer))  # a subclass may have an update of its own
-    if leaner is None or tf.distribute.has_strategy():
+    if leaner is None or not _is_as_in_keras(optimizer) or tf.distribute.has_strategy():
         yield
         return
     compose = _keras.current(optimizer, "_backend_update_step")
@@ -46,6 +60,11 @@ def lean_update(optimizer):
 
     with _keras.replaced(optimizer, _backend_update_step=update):
         yield
+
+
+def _is_as_in_keras(optimizer):
+    """Whether nobody has put another update into this optimizer, or into its class."""
+    return getattr(optimizer.update_step, "__func__", None) is _KERAS[type(optimizer)]
 
 
 def after(gradients, optimizer):
@@ -141,3 +160,4 @@ def add_to_rows(m, g, rows, c, after=None):
 
 
 UPDATES = {keras.optimizers.SGD: sgd, keras.optimizers.Adam: adam, keras.optimizers.AdamW: adam}
+_KERAS = {kind: kind.update_step for kind in UPDATES}

@@ -46,6 +46,12 @@ def test_a_loop_in_one_thread_gives_the_same():
     assert inside.numpy().tolist() == loop(tf.constant([0.5, 1.0])).numpy().tolist()
 
 
+def filter_gradient(shape):
+    return lambda x, dy: tf.raw_ops.Conv2DBackpropFilter(
+        input=x, filter_sizes=shape, out_backprop=dy, strides=[1, 1, 1, 1], padding="SAME"
+    )
+
+
 @pytest.mark.parametrize(
     ("function", "shapes", "expected"),
     [
@@ -55,7 +61,13 @@ def test_a_loop_in_one_thread_gives_the_same():
         (lambda a, b: tf.matmul(a, b, transpose_a=True), [(4096, 64), (4096, 128)], False),
         (lambda a, b: tf.matmul(a, b, transpose_a=True), [(64, 8), (64, 8)], True),
         (tf.add, [(1000, 1000), (1,)], False),
-        (lambda x, w: tf.nn.conv2d(x, w, 1, "SAME"), [(1, 4, 4, 1), (3, 3, 1, 1)], False),
+        (lambda x, w: tf.nn.conv2d(x, w, 1, "SAME"), [(None, 8, 8, 1), (3, 3, 1, 8)], True),
+        (lambda x, w: tf.nn.conv2d(x, w, 1, "SAME"), [(32, 16, 16, 8), (3, 3, 8, 16)], False),
+        (lambda dy, w: tf.nn.conv2d_transpose(dy, w, (32, 8, 8, 1), 1), [(32, 8, 8, 8), (3, 3, 1, 8)], True),
+        (lambda dy, w: tf.nn.conv2d_transpose(dy, w, (32, 16, 16, 8), 1), [(32, 16, 16, 16), (3, 3, 8, 16)], False),
+        (filter_gradient((3, 3, 1, 8)), [(None, 8, 8, 1), (None, 8, 8, 8)], True),
+        (filter_gradient((3, 3, 8, 16)), [(32, 16, 16, 8), (32, 16, 16, 16)], False),
+        (lambda x, w: tf.nn.depthwise_conv2d(x, w, [1, 1, 1, 1], "SAME"), [(1, 4, 4, 1), (3, 3, 1, 1)], False),
     ],
 )
 def test_small_is_what_takes_no_longer_than_handing_it_over(function, shapes, expected):

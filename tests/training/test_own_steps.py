@@ -239,6 +239,75 @@ def test_what_the_step_does_outside_of_tensorflow_happens_once_a_step():
     assert model.fit_path.compiled and Prints.seen == 21 and model.traced <= 2
 
 
+def counts_its_traces(base):
+    """Python that runs while the step is traced: the second trace is the one that runs, since the first makes variables."""
+
+    class Traced(base):
+        traces = 0
+
+        def __init__(self):
+            super().__init__()
+            self.dense, self.kinds = dense(3, inputs=6), {}
+
+        def compile(self):
+            super().compile()
+            self.kinds["adam"], self.kinds["sgd"] = (
+                keras.optimizers.Adam(0.01),
+                keras.optimizers.SGD(0.01, momentum=0.9),
+            )
+
+        def train_step(self, data):
+            self.traces += 1
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = self.traces * LOSS(y, self.dense(x))
+            kernel, bias = self.dense.trainable_weights
+            dW, db = tape.gradient(loss, [kernel, bias])
+            self.kinds["adam"].apply_gradients([(dW, kernel)])
+            self.kinds["sgd"].apply_gradients([(db, bias)])
+            return {"loss": loss}
+
+    return Traced
+
+
+def test_traced_as_often_as_in_stock_and_updated_to_the_last_bit():
+    stock, ours = [counts_its_traces(base)() for base in (keras.Model, BackpropModel)]
+    ours.set_weights(stock.get_weights())
+    for model in (stock, ours):
+        model.compile()
+        model.fit(X, Y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+    assert ours.fit_path.compiled and ours.traces == stock.traces == 2
+    for a, b in zip(ours.get_weights(), stock.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-7)
+    for kind in stock.kinds:
+        for a, b in zip(ours.kinds[kind].variables, stock.kinds[kind].variables, strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6, atol=1e-7, err_msg=a.path)
+
+
+@pytest.mark.parametrize("of_the_class", [False, True])
+def test_an_update_of_ones_own_runs(of_the_class, monkeypatch):
+    """Put into an optimizer, or into Keras's class."""
+
+    def twice(*arguments):
+        gradient, variable, rate = arguments[-3:]
+        variable.assign_sub(2 * rate * gradient)
+
+    if of_the_class:
+        monkeypatch.setattr(keras.optimizers.SGD, "update_step", twice)
+    models = []
+    for base in (keras.Model, BackpropModel):
+        keras.utils.set_random_seed(2)
+        model = base(inputs := keras.Input((6,)), layers.Dense(3)(inputs))
+        optimizer = keras.optimizers.SGD(0.1)
+        if not of_the_class:
+            optimizer.update_step = twice
+        model.compile(optimizer, LOSS)
+        model.fit(X, Y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+        models.append(model)
+    for a, b in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
 def test_it_can_be_refused():
     model = counting(BackpropModel)()
     model.compiled_step = False

@@ -66,7 +66,7 @@ class ConvLSTM(LSTM):
         """(T, n, …) -> (T·n, …)"""
         return tf.reshape(x, [-1, *x.shape[2:]])
 
-    def gradients(self, x, before, derivatives, deltas, totals):
+    def gradients(self, x, h, derivatives, deltas):
         (delta,) = deltas
         letters = "tno" + "abc"[: self.cell.rank] if self.axis != -1 else "tn" + "abc"[: self.cell.rank] + "o"
 
@@ -76,7 +76,7 @@ class ConvLSTM(LSTM):
 
         return dx, {
             "kernel": self.product(self.over_x, x, delta, self.W, self.x_mask),
-            "recurrent_kernel": self.product(self.over_h, before[0], delta, self.U, self.h_mask),
+            "recurrent_kernel": self.product(self.over_h, h, delta, self.U, self.h_mask),
             "bias": None if self.b is None else Contraction(f"{letters}->o", delta),
         }
 

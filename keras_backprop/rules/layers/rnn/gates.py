@@ -32,11 +32,6 @@ def times_derivative(function, z, y, dy):
     return _rule(function).backward(_call(function, z, y), dy).inputs[0]
 
 
-def needs_only_output(*functions):
-    """Whether `times_derivative` of the functions asks for y only: z need not be kept then."""
-    return all(_rule(function).needs == "y" for function in functions)
-
-
 def _rule(function):
     return rule_of(function, function, getattr(function, "__name__", ""))
 

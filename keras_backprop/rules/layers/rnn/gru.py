@@ -3,8 +3,9 @@
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop.rules.layers.rnn.gates import needs_only_output, product, times, times_derivative, times_transposed
+from keras_backprop.rules.layers.rnn.gates import product, times, times_derivative, times_transposed
 from keras_backprop.rules.layers.rnn.recurrence import Recurrence, recurrence
+from keras_backprop.rules.layers.rnn.scan import stacked
 from keras_backprop.weight_gradients import Contraction, Joined
 
 
@@ -59,12 +60,11 @@ class GRU(Recurrence):
             zg = xg + hg
         g = φ(zg)
         h = u * h + (1 - u) * g
-        return h, (h,), (u, r, g, hg, *(() if needs_only_output(σ, φ) else (zu, zr, zg)))
+        return (h,), (zu, zr, zg, u, r, g, hg)
 
     def derivatives(self, xW, kept, before, after):
         (σ, φ), h = self.functions, before[0]
-        u, r, g, hg, *z = kept
-        zu, zr, zg = z or [None] * 3
+        zu, zr, zg, u, r, g, hg = kept
         of_u, of_g = times_derivative(σ, zu, u, h - g), times_derivative(φ, zg, g, 1 - u)
         if self.cell.reset_after:
             return tf.concat([of_u, times_derivative(σ, zr, r, of_g * hg), of_g * r], -1), u, of_g
@@ -82,16 +82,15 @@ class GRU(Recurrence):
         delta = tf.concat([dh * of_u, q * of_r], -1)
         return (delta, delta_g), (dh * u + times_transposed(delta, self.U12, self.mask12) + q * r,)
 
-    def gradients(self, x, before, derivatives, deltas, totals):
-        h = before[0]
+    def gradients(self, x, h, derivatives, deltas):
         if self.cell.reset_after:
             delta_h, dh = deltas
-            delta = tf.concat([delta_h[..., : 2 * self.cell.units], dh * derivatives[2]], -1)
+            delta = tf.concat([delta_h[..., : 2 * self.cell.units], dh * stacked(derivatives[2])], -1)
             of_U = product(h, delta_h, self.h_mask)
         else:
             delta12, delta3 = deltas
             delta = tf.concat([delta12, delta3], -1)
-            of_U = Joined(product(h, delta12, self.mask12), product(derivatives[4] * h, delta3, self.mask3))
+            of_U = Joined(product(h, delta12, self.mask12), product(stacked(derivatives[4]) * h, delta3, self.mask3))
         of_b = Contraction("o->o", delta, batch=1)
         if self.recurrent_bias is not None:
             of_b = Joined(of_b, Contraction("o->o", delta_h, batch=1), axis=0, stacked=True)

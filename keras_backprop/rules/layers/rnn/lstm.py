@@ -3,7 +3,7 @@
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop.rules.layers.rnn.gates import needs_only_output, times, times_derivative, times_transposed
+from keras_backprop.rules.layers.rnn.gates import times, times_derivative, times_transposed
 from keras_backprop.rules.layers.rnn.recurrence import Recurrence, recurrence
 
 
@@ -23,7 +23,6 @@ class LSTM(Recurrence):
     gates = 4
     axis = -1
     joint = True  # [x h₋]·[W; U] is one product, in the loop
-    restores_output = True
 
     def __init__(self, cell, x_mask=None, h_mask=None):
         super().__init__(cell, x_mask, h_mask)
@@ -48,29 +47,22 @@ class LSTM(Recurrence):
         else:
             z = xW + self.recur(h)
         σ, φ = self.functions
-        gates, g = σ(z), φ(tf.split(z, 4, self.axis)[2])  # σ of all four: one tensor to keep, not three
-        i, f, _, o = tf.split(gates, 4, self.axis)
+        zi, zf, zg, zo = tf.split(z, 4, self.axis)
+        i, f, g, o = σ(zi), σ(zf), φ(zg), σ(zo)
         c = f * c + i * g
-        h = o * φ(c)
-        return h, (h, c), (gates, g, *(() if needs_only_output(σ, φ) else (z,)))
-
-    def restored(self, kept, others):
-        return tf.split(kept[0], 4, self.axis)[3] * self.functions[1](others[0])
+        a = φ(c)
+        return (o * a, c), (zi, zf, zg, zo, i, f, g, o, a)
 
     def derivatives(self, xW, kept, before, after):
         σ, φ = self.functions
-        gates, g, *z = kept
-        i, f, _, o = tf.split(gates, 4, self.axis)
-        zi, zf, zg, zo = tf.split(z[0], 4, self.axis) if z else [None] * 4
-        c = after[1]  # where masked, another c than that of the step, but nothing is made of it
-        a = φ(c)
+        zi, zf, zg, zo, i, f, g, o, a = kept
         of_z = [
             times_derivative(σ, zi, i, g),
             times_derivative(σ, zf, f, before[1]),
             times_derivative(φ, zg, g, i),
             times_derivative(σ, zo, o, a),
         ]
-        return tf.concat(of_z, self.axis), times_derivative(φ, c, a, o), f
+        return tf.concat(of_z, self.axis), times_derivative(φ, after[1], a, o), f
 
     def back(self, derivatives, d):
         of_z, of_c, f = derivatives

@@ -7,7 +7,6 @@ import dataclasses
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from keras_backprop.registry import backward_rule, composition, forward_rule, rule_for
 from keras_backprop.rules.layers.rnn.gates import is_elementwise, product, times, times_transposed, weight
@@ -23,9 +22,6 @@ class Recurrence:
         x_mask, h_mask: what dropout multiplies the input and the state with at every step: None, a tensor, or a list of
             one tensor for each gate.
     """
-
-    output_is_state = True
-    restores_output = False  # the loop need not write h down: `restored` computes it for all steps at once
 
     def __init__(self, cell, x_mask=None, h_mask=None):
         self.cell, self.x_mask, self.h_mask = cell, x_mask, h_mask
@@ -53,44 +49,35 @@ class Recurrence:
         return z if self.b is None else z + self.b
 
     def step(self, xW, states):
-        """(output, states, what else the backward pass needs). The output is the first state, if `output_is_state`."""
-        raise NotImplementedError
-
-    def zero_output(self, xW, states):
-        """What comes before the first output where the first step is masked."""
-        return tf.zeros_like(states[0])
-
-    def zero_totals(self):
-        """Where `back` adds up weight gradients that are no products: it takes and returns them as further values."""
-        return ()
-
-    def restored(self, kept, others):
-        """h of all steps, `(T, n, …)`, from what `step` kept and the states but the first."""
+        """(states, what else `derivatives` needs): two tuples. The output is the first state."""
         raise NotImplementedError
 
     def derivatives(self, xW, kept, before, after):
-        """The local derivatives of all steps, a tuple of tensors `(T, n, …)`.
+        """The local derivatives of a step, a tuple of tensors.
 
         Args:
-            xW: what `project` returned.
+            xW: what `project` returned, of this step.
             kept: what `step` kept.
-            before, after: tuples of the states before and after each step.
+            before, after: tuples of the states before and after the step.
         """
         raise NotImplementedError
 
     def back(self, derivatives, d):
-        """(δ, gradients of the states before): two tuples.
-
-        d: the gradients of the states after the step; before them that of the output, if it is no state.
-        """
+        """(δ, gradients of the states before): two tuples. d: the gradients of the states after the step."""
         raise NotImplementedError
 
-    def gradients(self, x, before, derivatives, deltas, totals):
-        """dx as a function without arguments, and a dict of the weight gradients."""
+    def gradients(self, x, h, derivatives, deltas):
+        """dx as a function without arguments, and a dict of the weight gradients.
+
+        Args:
+            x, h: the input and the state before each step, `(T, n, …)`.
+            derivatives: those of all steps, in parts (`scan.stacked`).
+            deltas: tuple of δ, `(T, n, …)`.
+        """
         (delta,) = deltas
         return lambda: times_transposed(delta, self.W, self.x_mask), {
             "kernel": product(x, delta, self.x_mask),
-            "recurrent_kernel": product(before[0], delta, self.h_mask),
+            "recurrent_kernel": product(h, delta, self.h_mask),
             "bias": None if self.b is None else Contraction("o->o", delta, batch=1),
         }
 

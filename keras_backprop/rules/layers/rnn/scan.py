@@ -7,34 +7,49 @@ UNROLLED_UP_TO = 4
 
 
 def scan(step, carry, sequences, reverse=False, unroll=False):
-    """carry, out[t] = step(carry, *(x[t] for x in sequences)) for t = 0 … T−1, or T−1 … 0 if `reverse`.
+    """carry, out[t], part[t] = step(carry, *(x[t] for x in sequences)) for t = 0 … T−1, or T−1 … 0 if `reverse`.
 
     Args:
-        step: function `(carry, *slices) -> (carry, out)`; carry and out are tuples of tensors.
+        step: function `(carry, *slices) -> (carry, out, part)`: tuples of tensors.
         carry: tuple of tensors.
-        sequences: tuple of tensors of shape `(T, …)`, or None (then the step gets None).
+        sequences: tuple of tensors of shape `(T, …)`, of what a scan has left in parts, or None (then the step gets None).
         unroll: bool, a Python loop even in a compiled graph. In eager mode it is one anyway.
 
     Returns:
-        The last carry, and a tuple of tensors of shape `(T, …)`.
+        The last carry, a tuple of tensors of shape `(T, …)` for `out`, and a tuple for `part`, left in parts: nothing is copied
+        on the way to another scan of the same kind, and `stacked` makes tensors of them.
     """
-    present = [x for x in sequences if x is not None]
-    length = present[0].shape[0]
-    if tf.executing_eagerly() or unroll or (length is not None and length <= UNROLLED_UP_TO):
-        return _unrolled(step, carry, sequences, length, reverse)
-    return _looped(step, carry, sequences, tf.shape(present[0])[0] if length is None else length, reverse)
+    length, known = _length(next(x for x in sequences if x is not None))
+    if tf.executing_eagerly() or unroll or (known is not None and known <= UNROLLED_UP_TO):
+        return _unrolled(step, carry, sequences, known, reverse)
+    return _looped(step, carry, sequences, length, reverse)
+
+
+def stacked(x):
+    """A tensor of shape `(T, …)` of what `scan` has left in parts."""
+    return tf.stack(x) if isinstance(x, list) else x.stack()
+
+
+def _length(x):
+    """The number of steps, as an integer or a tensor, and what is known of it while tracing."""
+    if isinstance(x, list):
+        return len(x), len(x)
+    if isinstance(x, tf.TensorArray):
+        return x.size(), None
+    return (tf.shape(x)[0] if x.shape[0] is None else x.shape[0]), x.shape[0]
 
 
 def _unrolled(step, carry, sequences, length, reverse):
-    slices = [[None] * length if x is None else tf.unstack(x, length) for x in sequences]
+    slices = [[None] * length if x is None else x if isinstance(x, list) else tf.unstack(x, length) for x in sequences]
     outs: list = [None] * length
+    parts: list = [None] * length
     for t in reversed(range(length)) if reverse else range(length):
-        carry, outs[t] = step(carry, *(x[t] for x in slices))
-    return carry, tuple(map(tf.stack, zip(*outs, strict=True)))
+        carry, outs[t], parts[t] = step(carry, *(x[t] for x in slices))
+    return carry, tuple(map(tf.stack, zip(*outs, strict=True))), tuple(map(list, zip(*parts, strict=True)))
 
 
 def _looped(step, carry, sequences, length, reverse):
-    arrays = [None if x is None else _array(x.dtype, length, x.shape[1:]).unstack(x) for x in sequences]
+    arrays = [x if x is None or isinstance(x, tf.TensorArray) else _unstacked(x, length) for x in sequences]
     carry = tuple(carry)
 
     first, after = (length - 1, -1) if reverse else (0, length)
@@ -42,21 +57,26 @@ def _looped(step, carry, sequences, length, reverse):
     def run(t, carry):
         return step(carry, *(None if a is None else a.read(t) for a in arrays))
 
-    written = tf.function(lambda: run(tf.constant(0), carry)[1]).get_concrete_function().structured_outputs
+    _, out, part = (
+        tf.function(lambda: run(tf.constant(0), carry)).get_concrete_function().structured_outputs
+    )  # never run
 
-    def body(t, carry, outs):
-        new_carry, values = run(t, carry)
-        outs = tuple(out.write(t, y) for out, y in zip(outs, values, strict=True))
-        return t - 1 if reverse else t + 1, tuple(new_carry), outs
+    def body(t, carry, written):
+        new_carry, out, part = run(t, carry)
+        written = tuple(array.write(t, y) for array, y in zip(written, (*out, *part), strict=True))
+        return t - 1 if reverse else t + 1, tuple(new_carry), written
 
-    outs = tuple(_array(y.dtype, length, y.shape) for y in written)  # the probe is never run
-    _, carry, outs = tf.while_loop(
+    _, carry, written = tf.while_loop(
         lambda t, *_: tf.not_equal(t, after),
         body,
-        (tf.convert_to_tensor(first), carry, outs),
+        (tf.convert_to_tensor(first), carry, tuple(_array(y.dtype, length, y.shape) for y in (*out, *part))),
         parallel_iterations=32,  # as Keras's own loop has it
     )
-    return carry, tuple(out.stack() for out in outs)
+    return carry, tuple(array.stack() for array in written[: len(out)]), written[len(out) :]
+
+
+def _unstacked(x, length):
+    return _array(x.dtype, length, x.shape[1:]).unstack(x)
 
 
 def _array(dtype, length, shape):

@@ -23,11 +23,10 @@ class SimpleRNN(Recurrence):
     def step(self, xW, states):
         z = xW + times(states[0], self.U, self.h_mask)
         h = self.cell.activation(z)
-        return h, (h,), (z,)
+        return (h,), (z,)
 
     def derivatives(self, xW, kept, before, after):
-        φ, z = self.cell.activation, kept[0]
-        return (derivative(φ, z, φ(z)),)
+        return (derivative(self.cell.activation, kept[0], after[0]),)
 
     def back(self, derivatives, d):
         delta = d[0] * derivatives[0]

@@ -4,11 +4,11 @@ Forward, for t = 1 … T (all sequences are time first inside):
 
     X·W + b      for all steps in one product, before the loop; LSTM and GRU take their product in it
     sₜ = f(xₜ·W + b, sₜ₋₁)        the states; the first of them, hₜ, is the output
+    the local derivatives of the step, while what they are made of is at hand: they do not depend on the error
     where masked: sₜ = sₜ₋₁, and the output is the one before (or 0)
 
 Backward, for t = T … 1:
 
-    the local derivatives of all steps at once, before the loop: they do not depend on the error
     (δₜ, dsₜ₋₁) = backward step(dsₜ + dyₜ)        only this has to wait for the step after it
     dX, dW, dU, db from the δₜ of all steps at once, after the loop: one product each
 """
@@ -26,73 +26,59 @@ def run_forward(loop, sequences, initial_state, mask):
     masks = loop.recurrence.masks(loop.cell, loop.training, x[0], initial_state[0])
     f = loop.recurrence(loop.cell, *masks)
     xW = f.project(x)
-    restores = f.restores_output and mask is None
 
     def step(carry, xW, m):
         y, before = carry
-        output, after, kept = f.step(xW, before)
+        after, kept = f.step(xW, before)
+        derivatives = f.derivatives(xW, kept, before, after)
         if m is None:
-            written = after[1:] if restores else after
-            return (y, after), (*kept, *written, *(() if f.output_is_state else (output,)))
-        y = where(m, output, tf.zeros_like(output) if loop.zero_output_for_mask or y is None else y)
+            return (y, after), after[:1], derivatives
+        y = where(m, after[0], tf.zeros_like(after[0]) if loop.zero_output_for_mask or y is None else y)
         after = tuple(where(m, a, b) for a, b in zip(after, before, strict=True))
-        return (y, after), (*kept, *after, y)
+        return (y, after), (after[0], y), derivatives
 
-    zero = None if loop.unroll else f.zero_output(xW, initial_state)
-    (_, last), out = scan(step, (() if mask is None else zero, initial_state), (xW, mask), unroll=loop.unroll)
-    states = len(initial_state) - restores
-    end = len(out) if mask is None and f.output_is_state else -1
-    after, kept = out[:end][-states:], out[:end][:-states]
-    if restores:
-        after = f.restored(kept, after), *after
-    ys = after[0] if end != -1 else out[-1]
+    zero = None if loop.unroll else tf.zeros_like(initial_state[0])  # what is put out before the first step that counts
+    carry = () if mask is None else zero, initial_state
+    (_, last), (h, *masked), derivatives = scan(step, carry, (xW, mask), unroll=loop.unroll)
+    ys = masked[0] if masked else h
     y = batch_first(ys) if loop.return_sequences else _apart(ys[-1])
-    return (y, *map(_apart, last)), {
+    saved = {
         "x": x,
-        "xW": xW,
-        "initial": initial_state,
-        "states": after,
-        "kept": kept,
+        "before": tf.concat([initial_state[0][None], h[:-1]], 0),
+        "derivatives": derivatives,
         "masks": masks,
     }
+    return (y, *map(_apart, last)), saved
 
 
 def run_backward(call, dy):
     loop, mask, saved = call["loop"], call["mask"], call.saved
     f = loop.recurrence(loop.cell, *saved["masks"])
-    x, after, initial = saved["x"], saved["states"], saved["initial"]
-    before = tuple(tf.concat([first[None], s[:-1]], 0) for first, s in zip(initial, after, strict=True))
-    derivatives = f.derivatives(saved["xW"], saved["kept"], before, after)
+    derivatives = saved["derivatives"]
     dy, *ds = dy
     dys = time_first(dy) if loop.return_sequences else None
     held = ()  # the gradient of an output that later, masked steps repeat
-    if mask is not None or not (loop.return_sequences or f.output_is_state):
+    if mask is not None:
         held = (tf.zeros_like(dys[0]) if loop.return_sequences else dy,)
     elif not loop.return_sequences:
         ds[0] = ds[0] + dy
 
     def step(carry, dy, m, *derivatives):
-        held, d, totals = carry
+        held, d = carry
         of_output = [*held, *(() if dy is None else (dy,))]
         of_output = sum(of_output[1:], of_output[0]) if of_output else None
         past = ()
         if m is not None:
             (of_output, *through), past = split_by_mask(m, (of_output, *d))
             d, held = through, (tf.zeros_like(of_output) if loop.zero_output_for_mask else past[0],)
-        elif held:
-            held = (tf.zeros_like(of_output),)
-        if not f.output_is_state:
-            d = (of_output, *d)
-        elif of_output is not None:
+        if of_output is not None:
             d = (d[0] + of_output, *d[1:])
-        deltas, d, *totals = f.back(derivatives, tuple(d), *totals)
+        deltas, d = f.back(derivatives, tuple(d))
         d = d if m is None else map(tf.add, d, past[1:])
-        return (held, tuple(d), tuple(totals)), deltas
+        return (held, tuple(d)), deltas, ()
 
-    carry = held, tuple(ds), f.zero_totals()
-    carry, deltas = scan(step, carry, (dys, mask, *derivatives), reverse=True, unroll=loop.unroll)
-    _, ds, totals = carry
-    dx, weights = f.gradients(x, before, derivatives, deltas, totals)
+    (_, ds), deltas, _ = scan(step, (held, tuple(ds)), (dys, mask, *derivatives), reverse=True, unroll=loop.unroll)
+    dx, weights = f.gradients(saved["x"], saved["before"], derivatives, deltas)
     prefix = "" if call.op is loop.cell else "cell."
     back = (lambda: dx()[0]) if loop.single else (lambda: batch_first(dx(), loop.go_backwards))
     return Gradients(

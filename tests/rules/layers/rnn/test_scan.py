@@ -1,10 +1,10 @@
-"""The loop of `rules/layers/rnn/scan.py`: eager, unrolled and compiled give the same."""
+"""The loop of `rules/layers/rnn/scan.py`: eager, unrolled and compiled give the same; what is left in parts goes into another one."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_backprop.rules.layers.rnn.scan import scan
+from keras_backprop.rules.layers.rnn.scan import scan, stacked
 
 
 @pytest.mark.parametrize("how", ["eager", "unrolled", "loop", "unknown-length", "xla"])
@@ -22,15 +22,23 @@ def test_scan(how, reverse, length):
         assert nothing is None
         (carry,) = carry
         carry = carry * 0.5 + x
-        return (carry,), (carry, -carry)
+        return (carry,), (carry,), (-carry,)
+
+    def again(carry, negative):
+        return (carry[0] + negative,), (2 * negative,), ()
 
     def run(x):
-        return scan(step, (tf.ones(2, tf.float64),), (x, None), reverse, unroll=how == "unrolled")
+        unroll = how == "unrolled"
+        (carry,), (out,), (negative,) = scan(step, (tf.ones(2, tf.float64),), (x, None), reverse, unroll)
+        (total,), (twice,), _ = scan(again, (tf.zeros(2, tf.float64),), (negative,), not reverse, unroll)
+        return carry, out, stacked(negative), total, twice
 
     if how != "eager":
         signature = [tf.TensorSpec([None if how == "unknown-length" else length, 2], tf.float64)]
         run = tf.function(run, input_signature=signature, autograph=False, jit_compile=how == "xla")
-    (carry,), (out, negative) = run(tf.constant(x))
+    carry, out, negative, total, twice = run(tf.constant(x))
     np.testing.assert_allclose(carry, expected)
     np.testing.assert_allclose(out, sums)
     np.testing.assert_allclose(negative, -sums)
+    np.testing.assert_allclose(total, -sums.sum(0))
+    np.testing.assert_allclose(twice, -2 * sums)
