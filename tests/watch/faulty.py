@@ -265,6 +265,21 @@ def weight_that_is_no_number():
     return Faulty(model, *data(), "out", F, "weight 'out/kernel'", step=0, examples=None)
 
 
+def weight_that_the_loss_does_not_show():
+    model = net(lambda x: x, before=[layers.Rescaling(1.0), Unused(name="unused")])
+    return Faulty(model, *data(), "unused", F, "weight 'unused/w'", step=0, examples=None)
+
+
+class Unused(layers.Layer):
+    """Has a weight that is infinite, and does nothing with it."""
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(2,), initializer=keras.initializers.Constant(np.inf), name="w")
+
+    def call(self, x):
+        return x
+
+
 def crossentropy_by_hand():
     def loss(y, p):
         return -ops.mean(y * ops.log(ops.relu(p)), -1)
@@ -296,5 +311,5 @@ FAULTY = [
     power_at_zero, arccos_at_one, overflow_of_exp, overflow_of_exp_in_half, overflow_of_a_product_in_half,
     attention_to_nothing, nan_in_the_data, infinity_in_the_data, infinity_in_the_data_that_gates_hide,
     infinity_of_the_model_itself, norm_of_keras_at_zero, infinite_label, sample_weight, learning_rate,
-    update_beyond_all_bounds, weight_that_is_no_number, crossentropy_by_hand, gradients_that_are_made,
+    update_beyond_all_bounds, weight_that_the_loss_does_not_show, weight_that_is_no_number, crossentropy_by_hand, gradients_that_are_made,
 ]  # fmt: skip
