@@ -11,7 +11,7 @@ from keras_backprop import _keras
 
 
 def loss(model, result, y):
-    """Each example's own loss: the mean over its outputs, by the losses' weights."""
+    """Each example's own loss, as Keras takes it of a batch of one, but for its sample weight: masked positions do not count."""
     compiled, predictions = _keras.compiled_loss(model), keras.tree.flatten(result.y_pred)
     pairs = [] if compiled is None else _keras.losses_with_pairs(compiled, y, result.y_pred)
     if not pairs or len(pairs) != len(predictions):
@@ -21,8 +21,13 @@ def loss(model, result, y):
         target, prediction = tf.convert_to_tensor(target), tf.convert_to_tensor(prediction)
         if target.shape.rank == prediction.shape.rank - 1 and prediction.shape[-1] == 1:
             target = target[..., None]
-        values = tf.reshape(tf.cast(entry.loss.call(target, prediction), tf.float32), [n, -1])
-        total += tf.reduce_mean(values, 1) * (1.0 if entry.loss_weights is None else entry.loss_weights)
+        values, mask = tf.cast(entry.loss.call(target, prediction), tf.float32), _keras.get_keras_mask(prediction)
+        counted = tf.ones_like(values) if mask is None else tf.broadcast_to(tf.cast(mask, tf.float32), tf.shape(values))
+        values, counted = (tf.reshape(a, [n, -1]) for a in (values, counted))
+        own = tf.reduce_sum(tf.where(counted > 0, values, 0), 1)
+        if getattr(entry.loss, "reduction", None) != "sum":
+            own = tf.math.divide_no_nan(own, tf.reduce_sum(counted, 1))
+        total += own * (1.0 if entry.loss_weights is None else entry.loss_weights)
     return total
 
 
@@ -32,9 +37,12 @@ def gradient_norm(model, result, y):
 
 
 def error(model, result, y):
-    """‖p − y‖ of each example."""
+    """‖p − y‖ of each example, over the positions that are not masked."""
     p, target = _probabilities(model, result, y)
-    return tf.sqrt(tf.reduce_sum(tf.reshape(tf.square(p - target), [tf.shape(p)[0], -1]), 1))
+    squares, mask = tf.square(p - target), _keras.get_keras_mask(keras.tree.flatten(result.y_pred)[0])
+    if mask is not None and mask.shape.rank == p.shape.rank - 1:
+        squares = tf.where(tf.cast(mask, tf.bool)[..., None], squares, 0)
+    return tf.sqrt(tf.reduce_sum(tf.reshape(squares, [tf.shape(p)[0], -1]), 1))
 
 
 def correct(model, result, y):
