@@ -19,8 +19,8 @@ from typing import Any
 import keras
 
 from keras_backprop import _keras, registry
-from keras_backprop.registry import Rule
 from keras_backprop.rule import Operation
+from keras_backprop.rule_table import Rule
 
 
 class Scope:

@@ -9,8 +9,8 @@ from keras import layers
 from keras_backprop import BackpropSequential, backward_rule
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
-from keras_backprop.registry import Rule
 from keras_backprop.rule import Call, Gradients
+from keras_backprop.rule_table import Rule
 
 
 def link(backward, inputs, outputs, **rule):
