@@ -157,7 +157,8 @@ def _matcher(selector):
 
 def matches(pattern, path):
     """Whether a path, with or without the model's name in front, is of a pattern: `*` is anything, `?` one character."""
-    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path.partition("/")[2], pattern)
+    _, inside, rest = path.partition("/")
+    return fnmatch.fnmatchcase(path, pattern) or (bool(inside) and fnmatch.fnmatchcase(rest, pattern))
 
 
 def _matches_key(keys, key, op, path):

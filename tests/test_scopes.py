@@ -193,6 +193,8 @@ def test_what_matches_nothing_is_an_error():
     unmatched = pytest.raises(ValueError, match="No link of the backward pass is selected by 'encoder/\\*', `LSTM`")
     with unmatched, use_rules({"encoder/*": stopped, layers.LSTM: stopped, layers.ReLU: stopped}):
         backward(model, U, T)
+    with pytest.raises(ValueError, match="selected by ''"), use_rules({"": stopped}):
+        backward(model, U, T)
     model.compile("sgd", "mse", rules={"encoder/*": stopped})
     with pytest.raises(ValueError, match="No link of the backward pass is selected by 'encoder/\\*'"):
         model.fit(U, T, verbose=0)

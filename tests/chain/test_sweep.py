@@ -58,6 +58,15 @@ def test_a_gradient_of_the_wrong_shape_is_refused():
         sweep(calls, [(y, ones(2))], inputs=[x])
 
 
+def test_a_gradient_of_integers_is_refused_and_an_array_is_taken():
+    x, y = ones(2, 3), ones(2, 3)
+    calls = [link(lambda call, dy: Gradients(tf.cast(dy, tf.int32)), [x], [y])]
+    with pytest.raises(TypeError, match="'mine' of 'here' returned a gradient of dtype int32"):
+        sweep(calls, [(y, ones(2, 3))], inputs=[x])
+    calls = [link(lambda call, dy: Gradients(np.full((2, 3), 2.0, "float32")), [x], [y])]
+    np.testing.assert_array_equal(sweep(calls, [(y, ones(2, 3))], inputs=[x]).input_gradient(x), np.full((2, 3), 2.0))
+
+
 @pytest.mark.parametrize("returned", [0, 2])
 def test_a_wrong_number_of_gradients_is_refused(returned):
     x, y = ones(2), ones(2)
