@@ -45,8 +45,10 @@ class ForwardSearch:
             elif source is not None:  # of an infinity that is a constant: a mask, for instance
                 if born is None and not constants:
                     return None
-                named = None if born is not None else ("constant", "")
-                at = at if born is None else born
+                if born is not None and (not constants or self._is_suspicious(born)):
+                    at = born
+                else:  # what explains the NaN, ∞ − ∞ in a product for instance, is the infinity
+                    named = ("constant", "")
         return self._of_operation(at, named)
 
     def suspect(self) -> Any:
@@ -88,6 +90,10 @@ class ForwardSearch:
     def _nan_is_born(self, at):
         one = self.operations[at]
         return any(has_nan(y) for y in one.outputs) and not any(has_nan(x) for x in one.inputs)
+
+    def _is_suspicious(self, at):
+        one = self.operations[at]
+        return Circumstances.suspicious(one.type, [numpy_of(x) for x in one.inputs])
 
     def _all_masked(self, at):
         one = self.operations[at]

@@ -217,11 +217,9 @@ def zeros_at_the_end_of_a_branch():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8,))
     hidden = layers.Dense(8, "tanh")(inputs)
-    adapted = layers.Dense(8, lora_rank=2)(layers.Dense(8, "relu")(hidden))
-    branch = layers.Dense(8, kernel_initializer="zeros")(adapted)
-    model = BackpropModel(
-        inputs, layers.Dense(1, kernel_initializer="zeros")(layers.Add()([hidden, branch])), name="net"
-    )
+    hidden = layers.Dense(8, "tanh", lora_rank=2)(hidden)
+    branch = layers.Dense(8, kernel_initializer="zeros")(layers.Dense(8, "relu")(hidden))
+    model = BackpropModel(inputs, layers.Dense(1)(layers.Add()([hidden, branch])), name="net")
     model.compile("adam", "mse")
     return model, numbers(8), numbers(1)
 
