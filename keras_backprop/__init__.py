@@ -16,8 +16,9 @@ from keras_backprop.formula import Cases, Formula, LossFormula, RecurrentFormula
 from keras_backprop.model import BackpropModel, BackpropSequential
 from keras_backprop.observers import BackwardObserver, ObservedLink, ObservedUpdate
 from keras_backprop.own_rules import backward_rule, elementwise, not_differentiable, pullback
-from keras_backprop.registry import Rule, forward_rule, rule_for
+from keras_backprop.registry import forward_rule, rule_for
 from keras_backprop.rule import Call, Gradients, MissingRuleError
+from keras_backprop.rule_table import Rule
 from keras_backprop.scopes import use_rules
 from keras_backprop.training.path import FitPath
 from keras_backprop.watch.diagnosis import diagnose

@@ -49,10 +49,10 @@ class Window:
 
     def apply(self, x: Any, W: Any) -> Any:
         """y = W ∗ x"""
-        y = tf.nn.convolution(
-            self.lift(x), _lift_kernel(W), self.lifted(self.strides), self.padding.upper(),
-            dilations=self.lifted(self.dilation),
-        )  # fmt: skip
+        x, W, padding = self.lift(x), _lift_kernel(W), self.padding
+        if padding == "causal":
+            x, padding = tf.pad(x, [[0, 0], *map(list, self.pads(keras.ops.shape(x), W.shape[:-2])), [0, 0]]), "valid"
+        y = tf.nn.convolution(x, W, self.lifted(self.strides), padding.upper(), dilations=self.lifted(self.dilation))
         return self.lower(y)
 
     def input_gradient(self, x: Any, W: Any, dy: Any, depthwise: Any = False) -> Any:

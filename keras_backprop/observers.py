@@ -80,12 +80,21 @@ class BackwardObserver:
 
     Attributes:
         needs_examples: bool, whether it must be told which examples a batch is made of. Then `fit` takes arrays only.
+        notes: list of the variables that nothing but a step that it notes writes to, and that nothing else in a step depends on.
+            One that does not note every step gives them: a step that nobody notes then runs without what writes them.
+        differs_batch_by_batch: bool, whether it looks otherwise at steps that run in Keras's own loop, so that they are traced
+            again.
     """
 
     needs_examples = False
+    differs_batch_by_batch = False
+    notes: Any = ()
+    _notes: dict
 
-    def __init__(self) -> None:
-        self._notes: dict = {}
+    def __new__(cls, *args: Any, **kwargs: Any) -> "BackwardObserver":
+        observer = super().__new__(cls)
+        observer._notes = {}  # here, so that a subclass may have an `__init__` that does not know of this one
+        return observer
 
     def observe(self, link: Any) -> None:
         """Look at an `ObservedLink` while the step is traced, and `note` what is to be kept. Links come in backward order."""
@@ -141,6 +150,10 @@ class BackwardObserver:
             None; or the pair of the batch with which the step is to go on, and a function of the `ObservedUpdate`, which is
             called at the very end of the step.
         """
+
+    def until_noted(self) -> Any:
+        """How many of the next steps it does not note, an integer tensor; asked, where it has `notes`, between two steps."""
+        return tf.constant(0)
 
     @property
     def variables(self) -> list[Any]:

@@ -19,8 +19,8 @@ from typing import Any
 import keras
 
 from keras_backprop import _keras, registry
-from keras_backprop.registry import Rule
 from keras_backprop.rule import Operation
+from keras_backprop.rule_table import Rule
 
 
 class Scope:
@@ -32,7 +32,7 @@ class Scope:
             operation object, or a pattern of paths, in which `*` stands for anything: `"encoder/*"`.
 
     Raises:
-        TypeError: `rules` is no such dict.
+        TypeError: `rules` is no such dict, or a selector none of these.
         ValueError: a selector can never be reached.
     """
 
@@ -40,12 +40,18 @@ class Scope:
         if not isinstance(rules, dict):
             raise TypeError(f"Rules are given as a dict of selector -> rule. Received: {rules!r}")
         for selector, rule in rules.items():
+            if not isinstance(selector, str) and not callable(selector):
+                raise TypeError(
+                    "A selector is a class, a function, a layer or operation object, or a pattern of paths (a string). Received: "
+                    f"{selector!r} (of type {type(selector).__name__})"
+                )
             if not callable(rule) and not isinstance(rule, Rule):
                 raise TypeError(
                     f"A rule is a function `(call, dy) -> Gradients`. Received for {_said(selector)}: {rule!r}"
                 )
         self._entries = [(selector, _matcher(selector), rule) for selector, rule in rules.items()]
-        self._matched: set = set()
+        self._matched: set = set()  # places among the entries
+        self._overruled: set = set()
 
     def rule(self, key: Any, op: Any, path: str, base: Any) -> Any:
         """The rule for a link, or None. A later entry wins.
@@ -56,19 +62,25 @@ class Scope:
             path: str, the link's path.
             base: the `Rule` that it would have without scopes, or None.
         """
-        for position, (_, matches, rule) in reversed(list(enumerate(self._entries))):
-            if matches(key, op, path):
-                self._matched.add(position)
-                return rule if isinstance(rule, Rule) else _in_the_place_of(base, rule)
-        return None
+        found = [position for position, (_, matches, _) in enumerate(self._entries) if matches(key, op, path)]
+        if not found:
+            return None
+        self._overruled.update(found[:-1])
+        self._matched.add(found[-1])
+        rule = self._entries[found[-1]][2]
+        return rule if isinstance(rule, Rule) else _in_the_place_of(base, rule)
 
     def check(self) -> None:
         """Raise a `ValueError` that names the selectors that have matched nothing so far."""
-        unmatched = [_said(s) for i, (s, _, _) in enumerate(self._entries) if i not in self._matched]
+        unmatched = {i: _said(s) for i, (s, _, _) in enumerate(self._entries) if i not in self._matched}
+        overruled = [one for i, one in unmatched.items() if i in self._overruled]
         if unmatched:
+            why = (
+                f" Later entries select all links of {', '.join(overruled)}: the last one counts." if overruled else ""
+            )
             raise ValueError(
-                f"No link of the backward pass is selected by {', '.join(unmatched)}. `keras_backprop.explain` shows the links "
-                "of a model and their paths."
+                f"No link of the backward pass is selected by {', '.join(unmatched.values())}.{why} `keras_backprop.explain` "
+                "shows the links of a model and their paths."
             )
 
 
@@ -145,7 +157,8 @@ def _matcher(selector):
 
 def matches(pattern, path):
     """Whether a path, with or without the model's name in front, is of a pattern: `*` is anything, `?` one character."""
-    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path.partition("/")[2], pattern)
+    _, inside, rest = path.partition("/")
+    return fnmatch.fnmatchcase(path, pattern) or (bool(inside) and fnmatch.fnmatchcase(rest, pattern))
 
 
 def _matches_key(keys, key, op, path):

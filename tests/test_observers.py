@@ -20,6 +20,9 @@ def sgd():
 class Norms(BackwardObserver):
     """‖∂E/∂y‖ of every layer, and how often each link was seen."""
 
+    def __init__(self):
+        """One that does not know of that of the base class."""
+
     def observe(self, link):
         scale = 1.0 if link.loss_scale is None else tf.cast(link.loss_scale, tf.float32)
         if isinstance(link.call.op, layers.Layer):

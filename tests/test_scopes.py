@@ -193,6 +193,8 @@ def test_what_matches_nothing_is_an_error():
     unmatched = pytest.raises(ValueError, match="No link of the backward pass is selected by 'encoder/\\*', `LSTM`")
     with unmatched, use_rules({"encoder/*": stopped, layers.LSTM: stopped, layers.ReLU: stopped}):
         backward(model, U, T)
+    with pytest.raises(ValueError, match="selected by ''"), use_rules({"": stopped}):
+        backward(model, U, T)
     model.compile("sgd", "mse", rules={"encoder/*": stopped})
     with pytest.raises(ValueError, match="No link of the backward pass is selected by 'encoder/\\*'"):
         model.fit(U, T, verbose=0)
@@ -216,6 +218,7 @@ def test_what_can_never_be_reached_is_an_error():
         (lambda: elementwise(), "Received: nothing"),
         (lambda: use_rules([]).__enter__(), "Rules are given as a dict of selector -> rule. Received: \\[\\]"),
         (lambda: use_rules({"*": 3}).__enter__(), "Received for '\\*': 3"),
+        (lambda: use_rules({("a", "b"): stopped}).__enter__(), "A selector is a class.* \\(of type tuple"),
     ],
 )
 def test_wrong_arguments(call, message):
@@ -251,14 +254,11 @@ def test_a_correct_rule_for_tanh_serves_recurrent_layers(layer, registry_restore
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_rules_are_code_and_not_saved(tmp_path):
-    model = network(layers.ReLU())
-    model.compile("sgd", "mse", rules={layers.ReLU: stopped})
-    model.fit(U, T, verbose=0)
-    with pytest.warns(UserWarning, match="are code and are not saved"):
-        model.save(tmp_path / "model.keras")
-    assert keras.models.load_model(tmp_path / "model.keras").compiled_rules is None
+def test_an_entry_that_a_later_one_overrules_is_told_of():
+    model = network(layers.ReLU(name="relu"))
+    model.compile("sgd", "mse", rules={"relu": stopped, layers.ReLU: stopped})
+    with pytest.raises(ValueError, match="selected by 'relu'. Later entries select all links of 'relu'"):
+        model.fit(U, T, verbose=0)
 
 
 class Tape(layers.Layer):

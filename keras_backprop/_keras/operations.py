@@ -7,6 +7,7 @@ import types
 
 import keras
 from keras.src import activations as _activations_package
+from keras.src import api_export as _api_export
 from keras.src import ops as _ops_package
 from keras.src.activations import activations as _activations
 from keras.src.ops import core as _ops_core
@@ -206,3 +207,18 @@ def _symbolic_call(self, /, *args, **kwargs):
     if follow is None or any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten((args, kwargs))):
         return _stock_symbolic_call(self, *args, **kwargs)
     return follow(self, *args, **kwargs)
+
+
+def name_in_keras(thing):
+    """The name by which Keras's own class or function can be found again, `keras.ops.relu`; None for what is not Keras's."""
+    public = _api_export.get_name_from_symbol(thing)
+    if public is None and getattr(thing, "__module__", "").startswith("keras.src."):
+        return f"{thing.__module__}.{thing.__qualname__}"  # `Relu`, an operation of a graph, has no public name
+    return public
+
+
+def named_in_keras(name):
+    """What has that name, or None."""
+    public = _api_export.get_symbol_from_name(name)
+    module, _, own = name.rpartition(".")
+    return public or getattr(sys.modules.get(module), own, None)

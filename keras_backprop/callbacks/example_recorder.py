@@ -7,11 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_backprop import _keras
+from keras_backprop.callbacks.example_quantities import QUANTITIES
 from keras_backprop.observers import BackwardObserver
 from keras_backprop.training.stock import has_own
-
-QUANTITIES = ("loss", "gradient_norm", "error", "correct", "margin")
 
 
 @keras.saving.register_keras_serializable(package="keras_backprop")
@@ -162,11 +160,10 @@ class _Record(BackwardObserver):
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             raise NotImplementedError("ExampleRecorder does not record on several replicas.")
         drawn = hasattr(model.compiled_gradients, "sampler") and sample_weight is not None
-        functions = {name: (lambda name=name: globals()[f"_{name}"](model, result, y)) for name in QUANTITIES}
         values = {}
         for name in self.quantities or QUANTITIES:
             try:
-                values[name] = tf.cast(functions[name](), tf.float32)
+                values[name] = tf.cast(QUANTITIES[name](model, result, y), tf.float32)
             except ValueError as reason:
                 if self.quantities is not None:
                     raise
@@ -199,104 +196,3 @@ def _mean(values, records):
     values = values[:, :records]
     count = (~np.isnan(values)).sum(1)
     return np.where(count, np.nansum(values, 1) / np.maximum(count, 1), np.nan)
-
-
-def _loss(model, result, y):
-    """Each example's own loss: the mean over its outputs, by the losses' weights."""
-    compiled, predictions = _keras.compiled_loss(model), keras.tree.flatten(result.y_pred)
-    pairs = [] if compiled is None else _keras.losses_with_pairs(compiled, y, result.y_pred)
-    if not pairs or len(pairs) != len(predictions):
-        raise ValueError("the model has no compiled losses, one for each output")
-    n, total = tf.shape(predictions[0])[0], 0.0
-    for entry, target, prediction in pairs:
-        target, prediction = tf.convert_to_tensor(target), tf.convert_to_tensor(prediction)
-        if target.shape.rank == prediction.shape.rank - 1 and prediction.shape[-1] == 1:
-            target = target[..., None]
-        values = tf.reshape(tf.cast(entry.loss.call(target, prediction), tf.float32), [n, -1])
-        total += tf.reduce_mean(values, 1) * (1.0 if entry.loss_weights is None else entry.loss_weights)
-    return total
-
-
-def _gradient_norm(model, result, y):
-    return result.example_norms()
-
-
-def _error(model, result, y):
-    p, target = _probabilities(model, result, y)
-    return tf.sqrt(tf.reduce_sum(tf.reshape(tf.square(p - target), [tf.shape(p)[0], -1]), 1))
-
-
-def _correct(model, result, y):
-    p, target = _of_classes(model, result, y)
-    if p.shape[-1] == 1:
-        return tf.equal(p[:, 0] > 0.5, target[:, 0] > 0.5)
-    right = tf.equal(tf.argmax(p, -1), tf.argmax(target, -1))
-    return tf.where(_has_class(target), tf.cast(right, tf.float32), np.nan)
-
-
-def _margin(model, result, y):
-    p, target = _of_classes(model, result, y)
-    log = tf.math.log(tf.maximum(p, 1e-30))
-    if p.shape[-1] == 1:
-        odds = (log - tf.math.log(tf.maximum(1 - p, 1e-30)))[:, 0]
-        return tf.where(target[:, 0] > 0.5, odds, -odds)
-    given = tf.one_hot(tf.argmax(target, -1), p.shape[-1], on_value=True, off_value=False)
-    margin = tf.reduce_sum(tf.where(given, log, 0), -1) - tf.reduce_max(tf.where(given, -np.inf, log), -1)
-    return tf.where(_has_class(target), margin, np.nan)
-
-
-def _has_class(target):
-    """Whether an example is of a class at all: not if the loss ignores the one that is given."""
-    return tf.reduce_any(target != 0, -1)
-
-
-def _of_classes(model, result, y):
-    p, target = _probabilities(model, result, y)
-    if p.shape.rank != 2 or not _is_of_classes(model):
-        raise ValueError("the model does not predict one class for each example by a cross-entropy")
-    binary = "Binary" in type(_only_loss(model)).__name__
-    if binary and p.shape[-1] != 1:
-        raise ValueError(
-            f"the loss is a binary cross-entropy of {p.shape[-1]} outputs, each of which may be right or wrong by "
-            "itself; of classes that exclude each other it is a categorical one"
-        )
-    if not binary and p.shape[-1] == 1:
-        raise ValueError("the loss is a categorical cross-entropy of a single class, which is always right")
-    return p, target
-
-
-def _probabilities(model, result, y):
-    """The predictions, as probabilities if they are of classes, and the targets in the same shape."""
-    if len(keras.tree.flatten(result.y_pred)) != 1 or len(keras.tree.flatten(y)) != 1:
-        raise ValueError("the model has several outputs, or no targets")
-    p, target = (tf.convert_to_tensor(keras.tree.flatten(a)[0]) for a in (result.y_pred, y))
-    p = tf.cast(p, tf.float32)
-    loss = _only_loss(model)
-    if _is_of_classes(model) and getattr(loss, "from_logits", False):
-        p = tf.sigmoid(p) if "Binary" in type(loss).__name__ or p.shape[-1] == 1 else tf.nn.softmax(p)
-    if "Sparse" in type(loss).__name__:
-        labels = tf.cast(tf.reshape(target, tf.shape(p)[:-1]), tf.int32)
-        if getattr(loss, "ignore_class", None) is not None:
-            labels = tf.where(labels == loss.ignore_class, -1, labels)
-        target = tf.one_hot(labels, p.shape[-1])  # of no class: zeros
-    target = tf.cast(target, tf.float32)
-    return p, tf.reshape(target, tf.shape(p))
-
-
-def _only_loss(model):
-    entries = _keras.loss_entries(_keras.compiled_loss(model))
-    if len(entries) != 1:
-        raise ValueError("the model has no compiled loss, or several")
-    loss = entries[0].loss
-    function = getattr(loss, "fn", None)
-    names = {
-        "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
-        "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
-        "binary_crossentropy": keras.losses.BinaryCrossentropy,
-    }
-    kind = names.get(getattr(function, "__name__", ""))
-    return kind() if kind is not None and not isinstance(loss, kind) else loss
-
-
-def _is_of_classes(model):
-    return "rossentropy" in type(_only_loss(model)).__name__

@@ -113,6 +113,7 @@ class _Comparison(BackwardObserver):
         super().__init__()
         self.every = every
         self.paths: list[str] = []
+        self._state: list = []
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="checked_steps")
         self._errors = tf.Variable(tf.zeros([0], tf.float64), shape=[None], trainable=False, name="gradient_errors")
 
@@ -136,30 +137,32 @@ class _Comparison(BackwardObserver):
         self._state = [(v, tf.identity(v.value)) for v in model.non_trainable_variables]
 
     def before_update(self, update: Any) -> None:
+        state, self._state = self._state, []  # tensors of the graph that is being traced: not to be kept
         weights = update.result.weights
         if not weights:
             return
         self.paths = [v.path for v in weights]
         due, unchanged = tf.equal(self._step % self.every, 0), self._errors.read_value()
-        errors = tf.cond(due, lambda: self._differences(update), lambda: unchanged)
+        errors = tf.cond(due, lambda: _differences(update, state), lambda: unchanged)
         self._errors.assign(errors)
         self._step.assign_add(1)
 
-    def _differences(self, update):
-        """Relative to the largest entry of the tape's gradient."""
-        model, weights, (x, y, sample_weight) = update.model, update.result.weights, update.batch
-        values = [tf.identity(v.value) for v in weights]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(values)
-            mapping = [*zip(weights, values, strict=True), *self._state]
-            with _keras.StatelessScope(mapping, collect_losses=True):
-                y_pred = model(x, **_keras.training_argument(model, True))
-                loss = _keras.compute_loss(model, x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
-            loss = update.optimizer.scale_loss(loss)
-        return tf.stack([
-            _difference(explicit, reference)
-            for explicit, reference in zip(update.given, tape.gradient(loss, values), strict=True)
-        ])  # fmt: skip
+
+def _differences(update, state):
+    """Of each weight, relative to the largest entry of the tape's gradient. `state`: pairs of what is no weight and its value."""
+    model, weights, (x, y, sample_weight) = update.model, update.result.weights, update.batch
+    values = [tf.identity(v.value) for v in weights]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(values)
+        mapping = [*zip(weights, values, strict=True), *state]
+        with _keras.StatelessScope(mapping, collect_losses=True):
+            y_pred = model(x, **_keras.training_argument(model, True))
+            loss = _keras.compute_loss(model, x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+        loss = update.optimizer.scale_loss(loss)
+    return tf.stack([
+        _difference(explicit, reference)
+        for explicit, reference in zip(update.given, tape.gradient(loss, values), strict=True)
+    ])  # fmt: skip
 
 
 def _difference(explicit, reference):

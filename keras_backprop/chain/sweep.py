@@ -153,8 +153,20 @@ def _input_gradients(call, returned, needed):
                 dx.set_shape(x.shape)
             dxs.append(dx)
             continue
-        dxs.append(cast(_unbroadcast(call, dx, x), x.dtype))
+        dxs.append(cast(_unbroadcast(call, _tensor(call, dx), x), x.dtype))
     return dxs
+
+
+def _tensor(call, gradient):
+    """What a rule gave as a gradient, as a tensor or `tf.IndexedSlices`; integers are refused, a cast would hide a mistake."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        gradient = tf.convert_to_tensor(gradient)
+    if not gradient.dtype.is_floating and not gradient.dtype.is_complex:
+        raise TypeError(
+            f"The rule '{call.rule.name}' of '{call.path}' returned a gradient of dtype {gradient.dtype.name}. Gradients are "
+            "floating-point numbers."
+        )
+    return gradient
 
 
 def _weight_gradients(call, returned):
@@ -170,7 +182,7 @@ def _weight_gradients(call, returned):
                 f"The rule '{call.rule.name}' of '{call.path}' returned a gradient for {name!r}, which is no weight of the "
                 f"layer. Its weights: {[v.path for v in weights_of(call.op)]}."
             ) from error
-        part = part if isinstance(part, WeightGradient) else Total(part)
+        part = part if isinstance(part, WeightGradient) else Total(_tensor(call, part))
         part = part if call.repeats is None else Repeated(part, steps=call.repeats)
         part.shape, part.dtype = variable.shape, call.output.dtype
         named[name] = (variable, part)

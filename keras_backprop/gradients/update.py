@@ -16,13 +16,19 @@ def made_gradients(function, result):
             f"`compile(gradients=…)`: {function!r} must return a list of one gradient (or None) for each of the "
             f"{len(result.weights)} trainable weights. It returned {count}."
         )
-    for gradient, weight in zip(gradients, result.weights, strict=True):
+    tensors = [g if g is None or isinstance(g, tf.IndexedSlices) else tf.convert_to_tensor(g) for g in gradients]
+    for gradient, weight in zip(tensors, result.weights, strict=True):
         if gradient is not None and not tf.TensorShape(gradient.shape).is_compatible_with(weight.shape):
             raise ValueError(
                 f"`compile(gradients=…)`: {function!r} returned a gradient of shape {tuple(gradient.shape)} for the weight "
                 f"'{weight.path}' of shape {tuple(weight.shape)}."
             )
-    return list(gradients)
+        if gradient is not None and not gradient.dtype.is_floating and not gradient.dtype.is_complex:
+            raise TypeError(
+                f"`compile(gradients=…)`: {function!r} returned a gradient of dtype {gradient.dtype.name} for the weight "
+                f"'{weight.path}'. Gradients are floating-point numbers."
+            )
+    return tensors
 
 
 def held(function, gradients, weights, optimizer_averages=False):

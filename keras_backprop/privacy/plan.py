@@ -14,24 +14,21 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras
-from keras_backprop.privacy import accounting
+from keras_backprop.privacy import accounting, arguments
 from keras_backprop.privacy.clipping import Adaptive, Flat, PerLayer
 from keras_backprop.privacy.private_sum import private_gradients
 from keras_backprop.privacy.randomness import FromGenerator, FromSeed
 from keras_backprop.privacy.requirements import require_private, require_private_model
 from keras_backprop.privacy.sampling import Sampler
 from keras_backprop.privacy.statement import statement
+from keras_backprop.privacy.steps import Steps
 from keras_backprop.privacy.trial import is_known, try_examples
 
 CLIPPINGS = {"flat": Flat, "per layer": PerLayer, "adaptive": Adaptive}
 
 
-class BudgetExceededError(RuntimeError):
-    """One step more would exceed what the plan allows. No weight has changed in that step."""
-
-
 @keras.saving.register_keras_serializable(package="keras_backprop")
-class Plan:
+class Plan(Steps):
     """What `compile(gradients=…)` takes for training with differential privacy (DP-SGD, Abadi et al., 2016).
 
     In each step the gradients of the drawn examples' own errors, times their sample weights, are clipped to the norm C and
@@ -86,22 +83,20 @@ class Plan:
         generator: Any = None,
         seed: Any = None,
     ) -> None:
-        self.examples = _count("examples", examples)
-        self.expected_batch_size = _count("expected_batch_size", expected_batch_size, self.examples)
-        self.epochs = _count("epochs", epochs)
-        self.delta = _number("delta", delta, below=1)
-        self.sampling = _one_of("sampling", sampling, accounting.SAMPLINGS)
-        self.neighbours = _one_of("neighbours", neighbours, accounting.NEIGHBOURS)
+        self.examples = arguments.count("examples", examples)
+        self.expected_batch_size = arguments.count("expected_batch_size", expected_batch_size, self.examples)
+        self.delta = arguments.number("delta", delta, below=1)
+        self.sampling = arguments.one_of("sampling", sampling, accounting.SAMPLINGS)
+        self.neighbours = arguments.one_of("neighbours", neighbours, accounting.NEIGHBOURS)
         if (noise_multiplier is None) == (epsilon is None):
             raise ValueError(
                 "Give either `noise_multiplier` or `epsilon`, from which it is computed. Received: "
                 f"noise_multiplier={noise_multiplier!r}, epsilon={epsilon!r}"
             )
-        self.target_epsilon = None if epsilon is None else _number("epsilon", epsilon)
+        self.target_epsilon = None if epsilon is None else arguments.number("epsilon", epsilon)
         if generator is not None and seed is not None:
             raise ValueError(f"Give either `generator` or `seed`. Received: generator={generator!r}, seed={seed!r}")
-        self.steps_per_epoch = math.ceil(self.examples / self.expected_batch_size)
-        self.planned_steps = self.epochs * self.steps_per_epoch
+        super().__init__(arguments.count("epochs", epochs), math.ceil(self.examples / self.expected_batch_size))
         accounting.library()
         if largest_batch_size is not None and sampling == "shuffled":
             raise ValueError(
@@ -109,7 +104,7 @@ class Plan:
             )
         self._given_largest = largest_batch_size
         if largest_batch_size is not None:
-            largest = _count("largest_batch_size", largest_batch_size, self.examples, self.expected_batch_size)
+            largest = arguments.count("largest_batch_size", largest_batch_size, self.examples, self.expected_batch_size)
         elif sampling == "shuffled":
             largest = self.expected_batch_size
         else:  # so rare over all steps that one cannot see it in ε
@@ -121,16 +116,14 @@ class Plan:
                 self._mechanism(0.0), self.planned_steps, self.delta, self.target_epsilon
             )
         else:
-            self.noise_multiplier = _number("noise_multiplier", noise_multiplier, zero=True)
+            self.noise_multiplier = arguments.number("noise_multiplier", noise_multiplier, zero=True)
         self._given_norm, self.clipping = clipping_norm, self._clipping(clipping, clipping_norm)
         self._randomness = FromSeed(seed) if generator is None else FromGenerator(generator)
         self._generator, self._seed = generator, seed
-        self._count = keras.Variable(0, dtype="int64", trainable=False, name="private_steps")
-        self._resumed_at = keras.Variable(0, dtype="int64", trainable=False, name="resumed_at")
         self.batches_drawn = self.batches_given = False
         self.sensitivity: Any = None
         self._tried: Any = None
-        self.parts, self._optimizer = 1, None
+        self._optimizer: Any = None
 
     def _clipping(self, kind, norm):
         self._given_clipping = kind
@@ -145,9 +138,9 @@ class Plan:
                 raise ValueError(
                     f'A dict of norms is for clipping="per layer". Received: clipping={kind!r}, clipping_norm={norm!r}'
                 )
-            norm = {pattern: _number(f"clipping_norm[{pattern!r}]", one) for pattern, one in norm.items()}
+            norm = {pattern: arguments.number(f"clipping_norm[{pattern!r}]", one) for pattern, one in norm.items()}
         else:
-            norm = _number("clipping_norm", norm)
+            norm = arguments.number("clipping_norm", norm)
         if clipping is None:
             return CLIPPINGS[kind](norm)
         clipping.begin(norm, self.noise_multiplier, self.expected_batch_size)
@@ -158,11 +151,6 @@ class Plan:
         """C, a float; with per-layer norms as given; with adaptive clipping what it is now."""
         norm = self.clipping.norm
         return float(keras.ops.convert_to_numpy(norm)) if isinstance(norm, keras.Variable) else norm
-
-    @property
-    def steps(self) -> int:
-        """How many steps have been taken. A logical batch in several parts is one."""
-        return int(keras.ops.convert_to_numpy(self._count)) // self.parts
 
     @property
     def variables(self) -> list[Any]:
@@ -184,7 +172,7 @@ class Plan:
             steps = self.steps
         if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 0:
             raise ValueError(f"`steps` must be a whole number, 0 or more. Received: steps={steps!r}")
-        delta = self.delta if delta is None else _number("delta", delta, below=1)
+        delta = self.delta if delta is None else arguments.number("delta", delta, below=1)
         return accounting.epsilon(self._mechanism(self.noise_multiplier), int(steps), delta, accountant)
 
     def statement(self, steps: Any = None) -> str:
@@ -263,60 +251,6 @@ class Plan:
         """Whether a step that is run again draws the same random numbers."""
         return self._generator is None
 
-    @property
-    def count(self) -> Any:
-        """How many parts of batches have been used, an int64 tensor."""
-        return tf.convert_to_tensor(self._count.value)
-
-    @property
-    def first_of_epoch(self) -> Any:
-        """How many had been used when the epoch began that a backup resumes in its middle, an int64 tensor."""
-        return self.count - tf.convert_to_tensor(self._resumed_at.value)
-
-    def resumed(self, batches: int) -> None:
-        """Is told that so many batches of an epoch will be passed over, because a backup has seen them."""
-        self._resumed_at.assign(batches)
-
-    @property
-    def passes_over(self) -> bool:
-        """Whether batches are passed over that a backup has seen: no steps are taken."""
-        return bool(int(keras.ops.convert_to_numpy(self._resumed_at)))
-
-    @property
-    def steps_left(self) -> int:
-        """How many parts of batches may still be used."""
-        return max(0, self.planned_steps * self.parts - int(keras.ops.convert_to_numpy(self._count)))
-
-    def is_asked_in(self, graph: Any) -> bool:
-        """Whether the step of which this is the graph counts as one."""
-        return any(variable is self._count.value for variable in graph.variables)
-
-    def require_counted(self, left: int, model: Any) -> None:
-        """Raise if a step has been taken of which the plan knows nothing.
-
-        Args:
-            left: int, `steps_left` before it.
-            model: the model that took it.
-        """
-        if self.steps_left == left:
-            raise ValueError(
-                f"A step of the model '{model.name}' has not asked the plan for its gradients, and was not private: its "
-                "`train_step` or `make_gradients` is its own. Call that of `BackpropModel`, or override `backward_pass` or "
-                "`update_weights`."
-            )
-
-    def require_budget(self, steps: int = 1) -> None:
-        """Raise if the plan does not allow so many steps more, or those that an epoch still has."""
-        an_epoch = self.steps_per_epoch * self.parts
-        rest = an_epoch - int(keras.ops.convert_to_numpy(self._count)) % an_epoch
-        if self.steps_left < min(steps, rest):
-            raise BudgetExceededError(
-                f"The plan allows {self.planned_steps:,} steps ({self.epochs} epochs of {self.steps_per_epoch}), and they have "
-                "been taken: "
-                f"ε = {self.epsilon():.4g} at δ = {self.delta:g}. One more would exceed it. Make a plan for more epochs, with "
-                "more noise, before training."
-            )
-
     def get_config(self) -> dict[str, Any]:
         """All but the random state, which must not be in a file that is meant for others."""
         clipping = self._given_clipping
@@ -350,24 +284,3 @@ class Plan:
             f"clipping_norm={self.clipping_norm}, noise_multiplier={self.noise_multiplier:.6g}, delta={self.delta:g}, "
             f"sampling={self.sampling!r}, neighbours={self.neighbours!r})"
         )
-
-
-def _count(name, value, most=None, least=1):
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least or (most and value > most):
-        limit = f"from {least:,} to {most:,}" if most else f"of {least} or more"
-        raise ValueError(f"`{name}` must be a whole number {limit}. Received: {name}={value!r}")
-    return int(value)
-
-
-def _number(name, value, zero=False, below=None):
-    good = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or value < 0 or (value == 0 and not zero) or (below is not None and value >= below):
-        what = "0 or more" if zero else "positive" if below is None else f"between 0 and {below}"
-        raise ValueError(f"`{name}` must be a number, {what}. Received: {name}={value!r}")
-    return float(value)
-
-
-def _one_of(name, value, choices):
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}. Received: {name}={value!r}")
-    return value

@@ -14,9 +14,14 @@ def require_private(result: Any) -> None:
         result: a `Backward`.
 
     Raises:
-        ValueError: layers that mix the examples of a batch, or penalties that depend on them; which ones, and what to use
-            instead.
+        ValueError: no weights are trained; layers that mix the examples of a batch, or penalties that depend on them; which
+            ones, and what to use instead.
     """
+    if not result.weights:
+        raise ValueError(
+            "The model has no trainable weights: there is nothing to train privately. Unfreeze a layer "
+            "(`layer.trainable = True`) before `compile`."
+        )
     coupling = result.coupling
     if coupling:
         layers = "; ".join(f"'{path}' ({why})" for path, why in coupling.items())

@@ -1,7 +1,7 @@
 """A trial, before anything is trained: does what an example contributes depend on who else is in the batch?
 
 Layers and losses of Keras that keep the examples apart are known. What else a model is made of, a layer, a loss or a graph of
-operations of one's own, may do anything along the first axis; so three steps are tried on the first examples, and nothing is
+operations of one's own, may do anything along the first axis; so some steps are tried on the first examples, and nothing is
 changed by it.
 """
 
@@ -54,15 +54,16 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
             weight; or there are no gradients of single examples, and why.
     """
     take = lambda indices: keras.tree.map_structure(lambda a: a if a is None else tf.gather(a, indices), (x, y))  # noqa: E731
-    trainable = {id(v) for v in model.trainable_variables}
+    trainable, metrics = ({id(v) for v in vs} for vs in (model.trainable_variables, model.metrics_variables))
     states = {id(v): v for v in (*model.variables, *model.metrics_variables) if id(v) not in trainable}
     before = [(v, keras.ops.copy(v.value)) for v in states.values()]
 
     kept: list = []  # after each pass, what is no weight
 
-    def contribution(indices, weights):
+    def contribution(indices, weights, metrics_begin_anew=True):
         for variable, value in before:
-            variable.assign(value)
+            if metrics_begin_anew or id(variable) not in metrics:
+                variable.assign(value)
         result = model.backward_pass(*take(indices), tf.constant(weights, tf.float32))
         kept.append([keras.ops.convert_to_numpy(keras.ops.copy(v.value)) for v in states.values()])
         divisor, shares, _ = result.example_scale.weighted()
@@ -76,12 +77,14 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
 
     try:
         one, other, alone = contribution([0, 1], [1, 1]), contribution([0, 2], [1, 1]), contribution([0, 1], [1, 0])
+        later = contribution([0, 1], [1, 1], metrics_begin_anew=False)
     finally:
         for variable, value in before:
             variable.assign(value)
-    # All states: those of random numbers, and counts of steps, are the same after either pass.
+    # All states: those of random numbers, and counts of steps, are the same after either pass. What a metric keeps is reported,
+    # as the loss is, and may depend on the examples, as long as no gradient depends on it.
     for variable, value, another in zip(states.values(), *kept[:2], strict=True):
-        if not np.array_equal(value, another, equal_nan=value.dtype != object):
+        if id(variable) not in metrics and not np.array_equal(value, another, equal_nan=value.dtype != object):
             raise ValueError(
                 f"What '{variable.path}' keeps from step to step depends on the examples, and no noise is added to it: the "
                 "trained model would tell about them. Let a layer keep nothing of them, or compute it on public data before "
@@ -90,6 +93,7 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
     for path, gradient in one.items():
         for changed, what in (
             (other, "who else is in the batch"),
+            (later, "what a metric has kept of the steps before"),
             (
                 alone,
                 "how many examples of the batch count: a loss must return a value for each example, to be weighted",

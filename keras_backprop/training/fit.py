@@ -60,9 +60,12 @@ class CompiledFit:
         if not type(self).compile.__module__.startswith("keras_backprop."):
             super().compile_from_config(config)  # type: ignore[misc]  # Keras says what to do about it
             return
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.compile(**self._compile_arguments(config))
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
+
+    def _compile_arguments(self, config):
+        return keras.saving.deserialize_keras_object(config)
 
     def test_step(self, data):
         """Keras's, or a copy of that of an equal model."""

@@ -15,10 +15,7 @@ from keras_backprop.training.steps import Operations
 def unnoted(model: Any, step: Any, logs: bool) -> Any:
     """The `Operations` of a step that nobody notes; None if observers note each.
 
-    An observer that does not has
-
-    * `notes`: a list of variables that nothing but a step that it notes writes to, and that nothing else in a step depends on;
-    * `until_noted()`: an integer tensor, how many of the next steps it does not note; asked inside the loop, between two steps.
+    One that does not has `notes` and `until_noted()`: see `BackwardObserver`.
 
     Args:
         model: a Keras model.

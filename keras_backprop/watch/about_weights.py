@@ -56,7 +56,7 @@ def _without_gradient(look, looked):
             "`trainable = False`; look for `stop_gradient`, for arg max or rounding, and for outputs without a loss", without[0],
             "critical" if len(without) == count else "warning",
         ))  # fmt: skip
-    if zero:
+    if zero and not any(not value.any() and g is not None and g.any() for _, value, g in _matrices(look)):
         found.append(Finding(
             "Weights whose gradient is exactly zero", f"for this batch it is 0 in every entry of {_listed(zero)}",
             "look at what stops it: dead units, weights of zero behind it, a multiplication by zero", zero[0],
@@ -66,17 +66,18 @@ def _without_gradient(look, looked):
 
 
 def _zero(look):
-    """Matrices of zeros, where this stops the gradient of a layer below; a single layer may well begin with zeros."""
-    matrices = list(_matrices(look))
+    """Matrices of zeros that stay so. One that gets a gradient is none after the first update, and what it stops it stops but
+    once: an output layer, a residual branch, or the second factor of LoRA may well begin with zeros.
+    """
     stopped = [v for v in look.result.weights if (g := look.gradient(v)) is not None and not g.any()]
     found = []
-    for v, value, _ in matrices:
-        if not value.any() and (stopped or len(matrices) > 1) and value.size > 1:
+    for v, value, g in _matrices(look):
+        if not value.any() and value.size > 1 and g is not None and not g.any():
             found.append(Finding(
-                "Weights that are all zero", f"'{v.path}' of shape {tuple(v.shape)} is 0 everywhere"
-                + (f"; the gradients of {_listed([w.path for w in stopped])} are 0 for it" if stopped else ""),
+                "Weights that are all zero", f"'{v.path}' of shape {tuple(v.shape)} is 0 everywhere, and so are the gradients of "
+                f"{_listed([w.path for w in stopped])}",
                 "initialise it at random (glorot_uniform, he_normal): zeros stop the gradient and keep units the same", v.path,
-                "critical" if stopped else "warning",
+                "critical",
             ))  # fmt: skip
     return found
 

@@ -57,7 +57,15 @@ class BackwardSearch:
         shown = [y for y in link.call.outputs if not self.finite(y)] + [
             x for x in link.call.inputs if not self.finite(x)
         ]
-        return next((fault for fault in map(ForwardSearch(self.rerun).of_value, shown) if fault is not None), None)
+        search = ForwardSearch(self.rerun)
+        for value in shown:
+            fault = search.of_value(value)
+            named = self.rerun.named(value) if fault is None else None
+            if named is not None and named[0] != "weight":
+                return search.of_data(link.path, "", named)
+            if fault is not None:
+                return fault
+        return None
 
     def _bad_weight(self, link):
         return any(not self.finite(part.total()) for part in link.weight_gradients.values())

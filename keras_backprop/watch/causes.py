@@ -21,7 +21,7 @@ class Circumstances:
         dtype: of its result.
         frames: list of `Frame`.
         backward: bool, whether a gradient is concerned, and the forward values are finite where they count.
-        named: None, or ("x" | "y" | "sample_weight" | "weight", name): the source that was not finite to begin with.
+        named: None, or ("x" | "y" | "sample_weight" | "weight" | "constant", name): the source that was not finite to begin with.
         layer: str, the path.
         gradient: None or array, the gradient that is not finite.
         direction: str.
@@ -99,6 +99,11 @@ def _of_source(c):
             f"the weight '{name}' is not finite already before this step: a learning rate that blew the weights up, or weights "
             "that were loaded so",
             "lower the learning rate or clip gradients; look at the weights that were loaded",
+        )
+    if part == "constant":
+        return (
+            "an infinity or NaN that the model computes with, a constant of its own, and that reaches the loss",
+            "put a large finite number such as −1e9 in its place, or mask what it reaches",
         )
     word = {"x": "the data (x)", "y": "a label (y)", "sample_weight": "a sample weight"}[part]
     return f"inf or NaN in {word}", "remove or replace these entries before training"

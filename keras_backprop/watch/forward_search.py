@@ -24,11 +24,13 @@ class ForwardSearch:
 
     def of_loss(self) -> Fault:
         """The fault of a loss that is not finite."""
-        fault = self.of_value(self.rerun.result.loss)
+        fault = self.of_value(self.rerun.result.loss, constants=True)
         return fault or self.rerun.told("compute_loss", FORWARD, "", "the loss is not finite", "look at `compute_loss`")
 
-    def of_value(self, tensor: Any) -> Any:
-        """The fault of a forward value; None if it is an infinity that somebody has put there as a constant, and no NaN."""
+    def of_value(self, tensor: Any, constants: bool = False) -> Any:
+        """The fault of a forward value; None if it is an infinity that somebody has put there as a constant, and no NaN, unless
+        `constants` are faults too.
+        """
         walk, source = self._walk(tensor)
         if not walk:  # it is none of the operations' results
             return None
@@ -41,9 +43,12 @@ class ForwardSearch:
             if masked is not None:
                 at = masked
             elif source is not None:  # of an infinity that is a constant: a mask, for instance
-                if born is None:
+                if born is None and not constants:
                     return None
-                at = born
+                if born is not None and (not constants or self._is_suspicious(born)):
+                    at = born
+                else:  # what explains the NaN, ∞ − ∞ in a product for instance, is the infinity
+                    named = ("constant", "")
         return self._of_operation(at, named)
 
     def suspect(self) -> Any:
@@ -86,6 +91,10 @@ class ForwardSearch:
         one = self.operations[at]
         return any(has_nan(y) for y in one.outputs) and not any(has_nan(x) for x in one.inputs)
 
+    def _is_suspicious(self, at):
+        one = self.operations[at]
+        return Circumstances.suspicious(one.type, [numpy_of(x) for x in one.inputs])
+
     def _all_masked(self, at):
         one = self.operations[at]
         if one.type not in ("Softmax", "LogSoftmax") or not self._nan_is_born(at):
@@ -94,15 +103,13 @@ class ForwardSearch:
         return bool((np.isneginf(x).all(-1)).any())
 
     def _of_operation(self, at, named):
-        one, path = self.operations[at], self.rerun.path(at)
+        one = self.operations[at]
         output = next(y for y in one.outputs if not self.finite(y)) if not all(map(self.finite, one.outputs)) else None
         source = next((x for x in one.inputs if not self.finite(x)), None)
         bad = ~np.isfinite(numpy_of(output if output is not None else source))
         if named and named[0] in ("x", "y", "sample_weight"):
-            tensor = next(t for t in keras.tree.flatten(self.rerun.batch) if t is not None and not self.finite(t))
-            bad = ~np.isfinite(numpy_of(tensor))
-            values = numpy_of(tensor)[bad][:8]
-        elif named:
+            return self.of_data(self.rerun.path(at), one.type, named)
+        if named and named[0] == "weight":
             bad, values = np.zeros(0, bool), None
         else:
             values = values_there(one, bad)
@@ -121,6 +128,14 @@ class ForwardSearch:
             path = self._reader_of(at)
         weight = named[1] if named and named[0] == "weight" else None
         return self.rerun.told(path, FORWARD, one.type, cause, remedy, bad, values, weight)
+
+    def of_data(self, path: str, kind: str, named: Any) -> Fault:
+        """The fault of data that are not finite, in the link that takes them; `named` as `Rerun.named` returns it."""
+        part = dict(zip(("x", "y", "sample_weight"), self.rerun.batch, strict=True))[named[0]]
+        tensor = next(t for t in keras.tree.flatten(part) if t is not None and not self.finite(t))
+        bad = ~np.isfinite(numpy_of(tensor))
+        cause, remedy = cause_of(Circumstances(kind, [], bad, tensor.dtype, self.rerun.frames, named=named, layer=path))
+        return self.rerun.told(path, FORWARD, kind, cause, remedy, bad, numpy_of(tensor)[bad][:8])
 
     def _reader_of(self, at):
         """The path of what took a weight that was read at a position."""

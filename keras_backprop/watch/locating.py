@@ -15,7 +15,8 @@ from keras_backprop.backward_pass import backward
 from keras_backprop.training.drawn import plan_of
 from keras_backprop.training.snapshot import Snapshot
 from keras_backprop.watch.backward_search import BackwardSearch
-from keras_backprop.watch.faults import OWN, UPDATE, Frame
+from keras_backprop.watch.causes import Circumstances, cause_of
+from keras_backprop.watch.faults import FORWARD, OWN, UPDATE, Frame
 from keras_backprop.watch.forward_search import ForwardSearch
 from keras_backprop.watch.rerun import Rerun, extreme
 
@@ -37,7 +38,7 @@ def locate(model: Any, x: Any, y: Any = None, sample_weight: Any = None, frames:
     before = Snapshot(model)
     try:
         step = Rerun(model, x, y, sample_weight, frames)
-        return _fault(step) or (ForwardSearch(step).suspect() if broken else None)
+        return _fault(step) or ((_fault_of_weight(step) or ForwardSearch(step).suspect()) if broken else None)
     finally:
         before.restore()
 
@@ -58,6 +59,15 @@ def _fault(step):
     if bad:
         return BackwardSearch(step).of_weight(bad[0])
     return _fault_of_update(step, made) if make is not None else None
+
+
+def _fault_of_weight(step):
+    """A weight that is not finite before the step, and that the loss does not show."""
+    weight = next((v for v in step.result.weights if not step.finite(v.value)), None)
+    if weight is None:
+        return None
+    named = Circumstances("", [], None, weight.dtype, step.frames, named=("weight", weight.path))
+    return step.told(weight.path, FORWARD, "", *cause_of(named), weight=weight.path)
 
 
 def _fault_of_update(step, gradients):

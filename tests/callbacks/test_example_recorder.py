@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop import BackpropSequential
+from keras_backprop import BackpropModel, BackpropSequential
 from keras_backprop.callbacks import ExampleRecorder
 from tests.privacy.problem import X, Y, a_model, a_plan, own_gradients
 
@@ -94,6 +94,21 @@ def test_regression_and_binary():
     z = model.predict(X, verbose=0)[:, 0]
     np.testing.assert_array_equal(recorder.history["correct"][:, 0], (z > 0) == (Y > 0))
     np.testing.assert_allclose(recorder.history["margin"][:, 0], np.where(Y > 0, z, -z), rtol=1e-3, atol=1e-4)
+
+
+def test_masked_positions_do_not_count():
+    inputs = keras.Input((6,), dtype="int32")
+    hidden = layers.Embedding(9, 4, mask_zero=True)(inputs)
+    model = BackpropModel(inputs, layers.Dense(2, "softmax")(hidden))
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    x = np.random.default_rng(0).integers(0, 3, (10, 6))
+    x[:, 0] = 1
+    recorder = ExampleRecorder(quantities=["loss", "error"])
+    model.fit(x, x % 2, verbose=0, callbacks=[recorder])
+    own = [model.evaluate(x[i : i + 1], x[i : i + 1] % 2, verbose=0) for i in range(10)]
+    np.testing.assert_allclose(recorder.history["loss"][:, 0], own, rtol=1e-5)
+    squares = ((model.predict(x, verbose=0) - np.eye(2)[x % 2]) ** 2).sum(-1) * (x > 0)
+    np.testing.assert_allclose(recorder.history["error"][:, 0], np.sqrt(squares.sum(1)), rtol=1e-5)
 
 
 def test_what_a_model_does_not_have():

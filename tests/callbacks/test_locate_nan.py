@@ -40,7 +40,7 @@ def test_every_planted_fault_is_found(plant):
         fit(case, LocateNaN())
     assert case.model.fit_path.compiled
     assert_found(case, raised.value.fault)
-    if case.cause != "weight 'out/kernel'":
+    if not case.cause.startswith("weight '"):
         assert all(np.isfinite(w).all() for w in case.model.get_weights())
 
 

@@ -9,8 +9,8 @@ from keras import layers
 from keras_backprop import BackpropSequential, backward_rule
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
-from keras_backprop.registry import Rule
 from keras_backprop.rule import Call, Gradients
+from keras_backprop.rule_table import Rule
 
 
 def link(backward, inputs, outputs, **rule):
@@ -56,6 +56,15 @@ def test_a_gradient_of_the_wrong_shape_is_refused():
         ValueError, match=r"'mine' of 'here' returned a gradient of shape \(2,\) for an input of shape \(2, 3\)"
     ):
         sweep(calls, [(y, ones(2))], inputs=[x])
+
+
+def test_a_gradient_of_integers_is_refused_and_an_array_is_taken():
+    x, y = ones(2, 3), ones(2, 3)
+    calls = [link(lambda call, dy: Gradients(tf.cast(dy, tf.int32)), [x], [y])]
+    with pytest.raises(TypeError, match="'mine' of 'here' returned a gradient of dtype int32"):
+        sweep(calls, [(y, ones(2, 3))], inputs=[x])
+    calls = [link(lambda call, dy: Gradients(np.full((2, 3), 2.0, "float32")), [x], [y])]
+    np.testing.assert_array_equal(sweep(calls, [(y, ones(2, 3))], inputs=[x]).input_gradient(x), np.full((2, 3), 2.0))
 
 
 @pytest.mark.parametrize("returned", [0, 2])

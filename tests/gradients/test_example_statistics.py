@@ -26,13 +26,16 @@ def models():
         "positions": of((3, 4), layers.Dense(5, "tanh"), layers.LayerNormalization()),
         "shared": of((4,), shared, shared),
         "convolution": of((6, 6, 2), layers.Conv2D(3, 3, 2), layers.DepthwiseConv2D(2)),
+        "causal": of((6, 2), layers.Conv1D(2, 2, padding="causal", dilation_rate=2)),
         "groups": of((5, 5, 4), layers.Conv2D(4, 2, groups=2, padding="same")),
         "recurrent": of((4, 3), layers.LSTM(3), layers.Reshape((3, 1)), layers.GRU(2)),
         "attention": of((5,), layers.Embedding(7, 4), layers.SpatialDropout1D(0.0), dtype="int32"),
     }
 
 
-@pytest.mark.parametrize("name", ["dense", "positions", "shared", "convolution", "groups", "recurrent", "attention"])
+@pytest.mark.parametrize(
+    "name", ["dense", "positions", "shared", "convolution", "causal", "groups", "recurrent", "attention"]
+)
 @pytest.mark.parametrize("weighted", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_against_the_gradients_of_single_examples(name, weighted, double_precision):
     keras.utils.set_random_seed(3)

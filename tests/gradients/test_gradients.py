@@ -189,6 +189,12 @@ def test_wrong_norms(norm):
         (ByPath({"hidden/kernel": np.ones(4)}), ValueError, "shape|Incompatible"),
         (lambda result: result.gradients[:1], TypeError, "one gradient .or None. for each of the 6"),
         (lambda result: [g[0] for g in result.gradients], ValueError, "returned a gradient of shape"),
+        (lambda result: [1.0 for g in result.gradients], ValueError, r"returned a gradient of shape \(\)"),
+        (
+            lambda result: [tf.cast(g, tf.int32) for g in result.gradients],
+            TypeError,
+            "returned a gradient of dtype int32",
+        ),
         (lambda result: None, TypeError, "It returned a NoneType"),
     ],
 )

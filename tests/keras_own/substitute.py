@@ -15,9 +15,10 @@ import pytest
 from keras.src import models, testing  # noqa: F401, TID251 - loaded before names are exchanged
 from keras.src.backend.tensorflow import trainer  # noqa: TID251
 
-import keras_backprop.model
+import keras_backprop.trainer
 from keras_backprop import BackpropModel, BackpropSequential
-from keras_backprop.model import BackpropTrainer, FunctionalBackpropModel
+from keras_backprop.model import FunctionalBackpropModel
+from keras_backprop.trainer import BackpropTrainer
 from tests.keras_own.importable import add_markers, importable
 
 DIFFERENCES = pathlib.Path(__file__).with_name("differences.txt")
@@ -26,7 +27,7 @@ OPTIONAL = ("grain", "jax", "torch", "orbax", "tensorboard", "requests")
 
 
 trained: list = []
-_pass = keras_backprop.model.backward_pass
+_pass = keras_backprop.trainer.backward_pass
 
 
 def counted(*args, **kwargs):
@@ -34,7 +35,7 @@ def counted(*args, **kwargs):
     return _pass(*args, **kwargs)
 
 
-keras_backprop.model.backward_pass = counted
+keras_backprop.trainer.backward_pass = counted
 
 
 class Trainer(BackpropTrainer, trainer.TensorFlowTrainer):

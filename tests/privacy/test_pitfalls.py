@@ -145,6 +145,38 @@ def test_what_keeps_something_of_the_examples_without_noise_is_refused(layer, me
     assert plan.steps == 0
 
 
+class Counts(layers.Layer):
+    """Reports the mean of what it sees, by a metric; `fed_back`: and computes with it."""
+
+    def __init__(self, fed_back):
+        super().__init__()
+        self.seen, self.fed_back = keras.metrics.Mean(name="seen"), fed_back
+
+    def call(self, x):
+        self.seen.update_state(keras.ops.mean(x))
+        return x + self.seen.result() if self.fed_back else x
+
+
+@pytest.mark.parametrize("fed_back", [False, True])
+def test_a_metric_of_a_layer_is_reported_and_no_state(fed_back):
+    model = BackpropSequential([keras.Input((5,)), Counts(fed_back), layers.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", gradients=a_plan())
+    if fed_back:
+        with pytest.raises(ValueError, match="depends on (who else is in the batch|what a metric has kept)"):
+            model.fit(X, Y, verbose=0)
+    else:
+        assert np.isfinite(model.fit(X, Y, verbose=0).history["seen"][0])
+
+
+@pytest.mark.parametrize("options", [{}, {"run_eagerly": True}])
+def test_a_model_of_which_nothing_is_trained_is_refused_for_that(options):
+    model = a_model()
+    model.trainable = False
+    model.compile("sgd", "sparse_categorical_crossentropy", gradients=a_plan(), **options)
+    with pytest.raises(ValueError, match="has no trainable weights: there is nothing to train privately"):
+        model.fit(X, Y, verbose=0)
+
+
 class OwnStep(BackpropModel):
     def train_step(self, data):
         x, y = data[:2]

@@ -14,7 +14,7 @@ import tensorflow as tf
 import keras_backprop
 from keras_backprop import BackpropModel, BackpropSequential, _keras
 from keras_backprop.callbacks import BackwardMonitor
-from keras_backprop.model import BackpropTrainer
+from keras_backprop.trainer import BackpropTrainer
 from keras_backprop.training import equal_models, loops
 from keras_backprop.training.likeness import Description, NotComparableError
 

@@ -194,6 +194,36 @@ def infinity_in_the_data():
     return Faulty(net(), *planted(np.inf), "hidden", F, "data (x)")
 
 
+def infinity_in_the_data_that_gates_hide():
+    """The forward values are finite: a saturated gate. ∞·0 comes on the way back."""
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(N, 3, 2)).astype("float32"), random.normal(size=(N, 1)).astype("float32")
+    x[ROW, 2, 0] = np.inf
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((3, 2))
+    hidden = layers.LSTM(2, name="lstm", go_backwards=True)(inputs)
+    model = BackpropModel(inputs, layers.Dense(1, name="out")(hidden), name="net")
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    return Faulty(model, x, y, "lstm", F, "data (x)")
+
+
+def infinity_of_the_model_itself():
+    def function(x):
+        return ops.where(x > 3, -np.inf, x)
+
+    return Faulty(net(function, activation=None), *planted(5.0), "own/where", F, "constant of its own")
+
+
+def norm_of_keras_at_zero():
+    x, y = data()
+    x[ROW] = 0.0
+
+    def function(x):
+        return x + ops.norm(x, axis=-1, keepdims=True)
+
+    return Faulty(net(function, before=scale()), x, y, "own/norm/sqrt", OWN, "√ at 0")
+
+
 def infinite_label():
     x, y = data()
     y[ROW] = np.inf
@@ -235,6 +265,21 @@ def weight_that_is_no_number():
     return Faulty(model, *data(), "out", F, "weight 'out/kernel'", step=0, examples=None)
 
 
+def weight_that_the_loss_does_not_show():
+    model = net(lambda x: x, before=[layers.Rescaling(1.0), Unused(name="unused")])
+    return Faulty(model, *data(), "unused", F, "weight 'unused/w'", step=0, examples=None)
+
+
+class Unused(layers.Layer):
+    """Has a weight that is infinite, a bound that nothing reaches."""
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(), initializer=keras.initializers.Constant(np.inf), name="w")
+
+    def call(self, x):
+        return ops.minimum(x, self.w)
+
+
 def crossentropy_by_hand():
     def loss(y, p):
         return -ops.mean(y * ops.log(ops.relu(p)), -1)
@@ -264,6 +309,7 @@ def gradients_that_are_made():
 FAULTY = [
     log_of_zero, log_of_a_negative, zero_by_zero, division_by_zero, root_hidden_by_where, logarithm_hidden_by_where, norm_at_zero,
     power_at_zero, arccos_at_one, overflow_of_exp, overflow_of_exp_in_half, overflow_of_a_product_in_half,
-    attention_to_nothing, nan_in_the_data, infinity_in_the_data, infinite_label, sample_weight, learning_rate,
-    update_beyond_all_bounds, weight_that_is_no_number, crossentropy_by_hand, gradients_that_are_made,
+    attention_to_nothing, nan_in_the_data, infinity_in_the_data, infinity_in_the_data_that_gates_hide,
+    infinity_of_the_model_itself, norm_of_keras_at_zero, infinite_label, sample_weight, learning_rate,
+    update_beyond_all_bounds, weight_that_the_loss_does_not_show, weight_that_is_no_number, crossentropy_by_hand, gradients_that_are_made,
 ]  # fmt: skip

@@ -212,11 +212,23 @@ def weight_decay():
     return stack(*parts, optimizer=keras.optimizers.AdamW(1e-3, weight_decay=0.01)), numbers(8), numbers(1)
 
 
+def zeros_at_the_end_of_a_branch():
+    """A residual branch and the second factor of LoRA, which begin with zeros as they are meant to."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8,))
+    hidden = layers.Dense(8, "tanh")(inputs)
+    hidden = layers.Dense(8, "tanh", lora_rank=2)(hidden)
+    branch = layers.Dense(8, kernel_initializer="zeros")(layers.Dense(8, "relu")(hidden))
+    model = BackpropModel(inputs, layers.Dense(1)(layers.Add()([hidden, branch])), name="net")
+    model.compile("adam", "mse")
+    return model, numbers(8), numbers(1)
+
+
 HEALTHY = [
     relu_classifier, tanh_regression, sgd_with_momentum, logistic_regression_from_zeros, logits, convolutions,
     pixels_that_are_rescaled, residual_tower, lstm, words, transformer, autoencoder, mixed_precision, missing_values_filled,
     missing_targets_masked, logarithm_made_safe, masked_attention, maximum_of_nothing, gradients_that_are_cleaned, two_outputs,
-    fine_tuning, weight_decay,
+    fine_tuning, weight_decay, zeros_at_the_end_of_a_branch,
 ]  # fmt: skip
 
 

@@ -1,6 +1,5 @@
 """Statistics that are composed of other operations: each is run as these, which are links with rules of their own."""
 
-import functools
 import math
 
 import keras
@@ -17,9 +16,8 @@ def composed(key, definition):
 
     @composition(key)
     def run(record, op, /, *args, **kwargs):
-        body = functools.partial(definition, op)
         args, kwargs = keras.tree.map_structure(_as_tensor, (args, kwargs))
-        return record.run_function(body, op.name, *args, **kwargs)
+        return definition(op, *args, **kwargs)
 
     run.__name__ = key.__name__
 

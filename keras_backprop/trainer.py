@@ -1,0 +1,240 @@
+"""How models train by an explicit chain rule: the pass, what is made of the gradients, the update. A mixin for Keras models."""
+
+import functools
+import inspect
+import warnings
+from typing import Any
+
+import keras
+
+from keras_backprop import _keras, _tensorflow, registry, scopes
+from keras_backprop.backward_pass import backward_pass
+from keras_backprop.backward_result import Backward
+from keras_backprop.gradients.update import held, made_gradients
+from keras_backprop.observers import ObservedUpdate, need_examples, observers_of, step_begins, updating
+from keras_backprop.saved_rules import config_of, rules_of
+from keras_backprop.scopes import Scope
+from keras_backprop.training.distribution import DistributedTrainer
+from keras_backprop.training.drawn import plan_of
+from keras_backprop.training.fit import CompiledFit
+from keras_backprop.training.padding import Shown
+from keras_backprop.training.update import after, lean_update, unwrapped
+
+
+class BackpropTrainer(CompiledFit, DistributedTrainer):
+    """`train_step` by explicit backpropagation. A mixin: put it before a Keras model class.
+
+    Everything else of `fit` stays Keras's: data, metrics, callbacks, the optimizer.
+
+    Attributes:
+        compiled_gradients, compiled_rules: what `compile` was given as `gradients` and `rules`.
+        compiled_step: bool, set it to False to keep steps out of the compiled loop of `fit`.
+        fit_path: which way the last `fit` went, and why.
+    """
+
+    # Of the Keras model that this is mixed into.
+    optimizer: Any
+    trainable_weights: Any
+    compute_metrics: Any
+    _loss_tracker: Any
+    train_function: Any
+    steps_per_execution: Any
+
+    compiled_gradients: Any = None
+    compiled_rules: Any = None
+    _traced_with: Any = None
+    _scope: Any = None
+    _scopes: Any = ()
+    _observers: Any = ()
+    _observed_by: Any = ()
+
+    def compile(self, *args: Any, gradients: Any = None, rules: Any = None, **kwargs: Any) -> Any:
+        """As `keras.Model.compile`, and more.
+
+        Args:
+            gradients: what the optimizer is to be given: a function `Backward -> list of gradients`, in the order of the
+                trainable weights, such as `keras_backprop.gradients.ByPath`. None: the gradients as they are.
+            rules: dict, selector -> rule `(call, dy) -> Gradients`, as `keras_backprop.use_rules` takes it: rules that hold
+                while this model is trained. They are saved with the model by name: register functions and classes of your own
+                by `keras.saving.register_keras_serializable`.
+            epochs_per_execution: "auto", an int ≥ 1 or None. How many epochs of `fit` at most share one compiled call, if the
+                data lie in memory; a call takes about 0.2 s. "auto" decides by the callbacks: each sees the model as it is at
+                the end of its own epoch. With a number, callbacks are called after a call, for each of its epochs in
+                order, and see the model as it is after the last. None: Keras's own loop, batch by batch.
+
+        Raises:
+            ValueError: another `epochs_per_execution`; a selector of `rules` that can never be reached, or, in training, that
+                matches nothing.
+            TypeError: `gradients` cannot be called, or `rules` is no dict of rules.
+        """
+        if gradients is not None and not callable(gradients):
+            raise TypeError(
+                "`gradients` must be a function of a `keras_backprop.Backward` that returns a list of gradients, such as "
+                f"`keras_backprop.gradients.ByPath`. Received: gradients={gradients!r} (of type {type(gradients).__name__})"
+            )
+        scope = None if rules is None else Scope(rules)
+        super().compile(*args, **kwargs)
+        self.compiled_gradients, self.compiled_rules = gradients, rules
+        self._scope = scope
+
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        given = {"gradients": self.compiled_gradients, "rules": self.compiled_rules}
+        lost = [f"`{name}=…`" for name, value in given.items() if value is not None]
+        if lost and str(filepath).endswith((".h5", ".hdf5")):
+            warnings.warn(
+                f"HDF5 files do not hold what `compile` was given as {' and '.join(lost)}: the model loaded from '{filepath}' "
+                "will train without. Save a '.keras' file, or compile the loaded model with the same again.",
+                stacklevel=2,
+            )
+        return super().save(filepath, *args, **kwargs)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config and self.compiled_gradients is not None:
+            config["gradients"] = keras.saving.serialize_keras_object(self.compiled_gradients)
+        if config and self.compiled_rules is not None:
+            config["rules"] = config_of(self.compiled_rules, self)
+        return config
+
+    def _compile_arguments(self, config):
+        arguments = super()._compile_arguments({name: value for name, value in config.items() if name != "rules"})
+        return arguments | ({"rules": rules_of(config["rules"], self)} if "rules" in config else {})
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        arguments = inspect.signature(_keras.fit).bind(self, *args, **kwargs).arguments
+        callbacks = arguments.get("callbacks")
+        self._observers = observers_of(callbacks)
+        for observer in self._observers:
+            getattr(observer, "training_begins", lambda *_: None)(self, arguments)
+        try:
+            history = super().fit(*args, **kwargs)
+            if observers_of(callbacks) != self._observers:
+                raise ValueError(
+                    "A `backward_observer` was given to a callback after the training had begun, and has seen nothing. Give it "
+                    "when the callback is made."
+                )
+            if self._observers and history.epoch and self._observed_by != self._observers:
+                raise ValueError(
+                    f"The observers of the callbacks have seen no step of the model '{self.name}': its `train_step` does not "
+                    "call that of `BackpropModel`. Override `backward_pass`, `make_gradients` or `update_weights` instead."
+                )
+            return history
+        finally:
+            self._observers, self._scopes = (), ()
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        plan = plan_of(self)
+        if plan is not None:
+            plan.prepare(self)
+            plan.batches_given = True
+        try:
+            return super().train_on_batch(*args, **kwargs)
+        finally:
+            self._scopes = ()
+
+    def make_train_function(self, force=False):
+        """As Keras's; and anew if other rules hold, or other observers look on, than when it was made."""
+        self._scopes = scopes.current()
+        batch_by_batch = self.fit_path is not None and not self.fit_path.compiled
+        traced_as = [batch_by_batch for one in self._observers if getattr(one, "differs_batch_by_batch", False)]
+        traced_with = (registry.current(), self._scopes, self._observers, traced_as)
+        super().make_train_function(force or traced_with != self._traced_with)
+        self._traced_with = traced_with
+        plan = plan_of(self)
+        if plan is not None and not hasattr(self.train_function, "__wrapped__"):
+            self.train_function = _within_the_budget(self.train_function, plan, self)
+        return self.train_function
+
+    def train_step(self, data):
+        """One step: forward pass, error, chain rule, update. Opens no `tf.GradientTape`.
+
+        Three parts of it can be overridden one by one: `backward_pass`, `make_gradients` and `update_weights`.
+        """
+        outputs = self._outputs_of_equal(data)
+        if outputs is not None:
+            return outputs
+        with _tensorflow.variables_made_at_once():  # of metrics and of the optimizer: one trace is enough
+            return self._train_step(data)
+
+    def _train_step(self, data):
+        examples = None
+        if need_examples(self._observers) and isinstance(data, tuple) and len(data) == 4:  # 3 in `train_on_batch`
+            *data, examples = data
+            data = tuple(data)
+        batch = _keras.unpack_x_y_sample_weight(data)
+        (x, y, sample_weight), ends = step_begins(self._observers, self, batch)
+        shown = Shown(self, x, y, sample_weight, filled=plan_of(self) is not None)
+        with shown.part_losses():
+            result = self.backward_pass(x, y, sample_weight)
+        loss = _keras.unscale_loss_for_distribution(shown.loss(result))
+        self._loss_tracker.update_state(loss, sample_weight=shown.size)
+        gradients = self.make_gradients(result) if result.weights or plan_of(self) is not None else []
+        update = ObservedUpdate(self, (x, y, sample_weight), examples, result, gradients, self.optimizer)
+        with updating(self._observers, update):
+            if result.weights:
+                self.update_weights(gradients, result.weights)
+            else:
+                warnings.warn("The model does not have any trainable weights.", stacklevel=2)
+        logs = shown.metrics(result)
+        for end in ends:
+            end(update)
+        return logs
+
+    def backward_pass(self, x: Any, y: Any = None, sample_weight: Any = None) -> Backward:
+        """The forward pass, the error and the chain rule on a batch of tensors, in training mode.
+
+        Returns:
+            A `keras_backprop.Backward`. Its gradients carry the loss scale of the optimizer, if there is one.
+        """
+        self._observed_by = self._observers or self._observed_by
+        own = () if self._scope is None else (self._scope,)
+        with scopes.entered(*self._scopes, *own):  # also in the threads of replicas
+            result = backward_pass(
+                self, x, y, sample_weight, self._observers, weights_of_examples=plan_of(self) is not None, trains=True
+            )
+        if self._scope is not None:
+            self._scope.check()
+        return result
+
+    def make_gradients(self, result: Any) -> list[Any]:
+        """What the optimizer is given: by default the gradients as they are, or what `compile(gradients=…)` makes of them.
+
+        Args:
+            result: a `keras_backprop.Backward`.
+
+        Returns:
+            list of tensors, `tf.IndexedSlices` or None, in the order of `result.weights`.
+        """
+        return result.gradients if self.compiled_gradients is None else made_gradients(self.compiled_gradients, result)
+
+    def update_weights(self, gradients: Any, weights: Any) -> None:
+        """Give the gradients to the optimizer.
+
+        Args:
+            gradients: list, as `make_gradients` returns it.
+            weights: list of `keras.Variable`.
+        """
+        averages = getattr(unwrapped(self.optimizer), "use_ema", False)
+        gradients, put_back = held(self.compiled_gradients, gradients, weights, averages)
+        with lean_update(self.optimizer), after(gradients, self.optimizer):
+            self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        put_back()
+
+
+def _within_the_budget(train_function, plan, model):
+    """A train function that asks a plan before it runs, and that the plan must have been asked by."""
+
+    @functools.wraps(train_function)
+    def train(iterator):
+        plan.require_budget(model.steps_per_execution)
+        left, passes_over = plan.steps_left, plan.passes_over
+        logs = train_function(iterator)
+        if not passes_over:
+            plan.require_counted(left, model)
+        return logs
+
+    return train
+
+
+functools.update_wrapper(BackpropTrainer.fit, _keras.fit)
+BackpropTrainer.fit.__doc__ = _keras.Trainer.fit.__doc__  # TensorFlow's `fit` of Keras has none
