@@ -101,7 +101,10 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         return arguments | ({"rules": rules_of(config["rules"], self)} if "rules" in config else {})
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
-        arguments = inspect.signature(_keras.fit).bind(self, *args, **kwargs).arguments
+        try:
+            arguments = inspect.signature(_keras.fit).bind(self, *args, **kwargs).arguments
+        except TypeError:  # the `fit` of another base class takes other arguments; or Keras will say what is wrong
+            arguments = kwargs
         callbacks = arguments.get("callbacks")
         self._observers = observers_of(callbacks)
         for observer in self._observers:

@@ -99,3 +99,20 @@ def test_what_replaces_fit_has_replaced_it(monkeypatch):
     model.compile("sgd", "mse")
     assert model.fit(X, Y) == "nothing"
     assert not model.fit_path.compiled and "has not called it" in model.fit_path.reason
+
+
+def test_a_fit_with_other_arguments_between_ours_and_keras():
+    class FromSimulations(keras.Model):
+        def fit(self, *, simulator, **options):
+            return super().fit(*simulator(), **options)
+
+    class Both(BackpropModel, FromSimulations):
+        pass
+
+    inputs = keras.Input((3,))
+    model = Both(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("sgd", "mse")
+    model.fit(simulator=lambda: (X, Y), epochs=2, verbose=0)
+    assert model.fit_path.compiled and len(model.history.history["loss"]) == 2
+    with pytest.raises(TypeError, match="nonsense"):
+        model.fit(simulator=lambda: (X, Y), nonsense=1)
