@@ -1,5 +1,7 @@
 """`fit` that runs whole epochs in one compiled call cannot be told from the loop in Python, except by its speed."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -403,6 +405,16 @@ def test_the_progress_bar_tells_what_stock_keras_tells(capsys):
         )
     assert lines[0] == lines[1]
     assert lines[0][0] == "Epoch 1/3"
+
+
+def test_the_progress_bar_of_an_epoch_in_parts_names_metrics_in_keras_order(capsys, monkeypatch):
+    monkeypatch.setattr("keras_backprop.training.pace.SECONDS", 0.0)  # one step a call
+    orders = []
+    for cls in (keras.Sequential, BackpropSequential):
+        model = network(cls, metrics=["sparse_categorical_crossentropy", "accuracy"])
+        model.fit(*data(), batch_size=10, shuffle=False, verbose=1)
+        orders.append(re.findall(r"(\w+): ", capsys.readouterr().out)[-3:])
+    assert orders[0] == orders[1] == ["accuracy", "loss", "sparse_categorical_crossentropy"]
 
 
 def test_an_interrupted_fit_leaves_a_usable_model():
