@@ -7,6 +7,7 @@ import contextlib
 import functools
 
 import tensorflow as tf
+from tensorflow.python import pywrap_tfe
 from tensorflow.python.autograph.core import config as autograph
 from tensorflow.python.eager import backprop, backprop_util, context, record
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
@@ -27,7 +28,7 @@ def operation_count(graph):
 
 __all__ = [
     "CustomGradient", "Eager", "EagerOperation", "EagerTensor", "copy_operations", "functions_run_eagerly", "is_trainable",
-    "operation_count", "registered_gradient", "unseen_reads", "with_effects", "zeros_like",
+    "operation_count", "registered_gradient", "with_effects", "zeros_like",
 ]  # fmt: skip
 
 
@@ -130,6 +131,7 @@ class Eager:
         self._stack.callback(op_callbacks.remove_op_callback, self._note)
         recording = {"record_operation": self._record_operation, "could_possibly_record": lambda: True}
         self._stack.enter_context(_keras.replaced(record, **recording))
+        self._stack.enter_context(_keras.replaced(pywrap_tfe, TFE_Py_FastPathExecute=_execute))
         self._stack.enter_context(_keras.replaced(gradients_util, PossibleTapeGradientTypes=_gradients_of_functions))
         self._stack.enter_context(functions_run_eagerly())
         return self
@@ -161,6 +163,19 @@ class Eager:
         self.operations.append(CustomGradient(op_type, list(input_tensors), list(output_tensors), backward_function))
 
 
+def _execute(context, kind, name, *given):
+    """One eager operation. A `tf.Variable` that it is given as such it would read by itself, where no callback sees it."""
+    if not kind.startswith("Resource") and "Variable" not in kind:
+        given = tuple(map(_with_values, given))
+    return _keras.current(pywrap_tfe, "TFE_Py_FastPathExecute")(context, kind, name, *given)
+
+
+def _with_values(x):
+    if isinstance(x, (list, tuple)):
+        return [_with_values(one) for one in x] if any(isinstance(one, tf.Variable) for one in x) else x
+    return value_of(x) if isinstance(x, tf.Variable) else x
+
+
 def _gradients_of_functions(tensors):
     """Which gradients of a traced function that is called eagerly will be wanted: as if a tape watched what it is given.
 
@@ -174,36 +189,11 @@ def _gradients_of_functions(tensors):
     return wanted
 
 
-def unseen_reads(operations, variables):
-    """The values of variables that eager operations were given as such: TensorFlow then reads them where no callback sees it.
-
-    Args:
-        operations: list of `EagerOperation`.
-        variables: list of `keras.Variable`.
-
-    Returns:
-        A dict, `id` of the tensor -> variable. The tensor shares its memory with the variable, by which it is known.
-    """
-    operations = list(operations)
-    made = {id(y) for one in operations for y in one.outputs}
-    unknown = [x for one in operations for x in one.inputs if id(x) not in made and x.dtype.is_floating]
-    if not unknown:
-        return {}
-    with tf.init_scope():  # the chain of an eager call may be put together while a function is traced
-        addresses = {_address(value_of(v._value)): v for v in variables if isinstance(v._value, tf.Variable)}
-    return {id(x): addresses[_address(x)] for x in unknown if _address(x) in addresses}
-
-
 def value_of(variable):
     """The value of a `tf.Variable`: as `read_value`, outside of a function in a tenth of the time for a plain variable."""
     if type(variable) is not ResourceVariable:
         return variable.read_value()
     return tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
-
-
-def _address(x):
-    """Where a tensor's numbers lie in memory, and its shape."""
-    return x._numpy_internal().__array_interface__["data"][0], tuple(x.shape)
 
 
 @contextlib.contextmanager

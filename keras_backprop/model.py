@@ -94,6 +94,7 @@ class _Wrapped(BackpropModel):
         super().__init__(**kwargs)
         self.model = model
         self.built = True
+        _keras.take_training_as(self, model)  # Keras trains a model whose `call` has no `training` without dropout
 
     def call(self, inputs, training=None):
         return self.model(inputs)  # `training` reaches it through Keras's call context

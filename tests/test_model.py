@@ -283,6 +283,35 @@ def test_from_keras_shares_the_layers(kind):
     np.testing.assert_array_equal(model.predict(x, verbose=0), stock.predict(x, verbose=0))
 
 
+@pytest.mark.parametrize("takes_training", [False, True])
+def test_from_keras_passes_training_where_stock_keras_does(takes_training):
+    class Dropping(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.drop, self.dense = layers.Dropout(0.5, seed=3), layers.Dense(1)
+
+    class WithoutTraining(Dropping):
+        def call(self, x):
+            return self.dense(self.drop(x))
+
+    class WithTraining(Dropping):
+        def call(self, x, training=None):
+            return self.dense(self.drop(x, training=training))
+
+    x, _, t = data(n=64)
+    seen = []
+    for wrap in (lambda model: model, BackpropModel.from_keras):
+        keras.utils.set_random_seed(1)
+        model = (WithTraining if takes_training else WithoutTraining)()
+        model(x)
+        model = wrap(model)
+        model.compile("sgd", "mse")
+        model.fit(x, t[:, None], shuffle=False, verbose=0)
+        seen.append(model.get_weights())
+    for stock, ours in zip(*seen, strict=True):
+        np.testing.assert_allclose(ours, stock, rtol=0, atol=1e-6)
+
+
 def test_a_subclass_can_be_functional_and_another_have_a_call_of_its_own():
     class Mine(BackpropModel):
         pass

@@ -16,6 +16,12 @@ def takes_training(layer: Any) -> bool:
     return layer._call_has_training_arg
 
 
+def take_training_as(layer: Any, other: Any) -> None:
+    """Let Keras pass `training` to `layer.call` if it would to `other.call`: its training step asks, and says nothing else."""
+    layer._call_has_training_arg = other._call_has_training_arg
+    layer._call_has_context_arg["training"] = other._call_has_training_arg
+
+
 def takes_mask(layer: Any) -> bool:
     """Whether `call` has an argument `mask`."""
     return layer._call_has_mask_arg

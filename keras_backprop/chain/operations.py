@@ -109,9 +109,6 @@ def links(timeline, closed, owners, weights, sources=()):
         list of `Call`.
     """
     operations = timeline.operations()
-    if timeline.eager and weights:
-        unseen = _tensorflow.unseen_reads(filter(None, operations), {id(v): v for v in weights.values()}.values())
-        weights = {**unseen, **weights}
     owner = _owners(closed, len(operations))
     producer = {id(y): i for i, one in enumerate(operations) if one is not None for y in one.outputs}
     captured = [(x, timeline.inside(x)) for x in sources]

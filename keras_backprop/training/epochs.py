@@ -23,11 +23,14 @@ class CompiledEpochs(Compiled):
         model: a compiled Keras model, built by the tracing of its steps.
         train, validation: pairs of `Batches` and the traced step to run on them; validation may be None.
         jit_compile: bool, compile with XLA.
+
+    Attributes:
+        trained: list of str, the names of the logs of training.
     """
 
     def __init__(self, model, train, validation, jit_compile):
         self.validates = validation is not None
-        self._names = list(model.get_metrics_result())
+        self.trained = list(model.get_metrics_result())
         super().__init__(model, [train, *([validation] if self.validates else [])], jit_compile)
 
     def __call__(self, train, validation, seed, epochs, steps, validated, bounds):
@@ -55,7 +58,7 @@ class CompiledEpochs(Compiled):
         )
         rows = rows.numpy()[: int(count)].tolist()
         return [
-            dict(zip(self.names if val else self._names, row, strict=False))
+            dict(zip(self.names if val else self.trained, row, strict=False))
             for row, val in zip(rows, validated, strict=False)
         ]
 
@@ -67,7 +70,7 @@ class CompiledEpochs(Compiled):
     @property
     def names(self):
         """The names of the logs of an epoch that validates."""
-        return self._names + ([f"val_{name}" for name in self._names] if self.validates else [])
+        return self.trained + ([f"val_{name}" for name in self.trained] if self.validates else [])
 
     def _specification(self):
         return (
@@ -107,7 +110,7 @@ class CompiledEpochs(Compiled):
             self._steps(1, examples, None, 0, self._parts[1][0].steps(examples))
             return self._logs()
 
-        return _if(wanted, validation, tf.fill([len(self._names)], tf.constant(math.nan, tf.float64)))
+        return _if(wanted, validation, tf.fill([len(self.trained)], tf.constant(math.nan, tf.float64)))
 
     def _reset(self, wanted):
         if not all(

@@ -130,7 +130,7 @@ class Pass:
         """Tell the callbacks of executions, until one ends the pass."""
         if not self.listeners.any:
             self.logs, self._told = rows[-1], made
-            self._progress(first + made, _keras.pythonify_logs(self.logs))
+            self._progress(first + made, self.logs)
             return
         execution, ending = self.model.steps_per_execution, self._stopped()  # said by a thread or a signal
         for begin in range(0, made, execution):

@@ -195,7 +195,8 @@ class Run:
         return self.data.validates and _keras.validates(self.model, epoch, self.arguments["validation_freq"])
 
     def show_progress(self, steps, logs):
-        """Move the progress bar."""
+        """Move the progress bar. It shows names in the order in which it first hears them: that of Keras's logs."""
+        logs = _keras.pythonify_logs(logs)
         for callback in self.callbacks.callbacks:
             if isinstance(callback, keras.callbacks.ProgbarLogger):
                 callback.on_train_batch_end(steps - 1, logs)

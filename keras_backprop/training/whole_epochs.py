@@ -47,6 +47,8 @@ class WholeEpochs:
                 if epoch > first:
                     self.callbacks.on_epoch_begin(epoch)
                 told = epoch + 1
+                if self.run.validates(epoch):  # the bar names what it hears first, and that is training
+                    self.run.show_progress(self.train.steps, {name: logs[name] for name in self.loop.trained})
                 if self.run.validates(epoch) and not self.validated_inside:
                     logs.update({f"val_{name}": value for name, value in self.run.validation().items()})
                 self.callbacks.on_epoch_end(epoch, logs)

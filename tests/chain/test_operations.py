@@ -174,6 +174,19 @@ def test_a_variable_that_an_eager_operation_reads_by_itself_gets_its_gradient():
     assert_equals_the_tape(layer, X, compiled=False)
 
 
+def test_a_constant_that_shares_the_memory_of_a_weight_is_no_read_of_it():
+    class Scaled(layers.Layer):
+        def build(self, shape):
+            self.scale = self.add_weight(shape=(), initializer="ones")
+
+        def call(self, x):
+            return 1.0 * x * self.scale + 1.0
+
+    layer = Scaled()
+    layer(X)
+    assert_equals_the_tape(layer, X, compiled=False)
+
+
 def test_sparse_updates_stay_slices():
     class Table(layers.Layer):
         def build(self, shape):

@@ -1,5 +1,7 @@
 """`fit` that runs whole epochs in one compiled call cannot be told from the loop in Python, except by its speed."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -403,6 +405,19 @@ def test_the_progress_bar_tells_what_stock_keras_tells(capsys):
         )
     assert lines[0] == lines[1]
     assert lines[0][0] == "Epoch 1/3"
+
+
+@pytest.mark.parametrize("seconds", [0.0, 10.0], ids=["in parts", "in one call"])
+def test_the_progress_bar_names_metrics_in_keras_order(capsys, monkeypatch, seconds):
+    monkeypatch.setattr("keras_backprop.training.pace.SECONDS", seconds)
+    orders = []
+    for cls in (keras.Sequential, BackpropSequential):
+        model = network(cls, metrics=["accuracy"], weighted_metrics=["accuracy"])
+        model.fit(*data(), batch_size=10, shuffle=False, verbose=1, epochs=3, validation_data=HELD_OUT)
+        lines = capsys.readouterr().out.split("\n")
+        orders.append([re.findall(r"(\w+): ", line.split("\r")[-1]) for line in lines])
+    assert orders[0] == orders[1]
+    assert orders[0][-2][:4] == ["accuracy", "loss", "weighted_accuracy", "val_accuracy"]
 
 
 def test_an_interrupted_fit_leaves_a_usable_model():

@@ -39,7 +39,7 @@ def attention_forward(layer, inputs, mask=None, training=False, return_attention
     return ((output, dropped) if return_attention_scores else output), saved
 
 
-@backward_rule(layers.Attention, layers.AdditiveAttention)
+@backward_rule(layers.Attention, layers.AdditiveAttention, broadcasts=True)
 def attention(call, dy):
     """o = P′·v        dv = P′ᵀ·do        dP′ = do·vᵀ        dS = P·(dP − Σₛ P·dP)        dq, dk from dS: see below"""
     saved = call.saved
@@ -77,6 +77,8 @@ def _scores_back(layer, saved, ds):
     concat:    S = w·Σᵢ u, u = tanh(c·(q + k))        dz = w·dS·(1 − u²)        dq = c·Σₛ dz        dk = c·Σₜ dz
                dw = Σ dS·Σᵢ u        dc = Σ dz·(q + k)
     additive:  S = Σᵢ cᵢ·u, u = tanh(q + k)           dq = Σₛ dz, dz = c·dS·(1 − u²)        dcᵢ = Σ dS·uᵢ
+
+    Queries that all examples share (a batch of 1) count once for each example in the products.
     """
     q, k, scale = saved["q"], saved["k"], saved["scale"]
     batch = "n" + "abcdef"[: len(q.shape) - 3]
@@ -84,7 +86,7 @@ def _scores_back(layer, saved, ds):
         dq, dk = tf.matmul(ds, k), tf.matmul(ds, q, transpose_a=True)
         if scale is None:
             return dq, dk, {}
-        return dq * scale, dk * scale, {"scale": Contraction(f"{batch}ti,{batch}ti->", q, dq)}
+        return dq * scale, dk * scale, {"scale": Contraction(f"{batch}ti,{batch}ti->", _as_large(q, dq), dq)}
     concat = "total" in saved
     du = tf.expand_dims(ds, -1) * (layer.concat_score_weight if concat else 1.0 if scale is None else scale)
     dz = kernels.tanh_grad(saved["u"], tf.broadcast_to(du, tf.shape(saved["u"])))
@@ -94,7 +96,11 @@ def _scores_back(layer, saved, ds):
         return dq, dk, {"scale": product}
     weights = {"concat_score_weight": Contraction(f"{batch}ts,{batch}ts->", saved["total"], ds)}
     if scale is not None:
-        both = (tf.concat(pair, -2) for pair in ((q, k), (dq, dk)))
+        both = (tf.concat(pair, -2) for pair in ((_as_large(q, dq), _as_large(k, dk)), (dq, dk)))
         weights["scale"] = Contraction(f"{batch}ti,{batch}ti->", *both)
         dq, dk = dq * scale, dk * scale
     return dq, dk, weights
+
+
+def _as_large(x, dx):
+    return tf.broadcast_to(x, tf.shape(dx))

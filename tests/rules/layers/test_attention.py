@@ -66,10 +66,13 @@ def test_rule(case):
     check_rule(case)
 
 
+@pytest.mark.parametrize(
+    "sizes", [(3, 3), (1, 3), (3, 1)], ids=["own", "queries-of-all-examples", "values-of-all-examples"]
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_single_precision_as_stock_keras(kind):
+def test_single_precision_as_stock_keras(kind, sizes):
     layer = KINDS[kind]()
-    q, v = (tf.constant(normal(3, t, 4, seed=t), tf.float32) for t in (2, 5))
+    q, v = (tf.constant(normal(n, t, 4, seed=t), tf.float32) for n, t in zip(sizes, (2, 5), strict=True))
     layer([q, v])
     with tf.GradientTape() as tape:
         tape.watch([q, v])

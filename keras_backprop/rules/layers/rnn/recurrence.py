@@ -117,7 +117,7 @@ def recurrence(*cells):
         alone.__name__ = f"{backward.__name__}_cell"
         backward.__doc__ = alone.__doc__ = kind.__doc__
         forward_rule(kind)(forward)
-        backward_rule(kind)(backward)
+        backward_rule(kind, broadcasts=True)(backward)
         composition(*cells, applies=kind.applies)(alone)
         alone.recurrence = kind
         return kind

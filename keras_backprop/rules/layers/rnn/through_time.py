@@ -22,7 +22,7 @@ from keras_backprop.rules.layers.rnn.scan import scan
 def run_forward(loop, sequences, initial_state, mask):
     x = tf.cast(sequences, loop.cell.compute_dtype)
     x = x[None] if loop.single else time_first(x, loop.go_backwards)
-    initial_state = tuple(initial_state)
+    initial_state = tuple(_of_each_example(state, x) for state in initial_state)
     masks = loop.recurrence.masks(loop.cell, loop.training, x[0], initial_state[0])
     f = loop.recurrence(loop.cell, *masks)
     xW = f.project(x)
@@ -87,6 +87,12 @@ def run_backward(call, dy):
         *([] if mask is None else [None]),
         **{name if "/" in name else prefix + name: part for name, part in weights.items()},
     ).with_deltas(deltas)
+
+
+def _of_each_example(state, x):
+    """An initial state that all examples share has a batch of 1."""
+    shared = state.shape[0] == 1 and x.shape[1] != 1
+    return tf.broadcast_to(state, [tf.shape(x)[1], *state.shape[1:]]) if shared else state
 
 
 def _apart(y):

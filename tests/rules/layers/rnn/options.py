@@ -18,6 +18,7 @@ def cases(layer, cell, states):
 
     masked = {"mask": MASK}
     initial = {"initial_state": [normal(3, 3, seed=7 + i) for i in range(states)]}
+    shared = {"initial_state": [normal(1, 3, seed=7 + i) for i in range(states)]}
     dropout = {"training": True}
     everything = {"return_sequences": True, "return_state": True}
     return [
@@ -33,6 +34,7 @@ def cases(layer, cell, states):
         make("unroll", unroll=True, **everything),
         make("unroll-backwards", unroll=True, go_backwards=True),
         make("initial-state", kwargs=initial, **everything),
+        make("initial-state-of-all-examples", kwargs=shared, unroll=True, **everything),
         make("mask-last", kwargs=masked),
         make("mask-last-and-state", kwargs=masked, return_state=True),
         make("mask-sequences", kwargs=masked, **everything),
