@@ -7,7 +7,7 @@ import keras_backprop
 
 PACKAGE = pathlib.Path(keras_backprop.__file__).parent
 OTHERS = {"_negative_number_matcher"}  # of argparse, which has no other way to be told what a number looks like
-DOORS = (PACKAGE / "_keras", PACKAGE / "_tensorflow.py")
+DOORS = (PACKAGE / "_keras", PACKAGE / "_tensorflow")
 
 
 def inside():

@@ -1,0 +1,55 @@
+"""The only door to private TensorFlow: each thing that is taken from `tensorflow.python` has a name of ours here."""
+
+from tensorflow.python.framework.ops import EagerTensor
+
+from keras_backprop._tensorflow.context import device, functions_run_eagerly, is_within_reach, operations_are_watched
+from keras_backprop._tensorflow.eager import Eager
+from keras_backprop._tensorflow.graphs import (
+    copy_operations,
+    draws_by_itself,
+    operation_count,
+    with_captures,
+    with_effects,
+)
+from keras_backprop._tensorflow.operations import (
+    CustomGradient,
+    EagerOperation,
+    gradients_by_type,
+    is_trainable,
+    registered_gradient,
+    remember_sparse,
+    sparse_of,
+    zeros_like,
+)
+from keras_backprop._tensorflow.variables import (
+    constants_made_at_once,
+    only_variables,
+    value_of,
+    variables_made_at_once,
+)
+
+__all__ = [
+    "CustomGradient",
+    "Eager",
+    "EagerOperation",
+    "EagerTensor",
+    "constants_made_at_once",
+    "copy_operations",
+    "device",
+    "draws_by_itself",
+    "functions_run_eagerly",
+    "gradients_by_type",
+    "is_trainable",
+    "is_within_reach",
+    "only_variables",
+    "operation_count",
+    "operations_are_watched",
+    "registered_gradient",
+    "remember_sparse",
+    "sparse_of",
+    "value_of",
+    "variables_made_at_once",
+    "with_captures",
+    "with_effects",
+    "zeros_like",
+]

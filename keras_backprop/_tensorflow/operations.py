@@ -1,0 +1,96 @@
+"""Operations that ran, and the gradient function that TensorFlow has registered for each type."""
+
+import functools
+
+import tensorflow as tf
+from tensorflow.python.eager import backprop, backprop_util
+from tensorflow.python.framework import ops
+from tensorflow.python.ops import default_gradient
+
+
+class EagerOperation:
+    """An operation that ran eagerly; to a registered gradient function it looks like a `tf.Operation`.
+
+    Attributes:
+        type: str.
+        inputs, outputs: lists of tensors.
+        attributes: tuple, names and values in turn.
+        skip_input_indices: set, inputs whose gradients nobody needs.
+    """
+
+    __slots__ = ("attributes", "inputs", "outputs", "skip_input_indices", "type")
+    name = None
+
+    def __init__(self, kind, inputs, attributes, outputs):
+        self.type = kind.decode() if isinstance(kind, bytes) else kind
+        self.inputs, self.attributes, self.outputs = inputs, attributes, outputs
+        self.skip_input_indices = None
+
+    def get_attr(self, name):
+        """As `tf.Operation.get_attr`."""
+        position = self.attributes.index(name) if name in self.attributes[::2] else None
+        if position is None:
+            raise ValueError(f"Operation {self.type!r} has no attribute {name!r}.")
+        kind = backprop.op_attr_type(self.type, name)
+        return backprop.make_attr(kind, self.attributes[position + 1])
+
+
+class CustomGradient(EagerOperation):
+    """What a `tf.custom_gradient` did eagerly: its own function is the gradient."""
+
+    __slots__ = ("backward",)
+
+    def __init__(self, kind, inputs, outputs, backward):
+        super().__init__(kind, inputs, (), outputs)
+        self.backward = backward
+
+
+def registered_gradient(operation):
+    """The gradient function that TensorFlow has registered for an operation, control flow and calls of functions included.
+
+    Args:
+        operation: a `tf.Operation`, or an `EagerOperation`.
+
+    Returns:
+        A function `(operation, *dys) -> dxs`; None where the type is declared not differentiable.
+
+    Raises:
+        LookupError: TensorFlow has no gradient for this type of operation.
+    """
+    if isinstance(operation, CustomGradient):
+        return lambda operation, *dys: operation.backward(*dys)
+    if isinstance(operation, EagerOperation):
+        return ops.gradient_registry.lookup(operation.type)
+    return ops.get_gradient_function(operation)
+
+
+def gradients_by_type():
+    """TensorFlow's types of operations: a dict, type -> gradient function, or None for what is declared not differentiable."""
+    return {name: ops.gradient_registry.lookup(name) for name in ops.gradient_registry.list()}
+
+
+def zeros_like(x):
+    """A gradient of zeros for what an operation put out and nobody used, handles of variables included."""
+    return default_gradient.zeros_like(x)
+
+
+def is_trainable(x):
+    """Whether a gradient can flow to a tensor: floating-point and complex numbers, lists of tensors, handles of variables."""
+    dtype = x.dtype
+    if dtype in _HANDLES:
+        return backprop_util.IsTrainable(x)  # of what the handle is for
+    return _is_trainable_dtype(dtype)
+
+
+_HANDLES = (tf.resource, tf.variant)
+_is_trainable_dtype = functools.cache(backprop_util.IsTrainable)
+
+
+def remember_sparse(dense, sparse):
+    """Let a dense tensor carry the sparse one that it was made of, for products that can make use of it."""
+    dense._sparse = sparse
+
+
+def sparse_of(dense):
+    """The sparse tensor that a dense one was made of, or None."""
+    return getattr(dense, "_sparse", None)
