@@ -13,9 +13,9 @@ from keras_backprop.callbacks import StopAtError
 from keras_backprop.check import check_gradients
 from keras_backprop.explanations import explain, steps
 from keras_backprop.explanations.command_line import LOSSES, data_of, options_of, weights_of
-from keras_backprop.explanations.notation import plain
-from keras_backprop.explanations.plot import require_matplotlib
-from keras_backprop.explanations.spelling import Spelling
+from keras_backprop.explanations.comparing.spelling import Spelling
+from keras_backprop.explanations.drawing.plot import require_matplotlib
+from keras_backprop.explanations.writing.notation import plain
 from keras_backprop.layers import BackpropDense
 from keras_backprop.losses import HalfMeanSquaredError
 from keras_backprop.model import BackpropSequential
@@ -177,7 +177,7 @@ def _draw(explanation, errors, options):
         require_matplotlib("Drawing")
     except ImportError as error:
         return [str(error)]
-    from keras_backprop.explanations.curve import error_curve
+    from keras_backprop.explanations.drawing.curve import error_curve
 
     network = explanation.plot(options.output_dir / "network.png", example=options.example)
     return [str(network), str(error_curve(errors, options.epsilon, options.output_dir / "error.png"))]

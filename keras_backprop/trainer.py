@@ -15,9 +15,9 @@ from keras_backprop.observers import ObservedUpdate, need_examples, observers_of
 from keras_backprop.saved_rules import config_of, rules_of
 from keras_backprop.scopes import Scope
 from keras_backprop.training.distribution import DistributedTrainer
-from keras_backprop.training.drawn import plan_of
 from keras_backprop.training.fit import CompiledFit
-from keras_backprop.training.padding import Shown
+from keras_backprop.training.inputs.drawn import plan_of
+from keras_backprop.training.inputs.padding import Shown
 from keras_backprop.training.update import after, lean_update, unwrapped
 
 

@@ -10,7 +10,7 @@ import keras
 import pytest
 
 from keras_backprop import registry
-from keras_backprop.training import equal_models
+from keras_backprop.training.sharing import equal_models
 
 
 def pytest_collection_finish(session):

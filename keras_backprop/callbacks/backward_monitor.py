@@ -17,7 +17,7 @@ from keras_backprop.watch.selection import Selection
 from keras_backprop.watch.statistics import Statistics
 
 EPOCHS_IN_A_CALL = 256
-"""So many epochs may run before a callback is told of the first (`training/epochs.py`)."""
+"""So many epochs may run before a callback is told of the first (`training/loops/epochs.py`)."""
 
 
 class BackwardMonitor(keras.callbacks.Callback):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras
 from keras_backprop.trainer import BackpropTrainer
-from keras_backprop.training.drawn import plan_of
+from keras_backprop.training.inputs.drawn import plan_of
 from keras_backprop.watch.faults import FORWARD, Fault, NonFiniteError
 from keras_backprop.watch.locating import locate
 from keras_backprop.watch.sentinel import Sentinel

@@ -5,9 +5,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_backprop.explanations.asked import whole
 from keras_backprop.explanations.explanation import Explanation
-from keras_backprop.explanations.observe import explain
+from keras_backprop.explanations.observing.asked import whole
+from keras_backprop.explanations.observing.observe import explain
 
 __all__ = ["Exercise", "exercise"]
 

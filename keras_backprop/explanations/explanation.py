@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_backprop.explanations.comparison import Comparison
-    from keras_backprop.explanations.paths import Chain
+    from keras_backprop.explanations.comparing.comparison import Comparison
+    from keras_backprop.explanations.numbers.paths import Chain
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class Explanation:
     @functools.cached_property
     def graph(self) -> Any:
         """The numbers of the network one by one, with the derivatives between them: an `explanations.graph.Graph`."""
-        from keras_backprop.explanations.units import graph_of
+        from keras_backprop.explanations.numbers.units import graph_of
 
         return graph_of(self)
 
@@ -89,8 +89,8 @@ class Explanation:
             KeyError: no such weight; the message says which there are.
             IndexError: the weight has several numbers and none is named, or the index is outside.
         """
-        from keras_backprop.explanations.paths import chain_of
-        from keras_backprop.explanations.spelling import Spelling
+        from keras_backprop.explanations.comparing.spelling import Spelling
+        from keras_backprop.explanations.numbers.paths import chain_of
 
         return chain_of(self, Spelling(self, self.graph, convention), weight, index, example, digits)
 
@@ -117,8 +117,8 @@ class Explanation:
             KeyError: no such number; the message says which there are.
             ValueError: a shape that does not fit, nothing to compare, or no example named.
         """
-        from keras_backprop.explanations.compare import compare
-        from keras_backprop.explanations.spelling import Spelling
+        from keras_backprop.explanations.comparing.compare import compare
+        from keras_backprop.explanations.comparing.spelling import Spelling
 
         given = dict(numbers) if isinstance(numbers, dict) else {numbers: value} if numbers is not None else {}
         given |= named
@@ -139,7 +139,7 @@ class Explanation:
         Raises:
             ValueError, IndexError, TypeError: one of these that makes no sense.
         """
-        from keras_backprop.explanations.text import to_text
+        from keras_backprop.explanations.writing.text import to_text
 
         return to_text(self, digits, example, units)
 
@@ -162,7 +162,7 @@ class Explanation:
             from keras_backprop.explanations.sheet import sheet
 
             return sheet(self, blank, digits, flavor)
-        from keras_backprop.explanations.markdown import to_markdown
+        from keras_backprop.explanations.writing.markdown import to_markdown
 
         return to_markdown(self, digits, example, units, flavor)
 
@@ -188,7 +188,7 @@ class Explanation:
             ImportError: Matplotlib is not installed.
             ValueError: a suffix that is none of the three.
         """
-        from keras_backprop.explanations.plot import plot
+        from keras_backprop.explanations.drawing.plot import plot
 
         return plot(self, path, example=example, chain=chain, digits=digits, numbers=numbers)
 
@@ -196,7 +196,7 @@ class Explanation:
         return self.to_markdown()
 
     def _repr_svg_(self) -> Any:
-        from keras_backprop.explanations.plot import svg
+        from keras_backprop.explanations.drawing.plot import svg
 
         return svg(self)
 

@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_backprop.explanations import error_formulas
-from keras_backprop.explanations.notation import derivative, latex_number, precision
-from keras_backprop.explanations.rows import forward_rows, given_rows, shown
-from keras_backprop.explanations.spelling import Spelling
-from keras_backprop.explanations.weight_names import primed
+from keras_backprop.explanations.comparing.spelling import Spelling
+from keras_backprop.explanations.comparing.weight_names import primed
+from keras_backprop.explanations.writing import error_formulas
+from keras_backprop.explanations.writing.notation import derivative, latex_number, precision
+from keras_backprop.explanations.writing.rows import forward_rows, given_rows, shown
 
 __all__ = ["Sheet", "sheet"]
 
@@ -42,7 +42,7 @@ class _Entry(NamedTuple):
 
 def sheet(explanation: Any, blank: Any, digits: Any, flavor: Any) -> Sheet:
     """The sheet and its solution. See `Explanation.to_markdown`."""
-    from keras_backprop.explanations.markdown import display, table
+    from keras_backprop.explanations.writing.markdown import display, table
 
     entries, spelling = _entries(explanation), Spelling(explanation, explanation.graph)
     if not entries or len(entries) > MOST:
@@ -81,7 +81,7 @@ def sheet(explanation: Any, blank: Any, digits: Any, flavor: Any) -> Sheet:
 
 
 def _given(explanation, spelling, table, display, flavor):
-    from keras_backprop.explanations.markdown import update_formula
+    from keras_backprop.explanations.writing.markdown import update_formula
 
     rows = []
     for row in given_rows(explanation):

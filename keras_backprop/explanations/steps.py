@@ -6,13 +6,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_backprop.explanations.asked import place, places
-from keras_backprop.explanations.batch import as_batch
 from keras_backprop.explanations.explanation import Explanation
-from keras_backprop.explanations.notation import brief, columns, latex_number, number, precision
-from keras_backprop.explanations.observe import explain
-from keras_backprop.explanations.one_step import apply, gradients_for, pass_of
-from keras_backprop.explanations.unchanged import copied, unchanged
+from keras_backprop.explanations.observing.asked import place, places
+from keras_backprop.explanations.observing.batch import as_batch
+from keras_backprop.explanations.observing.observe import explain
+from keras_backprop.explanations.observing.one_step import apply, gradients_for, pass_of
+from keras_backprop.explanations.observing.unchanged import copied, unchanged
+from keras_backprop.explanations.writing.notation import brief, columns, latex_number, number, precision
 
 __all__ = ["Steps", "steps"]
 
@@ -116,7 +116,7 @@ class Steps:
         return values if found.index is None else values[(slice(None), *found.index)]
 
     def _found(self, name):
-        from keras_backprop.explanations.spelling import Spelling
+        from keras_backprop.explanations.comparing.spelling import Spelling
 
         return Spelling(self.first, self.first.graph).weight(name)
 
@@ -144,7 +144,7 @@ class Steps:
         return sorted({1, 2, *later.tolist()})
 
     def _names(self):
-        from keras_backprop.explanations.spelling import Spelling
+        from keras_backprop.explanations.comparing.spelling import Spelling
 
         spelling, names = Spelling(self.first, self.first.graph), []
         for weight in self.first.weights:
@@ -158,7 +158,7 @@ class Steps:
         Args:
             epochs: list of steps, counted from 1; by default `shown()`. Step n + 1 is after the last update and has no gradients.
         """
-        from keras_backprop.explanations.notation import plain
+        from keras_backprop.explanations.writing.notation import plain
 
         rows = []
         for step in self.shown() if epochs is None else places("epochs", epochs, len(self) + 1, first=1):
@@ -194,7 +194,7 @@ class Steps:
 
     def to_markdown(self, *, epochs: Any = None, digits: Any = None) -> str:
         """The same as a table of Markdown, E and weights, with a line for each step."""
-        from keras_backprop.explanations.markdown import table
+        from keras_backprop.explanations.writing.markdown import table
 
         rows = self.rows(epochs)
         with precision(6 if digits is None else digits):
@@ -215,7 +215,7 @@ class Steps:
             ImportError: Matplotlib is not installed.
             ValueError: a suffix that is none of the three.
         """
-        from keras_backprop.explanations.plot import film_strip
+        from keras_backprop.explanations.drawing.plot import film_strip
 
         chosen = (
             sorted({1, min(2, len(self)), len(self) + 1})

@@ -9,18 +9,19 @@ import tensorflow as tf
 from keras_backprop import _keras
 from keras_backprop.rule import MissingRuleError
 from keras_backprop.training import callbacks as needs
-from keras_backprop.training import steps, xla
-from keras_backprop.training.data import Data
-from keras_backprop.training.drawn import plan_of
-from keras_backprop.training.epochs import CAPACITY
-from keras_backprop.training.examples import Examples
+from keras_backprop.training import xla
 from keras_backprop.training.guarded import guard_of
-from keras_backprop.training.passes import Memory, Pass
+from keras_backprop.training.inputs.data import Data
+from keras_backprop.training.inputs.drawn import plan_of
+from keras_backprop.training.inputs.examples import Examples
+from keras_backprop.training.loops import steps
+from keras_backprop.training.loops.epochs import CAPACITY
+from keras_backprop.training.loops.passes import Memory, Pass
+from keras_backprop.training.loops.validation import Validation
+from keras_backprop.training.loops.whole_epochs import WholeEpochs
 from keras_backprop.training.path import FitPath, NotCompiledError
 from keras_backprop.training.snapshot import LARGEST, size
 from keras_backprop.training.stock import own_parts, require_traced_steps
-from keras_backprop.training.validation import Validation
-from keras_backprop.training.whole_epochs import WholeEpochs
 
 
 class Run:

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop.backward_pass import backward
-from keras_backprop.training.drawn import plan_of
+from keras_backprop.training.inputs.drawn import plan_of
 from keras_backprop.training.snapshot import Snapshot
 from keras_backprop.watch.backward_search import BackwardSearch
 from keras_backprop.watch.causes import Circumstances, cause_of

@@ -76,7 +76,7 @@ class Statistics(BackwardObserver):
 
     @property
     def notes(self) -> list[Any]:
-        """What only a step that is noted writes to (see `training/unnoted.py`); nothing where each is noted."""
+        """What only a step that is noted writes to (see `training/loops/unnoted.py`); nothing where each is noted."""
         if self.always:
             return []
         return [*(v for t in self._tables.values() for v in t.variables), *(copy for _, copy in self._copies.values())]

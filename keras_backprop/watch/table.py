@@ -145,7 +145,7 @@ def local(value: Any) -> Any:
 
 def once_if(due: Any, function: Any) -> None:
     """Run a function without arguments if a boolean tensor is true: as a loop of at most one turn, which, unlike `tf.cond`, runs
-    in the thread that it is in (see `training/executor.py`)."""
+    in the thread that it is in (see `training/loops/executor.py`)."""
     if tf.executing_eagerly():
         if due:
             function()

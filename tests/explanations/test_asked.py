@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_backprop import exercise, explain, steps
-from keras_backprop.explanations.notation import number, precision
+from keras_backprop.explanations.writing.notation import number, precision
 from tests.explanations.networks import chain
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from keras_backprop import explain
-from keras_backprop.explanations import neurons
-from keras_backprop.explanations.matrix_chain import dense_chain, matrix_chain
-from keras_backprop.explanations.notation import plain
-from keras_backprop.explanations.scalar_chain import factors_of, scalar_chain
+from keras_backprop.explanations.drawing import neurons
+from keras_backprop.explanations.writing.matrix_chain import dense_chain, matrix_chain
+from keras_backprop.explanations.writing.notation import plain
+from keras_backprop.explanations.writing.scalar_chain import factors_of, scalar_chain
 from tests.explanations.networks import by_hand, chain, residual, worked_example
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_backprop import explain
-from keras_backprop.explanations.comparison import UNKNOWN
+from keras_backprop.explanations.comparing.comparison import UNKNOWN
 from tests.explanations.networks import by_hand, recurrent, softmax, textbook, worked_example, xor
 
 pytestmark = pytest.mark.usefixtures("float64")

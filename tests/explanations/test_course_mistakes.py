@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_backprop import explain
-from keras_backprop.explanations.notation import plain
+from keras_backprop.explanations.writing.notation import plain
 from tests.explanations.networks import dense, stack
 
 L = keras.layers

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_backprop import explain
-from keras_backprop.explanations.inside import inside_rows
+from keras_backprop.explanations.writing.inside import inside_rows
 
 LAYERS = keras.layers
 

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.mathtext import MathTextParser
 
 from keras_backprop import explain
-from keras_backprop.explanations.breaking import broken, visible
+from keras_backprop.explanations.writing.breaking import broken, visible
 from tests.explanations.networks import chain, residual, worked_example
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_backprop.explanations.link import Symbol
-from keras_backprop.explanations.notation import (
+from keras_backprop.explanations.observing.link import Symbol
+from keras_backprop.explanations.writing.notation import (
     bracketed,
     brief,
     derivative,

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
 from keras_backprop import explain
-from keras_backprop.explanations import blocks, neuron_places, neurons, timeline
+from keras_backprop.explanations.drawing import blocks, neuron_places, neurons, timeline
 from tests.explanations.networks import chain, dense, recurrent, residual, stack, textbook, worked_example, xor
 
 

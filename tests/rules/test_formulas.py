@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_backprop import backward
 from keras_backprop._keras import ops
-from keras_backprop.explanations.notation import plain
+from keras_backprop.explanations.writing.notation import plain
 from keras_backprop.formula import Cases, Formula, LossFormula, RecurrentFormula
 from keras_backprop.formula_latex import latex
 from keras_backprop.formula_value import evaluate, with_parts

@@ -15,8 +15,9 @@ import keras_backprop
 from keras_backprop import BackpropModel, BackpropSequential, _keras
 from keras_backprop.callbacks import BackwardMonitor
 from keras_backprop.trainer import BackpropTrainer
-from keras_backprop.training import equal_models, loops
-from keras_backprop.training.likeness import Description, NotComparableError
+from keras_backprop.training.loops import kept as loops
+from keras_backprop.training.sharing import equal_models
+from keras_backprop.training.sharing.likeness import Description, NotComparableError
 
 random = np.random.default_rng(0)
 X, Y = random.normal(size=(50, 6)).astype("float32"), random.integers(0, 3, 50)

@@ -7,8 +7,8 @@ import sys
 import pytest
 import tensorflow as tf
 
-from keras_backprop.training import executor
-from keras_backprop.training.executor import context, is_small, never_waits, one_thread
+from keras_backprop.training.loops import executor
+from keras_backprop.training.loops.executor import context, is_small, never_waits, one_thread
 
 
 def traced(function, *shapes):

@@ -10,8 +10,8 @@ from keras import layers
 
 from keras_backprop import BackpropModel, BackpropSequential
 from keras_backprop.callbacks import StopAtError
-from keras_backprop.training import batches
-from keras_backprop.training.examples import Examples
+from keras_backprop.training.inputs import batches
+from keras_backprop.training.inputs.examples import Examples
 
 
 def data(n=100, features=6, classes=3):
@@ -220,7 +220,7 @@ def test_a_metric_with_state_that_keras_knows_nothing_of(monkeypatch):
         def reset_state(self):
             self.seen.assign(0.0)
 
-    monkeypatch.setattr("keras_backprop.training.pace.SECONDS", 1e-4)
+    monkeypatch.setattr("keras_backprop.training.loops.pace.SECONDS", 1e-4)
     model = network(metrics=())
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=[Batches()])
     history = model.fit(*data(), batch_size=2, epochs=3, verbose=0).history
@@ -228,7 +228,7 @@ def test_a_metric_with_state_that_keras_knows_nothing_of(monkeypatch):
 
 
 def test_data_that_are_too_large_stay_outside(monkeypatch):
-    monkeypatch.setattr("keras_backprop.training.examples._memory", lambda: 4000)
+    monkeypatch.setattr("keras_backprop.training.inputs.examples._memory", lambda: 4000)
     model = network()
     model.fit(*data(), verbose=0)
     assert "more than 25% of the machine's memory" in model.fit_path.reason
@@ -384,7 +384,7 @@ def test_a_second_fit_goes_on_and_traces_nothing_anew():
 
 
 def test_long_epochs_run_in_parts(monkeypatch):
-    monkeypatch.setattr("keras_backprop.training.pace.SECONDS", 0.0)  # one step a call
+    monkeypatch.setattr("keras_backprop.training.loops.pace.SECONDS", 0.0)  # one step a call
     shown = []
     monkeypatch.setattr(
         keras.callbacks.ProgbarLogger, "on_train_batch_end", lambda self, batch, logs=None: shown.append(batch)
@@ -409,7 +409,7 @@ def test_the_progress_bar_tells_what_stock_keras_tells(capsys):
 
 @pytest.mark.parametrize("seconds", [0.0, 10.0], ids=["in parts", "in one call"])
 def test_the_progress_bar_names_metrics_in_keras_order(capsys, monkeypatch, seconds):
-    monkeypatch.setattr("keras_backprop.training.pace.SECONDS", seconds)
+    monkeypatch.setattr("keras_backprop.training.loops.pace.SECONDS", seconds)
     orders = []
     for cls in (keras.Sequential, BackpropSequential):
         model = network(cls, metrics=["accuracy"], weighted_metrics=["accuracy"])
@@ -551,7 +551,7 @@ def test_what_cannot_be_traced_shuffles_as_keras_does(monkeypatch):
     def fail(*args):
         raise RuntimeError("no")
 
-    monkeypatch.setattr("keras_backprop.training.loops.CompiledEpochs", fail)
+    monkeypatch.setattr("keras_backprop.training.loops.kept.CompiledEpochs", fail)
     losses = []
     for cls in (keras.Sequential, BackpropSequential):
         model = network(cls)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_backprop import BackpropSequential
-from keras_backprop.training.stream import StreamBatches
+from keras_backprop.training.inputs.stream import StreamBatches
 
 random = np.random.default_rng(0)
 X, Y = random.normal(size=(100, 6)).astype("float32"), random.integers(0, 3, 100)
@@ -133,14 +133,14 @@ def test_a_step_that_cannot_be_a_loop_loses_no_batch(monkeypatch):
         raise RuntimeError("no")
 
     expected = trained(keras.Sequential, {"x": generator(endless=False)})[0]
-    monkeypatch.setattr("keras_backprop.training.loops.CompiledSteps", fail)
+    monkeypatch.setattr("keras_backprop.training.loops.kept.CompiledSteps", fail)
     model = trained(BackpropSequential, {"x": generator(endless=False)})[0]
     assert "RuntimeError: no" in model.fit_path.reason and not model.fit_path.compiled
     np.testing.assert_allclose(model.history.history["loss"], expected.history.history["loss"], rtol=1e-5)
 
 
 def test_large_batches_are_taken_one_by_one(monkeypatch):
-    monkeypatch.setattr("keras_backprop.training.stream.CHUNK", 1000)
+    monkeypatch.setattr("keras_backprop.training.inputs.stream.CHUNK", 1000)
     sizes, take = [], StreamBatches.take
 
     def noted(self, iterator, count):

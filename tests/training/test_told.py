@@ -105,7 +105,7 @@ def test_a_thread_may_end_the_training():
 
 
 def test_a_thread_may_end_a_long_epoch(monkeypatch):
-    monkeypatch.setattr("keras_backprop.training.pace.SECONDS", 0.0)  # one step a call
+    monkeypatch.setattr("keras_backprop.training.loops.pace.SECONDS", 0.0)  # one step a call
     model = network()
     wait = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: threading.Timer(0.5, stop, [model]).start()

@@ -1,0 +1,1 @@
+"""A learner's numbers: which one is meant, whether it is right, and which usual mistake gives it."""

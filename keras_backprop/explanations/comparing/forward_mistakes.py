@@ -1,0 +1,141 @@
+"""The usual mistakes of the forward pass, after which the backward pass is done again with wrong values."""
+
+from typing import Any
+
+import numpy as np
+
+from keras_backprop.explanations.numbers.graph import as_matrix
+from keras_backprop.explanations.writing.notation import plain
+
+__all__ = ["ForwardSlips"]
+
+
+class ForwardSlips:
+    """What could have been left out, turned or done too late on the way forward. `mistakes.py` has those of the way back."""
+
+    explanation: Any
+    spelling: Any
+    graph: Any
+
+    def _changed(self, change: Any, forward: bool = False) -> Any:
+        raise NotImplementedError
+
+    def _groups(self) -> Any:
+        raise NotImplementedError
+
+    def _forward_slips(self):
+        layers: dict = {}
+        for position, node in enumerate(self.graph.nodes):
+            if np.any(node.bias):
+                layers.setdefault((node.letter, node.layer, node.time is not None), []).append(position)
+        groups = [*layers.values(), *([[p for ps in layers.values() for p in ps]] if len(layers) > 1 else [])]
+        for positions in groups:
+            where = (
+                ""
+                if len(groups) > 1 and positions is groups[-1]
+                else f" in {plain(self.graph.nodes[positions[0]].name(0))}"
+            )
+
+            def without(graph, positions=positions):
+                for p in positions:
+                    graph.nodes[p].bias = 0.0
+
+            graph = self._changed(without, forward=True)
+            if graph is not None:
+                yield f"the biases were left out{where}", graph
+        for path in dict.fromkeys(e.weight for n in self.graph.nodes for e in n.edges if e.weight):
+            shape = self.graph.weights[path].shape
+            if len(shape) == 2 and shape[0] == shape[1] > 1:
+
+                def turned(graph, path=path):
+                    for node in graph.nodes:
+                        for edge in node.edges:
+                            if edge.weight == path:
+                                edge.matrix = edge.matrix.T
+
+                graph = self._changed(turned, forward=True)
+                if graph is not None:
+                    name = self.spelling.weights[path].symbol
+                    yield (
+                        f"{name} is transposed in the forward pass: the indices of the matrix are the other way round",
+                        graph,
+                    )
+        for positions, a, z in self._groups():
+
+            def straight(graph, positions=positions):
+                for p in positions:
+                    graph.nodes[p].compute = lambda x: x
+                    graph.nodes[p].edges[0].derive = lambda y, x: np.ones_like(x)
+
+            graph = self._changed(straight, forward=True)
+            if graph is not None:
+                yield f"the activation is missing: {a} = {z}" if a else "the activations are missing: a = z", graph
+        yield from self._of_states()
+        yield from self._of_kernels()
+        yield from self._of_ways()
+        yield from self._next_step()
+
+    def _of_states(self):
+        """Recurrent layers without their state."""
+        if not any(node.time for node in self.graph.nodes):
+            return
+
+        def alone(graph):
+            for node in graph.nodes:
+                for edge in node.edges:
+                    if node.time and edge.matrix is not None and edge.source.time == node.time - 1:
+                        edge.matrix = np.zeros_like(edge.matrix)
+
+        graph = self._changed(alone, forward=True)
+        if graph is not None:
+            yield "the state of the step before is missing: z = w·x + b only", graph
+
+    def _of_kernels(self):
+        """Convolutions with the kernel turned."""
+        for path in dict.fromkeys(e.weight for n in self.graph.nodes for e in n.edges if e.weight):
+            kernel = self.graph.weights[path]
+            if kernel.ndim < 3:
+                continue
+            turned = as_matrix(np.ascontiguousarray(np.flip(kernel, tuple(range(kernel.ndim - 2)))))
+
+            def turn(graph, path=path, turned=turned):
+                for node in graph.nodes:
+                    for edge in node.edges:
+                        if edge.weight == path:
+                            edge.matrix = turned
+
+            graph = self._changed(turn, forward=True)
+            if graph is not None:
+                yield "the kernel was flipped: layers slide it as it is (a cross-correlation)", graph
+
+    def _of_ways(self):
+        """Sums of several ways with one of them left out."""
+        for position, node in enumerate(self.graph.nodes):
+            for n, edge in enumerate(node.edges) if len(node.edges) > 1 and node.compute is not None else ():
+                if edge.local is None or not np.all(edge.local == 1) or node.time:
+                    continue
+
+                def without(graph, position=position, n=n):
+                    one = graph.nodes[position]
+                    compute = one.compute
+                    one.compute = lambda *xs: compute(*[x * (i != n) for i, x in enumerate(xs)])
+
+                graph = self._changed(without, forward=True)
+                if graph is not None:
+                    yield f"the branch from {plain(edge.source.name(0))} to {plain(node.name(0))} was left out", graph
+
+    def _next_step(self):
+        news = {w.path: np.asarray(w.updated, "float64") for w in self.explanation.weights}
+
+        def updated(graph):
+            for node in graph.nodes:
+                for edge in node.edges:
+                    if edge.weight in news:
+                        edge.matrix = as_matrix(news[edge.weight])[:, edge.columns]
+            for use in graph.uses:
+                if use.edge is None and use.path in news and use.row is None:
+                    use.node.bias = news[use.path][use.columns]
+
+        graph = self._changed(updated, forward=True)
+        if graph is not None:
+            yield "that is the value after the update: the updated weights were used in the forward pass", graph

@@ -1,0 +1,208 @@
+"""The usual mistakes of a calculation by hand: what each would have given.
+
+A mistake is a change of the graph (a factor replaced, a matrix turned, a path forgotten), after which the backward pass is done
+again; or a change of the result (a factor 2, the sign). Each has one sentence.
+"""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from keras_backprop.explanations.comparing.forward_mistakes import ForwardSlips
+from keras_backprop.explanations.comparing.loss_mistakes import LossSlips
+from keras_backprop.explanations.comparing.repeated_mistakes import RepeatedSlips
+from keras_backprop.explanations.numbers.graph import as_matrix
+from keras_backprop.explanations.writing.notation import plain
+
+__all__ = ["Slips", "read"]
+
+
+def read(graph: Any, what: Any, example: Any = None) -> Any:
+    """The number that is meant, in a graph.
+
+    Args:
+        graph: a `Graph`, or a changed copy of it.
+        what: a `Key`.
+        example: int, or None: all.
+    """
+    kind, position, unit, path, index, edge, of = what
+    if kind == "error":
+        return graph.error
+    if kind == "weight":
+        return graph.weights[path][index if index is not None else ...]
+    if kind == "gradient":
+        return graph.gradient_of(path)[index if index is not None else ...]
+    node = graph.nodes[position]
+    if kind == "factor":
+        rows = range(len(node.value)) if example is None else [example]
+        values = np.array([node.edges[edge].derivative(row, unit, of) for row in rows])
+        return values if example is None and len(values) > 1 else values[0]
+    array = node.value if kind == "value" else node.gradient
+    array = array if unit is None else array[:, unit]
+    return array if example is None and len(array) > 1 else array[example or 0]
+
+
+MOST_NODES, MOST_NUMBERS = 120, 20_000
+"""In larger networks only the mistakes in the result are tried: a factor, the sign, an index, the update."""
+
+
+class Slips(ForwardSlips, LossSlips, RepeatedSlips):
+    """The mistakes that could have been made in one explanation.
+
+    Args:
+        explanation: the `Explanation`.
+        spelling: its `Spelling`.
+    """
+
+    def __init__(self, explanation: Any, spelling: Any) -> None:
+        self.explanation, self.spelling, self.graph = explanation, spelling, spelling.graph
+        self._variants: Any = None
+        numbers = sum(node.value.size for node in self.graph.nodes) + sum(w.size for w in self.graph.weights.values())
+        self.small = len(self.graph.nodes) <= MOST_NODES and numbers <= MOST_NUMBERS
+
+    def rounded(self) -> Iterator[tuple[int, Any]]:
+        """(decimals, graph) with all intermediate results rounded; forward too where that is possible, and backward only."""
+        for decimals in (4, 3, 5, 6, 2, 7, 8) if self.small else ():
+            both = copy.deepcopy(self.graph)
+            if both.forward(decimals):
+                both.backward(decimals)
+                yield decimals, both
+            back = copy.deepcopy(self.graph)
+            for node in back.nodes:
+                node.value = np.round(node.value, decimals)
+                for edge in node.edges:
+                    edge.local = None if edge.local is None else np.round(edge.local, decimals)
+            for head in back.heads:
+                head.value = np.round(head.value, decimals)
+            back.backward(None)
+            yield decimals, back
+
+    def of_gradients(self) -> list[tuple[str, Any]]:
+        """(sentence, changed graph) of mistakes on the way back, and of those in the forward pass that change it."""
+        if self._variants is None:
+            with np.errstate(all="ignore"):  # a wrong calculation may overflow
+                self._variants = [*self._backward_slips(), *self._forward_slips()] if self.small else []
+        return self._variants
+
+    def _changed(self, change, forward=False):
+        graph = copy.deepcopy(self.graph)
+        change(graph)
+        if forward and not graph.forward():
+            return None
+        graph.backward()
+        return graph
+
+    def _backward_slips(self):
+        yield from self._of_functions()
+        yield from self._of_matrices()
+        yield from self._of_heads()
+        yield from self._of_time()
+        yield from self._of_repeated()
+        yield from self._of_branches()
+        yield from self._of_masks()
+
+    def _groups(self):
+        """Lists of the positions of nodes that are one layer's activation, and what it is called."""
+        groups: dict = {}
+        for position, node in enumerate(self.graph.nodes):
+            if any(edge.function for edge in node.edges):
+                groups.setdefault((node.letter, node.layer, node.time is not None), []).append(position)
+        for positions in groups.values():
+            node = self.graph.nodes[positions[-1]]
+            yield positions, plain(node.name(0)), plain(node.edges[0].source.name(0))
+        if len(groups) > 1:
+            yield [p for positions in groups.values() for p in positions], "", ""
+
+    def _of_functions(self):
+        for positions, a, z in self._groups():
+            of = f"σ′ = ∂{a}/∂{z}" if a else "σ′ in all layers"
+            every = [(p, self.graph.nodes[p].edges[0]) for p in positions]
+            if any(edge.local is None for _, edge in every):
+                continue
+
+            def put(local, positions=positions):
+                def change(graph):
+                    for p in positions:
+                        node = graph.nodes[p]
+                        node.edges[0].local = local(node, node.edges[0])
+
+                return self._changed(change)
+
+            if all(edge.derive is not None and self.graph.nodes[p].compute is not None for p, edge in every):
+                yield (
+                    f"{of} was taken at a instead of z: σ′(a) instead of σ′(z) = a(1 − a) and the like",
+                    put(lambda node, edge: edge.derive(node.compute(node.value), node.value)),
+                )
+            yield (
+                f"the derivative {of} is missing: a factor was left out",
+                put(lambda node, edge: np.ones_like(edge.local)),
+            )
+            yield (
+                f"a instead of a(1 − a): {of} was replaced by the activation itself",
+                put(lambda node, edge: node.value),
+            )
+            yield f"{of} was multiplied twice: a doubled factor", put(lambda node, edge: edge.local**2)
+            if all(edge.text == "{y}(1 - {y})" for _, edge in every):
+                yield f"(1 − a) instead of a(1 − a) as {of}", put(lambda node, edge: 1 - node.value)
+                yield (
+                    f"z(1 − z) instead of a(1 − a) as {of}",
+                    put(lambda node, edge: edge.source.value * (1 - edge.source.value)),
+                )
+                yield f"1 − a² (tanh′) instead of a(1 − a) as {of}", put(lambda node, edge: 1 - node.value**2)
+            if all(edge.text == "1 - {y}^2" for _, edge in every):
+                yield (
+                    f"a(1 − a) (that of the sigmoid) instead of 1 − a² as {of}",
+                    put(lambda node, edge: node.value * (1 - node.value)),
+                )
+                yield f"1 − a instead of 1 − a² as {of}", put(lambda node, edge: 1 - node.value)
+                yield f"1 + a² instead of 1 − a² as {of}", put(lambda node, edge: 1 + node.value**2)
+                yield f"1 − z² instead of 1 − a² as {of}", put(lambda node, edge: 1 - edge.source.value**2)
+
+    def _of_matrices(self):
+        news = {w.path: np.asarray(w.updated, "float64") for w in self.explanation.weights}
+        paths = list(dict.fromkeys(e.weight for n in self.graph.nodes for e in n.edges if e.weight))
+        for path in paths:
+            name = str(self.spelling.weights[path].symbol)
+
+            def put(matrix, path=path):
+                def change(graph):
+                    for node in graph.nodes:
+                        for edge in node.edges:
+                            if edge.weight == path:
+                                edge.matrix = matrix(edge)
+
+                return self._changed(change)
+
+            if path in news:
+                yield (
+                    f"the updated {name} was used: all gradients of a step are made with the weights before it",
+                    put(lambda edge, path=path: as_matrix(news[path])[:, edge.columns]),
+                )
+            shapes = {e.matrix.shape for n in self.graph.nodes for e in n.edges if e.weight == path}
+            if all(rows == columns > 1 for rows, columns in shapes):
+                yield (
+                    f"{name} is transposed: the indices of the matrix are the other way round",
+                    put(lambda edge: edge.matrix.T),
+                )
+            yield f"the factor {name} is missing on the way back", put(lambda edge: np.ones_like(edge.matrix))
+            yield f"the factor {name} was multiplied twice: a doubled factor", put(lambda edge: edge.matrix**2)
+            for columns in {s[1] for s in shapes if 1 < s[1] <= 8}:
+                for unit in range(columns):
+                    yield (
+                        f"a path is missing: only the one over unit {unit + 1} behind {name} was followed",
+                        put(lambda edge, unit=unit: edge.matrix * (np.arange(edge.matrix.shape[1]) == unit)),
+                    )
+        if len([p for p in paths if p in news]) > 1:
+
+            def all_new(graph):
+                for node in graph.nodes:
+                    for edge in node.edges:
+                        if edge.weight in news:
+                            edge.matrix = as_matrix(news[edge.weight])[:, edge.columns]
+
+            yield (
+                "the updated weights were used: all gradients of a step are made with the weights before it",
+                self._changed(all_new),
+            )

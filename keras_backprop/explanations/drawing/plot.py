@@ -1,0 +1,70 @@
+"""Draw an explanation: neuron by neuron where the network is small enough, else layer by layer."""
+
+from pathlib import Path
+
+from keras_backprop.explanations.observing.asked import place
+from keras_backprop.explanations.writing.notation import latex_number, precision
+
+SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def plot(explanation, path, example=None, chain=None, digits=None, numbers=None):
+    """Write the drawing of an explanation to a file. See `Explanation.plot`."""
+    path = _checked(path)
+    return drawing(explanation, example, chain, digits, numbers).save(path)
+
+
+def drawing(explanation, example=None, chain=None, digits=None, numbers=None):
+    """The drawing, a `Canvas`."""
+    require_matplotlib("Drawing a network")
+    from keras_backprop.explanations.drawing import blocks, neurons, timeline
+
+    if isinstance(chain, str):
+        chain = explanation.chain(chain)
+    if example is not None:
+        place("example", example, explanation.examples)
+    with precision(digits):
+        if neurons.fits(explanation):
+            return neurons.draw(explanation, example, chain, numbers)
+        if timeline.fits(explanation):
+            return timeline.draw(explanation, example, chain)
+        return blocks.draw(explanation, chain)
+
+
+def svg(explanation):
+    """The drawing as text, SVG; None where Matplotlib is not installed."""
+    try:
+        return drawing(explanation).to_svg()
+    except ImportError:
+        return None
+
+
+def film_strip(frames, path, digits=None):
+    """Write several drawings, one below the other, to a file.
+
+    Args:
+        frames: list of (step, `Explanation`).
+        path: the file.
+        digits: int or None.
+    """
+    path = _checked(path)
+    require_matplotlib("Drawing a film strip")
+    from keras_backprop.explanations.drawing.canvas import stacked
+
+    titles = [f"step {step}:  $E = {latex_number(explanation.loss)}$" for step, explanation in frames]
+    return stacked([drawing(explanation, digits=digits) for _, explanation in frames], titles).save(path)
+
+
+def _checked(path):
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"The file's suffix must be one of {', '.join(SUFFIXES)}. Received: path={str(path)!r}")
+    return path
+
+
+def require_matplotlib(purpose):
+    """Raise an error that says what to install, unless Matplotlib is there."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f'{purpose} needs Matplotlib: pip install "keras-backprop[plot]"') from error

@@ -1,0 +1,1 @@
+"""The numbers of a small network one by one, and every path between them."""

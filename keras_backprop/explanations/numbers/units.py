@@ -1,0 +1,287 @@
+"""From the links of an explanation to a graph of single numbers."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_backprop.explanations.numbers.graph import Edge, Graph, Head, Node, Use
+from keras_backprop.explanations.numbers.positions import by_position, derived, fits, flat, node_of
+from keras_backprop.explanations.numbers.unrolled import unroll
+from keras_backprop.explanations.writing import error_formulas, formulas
+from keras_backprop.explanations.writing.rows import is_dense, shown
+from keras_backprop.formula import Formula
+from keras_backprop.formula_value import evaluate
+
+__all__ = ["graph_of"]
+
+CLOSE = 2e-3
+"""How far what the graph gives may be from the record, relatively to the largest number: single precision, and kinks."""
+
+
+def graph_of(explanation: Any) -> Graph:
+    """The graph of an explanation. What it gives is compared with the record; where it differs, nothing is looked into."""
+    graph = _Builder(explanation).graph
+    graph.backward()
+    graph.penalties = explanation.loss - graph.error
+    for weight in explanation.weights:
+        if weight.gradient is None:
+            continue
+        largest = np.max(np.abs(weight.gradient), initial=0.0)
+        found = graph.gradient_of(weight.path) if weight.path in graph.weights else None
+        if found is None or np.max(np.abs(found - weight.gradient), initial=0.0) > CLOSE * largest + 1e-9:
+            graph.uses = [use for use in graph.uses if use.path != weight.path]
+            graph.weights[weight.path] = np.asarray(weight.value)
+            graph.extra.pop(weight.path, None)
+            graph.opaque[weight.path] = [("", weight.gradient)]
+    return graph
+
+
+class _Builder:
+    def __init__(self, explanation):
+        self.explanation, self.graph = explanation, Graph()
+        self.nodes: dict = {}  # symbol -> Node
+        self.paths = {id(w.symbol): w.path for w in explanation.weights}
+        for weight in (*explanation.weights, *explanation.frozen):
+            self.graph.weights[weight.path] = np.asarray(weight.value, "float64")
+        self.path_of = {weight.symbol: weight.path for weight in (*explanation.weights, *explanation.frozen)}
+        links = shown(explanation)
+        self.plain = all(_width(link) == 1 for link in links if link.kind in ("layer", "activation"))
+        self.plain = self.plain and not any(_is_recurrent(link) for link in links)
+        for link in links:
+            self._add(link)
+        for link in explanation.links:
+            if not link.inputs and "weight" in link.weight_gradients:  # a penalty's part, where the weight is read
+                self._extra(link.weight_symbols["weight"], link.weight_gradients["weight"])
+
+    def _add(self, link):
+        for symbol, value in zip(link.input_symbols, link.inputs, strict=True):
+            if symbol is not None and symbol.letter == "x" and symbol not in self.nodes and fits(value):
+                self._new(symbol, node_of(symbol, value, plain=value.shape[1:] == (1,)))
+        if link.kind == "loss":
+            self._loss(link)
+        elif (link.kind == "regularizer" and not self._penalises_activity(link)) or isinstance(
+            link.op, keras.layers.InputLayer
+        ):
+            return
+        elif not any(look(link) for look in self._looks):
+            self._opaque(link)
+
+    @property
+    def _looks(self):
+        """The ways to look into a link, in the order in which they are tried: each says whether it could."""
+        return (self._dense, self._windowed, self._function, self._combination, self._recurrent, self._derived)
+
+    def _penalises_activity(self, link):
+        return any(symbol in self.nodes for symbol in link.input_symbols)
+
+    def _new(self, symbol, node):
+        self.graph.nodes.append(node)
+        if symbol is not None:
+            self.nodes[symbol] = node
+        return node
+
+    def _root(self, link):
+        """The outputs of a link that is not looked into: paths end there."""
+        for symbol, value in zip(link.output_symbols, link.outputs, strict=True):
+            if symbol is not None and fits(value) and symbol not in self.nodes:
+                self._new(symbol, node_of(symbol, value, self.plain))
+
+    def _dense(self, link):
+        source = self.nodes.get(link.input_symbols[0]) if link.input_symbols else None
+        if not is_dense(link) or link.formula is None or source is None or link.outputs[0].ndim != 2:
+            return False
+        symbol, kernel = link.output_symbols[0], link.weight_symbols["kernel"]
+        matrix, bias = _f(link.weights["kernel"]), link.weights.get("bias")
+        node = self._new(symbol, Node("z", _f(link.outputs[0]), symbol.subscript, plain=self.plain))
+        edge = Edge(source, self.path_of[kernel], matrix=matrix, text="{w}", rule=link.rule)
+        node.edges.append(edge)
+        self.graph.uses.append(Use(edge.weight, node, edge))
+        if bias is not None:
+            self.graph.uses.append(Use(self.path_of[link.weight_symbols["bias"]], node, None))
+            node.bias = _f(bias)
+        return True
+
+    def _function(self, link):
+        if link.kind not in ("activation", "layer", "op") or len(link.input_symbols) != 1 or len(link.outputs) != 1:
+            return False
+        source, symbol = self.nodes.get(link.input_symbols[0]), link.output_symbols[0]
+        if source is None or link.outputs[0].shape != link.inputs[0].shape or link.weights:
+            return False
+        node = node_of(symbol, link.outputs[0], self.plain)
+        options = link.options
+        formula: Any = link.formula
+        edge = Edge(source, rule=link.rule, function=True)
+        if link.local_derivative is not None:
+            edge.local = flat(link.local_derivative)
+        elif isinstance(formula, Formula) and formula.value == "softmax(x)" and link.outputs[0].ndim == 2:
+            edge.jacobian = _softmax_jacobian(node.value)
+            edge.derive = lambda y, x: _softmax_jacobian(y)
+            edge.text = r"{y}([{j} = {i}] - {k})"
+            node.compute = lambda x: evaluate("softmax(x)", {"x": x})
+            node.text = r"\exp({x}) / \sum \exp(z)"
+        elif link.kind == "activation" or link.rule in ("dropout", "identity"):
+            if not _is_elementwise(link) or link.upstream[0] is None or link.downstream[0] is None:
+                return False
+            edge.local = _ratio(flat(link.downstream[0]), flat(link.upstream[0]))
+            edge.function = link.kind == "activation"
+        else:
+            return False
+        if isinstance(formula, Formula) and formula.derivative is not None:
+            derivative: str = formula.derivative
+            edge.text = formulas.template(derivative, options)
+            edge.derive = lambda y, x: evaluate(derivative, {**options, "x": x, "y": y}) * np.ones_like(x)
+            if formula.value:
+                node.compute = lambda x: evaluate(formula.value, {**options, "x": x}) * np.ones_like(x)
+                node.text = formulas.template(formula.value, options)
+        self._new(symbol, node)
+        node.edges.append(edge)
+        return True
+
+    def _combination(self, link):
+        """A sum, a difference, a product of tensors of one shape."""
+        formula = link.formula
+        sources: Any = [self.nodes.get(symbol) for symbol in link.input_symbols]
+        if not isinstance(formula, Formula) or "a" not in formula.gradients or None in sources or link.weights:
+            return False
+        if any(value.shape != link.outputs[0].shape for value in link.inputs) or "@" in formula.value:
+            return False
+        if (len(sources) != 2 and "*" in formula.gradients["a"]) or "total" in formula.value:
+            return False
+        symbol = link.output_symbols[0]
+        node = self._new(symbol, node_of(symbol, link.outputs[0], self.plain))
+        values = {
+            **link.options,
+            "y": node.value,
+            "dy": np.ones_like(node.value),
+            "a": sources[0].value,
+            "b": sources[-1].value,
+        }
+        for position, source in enumerate(sources):
+            expression = formula.gradients["a" if position == 0 else "b"]
+            local = evaluate(expression, values) * np.ones_like(node.value)
+            if expression == "dy/inputs":
+                local = np.ones_like(node.value) / len(sources)
+            text = {"dy": "1", "-dy": "-1", "dy/inputs": rf"\frac{{1}}{{{len(sources)}}}"}.get(expression, "")
+            edge = Edge(source, local=local, text=text, rule=link.rule)
+            edge.beside = {"dy*b": sources[-1], "dy*a": sources[0]}.get(expression)
+            node.edges.append(edge)
+        if formula.value in ("a + b", "a - b", "a*b"):
+            sign = {"a + b": np.add, "a - b": np.subtract, "a*b": np.multiply}[formula.value]
+            node.compute = lambda *xs: sign.reduce(xs) if sign is not np.subtract else xs[0] - xs[1]
+        return True
+
+    def _windowed(self, link):
+        """A convolution, a dense layer at every position, a table: position by position."""
+        if not link.input_symbols or link.formula is None:
+            return False
+        node = by_position(link, self.graph, self.nodes.get(link.input_symbols[0]), self.path_of)
+        if node is not None:
+            self.nodes[link.output_symbols[0]] = node
+        return node is not None
+
+    def _derived(self, link):
+        """Any other small link without weights, by its derivatives: what moves numbers, pools, merges."""
+        varied = [n for n, symbol in enumerate(link.input_symbols) if symbol is not None]  # the others are constants
+        sources: Any = [self.nodes.get(link.input_symbols[n]) for n in varied]
+        if link.jacobian is None or not sources or None in sources or not all(map(fits, link.outputs)):
+            return False
+        every = [[jacobians[n] for n in varied] for jacobians in link.jacobian()]
+        if None in link.output_symbols or any(one is None for jacobians in every for one in jacobians):
+            return False
+        if not _account_for(every, link, varied):
+            return False  # examples depend on each other
+        for symbol, value, jacobians in zip(link.output_symbols, link.outputs, every, strict=True):
+            self._new(symbol, derived(node_of(symbol, value, self.plain), sources, jacobians, link.rule))
+        return True
+
+    def _recurrent(self, link):
+        if not _is_recurrent(link) or link.rule not in ("simplernn", "lstm", "gru"):
+            return False
+        before = len(self.graph.nodes)
+        last = unroll(link, self.graph, self.nodes, self.path_of)
+        if last is None:
+            return False
+        symbol = link.output_symbols[0]
+        if link.outputs[0].ndim == 2:
+            self.nodes[symbol] = last
+        else:  # every step goes on into what is not looked into
+            steps = [node for node in self.graph.nodes[before:] if node.letter == "h" and node.time]
+            upstream = link.upstream[0]
+            if upstream is not None:
+                for position, node in enumerate(steps):
+                    self.graph.heads.append(Head(node, _f(upstream[:, position]), via="the layers above"))
+        return True
+
+    def _opaque(self, link):
+        for symbol, dx in zip(link.input_symbols, link.downstream, strict=True):
+            if symbol in self.nodes and dx is not None:
+                self.graph.heads.append(Head(self.nodes[symbol], flat(dx), via=link.path))
+        for name, gradient in link.weight_gradients.items():
+            path = self.path_of.get(link.weight_symbols[name])
+            if path is not None:
+                self.graph.opaque.setdefault(path, []).append((link.path, _f(gradient)))
+        self._root(link)
+
+    def _extra(self, symbol, gradient):
+        path = self.path_of.get(symbol)
+        if path is not None:
+            self.graph.extra[path] = self.graph.extra.get(path, 0.0) + _f(gradient)
+
+    def _loss(self, link):
+        for position, (symbol, dx) in enumerate(zip(link.input_symbols, link.downstream, strict=True)):
+            node = self.nodes.get(symbol)
+            if node is None or dx is None:
+                continue
+            if dx.ndim != 2:
+                self.graph.heads.append(Head(node, flat(dx), via=link.path))
+                continue
+            prediction = self.nodes.get(link.input_symbols[1], node) if len(link.input_symbols) > 1 else node
+            targets = link.inputs[0] if position else None
+            slope = error_formulas.slope_function(link) if position else None
+            text = error_formulas.loss_gradient_template(link) if position else ""
+            if slope is not None and not np.allclose(slope(node.value, prediction.value), dx, rtol=1e-3, atol=1e-6):
+                slope, text = None, ""
+            error = error_formulas.error_function(link) if position else None
+            if error is not None:
+                self.graph.errors.append((prediction, error))
+            self.graph.heads.append(Head(node, _f(dx), text or "", targets, prediction, slope, link.path, link.formula))
+
+
+def _f(array):
+    return np.array(array, "float64")
+
+
+def _width(link):
+    return link.outputs[0].shape[-1] if link.outputs and link.outputs[0].ndim else 1
+
+
+def _is_recurrent(link):
+    return isinstance(link.op, (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU))
+
+
+def _softmax_jacobian(y):
+    return np.einsum("no,oi->noi", y, np.eye(y.shape[-1])) - np.einsum("no,ni->noi", y, y)
+
+
+def _account_for(every, link, varied):
+    """Whether the derivatives of single examples give what the link made of the gradient."""
+    dys = [np.zeros(np.shape(y)) if dy is None else dy for y, dy in zip(link.outputs, link.upstream, strict=True)]
+    for place, n in enumerate(varied):
+        dx = sum(np.einsum("no,noi->ni", flat(dy), jacobians[place]) for dy, jacobians in zip(dys, every, strict=True))
+        if link.downstream[n] is not None and not np.allclose(dx, flat(link.downstream[n]), rtol=1e-3, atol=1e-6):
+            return False
+    return True
+
+
+def _is_elementwise(link):
+    """Whether every number of what comes out depends on that number alone of what goes in, as far as can be told."""
+    if link.jacobian is None:
+        return link.formula is None or link.kind != "activation"
+    ((jacobian,),) = link.jacobian()
+    return jacobian is not None and not np.any(jacobian * (1 - np.eye(jacobian.shape[-1])))
+
+
+def _ratio(dx, dy):
+    dx, dy = _f(dx), _f(dy)
+    return np.divide(dx, dy, out=np.zeros_like(dx), where=dy != 0)

@@ -1,0 +1,142 @@
+"""Which letter stands for which tensor and weight, in the notation of the worked example.
+
+x is an input, z what a dense layer's activation is applied to, a what it gives; layers are counted in the order they run.
+y is the output of any other link, e the errors of the examples, R a penalty, T the targets.
+"""
+
+import keras
+
+from keras_backprop.explanations.observing.link import Symbol
+from keras_backprop.rule import Operation, WeightRead
+
+
+class Names:
+    """The symbols of one record.
+
+    Args:
+        calls: list of `Call`, in the order they ran.
+        kinds: list of their kinds.
+        inputs: the model's input tensors.
+        targets: the targets.
+    """
+
+    def __init__(self, calls, kinds, inputs, targets=()):
+        self._tensors: dict = {}
+        self._weights: dict = {}
+        self._losses = sum(kind == "loss" for kind in kinds)
+        self._counts: dict = {}
+        for position, x in enumerate(inputs, start=1):
+            self._tensors[id(x)] = Symbol("x", position if len(inputs) > 1 else None)
+        self._in_time = any(isinstance(getattr(call.op, "cell", None), _CELLS) for call in calls)
+        self._several_attentions = sum(attention_role(call.op, call.path) == "Q" for call in calls) > 1
+        self._targets = {id(t) for t in targets}
+        self._one_target = len(self._targets) == 1 and self._losses <= 1
+        for call, kind in zip(calls, kinds, strict=True):
+            self._name_outputs(call, kind)
+
+    def of(self, tensor):
+        """The symbol of a tensor; None for a constant."""
+        if id(tensor) in self._targets and self._one_target:
+            return self._tensors.get(id(tensor), Symbol("T"))
+        return self._tensors.get(id(tensor))
+
+    def of_weight(self, variable):
+        """The symbol of a weight: w₂ or W₂ and b₂ for a dense layer's, the path for others."""
+        return self._weights.get(id(variable), Symbol(variable.path))
+
+    def _name_outputs(self, call, kind):
+        if isinstance(call.op, WeightRead):
+            self._tensors[id(call.output)] = self.of_weight(call.op.variable)
+            return
+        if is_conversion(call.op):
+            known = self.of(call.input)
+            if known is not None:  # the same quantity, in another dtype or shape
+                self._tensors.setdefault(id(call.output), known)
+            return
+        if isinstance(call.op, keras.layers.Activation) and id(call.input) in self._tensors:
+            self._tensors[id(call.output)] = self._tensors[id(call.input)]  # its function is the next link
+            return
+        if kind == "loss" and id(call.input) not in self._tensors:
+            self._tensors[id(call.input)] = Symbol("T", self._next("T") if self._losses > 1 else None)
+        if is_dense(call):
+            layer = self._next("z")
+            self._tensors[id(call.output)] = Symbol("z", layer, self._in_time)
+            letter = "w" if tuple(call.op.kernel.shape) == (1, 1) else "W"
+            self._name_weight(call.op.kernel, letter, layer)
+            if call.op.bias is not None:
+                self._name_weight(call.op.bias, "b", layer)
+            return
+        if isinstance(getattr(call.op, "cell", None), _CELLS):
+            layer, cell = self._next("z"), call.op.cell
+            for variable, letter in (
+                (cell.kernel, "W"),
+                (cell.recurrent_kernel, "U"),
+                (getattr(cell, "bias", None), "b"),
+            ):
+                if variable is not None:
+                    single = len(variable.shape) == 2 and tuple(variable.shape) == (1, 1)
+                    self._name_weight(variable, letter.lower() if single else letter, layer)
+            for position, output in enumerate(call.outputs):
+                if position > 0:
+                    self._tensors[id(output)] = Symbol("s", self._next("s"))
+                elif len(output.shape) == 2:  # that of the last step
+                    self._tensors[id(output)] = self._unused(Symbol("h", int(call.input.shape[1])))
+                else:
+                    self._tensors[id(output)] = Symbol("h", layer, above=True)
+            return
+        role = attention_role(call.op, call.path)
+        if role:
+            number = self._next(role) if self._several_attentions else None
+            self._weights.setdefault(id(call.op.kernel), Symbol("W", number, role=role))
+            if call.op.bias is not None:
+                self._weights.setdefault(id(call.op.bias), Symbol("b", number, role=role))
+            if role != "O":
+                self._tensors[id(call.output)] = Symbol(role, number)
+                return
+        source = self._tensors.get(id(call.inputs[0])) if call.inputs else None
+        for output in call.outputs:
+            function = kind == "activation" or isinstance(call.op, _ACTIVATION_LAYERS)
+            if function and source is not None and source.letter == "z":
+                symbol = Symbol("a", source.subscript, source.above)
+            else:
+                letter = "e" if kind == "loss" else "R" if kind == "regularizer" else "y"
+                symbol = Symbol(letter, self._next(letter))
+            self._tensors[id(output)] = symbol
+
+    def _unused(self, symbol):
+        """The symbol, or where it is taken already (two recurrent layers side by side) another of its letter."""
+        while symbol in self._tensors.values():
+            symbol = symbol._replace(subscript=symbol.subscript + 1)
+        return symbol
+
+    def _name_weight(self, variable, letter, layer):
+        self._weights.setdefault(id(variable), Symbol(letter, layer))
+
+    def _next(self, letter):
+        self._counts[letter] = self._counts.get(letter, 0) + 1
+        return self._counts[letter]
+
+
+_CELLS = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell)
+_ACTIVATION_LAYERS = (
+    keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.Softmax, keras.layers.PReLU,
+)  # fmt: skip
+
+
+_ROLES = {"query": "Q", "key": "K", "value": "V", "attention_output": "O"}
+
+
+def attention_role(op, path):
+    """Q, K, V or O, if a link is one of the projections of multi-head attention; else ""."""
+    parent, _, part = (path or "").rpartition("/")
+    return _ROLES.get(part, "") if parent and isinstance(op, keras.layers.EinsumDense) else ""
+
+
+def is_conversion(op):
+    """Whether a link is an operation that changes a tensor's dtype or shape and not its values."""
+    return isinstance(op, Operation) and op.name in ("Cast", "ExpandDims", "Identity", "Reshape", "Squeeze")
+
+
+def is_dense(call):
+    """Whether a call is z = x·W + b, with its activation as the next link."""
+    return isinstance(call.op, keras.layers.Dense) and call.rule is not None and call.rule.activation

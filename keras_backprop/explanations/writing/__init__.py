@@ -1,0 +1,1 @@
+"""An explanation in text and in LaTeX."""

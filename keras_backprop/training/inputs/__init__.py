@@ -1,0 +1,1 @@
+"""Data in memory, data that come batch by batch, batches that a plan draws."""

@@ -1,0 +1,151 @@
+"""Whole epochs in compiled calls, several in one where nobody acts between them."""
+
+import time
+from typing import Any
+
+from keras_backprop.training.callbacks import bounds
+from keras_backprop.training.guarded import guard_of, guarded
+from keras_backprop.training.inputs.batches import Batches
+from keras_backprop.training.loops import steps
+from keras_backprop.training.loops.pace import GROWTH, Pace
+from keras_backprop.training.path import FitPath
+from keras_backprop.training.snapshot import Snapshot
+
+
+class WholeEpochs:
+    """Runs the epochs of a `fit` whose data lie in memory.
+
+    Args:
+        run: the `Run`.
+        limit: int, how many epochs may share a call.
+    """
+
+    def __init__(self, run, limit):
+        self.run, self.limit = run, limit
+        self.model, self.train, self.callbacks = run.model, run.data.train, run.callbacks
+        self.validation: Any = None if run.validates_apart else run.data.validation
+        self.bounds, self.pace = bounds(run.callbacks.callbacks), Pace()
+        self.before: Any = None
+        self.loop: Any = None
+        self.point: Any = None  # of `guarded.py`
+        self.served: Any = None
+
+    def __call__(self, first):
+        """Run one epoch or several, and tell the callbacks of each. Returns the number of the next epoch, and the last logs.
+
+        What nobody has been told of is given back: when a callback raises or ends the training, and when Ctrl-C comes.
+
+        Raises:
+            NotCompiledError: before a step has been made.
+        """
+        self._take_loop(first)
+        told, self.before = first, None
+        try:
+            results = self._some_epochs(first)
+            ending = self.model.stop_training  # said by a thread or a signal: in which epoch, nobody knows
+            for epoch, logs in enumerate(results, first):
+                if epoch > first:
+                    self.callbacks.on_epoch_begin(epoch)
+                told = epoch + 1
+                if self.run.validates(epoch):  # the bar names what it hears first, and that is training
+                    self.run.show_progress(self.train.steps, {name: logs[name] for name in self.loop.trained})
+                if self.run.validates(epoch) and not self.validated_inside:
+                    logs.update({f"val_{name}": value for name, value in self.run.validation().items()})
+                self.callbacks.on_epoch_end(epoch, logs)
+                if self.model.stop_training and not ending:
+                    break
+        except BaseException:
+            self._give_back(told)
+            raise
+        self._give_back(told)
+        return told, logs
+
+    def _take_loop(self, epoch):
+        model, run = self.model, self.run
+        # Keras traces the test step at the end of the first epoch that validates. What could have changed by then?
+        inside = self.validation is not None and (self.limit > 1 or run.validates(epoch))
+        served = model.train_function, model.test_function if inside else None
+        if served == self.served:
+            return
+        seed = run.draw_seed()
+
+        def make(jit_compile):
+            parts = [(self.train.batches(run.shuffle, jit_compile), steps.train_step(model, self.train.batch)), None]
+            if inside:
+                validation = Batches(self.validation, for_xla=jit_compile)
+                parts[1] = validation, steps.test_step(model, self.validation.batch)
+            loop = model._loops.epochs(*parts, jit_compile)
+            if jit_compile:  # which XLA does in the first call
+                loop(self.train, self.validation, seed, (0, 0), (0, 0), [], {})
+            self.variables = [v for part in parts if part is not None for v in part[1].graph.variables]
+            return loop
+
+        self.loop = run.take(make)
+        self.served = model.train_function, model.test_function if inside else None
+        model.fit_path = FitPath(True, run.reason, self.limit, run.jit_compile)
+
+    def _give_back(self, told):
+        """Undo the epochs of the last call after those that the callbacks have been told of."""
+        if self.before is None or told == self.run_to:
+            return
+        self.before.restore()
+        if told > self.run_from:
+            self._call((self.run_from, told), (0, self.train.steps))
+
+    def _some_epochs(self, epoch):
+        """Run one epoch or several in a row. Returns the logs of each."""
+        run_steps, ending = self.train.steps, self.model.stop_training
+        left = self.train.steps_left
+        if left < run_steps:
+            self.train.require_budget()
+        if ending:  # Keras, too, looks after the first execution
+            run_steps = min(self.model.steps_per_execution, run_steps)
+        work = run_steps + (self.validation.steps if self.validation is not None else 0)
+        if work <= self.pace.steps and run_steps <= left:
+            count = min(self.limit, self.pace.steps // work, self.run.epochs - epoch)
+            count = 1 if ending else max(1, min(count, left // run_steps))
+            if count == 1:
+                return self._call((epoch, epoch + 1), (0, run_steps))
+            self.run_from, self.run_to = epoch, epoch + count
+            self.before = Snapshot(self.model, self.variables)
+            logs = self._call((epoch, epoch + count), (0, run_steps))
+            self.run_to = epoch + len(logs)
+            return logs
+        first = 0
+        while True:
+            last = min(first + self.pace.steps, run_steps, first + self.train.steps_left)
+            if last == first:
+                self.train.require_budget()
+            logs = self._call((epoch, epoch + 1), (first, last), finished=last == run_steps)
+            if last == run_steps or (self.model.stop_training and not ending):  # a thread or a signal has said so
+                return logs
+            self.run.show_progress(last, logs[0])
+            first = last
+
+    @property
+    def seed(self):
+        return self.run.draw_seed()
+
+    @property
+    def jit_compile(self):
+        return self.run.jit_compile
+
+    def _call(self, epochs, which, finished=True):
+        guard = guard_of(self.model)
+        return self.call(epochs, which, finished) if guard is None else guarded(self, guard, epochs, which, finished)
+
+    def call(self, epochs, which, finished=True):
+        """Run epochs, or some steps of one, in one compiled call. Returns the logs of each epoch."""
+        self.validated_inside = finished and self._validates_inside()
+        validated = [self.validated_inside and self.run.validates(epoch) for epoch in range(*epochs)]
+        start = time.perf_counter()
+        logs = self.loop(self.train, self.validation, self.run.draw_seed(), epochs, which, validated, self.bounds)
+        work = len(logs) * (which[1] - which[0])
+        if any(validated):
+            work += sum(validated[: len(logs)]) * self.validation.steps
+        self.pace.took(work, time.perf_counter() - start)
+        return logs
+
+    def _validates_inside(self):
+        """Whether validation is part of the compiled epoch: nobody wants to act around it, and it is short."""
+        return self.loop.validates and self.validation.steps <= GROWTH * self.pace.steps
