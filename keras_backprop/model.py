@@ -97,7 +97,7 @@ class _Wrapped(BackpropModel):
         _keras.take_training_as(self, model)  # Keras trains a model whose `call` has no `training` without dropout
 
     def call(self, inputs, training=None):
-        return self.model(inputs)  # `training` reaches it through Keras's call context
+        return self.model(inputs)  # `training` reaches it through Keras's call context, as far as Keras's step said it
 
     def get_config(self):
         return {"model": keras.saving.serialize_keras_object(self.model), "name": self.name}

@@ -60,19 +60,17 @@ def _selector(selector, layers):
     if isinstance(selector, str):
         return {"pattern": selector}
     if id(selector) in layers:
-        return {
-            "layer": [layers[id(selector)], type(selector).__name__]
-        }  # paths are not all there before models are built
+        # By its number: paths are not all there before models are built.
+        return {"layer": [layers[id(selector)], len(layers), type(selector).__name__]}
     return _named(selector)
 
 
 def _rule(rule):
     if isinstance(rule, (type, types.FunctionType)):
         return _named(rule)
-    try:
+    if hasattr(rule, "get_config"):
         return {"object": keras.saving.serialize_keras_object(rule)}
-    except TypeError:
-        return {"unsaved": f"the rule {getattr(rule, 'name', repr(rule))}"}
+    return {"unsaved": f"the rule {getattr(rule, 'name', repr(rule))}"}
 
 
 def _named(thing):
@@ -91,9 +89,9 @@ def _loaded(part, model):
     if kind == "object":
         return keras.saving.deserialize_keras_object(what)
     if kind == "layer":
-        number, name = what
-        layers = _keras.layers_in(model)
-        if number < len(layers) and type(layers[number]).__name__ == name:
+        number, count, name = what
+        layers = list(_keras.layers_in(model))
+        if count == len(layers) and type(layers[number]).__name__ == name:
             return layers[number]
         kind, what = "unsaved", f"the layer of the class {name} that one is for"
     if kind == "unsaved":

@@ -101,10 +101,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         return arguments | ({"rules": rules_of(config["rules"], self)} if "rules" in config else {})
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            arguments = inspect.signature(_keras.fit).bind(self, *args, **kwargs).arguments
-        except TypeError:  # the `fit` of another base class takes other arguments; or Keras will say what is wrong
-            arguments = kwargs
+        arguments = self._arguments_of_fit(args, kwargs)
         callbacks = arguments.get("callbacks")
         self._observers = observers_of(callbacks)
         for observer in self._observers:
@@ -124,6 +121,17 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             return history
         finally:
             self._observers, self._scopes = (), ()
+
+    def _arguments_of_fit(self, args, kwargs):
+        """By their names: Keras's, or those of another class with a `fit` of its own that stands between this one and Keras's."""
+        following = super(CompiledFit, self).fit.__func__  # type: ignore[misc]
+        signature = inspect.signature(_keras.fit if following is keras.Model.fit else following)
+        try:
+            arguments = dict(signature.bind(self, *args, **kwargs).arguments)
+        except TypeError:  # which Python says when it is called
+            return kwargs
+        others = [x.name for x in signature.parameters.values() if x.kind is x.VAR_KEYWORD]
+        return arguments | {name: x for some in others for name, x in arguments.pop(some, {}).items()}
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         plan = plan_of(self)

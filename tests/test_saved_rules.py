@@ -137,6 +137,27 @@ def test_what_cannot_be_saved_is_told_of_twice(rule, tmp_path):
         keras.models.load_model(tmp_path / "model.keras")
 
 
+@pytest.mark.parametrize(
+    "name", ["os._exit", "keras.src.utils.file_utils.os", "keras.src.nothing.relu", "builtins.eval"]
+)
+def test_a_file_cannot_name_what_is_not_keras(name):
+    model = network()
+    model.compile("sgd", "mse", rules={"sine": keras.ops.tanh})
+    config = model.get_compile_config()
+    config["rules"][0]["rule"] = {"keras": name}
+    with pytest.raises(ValueError, match=f"rules of which '{name}' is not known here"):
+        model.compile_from_config(config)
+
+
+def test_a_layer_that_may_be_another_one_is_refused():
+    model = network()
+    model.compile("sgd", "mse", rules={model.get_layer("sine"): tripled})
+    config = model.get_compile_config()
+    config["rules"][0]["selector"]["layer"][1] += 1
+    with pytest.raises(ValueError, match="the layer of the class .* could not be saved"):
+        model.compile_from_config(config)
+
+
 def test_an_hdf5_file_holds_no_rules(tmp_path):
     model = stack()
     model.compile("sgd", "mse", rules={"sine": tripled}, gradients=lambda result: result.gradients)

@@ -17,7 +17,7 @@ def takes_training(layer: Any) -> bool:
 
 
 def take_training_as(layer: Any, other: Any) -> None:
-    """Let Keras pass `training` to `layer.call` if it would to `other.call`: its training step asks, and says nothing else."""
+    """Let Keras's training step pass `training` to `layer.call` where it would pass it to `other.call`, and only there."""
     layer._call_has_training_arg = other._call_has_training_arg
     layer._call_has_context_arg["training"] = other._call_has_training_arg
 

@@ -218,7 +218,10 @@ def name_in_keras(thing):
 
 
 def named_in_keras(name):
-    """What has that name, or None."""
+    """What has that name, or None: nothing but Keras's, as the name may come from a file that somebody has sent."""
     public = _api_export.get_symbol_from_name(name)
+    if public is not None:
+        return public
     module, _, own = name.rpartition(".")
-    return public or getattr(sys.modules.get(module), own, None)
+    found = getattr(sys.modules.get(module), own, None) if module.startswith("keras.src.") else None
+    return found if getattr(found, "__module__", "") == module else None

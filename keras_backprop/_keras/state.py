@@ -83,7 +83,8 @@ def starts_constant(initial_value: Any) -> bool:
     if code is None or code not in _FIRST_VALUES:
         return False
     cells = dict(zip(code.co_freevars, initial_value.__closure__, strict=True))
-    return type(cells["initializer"].cell_contents) in (keras.initializers.Zeros, keras.initializers.Ones)
+    constant = keras.initializers.Zeros, keras.initializers.Ones
+    return "initializer" in cells and type(cells["initializer"].cell_contents) in constant
 
 
 _FIRST_VALUES = {

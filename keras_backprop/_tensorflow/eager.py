@@ -1,17 +1,17 @@
 """The operations that a thread runs eagerly, as they run."""
 
 import contextlib
+import functools
 
 import tensorflow as tf
 from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import record
-from tensorflow.python.framework import op_callbacks
+from tensorflow.python.framework import op_callbacks, op_def_registry
 from tensorflow.python.ops import gradients_util
 
 from keras_backprop import _keras
 from keras_backprop._tensorflow.context import functions_run_eagerly
 from keras_backprop._tensorflow.operations import CustomGradient, EagerOperation, is_trainable
-from keras_backprop._tensorflow.variables import value_of
 
 
 class Eager:
@@ -65,15 +65,23 @@ class Eager:
 
 def _execute(context, kind, name, *given):
     """One eager operation. A `tf.Variable` that it is given as such it would read by itself, where no callback sees it."""
-    if not kind.startswith("Resource") and "Variable" not in kind:
-        given = tuple(map(_with_values, given))
+    given = list(given)
+    for place in _inputs_of_values(kind):
+        given[place] = _with_values(given[place])
     return _keras.current(pywrap_tfe, "TFE_Py_FastPathExecute")(context, kind, name, *given)
+
+
+@functools.cache
+def _inputs_of_values(kind):
+    """The places of the inputs of a type of operation that are no handles of variables."""
+    inputs = op_def_registry.get(kind).input_arg
+    return [place for place, one in enumerate(inputs) if one.type != tf.resource.as_datatype_enum]
 
 
 def _with_values(x):
     if isinstance(x, (list, tuple)):
         return [_with_values(one) for one in x] if any(isinstance(one, tf.Variable) for one in x) else x
-    return value_of(x) if isinstance(x, tf.Variable) else x
+    return x.read_value() if isinstance(x, tf.Variable) else x  # of which a tape of the user's is told
 
 
 def _gradients_of_functions(tensors):

@@ -193,21 +193,25 @@ def _unbroadcast(call, dx, x):
     """Sum dx over the axes along which x was broadcast; refuse any other difference of shape."""
     if isinstance(dx, tf.IndexedSlices) or (dx.shape == x.shape and x.shape.is_fully_defined()):
         return dx
-    if not call.rule.broadcasts:
-        if dx.shape.is_compatible_with(x.shape):
-            return dx
-        raise ValueError(
-            f"The rule '{call.rule.name}' of '{call.path}' returned a gradient of shape {dx.shape} for an input of shape "
-            f"{x.shape}. They must be equal. For operations that broadcast, register the rule with `broadcasts=True`."
-        )
     extra = len(dx.shape) - len(x.shape)
+    if not call.rule.broadcasts or extra < 0:
+        return _of_shape(call, dx, dx, x)
     if None in x.shape.as_list() and len(call.inputs) > 1:
         axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(x), s1=tf.shape(dx)).r0
         return tf.ensure_shape(tf.reshape(tf.reduce_sum(dx, axes), tf.shape(x)), x.shape)
-    axes = [*range(extra), *(extra + i for i, size in enumerate(x.shape) if size == 1 and dx.shape[extra + i] != 1)]
-    if not axes:
-        return dx
-    return tf.reshape(tf.reduce_sum(dx, axes), tf.shape(x) if None in x.shape.as_list() else x.shape)
+    ones = [extra + i for i, size in enumerate(x.shape) if size == 1 and dx.shape[extra + i] != 1]
+    summed = tf.reduce_sum(dx, ones, keepdims=True) if ones else dx
+    summed = tf.reduce_sum(summed, range(extra)) if extra else summed
+    return _of_shape(call, dx, summed, x)
+
+
+def _of_shape(call, dx, summed, x):
+    if summed.shape.is_compatible_with(x.shape):
+        return summed
+    raise ValueError(
+        f"The rule '{call.rule.name}' of '{call.path}' returned a gradient of shape {dx.shape} for an input of shape "
+        f"{x.shape}. They must be equal. For operations that broadcast, register the rule with `broadcasts=True`."
+    )
 
 
 def _densified(call, dy):

@@ -64,7 +64,8 @@ def lean_update(optimizer):
 
 def _is_as_in_keras(optimizer):
     """Whether nobody has put another update into this optimizer, or into its class."""
-    return getattr(optimizer.update_step, "__func__", None) is _KERAS[type(optimizer)]
+    update = getattr(optimizer.update_step, "__func__", None)
+    return getattr(update, "__module__", None) == type(optimizer).__module__
 
 
 def after(gradients, optimizer):
@@ -160,4 +161,3 @@ def add_to_rows(m, g, rows, c, after=None):
 
 
 UPDATES = {keras.optimizers.SGD: sgd, keras.optimizers.Adam: adam, keras.optimizers.AdamW: adam}
-_KERAS = {kind: kind.update_step for kind in UPDATES}

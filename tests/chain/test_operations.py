@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_backprop._tensorflow import Eager
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.rule import MissingRuleError, Operation
@@ -172,6 +173,22 @@ def test_a_variable_that_an_eager_operation_reads_by_itself_gets_its_gradient():
     layer = Handed()
     layer(X)
     assert_equals_the_tape(layer, X, compiled=False)
+
+
+def test_a_tape_of_the_users_is_told_of_variables_that_are_handed_over():
+    class Penalized(layers.Layer):
+        def build(self, shape):
+            self.w = tf.Variable(tf.ones(shape[1:]))
+
+        def call(self, x):
+            with tf.GradientTape() as tape:
+                e = tf.reduce_sum(tf.square(tf.multiply(x, self.w)))
+            return tape.gradient(e, self.w)
+
+    layer = Penalized()
+    expected = layer(X)
+    with Eager():
+        np.testing.assert_array_equal(layer(X), expected)
 
 
 def test_a_constant_that_shares_the_memory_of_a_weight_is_no_read_of_it():

@@ -49,9 +49,10 @@ def test_a_broadcast_input_gets_the_sum_over_what_it_was_broadcast_along(shape, 
     np.testing.assert_array_equal(function(ones(*shape), ones(2, 3)), expected.reshape(shape))
 
 
-def test_a_gradient_of_the_wrong_shape_is_refused():
+@pytest.mark.parametrize("broadcasts", [False, True])
+def test_a_gradient_of_the_wrong_shape_is_refused(broadcasts):
     x, y = ones(2, 3), ones(2)
-    calls = [link(lambda call, dy: Gradients(dy), [x], [y])]
+    calls = [link(lambda call, dy: Gradients(dy), [x], [y], broadcasts=broadcasts)]
     with pytest.raises(
         ValueError, match=r"'mine' of 'here' returned a gradient of shape \(2,\) for an input of shape \(2, 3\)"
     ):

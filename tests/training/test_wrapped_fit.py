@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 
 from keras_backprop import BackpropModel, BackpropSequential
+from keras_backprop.callbacks import BackwardMonitor
 
 X = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
 Y = X[:, :1]
@@ -99,6 +100,21 @@ def test_what_replaces_fit_has_replaced_it(monkeypatch):
     model.compile("sgd", "mse")
     assert model.fit(X, Y) == "nothing"
     assert not model.fit_path.compiled and "has not called it" in model.fit_path.reason
+
+
+def test_observers_are_found_in_the_arguments_of_another_fit():
+    class Short(keras.Model):
+        def fit(self, data, callbacks, **options):
+            return super().fit(*data, callbacks=callbacks, **options)
+
+    class Both(BackpropModel, Short):
+        pass
+
+    inputs = keras.Input((3,))
+    model, monitor = Both(inputs, layers.Dense(1)(inputs)), BackwardMonitor(every=1)
+    model.compile("sgd", "mse")
+    model.fit((X, Y), [monitor], verbose=0)
+    assert monitor.history
 
 
 def test_a_fit_with_other_arguments_between_ours_and_keras():

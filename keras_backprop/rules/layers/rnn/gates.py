@@ -81,5 +81,5 @@ def _matmul(x, W, transpose_b=False):
     """x·W over the last axis of x; all rows of a sequence in one product."""
     if len(x.shape) == 2:
         return tf.matmul(x, W, transpose_b=transpose_b)
-    rows = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), W, transpose_b=transpose_b)
+    rows = tf.matmul(tf.reshape(x, [-1, W.shape[1 if transpose_b else 0]]), W, transpose_b=transpose_b)
     return reshape_like(rows, x, range(len(x.shape) - 1), [rows.shape[-1]])

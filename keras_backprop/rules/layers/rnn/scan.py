@@ -17,26 +17,23 @@ def scan(step, carry, sequences, reverse=False, unroll=False):
 
     Returns:
         The last carry, a tuple of tensors of shape `(T, …)` for `out`, and a tuple for `part`, left in parts: nothing is copied
-        on the way to another scan of the same kind, and `stacked` makes tensors of them.
+        on the way to another scan, which runs as this one did, and `stacked` makes tensors of them.
     """
-    length, known = _length(next(x for x in sequences if x is not None))
-    if tf.executing_eagerly() or unroll or (known is not None and known <= UNROLLED_UP_TO):
-        return _unrolled(step, carry, sequences, known, reverse)
-    return _looped(step, carry, sequences, length, reverse)
+    present = [x for x in sequences if x is not None]
+    for x in present:
+        if isinstance(x, list):
+            return _unrolled(step, carry, sequences, len(x), reverse)
+        if isinstance(x, tf.TensorArray):
+            return _looped(step, carry, sequences, x.size(), reverse)
+    length = present[0].shape[0]
+    if tf.executing_eagerly() or unroll or (length is not None and length <= UNROLLED_UP_TO):
+        return _unrolled(step, carry, sequences, length, reverse)
+    return _looped(step, carry, sequences, tf.shape(present[0])[0] if length is None else length, reverse)
 
 
 def stacked(x):
     """A tensor of shape `(T, …)` of what `scan` has left in parts."""
     return tf.stack(x) if isinstance(x, list) else x.stack()
-
-
-def _length(x):
-    """The number of steps, as an integer or a tensor, and what is known of it while tracing."""
-    if isinstance(x, list):
-        return len(x), len(x)
-    if isinstance(x, tf.TensorArray):
-        return x.size(), None
-    return (tf.shape(x)[0] if x.shape[0] is None else x.shape[0]), x.shape[0]
 
 
 def _unrolled(step, carry, sequences, length, reverse):
@@ -57,9 +54,8 @@ def _looped(step, carry, sequences, length, reverse):
     def run(t, carry):
         return step(carry, *(None if a is None else a.read(t) for a in arrays))
 
-    _, out, part = (
-        tf.function(lambda: run(tf.constant(0), carry)).get_concrete_function().structured_outputs
-    )  # never run
+    once = tf.function(lambda: run(tf.constant(0), carry)).get_concrete_function()  # for the shapes; it never runs
+    _, out, part = once.structured_outputs
 
     def body(t, carry, written):
         new_carry, out, part = run(t, carry)

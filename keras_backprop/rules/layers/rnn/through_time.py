@@ -92,7 +92,7 @@ def run_backward(call, dy):
 def _of_each_example(state, x):
     """An initial state that all examples share has a batch of 1."""
     shared = state.shape[0] == 1 and x.shape[1] != 1
-    return tf.broadcast_to(state, [tf.shape(x)[1], *state.shape[1:]]) if shared else state
+    return tf.broadcast_to(state, tf.concat([tf.shape(x)[1:2], tf.shape(state)[1:]], 0)) if shared else state
 
 
 def _apart(y):

@@ -91,6 +91,45 @@ def test_batch_and_time_may_be_unknown_when_compiled(kind, masked):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("known", ["what comes in", "what comes back"])
+@pytest.mark.parametrize("make", [layers.LSTM, layers.SimpleRNN])
+def test_one_of_them_may_know_that_the_sequences_are_short(make, known):
+    layer, x = make(3, return_sequences=True), tf.constant(normal(2, 3, 3), tf.float32)
+    expected = gradients(layer, x)
+
+    def run(x):
+        forward = tf.ensure_shape(x, [2, 3, 3]) if known == "what comes in" else x
+        record = Record()
+        y = record.run(layer, forward)
+        dy = tf.reshape(y, tf.shape(x)) if known == "what comes in" else tf.ensure_shape(y, [2, 3, 3])
+        result = sweep(record.calls, [(y, dy)], layer.trainable_variables, [forward])
+        return [tf.convert_to_tensor(result.gradient(v)) for v in layer.trainable_variables] + [
+            result.input_gradient(forward)
+        ]
+
+    compiled = tf.function(run, input_signature=[tf.TensorSpec([None, None, None])], autograph=False)
+    for ours, theirs in zip(compiled(x), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "gru-reset-before", "simple"])
+def test_a_tape_over_the_backward_pass_in_a_graph(kind):
+    layer, x = KINDS[kind](), tf.constant(normal(2, 7, 3), tf.float32)
+    layer(x)
+
+    def squared(first):
+        return sum(tf.reduce_sum(g**2) for g in first)
+
+    @tf.function(autograph=False)
+    def second(of):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            first = squared(of(layer, x))
+        return tape.gradient(first, [*(v.value for v in layer.trainable_variables), x][-1])
+
+    np.testing.assert_allclose(second(gradients), second(tape_gradients), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["lstm", "gru", "gru-reset-before", "simple", "stack", "own-layers"])
 def test_xla_compiles_it(kind):
     layer, x = KINDS[kind](), tf.constant(normal(2, 7, 3), tf.float32)
