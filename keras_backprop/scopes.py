@@ -158,6 +158,7 @@ def _matcher(selector):
 def matches(pattern, path):
     """Whether a path, with or without the model's name in front, is of a pattern: `*` is anything, `?` one character."""
     _, inside, rest = path.partition("/")
+    pattern = pattern.replace("[", "[[]")  # which means itself: `lstm[1]` is a second output
     return fnmatch.fnmatchcase(path, pattern) or (bool(inside) and fnmatch.fnmatchcase(rest, pattern))
 
 

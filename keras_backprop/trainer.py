@@ -124,7 +124,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
 
     def _arguments_of_fit(self, args, kwargs):
         """By their names: Keras's, or those of another class with a `fit` of its own that stands between this one and Keras's."""
-        following = super(CompiledFit, self).fit.__func__  # type: ignore[misc]
+        following = super(CompiledFit, self).fit.__func__
         signature = inspect.signature(_keras.fit if following is keras.Model.fit else following)
         try:
             arguments = dict(signature.bind(self, *args, **kwargs).arguments)

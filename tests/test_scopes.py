@@ -303,3 +303,8 @@ def test_rules_end_with_their_block():
         model.fit(U, T, verbose=0)
         model.train_on_batch(U, T)
     assert np.any(model.backward_pass(tf.constant(U), tf.constant(T)).gradients[0])
+
+
+def test_brackets_of_a_pattern_mean_themselves():
+    assert keras_backprop.scopes.matches("lstm[1]", "lstm[1]") and not keras_backprop.scopes.matches("lstm[1]", "lstm1")
+    assert keras_backprop.scopes.matches("*[1]", "encoder/lstm[1]")

@@ -65,10 +65,10 @@ class Eager:
 
 def _execute(context, kind, name, *given):
     """One eager operation. A `tf.Variable` that it is given as such it would read by itself, where no callback sees it."""
-    given = list(given)
+    read = list(given)
     for place in _inputs_of_values(kind):
-        given[place] = _with_values(given[place])
-    return _keras.current(pywrap_tfe, "TFE_Py_FastPathExecute")(context, kind, name, *given)
+        read[place] = _with_values(read[place])
+    return _keras.current(pywrap_tfe, "TFE_Py_FastPathExecute")(context, kind, name, *read)
 
 
 @functools.cache

@@ -18,11 +18,18 @@ def loss(model, result, y):
         raise ValueError("the model has no compiled losses, one for each output")
     n, total = tf.shape(predictions[0])[0], 0.0
     for entry, target, prediction in pairs:
-        target, prediction = tf.convert_to_tensor(target), tf.convert_to_tensor(prediction)
+        in_mask = _keras.get_keras_mask(prediction)
+        target, prediction = (
+            keras.ops.convert_to_tensor(x, dtype=getattr(entry.loss, "dtype", None)) for x in (target, prediction)
+        )
         if target.shape.rank == prediction.shape.rank - 1 and prediction.shape[-1] == 1:
             target = target[..., None]
-        values, mask = tf.cast(entry.loss.call(target, prediction), tf.float32), _keras.get_keras_mask(prediction)
-        counted = tf.ones_like(values) if mask is None else tf.broadcast_to(tf.cast(mask, tf.float32), tf.shape(values))
+        values = entry.loss.call(target, prediction)
+        masks = [mask for mask in (in_mask, _keras.get_keras_mask(values)) if mask is not None]  # `ignore_class` is one
+        values = tf.cast(values, tf.float32)
+        counted = tf.ones_like(values)
+        for mask in masks:
+            counted *= tf.broadcast_to(tf.cast(mask, tf.float32), tf.shape(values))
         values, counted = (tf.reshape(a, [n, -1]) for a in (values, counted))
         own = tf.reduce_sum(tf.where(counted > 0, values, 0), 1)
         if getattr(entry.loss, "reduction", None) != "sum":
@@ -37,12 +44,16 @@ def gradient_norm(model, result, y):
 
 
 def error(model, result, y):
-    """‖p − y‖ of each example, over the positions that are not masked."""
+    """‖p − y‖ of each example, over the positions that are not masked and not ignored; NaN where all are ignored."""
     p, target = _probabilities(model, result, y)
     squares, mask = tf.square(p - target), _keras.get_keras_mask(keras.tree.flatten(result.y_pred)[0])
     if mask is not None and mask.shape.rank == p.shape.rank - 1:
         squares = tf.where(tf.cast(mask, tf.bool)[..., None], squares, 0)
-    return tf.sqrt(tf.reduce_sum(tf.reshape(squares, [tf.shape(p)[0], -1]), 1))
+    has_class = _has_class(target) if _ignores(model) else tf.ones(tf.shape(p)[:-1], tf.bool)
+    squares, has_class = (
+        tf.reshape(a, [tf.shape(p)[0], -1]) for a in (tf.where(has_class[..., None], squares, 0), has_class)
+    )
+    return tf.sqrt(tf.where(tf.reduce_any(has_class, 1), tf.reduce_sum(squares, 1), np.nan))
 
 
 def correct(model, result, y):
@@ -57,10 +68,16 @@ def correct(model, result, y):
 def margin(model, result, y):
     """The log-odds of the given class over the best other, NaN where an example has no class."""
     p, target = _of_classes(model, result, y)
-    log = tf.math.log(tf.maximum(p, 1e-30))
+    logits = tf.cast(keras.tree.flatten(result.y_pred)[0], tf.float32) if _from_logits(model) else None
     if p.shape[-1] == 1:
-        odds = (log - tf.math.log(tf.maximum(1 - p, 1e-30)))[:, 0]
-        return tf.where(target[:, 0] > 0.5, odds, -odds)
+        smallest = keras.config.epsilon()  # as Keras bounds it
+        odds = (
+            tf.math.log(tf.maximum(p, smallest)) - tf.math.log(tf.maximum(1 - p, smallest))
+            if logits is None
+            else logits
+        )
+        return tf.where(target[:, 0] > 0.5, odds[:, 0], -odds[:, 0])
+    log = tf.math.log(tf.maximum(p, 1e-30)) if logits is None else logits  # but for what all classes share
     given = tf.one_hot(tf.argmax(target, -1), p.shape[-1], on_value=True, off_value=False)
     margin = tf.reduce_sum(tf.where(given, log, 0), -1) - tf.reduce_max(tf.where(given, -np.inf, log), -1)
     return tf.where(_has_class(target), margin, np.nan)
@@ -93,11 +110,11 @@ def _probabilities(model, result, y):
     p, target = (tf.convert_to_tensor(keras.tree.flatten(a)[0]) for a in (result.y_pred, y))
     p = tf.cast(p, tf.float32)
     loss = _only_loss(model)
-    if _is_of_classes(model) and getattr(loss, "from_logits", False):
+    if _from_logits(model):
         p = tf.sigmoid(p) if "Binary" in type(loss).__name__ or p.shape[-1] == 1 else tf.nn.softmax(p)
     if "Sparse" in type(loss).__name__:
         labels = tf.cast(tf.reshape(target, tf.shape(p)[:-1]), tf.int32)
-        if getattr(loss, "ignore_class", None) is not None:
+        if _ignores(model):
             labels = tf.where(labels == loss.ignore_class, -1, labels)
         target = tf.one_hot(labels, p.shape[-1])  # of no class: zeros
     target = tf.cast(target, tf.float32)
@@ -114,9 +131,20 @@ def _only_loss(model):
         "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
         "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
         "binary_crossentropy": keras.losses.BinaryCrossentropy,
+        "categorical_focal_crossentropy": keras.losses.CategoricalFocalCrossentropy,
+        "binary_focal_crossentropy": keras.losses.BinaryFocalCrossentropy,
     }
     kind = names.get(getattr(function, "__name__", ""))
     return kind() if kind is not None and not isinstance(loss, kind) else loss
+
+
+def _from_logits(model):
+    return _is_of_classes(model) and getattr(_only_loss(model), "from_logits", False)
+
+
+def _ignores(model):
+    """Whether the loss ignores a class: examples of it are of none."""
+    return getattr(_only_loss(model), "ignore_class", None) is not None
 
 
 def _is_of_classes(model):

@@ -1,5 +1,6 @@
 """What becomes of every training example: its loss, gradient, error and whether it is right, epoch after epoch."""
 
+import numbers
 import warnings
 from typing import Any
 
@@ -39,12 +40,12 @@ class ExampleRecorder(keras.callbacks.Callback):
 
     def __init__(self, every: Any = 1, quantities: Any = None) -> None:
         super().__init__()
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        if isinstance(every, bool) or not isinstance(every, numbers.Integral) or every < 1:
             raise ValueError(f"`every` must be a whole number of epochs, 1 or more. Received: every={every!r}")
         wrong = [q for q in (quantities if quantities is not None else ()) if q not in QUANTITIES]
         if wrong or (quantities is not None and not list(quantities)):
             raise ValueError(f"`quantities` must be among {', '.join(QUANTITIES)}. Received: quantities={quantities!r}")
-        self.every, self.quantities = every, None if quantities is None else list(quantities)
+        self.every, self.quantities = int(every), None if quantities is None else list(quantities)
         self.history: dict[str, Any] = {}
         self.epochs: list[int] = []
         self.backward_observer = _Record(self.quantities)
@@ -72,8 +73,8 @@ class ExampleRecorder(keras.callbacks.Callback):
         columns = self.backward_observer.read()
         n = max([len(c) for c in columns.values()] + [len(next(iter(self.history.values()), ()))])
         for name, column in columns.items():
-            column = np.concatenate([column, np.full(n - len(column), np.nan, "float32")])[:, None]
-            self.history[name] = np.concatenate([self.history[name], column], 1) if name in self.history else column
+            before = [_padded(self.history[name], n)] if name in self.history else []
+            self.history[name] = np.concatenate([*before, _padded(column[:, None], n)], 1)
 
     def table(self) -> dict[str, Any]:
         """The history in long form: a dict of columns of equal length, "example", "epoch" and the quantities."""
@@ -144,7 +145,9 @@ class _Record(BackwardObserver):
 
     def read(self) -> dict[str, Any]:
         """Quantity -> array of one number for each example up to the last that was seen."""
-        return {name: variable.numpy() for name, variable in self._values.items()}
+        columns = {name: variable.numpy() for name, variable in self._values.items()}
+        written = {name: column for name, column in columns.items() if len(column)}
+        return written or columns  # an earlier `fit` may have had others
 
     @property
     def variables(self) -> list[Any]:
@@ -190,6 +193,11 @@ class _Record(BackwardObserver):
 
         # A loop of at most one turn, which unlike `tf.cond` leaves the step one that can run in one thread.
         tf.while_loop(lambda due: due, record, (tf.convert_to_tensor(self._wanted.value),))
+
+
+def _padded(values, n):
+    """With NaN for the examples up to the n-th, which were in no batch."""
+    return np.concatenate([values, np.full((n - len(values), values.shape[1]), np.nan, "float32")])
 
 
 def _mean(values, records):

@@ -16,7 +16,10 @@ def count(name: str, value: Any, most: int | None = None, least: int = 1) -> int
 
 def number(name: str, value: Any, zero: bool = False, below: float | None = None) -> float:
     """A positive finite number; or 0, or one below a bound."""
-    good = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        good = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number that is no float
+        good = False
     if not good or value < 0 or (value == 0 and not zero) or (below is not None and value >= below):
         what = "0 or more" if zero else "positive" if below is None else f"between 0 and {below}"
         raise ValueError(f"`{name}` must be a number, {what}. Received: {name}={value!r}")
@@ -25,6 +28,6 @@ def number(name: str, value: Any, zero: bool = False, below: float | None = None
 
 def one_of(name: str, value: Any, choices: Any) -> Any:
     """One of several."""
-    if value not in choices:
+    if value not in list(choices):
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}. Received: {name}={value!r}")
     return value

@@ -62,7 +62,7 @@ class BackwardSearch:
             fault = search.of_value(value)
             named = self.rerun.named(value) if fault is None else None
             if named is not None and named[0] != "weight":
-                return search.of_data(link.path, "", named)
+                return search.of_data(link.path, "", named, value)
             if fault is not None:
                 return fault
         return None

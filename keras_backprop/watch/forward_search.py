@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_backprop.watch.causes import Circumstances, cause_of
@@ -49,7 +48,7 @@ class ForwardSearch:
                     at = born
                 else:  # what explains the NaN, ∞ − ∞ in a product for instance, is the infinity
                     named = ("constant", "")
-        return self._of_operation(at, named)
+        return self._of_operation(at, named, source)
 
     def suspect(self) -> Any:
         """A fault of an operation that was taken where its derivative is infinite, though here nothing came of it."""
@@ -102,13 +101,13 @@ class ForwardSearch:
         x = numpy_of(one.inputs[0])
         return bool((np.isneginf(x).all(-1)).any())
 
-    def _of_operation(self, at, named):
+    def _of_operation(self, at, named, data):
         one = self.operations[at]
         output = next(y for y in one.outputs if not self.finite(y)) if not all(map(self.finite, one.outputs)) else None
         source = next((x for x in one.inputs if not self.finite(x)), None)
         bad = ~np.isfinite(numpy_of(output if output is not None else source))
         if named and named[0] in ("x", "y", "sample_weight"):
-            return self.of_data(self.rerun.path(at), one.type, named)
+            return self.of_data(self.rerun.path(at), one.type, named, data)
         if named and named[0] == "weight":
             bad, values = np.zeros(0, bool), None
         else:
@@ -129,10 +128,8 @@ class ForwardSearch:
         weight = named[1] if named and named[0] == "weight" else None
         return self.rerun.told(path, FORWARD, one.type, cause, remedy, bad, values, weight)
 
-    def of_data(self, path: str, kind: str, named: Any) -> Fault:
-        """The fault of data that are not finite, in the link that takes them; `named` as `Rerun.named` returns it."""
-        part = dict(zip(("x", "y", "sample_weight"), self.rerun.batch, strict=True))[named[0]]
-        tensor = next(t for t in keras.tree.flatten(part) if t is not None and not self.finite(t))
+    def of_data(self, path: str, kind: str, named: Any, tensor: Any) -> Fault:
+        """The fault of data that are not finite, in the link that takes them; `named`: what `Rerun.named` says of the tensor."""
         bad = ~np.isfinite(numpy_of(tensor))
         cause, remedy = cause_of(Circumstances(kind, [], bad, tensor.dtype, self.rerun.frames, named=named, layer=path))
         return self.rerun.told(path, FORWARD, kind, cause, remedy, bad, numpy_of(tensor)[bad][:8])

@@ -144,8 +144,56 @@ def test_several_yes_or_no_outputs_have_no_one_answer(way):
 
 def test_of_an_ignored_class_nothing_is_right_or_wrong():
     loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=1)
-    recorder = ExampleRecorder(quantities=["loss", "correct", "margin"])
+    recorder = ExampleRecorder(quantities=["loss", "error", "correct", "margin"])
     a_model(loss=loss).fit(X, Y, verbose=0, callbacks=[recorder])
-    for name in ("correct", "margin"):
+    for name in ("error", "correct", "margin"):
         np.testing.assert_array_equal(np.isnan(recorder.history[name][:, 0]), Y == 1)
     assert not recorder.history["loss"][Y == 1].any()
+
+
+def test_ignored_positions_do_not_count():
+    model = BackpropSequential([keras.Input((4, 3)), layers.Dense(3)])
+    model.compile(
+        keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    )
+    x, y = np.random.default_rng(0).normal(size=(8, 4, 3)), np.random.default_rng(1).integers(-1, 3, (8, 4))
+    y[:, 0], recorder = 1, ExampleRecorder(quantities=["loss", "error"])
+    model.fit(x, y, verbose=0, callbacks=[recorder])
+    own = [model.evaluate(x[i : i + 1], y[i : i + 1], verbose=0) for i in range(8)]
+    np.testing.assert_allclose(recorder.history["loss"][:, 0], own, rtol=1e-5)
+    p = keras.ops.softmax(model.predict(x, verbose=0)).numpy()
+    squares = ((p - np.eye(4)[y][..., :3]) ** 2).sum(-1) * (y >= 0)
+    np.testing.assert_allclose(recorder.history["error"][:, 0], np.sqrt(squares.sum(1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_margins_of_the_sure_are_those_of_both_classes(from_logits):
+    x = np.array([[20.0], [-20.0]])
+    model = BackpropSequential([keras.Input((1,)), layers.Dense(1, None if from_logits else "sigmoid")])
+    model.set_weights([np.ones((1, 1)), np.zeros(1)])
+    model.compile(keras.optimizers.SGD(0.0), keras.losses.BinaryCrossentropy(from_logits=from_logits))
+    recorder = ExampleRecorder(quantities=["margin"])
+    model.fit(x, np.array([[1.0], [0.0]]), verbose=0, callbacks=[recorder])
+    np.testing.assert_allclose(recorder.history["margin"][:, 0], 20.0 if from_logits else -np.log(1e-7), rtol=1e-2)
+
+
+def test_an_example_that_is_first_seen_later_has_a_row_from_then_on():
+    recorder, model = ExampleRecorder(quantities=["loss"]), a_model()
+    recorder.set_model(model)
+    recorder.on_train_begin()
+    seen = iter([[1.0], [1.0, 2.0, 3.0], [4.0, 5.0]])
+    recorder.backward_observer.read = lambda: {"loss": np.array(next(seen), "float32")}
+    for epoch in range(3):
+        recorder.on_epoch_end(epoch)
+    np.testing.assert_array_equal(recorder.history["loss"], [[1, 1, 4], [np.nan, 2, 5], [np.nan, 3, np.nan]])
+
+
+def test_another_fit_has_its_own_quantities():
+    recorder = ExampleRecorder()
+    a_model().fit(X, Y, verbose=0, callbacks=[recorder])
+    assert "correct" in recorder.history
+    model = BackpropSequential([keras.Input((5,)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="records no"):
+        model.fit(X, Y.astype("float32"), verbose=0, callbacks=[recorder])
+    assert set(recorder.history) == {"loss", "gradient_norm", "error"}

@@ -94,7 +94,7 @@ def test_nothing_of_it_is_loaded_at_import():
         {"examples": 0}, {"examples": 2.5}, {"expected_batch_size": 41}, {"epochs": 0}, {"clipping_norm": 0}, {"clipping_norm": -1},
         {"clipping_norm": {"*": 1}}, {"noise_multiplier": None}, {"noise_multiplier": -1}, {"epsilon": 1.0}, {"delta": 0}, {"delta": 1},
         {"delta": None}, {"sampling": "random"}, {"neighbours": "all"}, {"clipping": "hard"}, {"largest_batch_size": 7},
-        {"largest_batch_size": 10, "sampling": "shuffled"},
+        {"largest_batch_size": 10, "sampling": "shuffled"}, {"clipping_norm": 10**400},
     ],
 )  # fmt: skip
 def test_what_makes_no_plan(wrong):
