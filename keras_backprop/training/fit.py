@@ -10,6 +10,7 @@ from keras_backprop import _keras
 from keras_backprop.training import backup
 from keras_backprop.training.distribution import is_chief
 from keras_backprop.training.inputs.drawn import plan_of, require_plans_own
+from keras_backprop.training.interrupts import none_forgotten
 from keras_backprop.training.loops.kept import Loops
 from keras_backprop.training.path import FitPath, NotCompiledError
 from keras_backprop.training.run import Run
@@ -78,7 +79,7 @@ class CompiledFit:
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         self.fit_path = FitPath(False, "something that has been put around `keras.Model.fit` has not called it")
-        with _keras.fit_replaced(CompiledFit, _fit), _keras.logs_that_can_be_interrupted():
+        with _keras.fit_replaced(CompiledFit, _fit), _keras.logs_that_can_be_interrupted(), none_forgotten():
             return super().fit(*args, **kwargs)  # type: ignore[misc]
 
 

@@ -30,6 +30,34 @@ def test_no_interrupt_is_lost(count):
     assert said.groups() == (str(count), "0", "0"), printed
 
 
+@pytest.mark.parametrize("epochs_per_execution", ["auto", None], ids=["compiled", "Keras's loop"])
+def test_one_that_falls_into_a_finalizer_is_not_lost(epochs_per_execution):
+    before, handler = sys.unraisablehook, signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    class Finalized:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+            sum(range(10))  # where Python sees it
+
+    seen = []
+
+    def on_epoch_end(epoch, logs):
+        seen.append(epoch)
+        if epoch == 1:
+            Finalized()
+
+    model = BackpropSequential([keras.Input((8,)), layers.Dense(1)])
+    model.compile("sgd", "mse", epochs_per_execution=epochs_per_execution)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(
+                X, Y, epochs=100_000, verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)]
+            )
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert len(seen) < 10_000 and sys.unraisablehook is before
+
+
 X, Y = np.random.default_rng(0).normal(size=(2, 96, 8)).astype("float32")
 Y = Y[:, :1]
 LISTENS = [keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None)]

@@ -1,0 +1,39 @@
+"""Ctrl-C, wherever it comes."""
+
+import _thread
+import contextlib
+import sys
+import threading
+from typing import Any
+
+_lock, _blocks, _before = threading.Lock(), 0, sys.unraisablehook
+
+
+@contextlib.contextmanager
+def none_forgotten() -> Any:
+    """For the duration of the block, Ctrl-C that falls into a finalizer or into the callback of a weak reference comes again.
+
+    Python prints an exception that is raised there, by `sys.unraisablehook`, and forgets it; tracing a function runs thousands of
+    them.
+    """
+    global _blocks, _before
+    with _lock:
+        if not _blocks:
+            _before, sys.unraisablehook = sys.unraisablehook, _again
+        _blocks += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _blocks -= 1
+            if not _blocks and sys.unraisablehook is _again:
+                sys.unraisablehook = _before
+
+
+def _again(unraisable):
+    if unraisable.exc_type is KeyboardInterrupt:
+        again = threading.Timer(0.01, _thread.interrupt_main)  # what is raised in here would be forgotten as well
+        again.daemon = True
+        again.start()
+        return
+    _before(unraisable)
