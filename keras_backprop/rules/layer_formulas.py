@@ -48,7 +48,7 @@ LAYERS = {
     (activations.log_softmax, ops.LogSoftmax): Formula(
         "x - log(total(exp(x)))", gradients={"x": "dy - exp(y)*total(dy)"}
     ),
-    (layers.Identity,): Formula("x", gradients={"x": "dy"}),
+    (layers.Identity, layers.ActivityRegularization): Formula("x", gradients={"x": "dy"}),
     (layers.Dropout,): Cases(
         (
             Formula("x*m", gradients={"x": "dy*m"}, when={"class": lambda name: name != "AlphaDropout"}),
@@ -56,7 +56,6 @@ LAYERS = {
         )
     ),
     (layers.GaussianNoise,): Formula("x + r", gradients={"x": "dy"}),
-    (layers.ActivityRegularization,): Formula("x", gradients={"x": "dy"}),
     (layers.Masking,): Formula("x*m", gradients={"x": "dy*m"}),
     (layers.Add,): Formula("a + b", gradients={"a": "dy", "b": "dy"}, when=_ONE_SHAPE),
     (ops.Add,): Formula("a + b", gradients={"a": "dy", "b": "dy"}, when=_TWO),

@@ -47,17 +47,19 @@ WINDOWS = {
     (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D): Formula(
         "largest(x)", gradients={"x": "spread(dy*(x == y)/total(x == y))"}
     ),
-    (layers.UpSampling1D,): Formula("repeated(x)", gradients={"x": "total(window(dy))"}),
     (layers.UpSampling2D,): Formula(
         "repeated(x)", gradients={"x": "total(window(dy))"}, when={"interpolation": "nearest"}
     ),
-    (layers.UpSampling3D, layers.RepeatVector): Formula("repeated(x)", gradients={"x": "total(window(dy))"}),
+    (layers.UpSampling1D, layers.UpSampling3D, layers.RepeatVector): Formula(
+        "repeated(x)", gradients={"x": "total(window(dy))"}
+    ),
     (layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D): Formula(
         "padded(x)", gradients={"x": "cropped(dy)"}
     ),
     (layers.Cropping1D, layers.Cropping2D, layers.Cropping3D): Formula("cropped(x)", gradients={"x": "padded(dy)"}),
-    (layers.Flatten, layers.Reshape): Formula("x", gradients={"x": "dy"}),
-    (ops.Reshape, ops.Ravel, ops.ExpandDims, ops.Squeeze): Formula("x", gradients={"x": "dy"}),
+    (layers.Flatten, layers.Reshape, ops.Reshape, ops.Ravel, ops.ExpandDims, ops.Squeeze): Formula(
+        "x", gradients={"x": "dy"}
+    ),
     (ops.Transpose, ops.Swapaxes, ops.Moveaxis, ops.Flip, ops.Roll): Formula(
         "permuted(x)", gradients={"x": "permuted(dy)"}
     ),
