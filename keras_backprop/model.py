@@ -78,6 +78,16 @@ class BackpropSequential(BackpropTrainer, keras.Sequential):
     """A `keras.Sequential` whose `fit` computes every gradient by a written-out chain rule. See `BackpropModel`."""
 
 
+def _of_ours(clone):
+    """A model of ours with the layers of one that Keras has just cloned from a model of ours."""
+    if isinstance(clone, keras.Sequential):
+        layers = [*(clone.inputs or ()), *clone.layers]
+        return BackpropSequential(layers, trainable=clone.trainable, name=clone.name)
+    return BackpropModel.from_keras(clone)
+
+
+_keras.clones_made_by(BackpropTrainer, _of_ours)
+
 # Legacy `.h5` files speak of a model by the name of its class alone.
 keras.saving.get_custom_objects().update(BackpropModel=FunctionalBackpropModel, BackpropSequential=BackpropSequential)
 

@@ -39,6 +39,7 @@ from keras_backprop._keras.callbacks import (
     profiles,
     train_writer,
 )
+from keras_backprop._keras.cloning import clones_made_by
 from keras_backprop._keras.epochs import batches_in_all, dataset_of, steps_seen
 from keras_backprop._keras.fitting import (
     TFEpochIterator,
@@ -149,6 +150,7 @@ __all__ = [
     "compute_loss",
     "compute_output_spec",
     "convert_to_sliceable",
+    "clones_made_by",
     "current",
     "current_stateless_scope",
     "dataset_of",
