@@ -81,8 +81,7 @@ class BackpropSequential(BackpropTrainer, keras.Sequential):
 def _of_ours(clone):
     """A model of ours with the layers of one that Keras has just cloned from a model of ours."""
     if isinstance(clone, keras.Sequential):
-        layers = [*(clone.inputs or ()), *clone.layers]
-        return BackpropSequential(layers, trainable=clone.trainable, name=clone.name)
+        return BackpropSequential(_keras.stack_of(clone), trainable=clone.trainable, name=clone.name)
     return BackpropModel.from_keras(clone)
 
 

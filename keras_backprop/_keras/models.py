@@ -46,6 +46,11 @@ def graph_of(layer):
     return None
 
 
+def stack_of(model: Any) -> list:
+    """The layers of a `Sequential`, its input layer included if it has one."""
+    return list(model._layers)
+
+
 def frozen_weights(model: Any) -> list:
     """The weights of a model that would be trained, were they or their layers not frozen: no moving statistics, no seeds."""
     trained = {id(v) for v in model.trainable_weights}
