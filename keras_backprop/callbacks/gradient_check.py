@@ -14,15 +14,19 @@ from keras_backprop.observers import BackwardObserver
 
 
 class GradientCheck(keras.callbacks.Callback):
-    """Compares, on the current batch of every N-th step, the gradients that the optimizer receives with `tf.GradientTape`'s.
+    """Compares, on the current batch of every N-th step, the gradients of the backward pass with `tf.GradientTape`'s.
 
     The tape's gradients are computed inside the training step, from the same batch, the same weights and the same dropout
-    masks, and change nothing: training goes on exactly as without the callback, only slower in the steps that check.
+    masks, and change nothing: training goes on exactly as without the callback, only slower in the steps that check. What
+    `compile(gradients=…)` makes of the gradients is not in the comparison.
+
+    A `LossScaleOptimizer` skips steps whose gradients have overflowed, in one computation perhaps and not in the other. So
+    nothing is said of what is NaN or infinite as long as the loss scale is above 1: every such step halves it.
 
     Args:
         every: int ≥ 1, check the steps 0, every, 2·every, …
         tolerance: float, the largest difference that passes, relative to the largest entry of the tape's gradient;
-            by default what the dtype of the model's computation allows.
+            by default what the dtypes in which the layers compute allow.
         action: "raise" or "warn".
 
     Attributes:
@@ -31,8 +35,8 @@ class GradientCheck(keras.callbacks.Callback):
 
     Raises:
         ValueError: a nonsensical argument; a model that trains by the tape itself, or in a distribution strategy.
-        ArithmeticError: (`action="raise"`) gradients differ, or are NaN or infinite by the tape as well, unless a loss scale
-            is being looked for. Names the worst weight. Its update has been made already.
+        ArithmeticError: (`action="raise"`) gradients differ, or are NaN or infinite by the tape as well. Names the worst weight.
+            Its update has been made already.
     """
 
     def __init__(self, every: Any = 100, tolerance: Any = None, action: Any = "raise") -> None:
@@ -66,7 +70,8 @@ class GradientCheck(keras.callbacks.Callback):
                 "GradientCheck compares the gradients of one replica. Use it without a distribution strategy."
             )
         self.checked, self.max_error = 0, 0.0
-        self._limit = self.tolerance or RELATIVE_TOLERANCE[tf.as_dtype(model.compute_dtype).name] * 10
+        dtypes = {layer.compute_dtype for layer in _keras.layers_in(model)}
+        self._limit = self.tolerance or 10 * max(RELATIVE_TOLERANCE.get(dtype, 0.0) for dtype in dtypes)
         self.backward_observer.reset()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -75,8 +80,6 @@ class GradientCheck(keras.callbacks.Callback):
         if checks == self.checked or not len(errors):
             return
         self.checked = checks
-        if isinstance(self.model.optimizer, keras.optimizers.LossScaleOptimizer):
-            errors = np.nan_to_num(errors)  # a loss scale lets gradients overflow until it is found
         worst = int(errors.argmax())  # NaN, if there is one
         error, subject = errors[worst], f"in step {steps}, the gradient of '{self.backward_observer.paths[worst]}'"
         if np.isnan(error):
@@ -159,13 +162,15 @@ def _differences(update, state):
             y_pred = model(x, **_keras.training_argument(model, True))
             loss = _keras.compute_loss(model, x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
         loss = update.optimizer.scale_loss(loss)
+    lowered = isinstance(update.optimizer, keras.optimizers.LossScaleOptimizer)
+    may_overflow = update.result.scale > 1 if lowered else tf.constant(False)
     return tf.stack([
-        _difference(explicit, reference)
-        for explicit, reference in zip(update.given, tape.gradient(loss, values), strict=True)
+        _difference(explicit, reference, may_overflow)
+        for explicit, reference in zip(update.result.gradients, tape.gradient(loss, values), strict=True)
     ])  # fmt: skip
 
 
-def _difference(explicit, reference):
+def _difference(explicit, reference, may_overflow):
     """The largest difference, relative to the largest entry; NaN where neither gradient is finite. None counts as zeros."""
     if explicit is None and reference is None:
         return tf.constant(0.0, tf.float64)
@@ -176,5 +181,6 @@ def _difference(explicit, reference):
     scale = tf.maximum(tf.reduce_max(tf.abs(reference)), 1e-30)
     overflow = [tf.reduce_any(~tf.math.is_finite(g)) for g in (explicit, reference)]
     difference = tf.reduce_max(tf.abs(explicit - reference)) / scale
-    difference = tf.where(overflow[0] | overflow[1], tf.constant(float("inf"), tf.float64), difference)
-    return tf.where(overflow[0] & overflow[1], tf.constant(float("nan"), tf.float64), difference)
+    zero, inf, nan = (tf.constant(x, tf.float64) for x in (0.0, float("inf"), float("nan")))
+    of_overflow = tf.where(may_overflow, zero, tf.where(overflow[0] & overflow[1], nan, inf))
+    return tf.where(overflow[0] | overflow[1], of_overflow, difference)

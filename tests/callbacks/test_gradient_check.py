@@ -7,8 +7,9 @@ import tensorflow as tf
 from keras import layers
 
 import keras_backprop
-from keras_backprop import BackpropModel, BackpropSequential, Gradients, backward_rule
+from keras_backprop import BackpropModel, BackpropSequential, Contraction, Gradients, backward_rule
 from keras_backprop.callbacks import GradientCheck
+from keras_backprop.gradients import ByPath
 
 
 def make(run_eagerly=False):
@@ -70,6 +71,48 @@ def test_where_both_overflow_as_a_loss_scale_lets_them_nothing_is_wrong():
     model.fit(x, x[:, :3], batch_size=32, verbose=0, callbacks=[check])
     assert check.checked == 2 and check.max_error == 0.0
     assert float(keras.ops.convert_to_numpy(model.optimizer.dynamic_scale)) == 2.0**38  # both steps were skipped
+
+
+def _fit_scaled(rule, dtype, scale, batches):
+    """Train a layer in half precision with a rule of its own, and check every step."""
+    keras.utils.set_random_seed(0)
+    layer = layers.Dense(3, dtype=dtype)
+    model = BackpropSequential([keras.Input((5,)), layer])
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=scale)
+    model.compile(optimizer, "mse", rules={layers.Dense: rule})
+    check, (x, _) = GradientCheck(every=1), data()
+    model.fit(x, x[:, :3], batch_size=64 // batches, verbose=0, callbacks=[check])
+    return check
+
+
+def _overflowing(call, dy):
+    kernel = Contraction("i,o->io", call.input, dy)
+    return Gradients(None, kernel=kernel.total() * float("inf"), bias=Contraction("o->o", dy))
+
+
+def test_a_rule_that_gives_nan_is_found_when_no_loss_scale_can_be_the_cause():
+    with pytest.raises(
+        ArithmeticError, match="in step 3, the gradient of '.*/kernel' differs from tf.GradientTape's by inf"
+    ):
+        _fit_scaled(_overflowing, "mixed_float16", scale=4.0, batches=4)
+
+
+def test_what_overflows_in_one_computation_only_is_no_difference():
+    assert _fit_scaled(_overflowing, "mixed_float16", scale=2.0**20, batches=4).checked == 4
+
+
+def test_layers_in_half_precision_in_a_model_in_single_precision():
+    def rounded(call, dy):
+        return Gradients(None, kernel=Contraction("i,o->io", call.input, dy * 1.003), bias=Contraction("o->o", dy))
+
+    assert _fit_scaled(rounded, "mixed_float16", scale=16.0, batches=1).max_error > 1e-3
+
+
+def test_what_the_optimizer_is_given_in_their_place_is_not_compared():
+    model, check = make(), GradientCheck(every=1)
+    model.compile("sgd", model.loss, gradients=ByPath({"*/kernel": 0.5}))
+    model.fit(*data(), batch_size=32, verbose=0, callbacks=[check])
+    assert check.checked == 2 and check.max_error < 1e-4
 
 
 def test_a_model_that_trains_by_the_tape_has_nothing_to_check():

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing import event_file_loader
 from tensorboard.util import tensor_util
 from tqdm.keras import TqdmCallback
 
-from keras_backprop import BackpropSequential
+from keras_backprop import BackpropSequential, Gradients
 from keras_backprop.callbacks import GradientCheck
 from keras_backprop.training.cadence import Cadence
 
@@ -316,7 +316,8 @@ def test_gradient_check_looks_at_the_right_steps():
 
 def test_gradient_check_ends_the_training_in_the_step_that_is_wrong():
     check = GradientCheck(every=5)
-    model = network(BackpropSequential, gradients=lambda result: [1.01 * g for g in result.gradients])
+    wrong = {keras.activations.tanh: lambda call, dy: Gradients(1.01 * dy * (1 - call.output**2))}
+    model = network(BackpropSequential, rules=wrong)
     with pytest.raises(ArithmeticError, match="in step 1, "):
         model.fit(X, Y, 16, 3, 0, callbacks=[check])
     assert int(model.optimizer.iterations) == 1
