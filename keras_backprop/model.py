@@ -74,14 +74,35 @@ def _make_functional(cls):
 
 
 @keras.saving.register_keras_serializable(package="keras_backprop")
-class BackpropSequential(BackpropTrainer, keras.Sequential):
+class BackpropSequential(BackpropModel, keras.Sequential):
     """A `keras.Sequential` whose `fit` computes every gradient by a written-out chain rule. See `BackpropModel`."""
+
+    def __init__(self, layers: Any = None, trainable: bool = True, name: str | None = None) -> None:
+        super(BackpropModel, self).__init__(layers, trainable=trainable, name=name)  # a list of layers is no graph
+
+    @classmethod
+    def from_keras(cls, model: Any, name: str | None = None) -> Any:
+        """A stack of the layers of a `keras.Sequential`, which it shares, built or not. Compile it before `fit`.
+
+        Args:
+            model: a `keras.Sequential`. `BackpropModel.from_keras` takes any model.
+            name: str, the new model's name; by default the model's own.
+
+        Raises:
+            TypeError: `model` is no `keras.Sequential`.
+        """
+        if not isinstance(model, keras.Sequential):
+            raise TypeError(
+                f"`{cls.__name__}.from_keras` takes a `keras.Sequential`; `BackpropModel.from_keras` takes any model. "
+                f"Received: {model!r} (of type {type(model).__name__})"
+            )
+        return cls(_keras.stack_of(model), trainable=model.trainable, name=name or model.name)
 
 
 def _of_ours(clone):
     """A model of ours with the layers of one that Keras has just cloned from a model of ours."""
     if isinstance(clone, keras.Sequential):
-        return BackpropSequential(_keras.stack_of(clone), trainable=clone.trainable, name=clone.name)
+        return BackpropSequential.from_keras(clone)
     return BackpropModel.from_keras(clone)
 
 

@@ -716,3 +716,13 @@ def test_only_a_model_is_wrapped():
     own.build((None, 2))
     with pytest.raises(TypeError, match="Only a `keras.Model` can be wrapped. Received: 'a string'"):
         type(BackpropModel.from_keras(own)).from_config({"model": "a string", "name": "odd"})
+
+
+def test_a_sequential_is_a_model_as_in_keras():
+    stock = keras.Sequential([keras.layers.Dense(2)], trainable=False, name="stack")
+    model = keras_backprop.BackpropSequential.from_keras(stock)
+    assert isinstance(model, keras_backprop.BackpropModel) and isinstance(model, keras.Sequential)
+    assert model.layers == stock.layers and model.name == "stack" and not model.trainable
+    assert isinstance(keras_backprop.BackpropSequential([keras.Input((3,))], True, "by_position"), keras.Sequential)
+    with pytest.raises(TypeError, match="takes a `keras.Sequential`"):
+        keras_backprop.BackpropSequential.from_keras(keras_backprop.BackpropModel())

@@ -28,8 +28,8 @@ TITLES = {
 
 DIFFERENCES = """
 ## Where one can tell the two apart
-* `clone_model` of a `BackpropSequential` is a `keras.Sequential`, as of any subclass of `Sequential`. `BackpropModel.from_keras(clone)`
-  is the way back; so it is for a stock model that was loaded from a file. The way to stock is `keras.Model(model.inputs, model.outputs)`.
+* `clone_model` of a `BackpropSequential` is one, where Keras makes a plain `Sequential` of any other subclass. A stock model, loaded from a file
+  or not, is made ours by `BackpropModel.from_keras(model)`; the way to stock is `keras.Model(model.inputs, model.outputs)`.
 * What TensorFlow itself has no gradient for raises `MissingRuleError` before the first update, with the operation's path, and so does
   forward-mode differentiation (`tf.autodiff.ForwardAccumulator`) in steps that run eagerly.
 * A few operations have a gradient here and none, or NaN, in TensorFlow: `keras.ops.image.hsv_to_rgb`, and `std` and `cdist` where

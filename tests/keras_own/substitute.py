@@ -72,7 +72,7 @@ class Module(pytest.Module):
             with exchanged():
                 module = super()._getobj()
         for name, value in list(vars(module).items()):
-            if value in (keras, models):
+            if value is keras or value is models:
                 vars(module)[name] = _copy(value)
         return module
 
