@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items):
     for sets in tests.values():
         marker = sets[0].get_closest_marker("sample")
         if marker is not None and marker.args[0] < len(sets):
-            kept = {round(i * (len(sets) - 1) / (marker.args[0] - 1)) for i in range(marker.args[0])}
+            kept = {i * len(sets) // marker.args[0] for i in range(marker.args[0])}
             for place in set(range(len(sets))) - kept:
                 sets[place].add_marker(pytest.mark.slow)
 

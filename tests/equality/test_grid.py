@@ -3,24 +3,11 @@
 A part runs by default; `-m slow` runs the whole. `python -m tests.equality.grid PATTERN` runs cases by name.
 """
 
-import os
-
 import keras
 import numpy as np
 import pytest
 
 from tests.equality import compare, grid, report, scenarios
-
-EVERY = int(os.environ.get("EQUALITY_EVERY", "24"))
-
-
-def thinned(cases, every, name):
-    """All cases as parameters; but for every so many they are slow."""
-    return [
-        pytest.param(case, id=name(case), marks=() if i % every == 0 else pytest.mark.slow)
-        for i, case in enumerate(cases)
-    ]
-
 
 def assert_equal(ours, stock, tolerance):
     found = compare.differences(ours, stock, tolerance)
@@ -30,14 +17,16 @@ def assert_equal(ours, stock, tolerance):
     assert "error" not in stock, stock["error"]
 
 
+@pytest.mark.sample(11)
 @pytest.mark.parametrize("subject", compare.SUBJECTS)
-@pytest.mark.parametrize("case", thinned(grid.alone(), EVERY, lambda case: case.name))
+@pytest.mark.parametrize("case", grid.alone(), ids=lambda case: case.name)
 def test_an_option_by_itself(case, subject):
     stock = compare.run(grid.program, compare.STOCK, case)
     assert_equal(compare.run(grid.program, compare.SUBJECTS[subject], case), stock, case.tolerance)
 
 
-@pytest.mark.parametrize("case", thinned(grid.alone(), 8 * EVERY, lambda case: case.name))
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("case", grid.alone(), ids=lambda case: case.name)
 def test_a_second_model_of_the_same_configuration(case):
     """It may be given what was traced for the first: nothing but that may differ."""
     first, second = (compare.run(grid.program, compare.SUBJECTS["backprop"], case) for _ in range(2))
@@ -56,8 +45,9 @@ def test_a_pair_of_options(case, subject):
 ALL = [(group, name) for group, table in scenarios.SCENARIOS.items() for name in table]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("subject", compare.SUBJECTS)
-@pytest.mark.parametrize("which", thinned(ALL, EVERY, lambda which: ": ".join(which)))
+@pytest.mark.parametrize("which", ALL, ids=": ".join)
 def test_a_scenario(which, subject, tmp_path):
     scenario, ours = scenarios.SCENARIOS[which[0]][which[1]], compare.SUBJECTS[subject]
     pairs = {"stock": (compare.STOCK, compare.STOCK), "ours": (ours, ours)}
