@@ -189,8 +189,8 @@ def _passes_of(
         nonlocal y_pred
         y_pred = record.run(model, x, **_keras.training_argument(model, training))
         if trains and optimizer is not None and not optimizer.built and not replicas.on_several(model):
-            with _tensorflow.only_variables(), keras.name_scope(optimizer.name, caller=optimizer):  # as Keras does
-                optimizer.build(model.trainable_variables)
+            with _tensorflow.only_variables():
+                _keras.build_optimizer(optimizer, model.trainable_variables)
         return errors(record, y_pred)
 
     results = passes(

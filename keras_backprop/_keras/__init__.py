@@ -114,7 +114,16 @@ from keras_backprop._keras.operations import (
     operation_of,
     ops,
 )
-from keras_backprop._keras.optimizers import accumulated, built_for, calls_of, clipped, decays, index_of, moments_of
+from keras_backprop._keras.optimizers import (
+    accumulated,
+    build_optimizer,
+    built_for,
+    calls_of,
+    clipped,
+    decays,
+    index_of,
+    moments_of,
+)
 from keras_backprop._keras.standing_in import current, is_overwritten, replaced
 from keras_backprop._keras.state import finds_by_name, is_deterministic, modules_that_compute, starts_constant, state_of
 
@@ -143,6 +152,7 @@ __all__ = [
     "begin_at",
     "build_all",
     "build_metrics_and_loss",
+    "build_optimizer",
     "built_for",
     "calls_of",
     "can_convert_arrays",

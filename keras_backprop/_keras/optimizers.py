@@ -2,6 +2,26 @@
 
 from typing import Any
 
+import keras
+
+
+def build_optimizer(optimizer: Any, variables: list) -> None:
+    """Build an optimizer under its name, as Keras does, or leave it as it was.
+
+    Keras calls an optimizer built before its slots are made: one that Ctrl-C stops in between would fail in every later update.
+    """
+    parts = [part for part in (optimizer, getattr(optimizer, "inner_optimizer", None)) if part and not part.built]
+    before = [list(part._variables) for part in parts]
+    try:
+        with keras.name_scope(optimizer.name, caller=optimizer):
+            optimizer.build(variables)
+    except BaseException:
+        for part, its in zip(parts, before, strict=True):
+            for variable in part._variables[len(its) :]:
+                part._tracker.untrack(variable)
+            part.built = False
+        raise
+
 
 def index_of(optimizer: Any, variable: Any) -> int:
     """The place of a variable in the optimizer's lists of slots."""

@@ -101,3 +101,41 @@ def test_stopped_by_a_thread_history_and_weights_agree(count):
         for a, b in zip(model.get_weights(), twin.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
     assert stopped > count // 2
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["the first of its kind", "like one before"])
+@pytest.mark.parametrize("options", [{}, {"loss_scale": True}, {"use_ema": True}], ids=str)
+def test_an_optimizer_is_built_whole_or_not_at_all(options, second, monkeypatch):
+    def make():
+        keras.utils.set_random_seed(3)
+        model = BackpropSequential([keras.Input((8,)), layers.Dense(4, "tanh"), layers.Dense(1)])
+        adam = keras.optimizers.Adam(use_ema=options.get("use_ema", False))
+        optimizer = keras.optimizers.LossScaleOptimizer(adam) if "loss_scale" in options else adam
+        model.compile(optimizer, "mse")
+        return model, adam
+
+    def fit(model):
+        model.fit(X, Y, epochs=2, shuffle=False, verbose=0)
+
+    undisturbed, _ = make()
+    if second:  # else its trace would serve the other model
+        fit(undisturbed)
+    model, adam = make()
+    add = adam.add_variable_from_reference
+    with monkeypatch.context() as patch:
+        patch.setattr(adam, "add_variable_from_reference", lambda variable, name, **more: (
+            signal.raise_signal(signal.SIGINT) if name == "velocity" else add(variable, name=name, **more)
+        ))  # fmt: skip
+        with pytest.raises(KeyboardInterrupt):
+            fit(model)
+    keras.utils.set_random_seed(3)
+    fit(model)
+    if not second:
+        fit(undisturbed)
+    assert len(model.optimizer.variables) == len(undisturbed.optimizer.variables)
+    for one, other in zip(
+        model.variables + model.optimizer.variables,
+        undisturbed.variables + undisturbed.optimizer.variables,
+        strict=True,
+    ):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), atol=1e-6)

@@ -179,8 +179,7 @@ class Traces:
         model = self._model
         built = _keras.build_metrics_and_loss(model, batch)
         if not model.optimizer.built:
-            with keras.name_scope(model.optimizer.name, caller=model.optimizer):  # as Keras does
-                model.optimizer.build(model.trainable_variables)
+            _keras.build_optimizer(model.optimizer, model.trainable_variables)
         after = self._description(batch)
         if after is not None and after.words == trace.words:
             return after.variables
