@@ -7,6 +7,7 @@ is what a `tf.GradientTape` is used for. It works eagerly and inside `tf.functio
 `explain` and the checks: nothing else opens a record.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, overload
 
@@ -20,7 +21,7 @@ from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.chain.weights import Reads, weights_as_they_are
 from keras_backprop.example_scale import ExampleScale, weights_for
-from keras_backprop.objective import Objective, record_objective
+from keras_backprop.objective import Objective, both, noting_masks, record_objective
 from keras_backprop.observers import telling
 from keras_backprop.required import require_compiled, require_model
 
@@ -105,11 +106,7 @@ def backward(
         if loss is None:
             return {None: record_objective(model, record, x, y, y_pred, sample_weight, training)}
         arguments = (y_pred,) if y is None else (y, y_pred)
-        values = {name: tf.reduce_mean(function(*arguments)) for name, function in several.items()}
-        return {
-            name: Objective(value, [(value, tf.ones_like(value))], reduction=getattr(several[name], "reduction", None))
-            for name, value in values.items()
-        }
+        return {name: _mean(function, arguments) for name, function in several.items()}
 
     results = _passes_of(model, x, y, sample_weight, errors, training, weights=weights, of_inputs=True)
     return results if isinstance(loss, dict) else results[None]
@@ -152,6 +149,17 @@ def backward_pass(
     result = _passes_of(model, x, y, sample_weight, errors, **options)[None]
     result.forward_calls = forward_calls
     return result
+
+
+def _mean(loss, arguments):
+    """The mean of what a loss or a function returns; of the two it is losses that heed masks."""
+    counted: list = []
+    is_loss = isinstance(loss, keras.losses.Loss)
+    with noting_masks(loss, counted) if is_loss else contextlib.nullcontext():
+        value = tf.reduce_mean(loss(*arguments))
+    if is_loss:
+        counted = both([_keras.get_keras_mask(arguments[-1])], counted)
+    return Objective(value, [(value, tf.ones_like(value))], reduction=getattr(loss, "reduction", None), counted=counted)
 
 
 def _given(y_pred, upstream):
@@ -204,7 +212,7 @@ def _passes_of(
     )
     for result, objective in results.values():
         result.y_pred = y_pred
-        result.example_scale = ExampleScale(_reductions(model, objective), batch[0], y_pred, sample_weight)
+        result.example_scale = ExampleScale(_reductions(model, objective), batch[0], objective.counted, sample_weight)
         result.added_losses = _keras.added_losses(model)
     return {name: result for name, (result, _) in results.items()}
 

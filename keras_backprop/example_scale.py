@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_backprop import _keras, replicas
+from keras_backprop import replicas
 
 
 class ExampleScale:
@@ -18,12 +18,12 @@ class ExampleScale:
     Args:
         reductions: set, those of the losses.
         x: a tensor of the batch.
-        y_pred: the predictions, which a mask may be on.
+        counted: list, one entry for each loss: which positions count in its mean, a bool tensor, or None where all do.
         sample_weight: as it was given.
     """
 
-    def __init__(self, reductions: Any, x: Any, y_pred: Any, sample_weight: Any) -> None:
-        self._reductions, self._x, self._y_pred, self._sample_weight = reductions, x, y_pred, sample_weight
+    def __init__(self, reductions: Any, x: Any, counted: Any, sample_weight: Any) -> None:
+        self._reductions, self._x, self._counted, self._sample_weight = reductions, x, counted, sample_weight
 
     def own(self) -> Any:
         """What turns contributions into gradients of the examples' own errors, sample weights taken out: shape `(n,)`."""
@@ -31,10 +31,11 @@ class ExampleScale:
         weights = self._weights()
         if self._reductions == {"sum"}:
             return tf.math.divide_no_nan(tf.ones(()), weights)
-        masked = self._sample_weight is None and self._masks()
-        by_weight = masked or self._reductions == {"mean_with_sample_weight"}
-        total = tf.reduce_sum(weights) if by_weight else tf.cast(self._n(), tf.float32)
-        return tf.math.divide_no_nan(replicas.divisor_over_replicas(total), weights)
+        mask = self._mask()
+        sizes = tf.ones([self._n()]) if mask is None else tf.reduce_sum(mask, 1)
+        by_weight = self._reductions == {"mean_with_sample_weight"}
+        total = tf.reduce_sum(sizes * weights if by_weight else sizes)
+        return tf.math.divide_no_nan(replicas.divisor_over_replicas(total), sizes * weights)
 
     def weighted(self) -> tuple[Any, Any, Any]:
         """The same with the sample weights left in, in three factors, D·shareᵢ·presentᵢ.
@@ -44,7 +45,7 @@ class ExampleScale:
             example, 0 for one whose sample weights are all 0. float64, the last two of shape `(n,)`.
         """
         self._require_one_kind()
-        n, given, masks = self._n(), self._given(), self._masks()
+        n, given = self._n(), self._given()
         present = tf.ones([n], tf.float64)
         for weights in given:
             present *= tf.cast(tf.reduce_any(tf.reshape(weights, [n, -1]) != 0, 1), tf.float64)
@@ -56,14 +57,12 @@ class ExampleScale:
                 "The gradients of the examples' own errors are not known with `mean_with_sample_weight` and several losses or "
                 "sample weights."
             )
-        if len(masks) > 1:
-            raise ValueError("The gradients of the examples' own errors are not known with masks of several outputs.")
-        if not masks:
+        mask = self._mask(tf.float64)
+        if mask is None:
             divisor = tf.cast(n, tf.float64)
             if by_weight and given:
                 divisor = tf.reduce_sum(tf.reduce_mean(tf.reshape(tf.cast(given[0], tf.float64), [n, -1]), 1))
             return replicas.divisor_over_replicas(divisor), tf.ones([n], tf.float64), present
-        mask = tf.reshape(tf.cast(masks[0], tf.float64), [n, -1])
         valid = tf.reduce_sum(mask, 1)
         divisor = tf.reduce_sum(valid)
         if by_weight and given:
@@ -75,10 +74,10 @@ class ExampleScale:
         weight 0."""
         if self._reductions & {"sum", "mean_with_sample_weight"}:
             return tf.ones(())
-        masks = self._masks()
-        sizes = tf.reduce_sum(tf.reshape(tf.cast(masks[0], tf.float32), [self._n(), -1]), 1) if masks else None
-        if sizes is None:
+        mask = self._mask()
+        if mask is None:
             return tf.cast(self._n(), tf.float32) / tf.maximum(tf.cast(count, tf.float32), 1)
+        sizes = tf.reduce_sum(mask, 1)
         return tf.math.divide_no_nan(tf.reduce_sum(sizes), tf.reduce_sum(sizes[:count]))
 
     def _require_one_kind(self):
@@ -95,22 +94,27 @@ class ExampleScale:
         given = [] if self._sample_weight is None else keras.tree.flatten(self._sample_weight)
         return [weights for weights in given if weights is not None]
 
-    def _masks(self):
-        return [m for m in map(_keras.get_keras_mask, keras.tree.flatten(self._y_pred)) if m is not None]
+    def _mask(self, dtype=tf.float32):
+        """1 for each position that counts in the mean of the losses, else 0: shape `(n, ·)`; None where all count."""
+        masks = {id(mask): mask for mask in self._counted}
+        if len(masks) > 1:
+            raise ValueError(
+                "The gradients of the examples' own errors are not known where the losses of several outputs do not count the "
+                "same positions: each is a mean over its own, by the mask of its output or `ignore_class`. Take sums "
+                "(`reduction='sum'`) of losses, or train with one of them."
+            )
+        mask = next(iter(masks.values()), None)
+        return None if mask is None else tf.reshape(tf.cast(mask, dtype), [self._n(), -1])
 
     def _weights(self):
-        """What each example counts in the error, a tensor of shape `(n,)`: its sample weight, or the share of a mask."""
-        masks, n = self._masks(), self._n()
+        """The sample weights without their signs, a tensor of shape `(n,)`."""
         given = [] if self._sample_weight is None else keras.tree.flatten(self._sample_weight)
-        if len(given) > 1 or len(masks) > 1 or (given and masks):
+        if len(given) > 1:
             raise ValueError(
-                "The norm of each example's own gradient is not known with sample weights or masks of several outputs, or with "
-                "both."
+                "The norm of each example's own gradient is not known with sample weights of several outputs."
             )
-        if masks:
-            return tf.reduce_sum(tf.reshape(tf.cast(masks[0], tf.float32), [n, -1]), 1)
         if not given:
-            return tf.ones([n])
+            return tf.ones([self._n()])
         (weights,) = given
         if weights.shape.rank not in (1, 2) or (weights.shape.rank == 2 and weights.shape[1] != 1):
             raise ValueError(

@@ -23,12 +23,14 @@ class Objective(NamedTuple):
         upstream: list of (tensor, ∂loss/∂tensor): where the backward pass starts.
         compiled: bool, whether it is the error that `fit` minimises.
         reduction: of a loss that is not compiled, what it makes of the examples' errors, if it says so.
+        counted: list, one entry for each loss: a bool tensor, which positions count in its mean, or None where all do.
     """
 
     loss: Any
     upstream: list
     compiled: bool = False
     reduction: Any = None
+    counted: Any = ()
 
 
 def record_objective(model, record, x, y, y_pred, sample_weight=None, training=True):
@@ -45,6 +47,7 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
     Raises:
         ValueError: the targets do not fit the predictions.
     """
+    counted: list = []
     with contextlib.ExitStack() as stack:
         for variable in model.trainable_weights:
             regularizer = _keras.current(variable, "_regularizer")
@@ -59,6 +62,7 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
             _build(compiled, y, y_pred, sample_weight)
             for loss in {id(loss): loss for loss in _keras.losses_of(compiled)}.values():
                 stack.enter_context(_recorded(loss, record))
+                stack.enter_context(noting_masks(loss, counted))
             if replicas.several() and compiled.built:
                 evened = _keras.with_losses(compiled, lambda loss: _Evened(loss, record))
                 stack.enter_context(_keras.replaced(model, _compile_loss=evened))
@@ -68,7 +72,40 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
             if not misfit(model, y, y_pred):
                 raise
             raise ValueError(wrong_targets(model, y, y_pred, error)) from error
-    return Objective(loss, [(loss, tf.ones_like(loss))], compiled=True)
+    counted = both(_masks_of_predictions(compiled, y_pred), counted)
+    return Objective(loss, [(loss, tf.ones_like(loss))], compiled=True, counted=counted)
+
+
+@contextlib.contextmanager
+def noting_masks(loss, masks):
+    """For the duration of the block, the mask of what a loss returns is noted, call by call: `ignore_class` makes one."""
+    call = _keras.current(loss, "call")
+    if call is None:
+        yield
+        return
+
+    def noted(*args, **kwargs):
+        values = call(*args, **kwargs)
+        masks.append(_keras.get_keras_mask(values))
+        return values
+
+    with _keras.replaced(loss, call=noted):
+        yield
+
+
+def both(of_predictions, of_values):
+    """The positions that count, of each loss: those that neither its predictions' mask nor that of its values leaves out."""
+    if len(of_predictions) != len(of_values):  # of an error that is computed in another way nobody knows which is whose
+        return [*of_predictions, *(mask for mask in of_values if mask is not None)]
+    pairs = zip(of_predictions, of_values, strict=True)
+    return [
+        b if a is None else a if b is None else tf.logical_and(*(tf.cast(m, tf.bool) for m in (a, b))) for a, b in pairs
+    ]
+
+
+def _masks_of_predictions(compiled, y_pred):
+    predictions = _keras.predictions_of_losses(compiled, y_pred) or keras.tree.flatten(y_pred)
+    return [_keras.get_keras_mask(prediction) for prediction in predictions]
 
 
 def _build(compiled, y, y_pred, sample_weight):

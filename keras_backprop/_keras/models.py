@@ -194,6 +194,11 @@ def losses_with_pairs(compiled: Any, y: Any, y_pred: Any) -> list:
     return [(entry, _at(entry.path, y), _at(entry.path, y_pred)) for entry in loss_entries(compiled)]
 
 
+def predictions_of_losses(compiled: Any, y_pred: Any) -> list:
+    """The predictions that each loss of a `CompileLoss` is given; none before it is built."""
+    return [_at(entry.path, y_pred) for entry in loss_entries(compiled)]
+
+
 def _at(path, structure):
     for key in path:
         structure = structure[key]

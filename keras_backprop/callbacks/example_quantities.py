@@ -12,11 +12,11 @@ from keras_backprop import _keras
 
 def loss(model, result, y):
     """Each example's own loss, as Keras takes it of a batch of one, but for its sample weight: masked positions do not count."""
-    compiled, predictions = _keras.compiled_loss(model), keras.tree.flatten(result.y_pred)
+    compiled = _keras.compiled_loss(model)
     pairs = [] if compiled is None else _keras.losses_with_pairs(compiled, y, result.y_pred)
-    if not pairs or len(pairs) != len(predictions):
-        raise ValueError("the model has no compiled losses, one for each output")
-    n, total = tf.shape(predictions[0])[0], 0.0
+    if not pairs:
+        raise ValueError("the model has no compiled loss")
+    n, total = tf.shape(pairs[0][2])[0], 0.0
     for entry, target, prediction in pairs:
         in_mask = _keras.get_keras_mask(prediction)
         target, prediction = (

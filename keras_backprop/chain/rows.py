@@ -27,6 +27,7 @@ class Rows:
         self._rows: dict = {}
         timeline = record.timeline
         self._sparse: set = set()  # the parts of sparse examples
+        self._numbers: dict = {}  # of matrices of unknown width: how many numbers each example has, in whole rows
         for x in leaves:
             if isinstance(x, tf.SparseTensor):
                 parts = [id(y) for part in (x.indices, x.values) for y in (part, timeline.inside(part))]
@@ -61,6 +62,8 @@ class Rows:
             self._rows.update((id(y), kept) for y in keras.tree.flatten(layer.outputs))
 
     def _run(self, operation):
+        if operation.type == "MatMul":
+            self._measure(*operation.inputs, _attribute(operation, "transpose_b"))
         given = [self._rows[id(x)] for x in operation.inputs if id(x) in self._rows]
         if not given or operation.type in OF_SHAPES:
             return
@@ -77,12 +80,20 @@ class Rows:
         for y in operation.outputs:
             self._rows[id(y)] = self._kept(operation, y, given[0]) if same else MIXED
 
+    def _measure(self, x, matrix, transposed):
+        """The matrix that x is multiplied by tells how wide x is: `tf.tensordot` reshapes to sizes that only the run knows."""
+        width = matrix.shape[1 if transposed else 0]
+        if id(x) in self._numbers and width and self._numbers[id(x)] % width == 0:
+            self._rows[id(x)] = self._numbers[id(x)] // width
+
     def _kept(self, operation, y, rows):
         """How many rows each example has in an output, where it has `rows` in the inputs that depend on it."""
         inputs = [x for x in operation.inputs if id(x) in self._rows]
         if y.shape.rank in (0, None) or any(x.shape.rank in (0, None) for x in inputs):
             return MIXED
         if operation.type == "Reshape":
+            if y.shape.as_list() == [None, None] and None not in inputs[0].shape[1:]:
+                self._numbers[id(y)] = rows * math.prod(inputs[0].shape[1:])
             return _reshaped(inputs[0], y, rows)
         aligned = all(x.shape.rank == y.shape.rank for x in inputs)
         if operation.type in ELEMENTWISE:

@@ -123,6 +123,7 @@ class Plan(Steps):
         self.batches_drawn = self.batches_given = False
         self.sensitivity: Any = None
         self._tried: Any = None
+        self._doubted: Any = None
         self._optimizer: Any = None
 
     def _clipping(self, kind, norm):
@@ -230,7 +231,8 @@ class Plan(Steps):
         signature = (id(model), id(model.optimizer), id(_keras.compiled_loss(model)))
         if self._tried == signature or self.examples < 3 or tf.distribute.has_strategy() or not model.trainable_weights:
             return
-        if not is_known(model):
+        if self._doubted == signature or not is_known(model):
+            self._doubted = signature  # the trial builds the losses, by which the model may then look known
             try_examples(model, *keras.tree.map_structure(lambda a: a if a is None else a[:3], (x, y)))
         self._tried = signature
 

@@ -95,19 +95,23 @@ def one_by_one(model, weight):
 
 
 @pytest.mark.sample(16)
-@pytest.mark.parametrize("traced", [False, True], ids=["eager", "traced"])
+@pytest.mark.parametrize("way", ["eager", "traced", "any number"])
 @pytest.mark.parametrize("name", KEEP)
-def test_examples_in_own_layers(name, traced):
+def test_examples_in_own_layers(name, way):
     model = network(KEEP[name])
     weights = model.trainable_weights
 
     def contributions(x, y):
         result = backward(model, x, y)
         used = [w for w, gradient in zip(weights, result.gradients, strict=True) if gradient is not None]
-        c = tf.range(5.0)
+        c = tf.cast(tf.range(tf.shape(x)[0]), tf.float32)
         return {w.path: result.per_example(w) for w in used}, result.squared_norms(), result.weighted(c)
 
-    singles, norms, weighted = (tf.function(contributions) if traced else contributions)(X, Y)
+    if way == "traced":
+        contributions = tf.function(contributions)
+    if way == "any number":
+        contributions = tf.function(contributions, [tf.TensorSpec([None, *a.shape[1:]]) for a in (X, Y)])
+    singles, norms, weighted = contributions(X, Y)
     expected = {w.path: one_by_one(model, w) for w in weights}
     expected = {path: np.stack(gradients) for path, gradients in expected.items() if gradients[0] is not None}
     assert singles.keys() == expected.keys()

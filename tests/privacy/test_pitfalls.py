@@ -14,10 +14,11 @@ from tests.privacy.problem import X, Y, a_model, a_plan, clipped_sum, flat, own_
 
 def released(plan, model, x=X[:8], y=Y[:8], sample_weight=None):
     """What a plan gives the optimizer, times the expected size, as one vector."""
-    result = model.backward_pass(
-        tf.constant(x), tf.constant(y), None if sample_weight is None else tf.constant(sample_weight)
+    x, y, sample_weight = keras.tree.map_structure(
+        lambda a: a if a is None else tf.convert_to_tensor(a), (x, y, sample_weight)
     )
-    return flat(plan(result)) * plan.expected_batch_size
+    gradients = plan(model.backward_pass(x, y, sample_weight))
+    return flat(g for g in gradients if g is not None) * plan.expected_batch_size
 
 
 def quiet(**options):
@@ -276,6 +277,73 @@ def test_masked_sequences_count_by_their_own_length():
             for i in range(4)
         ]
         np.testing.assert_allclose(released(quiet(), model, x, y, weights), np.sum(singles, 0), atol=1e-5)
+
+
+CE = keras.losses.SparseCategoricalCrossentropy
+TAGS = np.array([[0, 1, 2, 0], [1, 0, 0, 2], [2, 1, 0, 0], [0, 2, 1, 0]])
+SUMMED = [CE(from_logits=True, reduction="sum"), keras.losses.MeanSquaredError(reduction="sum")]
+
+
+def tagger(loss, plan, heads=1, mask_zero=False):
+    """A model of sequences with a head or two of three numbers for each position; their targets."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((4,), dtype="int32")
+    hidden = layers.Embedding(6, 4, mask_zero=mask_zero)(inputs)
+    model = BackpropModel(
+        inputs, [layers.Dense(3)(hidden) for _ in range(heads)] if heads > 1 else layers.Dense(3)(hidden)
+    )
+    model.compile(keras.optimizers.SGD(1.0), loss, gradients=plan)
+    return model, [TAGS, np.eye(3)[TAGS]][:heads] if heads > 1 else TAGS
+
+
+@pytest.mark.parametrize(
+    "loss, options",
+    [
+        (CE(from_logits=True, ignore_class=0), {}),
+        (CE(from_logits=True, ignore_class=0), {"mask_zero": True}),
+        (CE(from_logits=True, reduction="sum", ignore_class=0), {}),
+        (CE(from_logits=True, reduction="sum"), {"mask_zero": True}),
+        ([CE(from_logits=True), "mse"], {"mask_zero": True, "heads": 2}),
+        (SUMMED, {"mask_zero": True, "heads": 2}),
+        ([None, "mse"], {"mask_zero": True, "heads": 2}),
+    ],
+)
+def test_each_example_counts_by_its_own_positions(loss, options):
+    """What a mask and `ignore_class` leave out of the mean is different in every example."""
+    model, y = tagger(loss, None, **options)
+    x = np.array([[1, 2, 3, 4], [5, 4, 0, 0], [2, 2, 3, 0], [3, 1, 4, 0]])
+    y = keras.tree.map_structure(tf.constant, y) if loss != [None, "mse"] else [None, tf.constant(y[1])]
+    parts = [keras.tree.map_structure(lambda a, i=i: a if a is None else a[i : i + 1], y) for i in range(4)]
+    alone = [model.backward_pass(tf.constant(x[i : i + 1]), parts[i], None) for i in range(4)]
+    norms = np.concatenate([one.example_norms() for one in alone])
+    totals = [np.linalg.norm(flat(tf.convert_to_tensor(g) for g in one.gradients if g is not None)) for one in alone]
+    np.testing.assert_allclose(norms, totals, rtol=1e-5)
+    together = model.backward_pass(tf.constant(x), y, None)
+    np.testing.assert_allclose(together.example_norms(), totals, rtol=1e-5)
+    singles = [released(quiet(), model, x[i : i + 1], parts[i]) for i in range(4)]
+    np.testing.assert_allclose(released(quiet(), model, x, y), np.sum(singles, 0), atol=1e-5)
+    weights = np.array([1, 2, 0.5, 1], "float32")
+    if not options.get("heads"):
+        weighted = model.backward_pass(tf.constant(x), y, tf.constant(weights[:, None]))
+        np.testing.assert_allclose(weighted.example_norms(), totals, rtol=1e-5)
+
+
+def test_losses_that_count_different_positions_are_refused_in_every_fit():
+    plan = quiet(examples=4, expected_batch_size=4)
+    model, y = tagger([CE(from_logits=True), CE(from_logits=True, ignore_class=0)], plan, heads=2)
+    before = model.get_weights()
+    for _ in range(2):  # what the first has built does not make it look known
+        with pytest.raises(ValueError, match="do not count the same positions"):
+            model.fit(np.array([[1, 2, 3, 4]] * 4), [TAGS, TAGS], verbose=0)
+    np.testing.assert_array_equal(flat(model.get_weights()), flat(before))
+
+
+def test_a_loss_that_is_no_object_heeds_no_mask():
+    model, y = tagger("mse", None, mask_zero=True)
+    x, y = np.array([[1, 2, 3, 4], [5, 4, 0, 0]]), np.eye(3)[TAGS[:2]].astype("float32")
+    alone = [backward(model, x[i : i + 1], y[i : i + 1], loss=keras.losses.mean_squared_error) for i in range(2)]
+    norms = backward(model, x, y, loss=keras.losses.mean_squared_error).example_norms()
+    np.testing.assert_allclose(norms, np.concatenate([one.example_norms() for one in alone]), rtol=1e-5)
 
 
 def test_half_precision_needs_no_gradients_of_single_examples_for_their_norms():
