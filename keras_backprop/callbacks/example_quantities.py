@@ -25,6 +25,11 @@ def loss(model, result, y):
         if target.shape.rank == prediction.shape.rank - 1 and prediction.shape[-1] == 1:
             target = target[..., None]
         values = entry.loss.call(target, prediction)
+        if not len(values.shape) or values.shape[0] not in (None, prediction.shape[0]):
+            raise ValueError(
+                f"the loss '{entry.loss.name}' returns a value of shape {tuple(values.shape)} for predictions of shape "
+                f"{tuple(prediction.shape)}, and not one for each example"
+            )
         masks = [mask for mask in (in_mask, _keras.get_keras_mask(values)) if mask is not None]  # `ignore_class` is one
         values = tf.cast(values, tf.float32)
         counted = tf.ones_like(values)

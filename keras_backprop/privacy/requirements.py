@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import keras
-
 from keras_backprop import _keras
 
 
@@ -43,20 +41,8 @@ def require_private_model(model: Any) -> None:
     """Look at a model before it is trained.
 
     Raises:
-        ValueError: as `require_private`, with all such layers.
+        ValueError: it has layers that keep a state of the examples from step to step.
     """
-    found = [
-        layer
-        for layer in _keras.layers_in(model)
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-    ]
-    if found:
-        layers = ", ".join(f"'{layer.path or layer.name}'" for layer in found)
-        raise ValueError(
-            f"Batch statistics mix the examples of a batch, so that one example changes what the others contribute: {layers} "
-            "(BatchNormalization). Use `keras.layers.GroupNormalization` or `keras.layers.LayerNormalization` in their place, or "
-            "freeze them (`layer.trainable = False`), so that they use the statistics that they have."
-        )
     stateful = [layer for layer in _keras.layers_in(model) if getattr(layer, "stateful", False)]
     if stateful:
         raise ValueError(

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.privacy.requirements import require_private
 
 _MIXING_LOSSES = (keras.losses.Circle, keras.losses.Dice, keras.losses.Tversky)
 _OPEN = (keras.layers.Lambda, keras.layers.Activation, keras.layers.TorchModuleWrapper, keras.layers.JaxLayer)
@@ -56,7 +57,8 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
     take = lambda indices: keras.tree.map_structure(lambda a: a if a is None else tf.gather(a, indices), (x, y))  # noqa: E731
     trainable, metrics = ({id(v) for v in vs} for vs in (model.trainable_variables, model.metrics_variables))
     states = {id(v): v for v in (*model.variables, *model.metrics_variables) if id(v) not in trainable}
-    before = [(v, keras.ops.copy(v.value)) for v in states.values()]
+    # Weights too: `SpectralNormalization` assigns to its layer's kernel.
+    before = [(v, keras.ops.copy(v.value)) for v in (*states.values(), *model.trainable_variables)]
 
     kept: list = []  # after each pass, what is no weight
 
@@ -65,6 +67,7 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
             if metrics_begin_anew or id(variable) not in metrics:
                 variable.assign(value)
         result = model.backward_pass(*take(indices), tf.constant(weights, tf.float32))
+        require_private(result)
         kept.append([keras.ops.convert_to_numpy(keras.ops.copy(v.value)) for v in states.values()])
         divisor, shares, _ = result.example_scale.weighted()
         parts = {v.path: result.per_example(v) for v in result.weights}

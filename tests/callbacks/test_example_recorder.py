@@ -197,3 +197,16 @@ def test_another_fit_has_its_own_quantities():
     with pytest.warns(UserWarning, match="records no"):
         model.fit(X, Y.astype("float32"), verbose=0, callbacks=[recorder])
     assert set(recorder.history) == {"loss", "gradient_norm", "error"}
+
+
+def test_a_loss_of_the_whole_batch_is_of_no_example():
+    model = BackpropSequential([keras.Input((4,)), layers.Dense(2)])
+    model.compile("sgd", lambda y, p: keras.ops.mean(keras.ops.square(y - p)))
+    x, y = np.ones((5, 4)), np.ones((5, 2))
+    recorder = ExampleRecorder()
+    with pytest.warns(UserWarning) as warned:
+        model.fit(x, y, batch_size=2, verbose=0, callbacks=[recorder])
+    assert any("records no loss" in str(w.message) and "not one for each" in str(w.message) for w in warned)
+    assert recorder.history["error"].shape == (5, 1)
+    with pytest.raises(ValueError, match=r"of shape \(\) for predictions of shape \(.*, 2\)"):
+        model.fit(x, y, batch_size=2, verbose=0, callbacks=[ExampleRecorder(quantities=["loss"])])

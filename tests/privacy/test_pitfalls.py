@@ -109,6 +109,25 @@ def test_batch_statistics_are_refused_with_the_layers_and_what_to_use():
     model.fit(X, Y, verbose=0)
 
 
+class Inference(BackpropModel):
+    """Batch statistics are never of this batch, whatever is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.out = layers.BatchNormalization(), layers.Dense(3, "softmax")
+
+    def call(self, x):
+        return self.out(self.norm(x, training=False))
+
+
+def test_batch_normalization_that_uses_what_it_has_is_trained():
+    model = Inference()
+    model.compile("sgd", "sparse_categorical_crossentropy", gradients=quiet())
+    model.fit(X, Y, epochs=1, verbose=0)
+    own = [own_gradients(model, keras.losses.sparse_categorical_crossentropy, X[i], Y[i]) for i in range(8)]
+    np.testing.assert_allclose(released(quiet(), model), clipped_sum(own, 0.5), atol=1e-5)
+
+
 class RunningMean(layers.Layer):
     def build(self, shape):
         self.mean = self.add_weight(shape=shape[1:], initializer="zeros", trainable=False, name="mean")
@@ -156,6 +175,21 @@ class Counts(layers.Layer):
     def call(self, x):
         self.seen.update_state(keras.ops.mean(x))
         return x + self.seen.result() if self.fed_back else x
+
+
+def test_a_trial_changes_no_weight_that_a_layer_assigns_to():
+    """`SpectralNormalization` divides its layer's kernel by its norm in every step."""
+    keras.utils.set_random_seed(1)
+    model = BackpropSequential([keras.Input((5,)), layers.SpectralNormalization(layers.Dense(3)), layers.Softmax()])
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", gradients=quiet())
+    model.layers[0].layer.kernel.assign(3 * model.layers[0].layer.kernel)
+    before = [keras.ops.copy(v.value) for v in model.variables]
+    plan = model.compiled_gradients
+    plan.try_examples(model, tf.constant(X), tf.constant(Y))
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    model.fit(X, Y, verbose=0)
+    assert model.fit_path.compiled
 
 
 @pytest.mark.parametrize("fed_back", [False, True])
