@@ -210,3 +210,14 @@ def test_a_loss_of_the_whole_batch_is_of_no_example():
     assert recorder.history["error"].shape == (5, 1)
     with pytest.raises(ValueError, match=r"of shape \(\) for predictions of shape \(.*, 2\)"):
         model.fit(x, y, batch_size=2, verbose=0, callbacks=[ExampleRecorder(quantities=["loss"])])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_training_is_the_same_with_it(way):
+    """The order of the examples too."""
+    weights = []
+    for callbacks in ([], [ExampleRecorder()]):
+        model = a_model(**WAYS[way])
+        model.fit(X, Y, batch_size=7, epochs=2, verbose=0, callbacks=callbacks)
+        weights.append(np.concatenate([np.ravel(w) for w in model.get_weights()]))
+    np.testing.assert_array_equal(*weights)

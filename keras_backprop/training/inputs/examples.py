@@ -75,17 +75,15 @@ class Examples:
         return math.inf
 
     def dataset(self, shuffle):
-        """The batches of an epoch as a `tf.data.Dataset`, for Keras's own loop."""
-        present = [x is not None for x in self.tensors]
-        examples = tf.data.Dataset.from_tensor_slices(tuple(x for x in self.tensors if x is not None))
-        if shuffle:
-            examples = examples.shuffle(self.n)
+        """The batches of an epoch as a `tf.data.Dataset`, for Keras's own loop, in the order in which it would take them."""
+        present = tuple(x for x in self.tensors if x is not None)
+        adapter = _keras.ArrayDataAdapter(present, batch_size=self.batch_size, shuffle=shuffle)
 
-        def filled(*batch):
+        def filled(batch):
             rest = iter(batch)
-            return tuple(next(rest) if one else None for one in present)
+            return tuple(None if x is None else next(rest) for x in self.tensors)
 
-        return examples.batch(self.batch_size).map(filled)
+        return adapter.get_tf_dataset().map(filled).apply(tf.data.experimental.assert_cardinality(self.steps))
 
     def batches(self, shuffle, for_xla):
         """`Batches` like these."""
