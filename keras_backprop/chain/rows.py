@@ -240,14 +240,15 @@ OF_SHAPES = ("Rank", "Shape", "ShapeN", "Size", "BroadcastGradientArgs")
 """What depends on the shape of its input alone."""
 
 ELEMENTWISE = {
-    "Abs", "Acos", "Acosh", "Add", "AddN", "AddV2", "Asin", "Asinh", "Atan", "Atan2", "Atanh", "Bitcast", "Cast", "Ceil",
-    "CheckNumerics", "ClipByValue", "Cos", "Cosh", "Digamma", "Div", "DivNoNan", "Elu", "EnsureShape", "Equal", "Erf",
-    "Erfc", "Erfinv", "Exp", "Expm1", "Floor", "FloorDiv", "FloorMod", "Greater", "GreaterEqual", "Identity", "Inv",
-    "IsFinite", "IsInf", "IsNan", "LeakyRelu", "Less", "LessEqual", "Lgamma", "Log", "Log1p", "LogicalAnd", "LogicalNot",
-    "LogicalOr", "Maximum", "Minimum", "Mod", "Mul", "MulNoNan", "Neg", "NotEqual", "OnesLike", "Pow", "PreventGradient",
-    "RealDiv", "Reciprocal", "Relu", "Relu6", "Rint", "Round", "Rsqrt", "Select", "SelectV2", "Selu", "Sigmoid", "Sign",
-    "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Square", "SquaredDifference", "StopGradient", "Sub", "Tan", "Tanh",
-    "Xdivy", "Xlog1py", "Xlogy", "ZerosLike", "swish_impl", "BroadcastTo",
+    "Abs", "Acos", "Acosh", "Add", "AddN", "AddV2", "Angle", "Asin", "Asinh", "Atan", "Atan2", "Atanh", "Bitcast",
+    "BroadcastTo", "Cast", "Ceil", "CheckNumerics", "ClipByValue", "Complex", "ComplexAbs", "Conj", "Cos", "Cosh", "Digamma",
+    "Div", "DivNoNan", "Elu", "EnsureShape", "Equal", "Erf", "Erfc", "Erfinv", "Exp", "Expm1", "Floor", "FloorDiv",
+    "FloorMod", "Greater", "GreaterEqual", "Identity", "Imag", "Inv", "IsFinite", "IsInf", "IsNan", "LeakyRelu", "Less",
+    "LessEqual", "Lgamma", "Log", "Log1p", "LogicalAnd", "LogicalNot", "LogicalOr", "Maximum", "Minimum", "Mod", "Mul",
+    "MulNoNan", "Neg", "NotEqual", "OnesLike", "Pow", "PreventGradient", "Real", "RealDiv", "Reciprocal", "Relu", "Relu6",
+    "Rint", "Round", "Rsqrt", "Select", "SelectV2", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt",
+    "Square", "SquaredDifference", "StopGradient", "Sub", "Tan", "Tanh", "Xdivy", "Xlog1py", "Xlogy", "ZerosLike",
+    "swish_impl",
 }  # fmt: skip
 """Types of operations that take numbers in the same place together (`swish_impl` is how `tf.nn.silu` runs eagerly)."""
 
@@ -261,7 +262,8 @@ KEEPS: dict = {
     **dict.fromkeys(["AvgPool", "AvgPool3D", "MaxPool", "MaxPool3D", "DepthToSpace", "SpaceToDepth"], _of(0)),
     **dict.fromkeys(["ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor"], _of(0)),
     **dict.fromkeys(["Cholesky", "MatrixBandPart", "MatrixInverse", "MatrixTriangularSolve", "MatrixSolve"], _of_stack),
-    **dict.fromkeys(["FFT", "IFFT", "LogSoftmax", "Softmax", "TopKV2"], _along_last),
+    **dict.fromkeys(["FFT", "IFFT", "RFFT", "IRFFT", "LogSoftmax", "Softmax", "TopKV2"], _along_last),
+    **dict.fromkeys(["FFT2D", "IFFT2D", "RFFT2D", "IRFFT2D"], _of_stack),
     "ConcatV2": _not_along_first(-1),
     "Einsum": _einsum,
     "ExpandDims": _expand_dims,

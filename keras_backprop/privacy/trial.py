@@ -81,12 +81,13 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
     try:
         one, other, alone = contribution([0, 1], [1, 1]), contribution([0, 2], [1, 1]), contribution([0, 1], [1, 0])
         later = contribution([0, 1], [1, 1], metrics_begin_anew=False)
+        contribution([1, 2], [1, 1])  # for what is kept: a layer may keep any row
     finally:
         for variable, value in before:
             variable.assign(value)
     # All states: those of random numbers, and counts of steps, are the same after either pass. What a metric keeps is reported,
     # as the loss is, and may depend on the examples, as long as no gradient depends on it.
-    for variable, value, another in zip(states.values(), *kept[:2], strict=True):
+    for variable, value, another in zip(states.values(), kept[0], kept[-1], strict=True):
         if id(variable) not in metrics and not np.array_equal(value, another, equal_nan=value.dtype != object):
             raise ValueError(
                 f"What '{variable.path}' keeps from step to step depends on the examples, and no noise is added to it: the "

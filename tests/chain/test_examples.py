@@ -56,6 +56,10 @@ KEEP = {
     "attention": lambda x, w, b, v: ops.softmax(x @ w @ ops.transpose(x, (0, 2, 1))) @ x,
     "class token": lambda x, w, b, v: ops.concatenate([ops.broadcast_to(v[:1], (ops.shape(x)[0], 1, 4)), x @ w], 1),
     "gather": looked_up,
+    "convolution by Fourier transforms": lambda x, w, b, v: tf.reshape(
+        tf.signal.irfft(tf.signal.rfft(tf.reshape(x * b, (-1, 24))) * tf.signal.rfft(tf.reshape(v, (24,)))), (-1, 6, 4)
+    ),
+    "complex": lambda x, w, b, v: tf.abs(tf.signal.fft2d(tf.complex(x + v, x * b))) + 0 * tf.math.imag(tf.complex(x, x)),
     "normalised weight": lambda x, w, b, v: x @ (w / ops.norm(w, axis=0)) * ops.softplus(b),
     "position": lambda x, w, b, v: x + ops.take(v, ops.arange(6), axis=0),
     "slices": lambda x, w, b, v: ops.concatenate([x[:, :3] @ w, x[:, 3:] * b], 1),

@@ -148,9 +148,22 @@ class Sum(layers.Layer):
         return x
 
 
+class Bank(layers.Layer):
+    """Keeps the first example of each batch."""
+
+    def build(self, shape):
+        self.kept = self.add_weight(shape=shape[1:], initializer="zeros", trainable=False, name="kept")
+
+    def call(self, x):
+        kept = self.kept + 0.0
+        self.kept.assign(x[0])
+        return x + kept
+
+
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
+        (lambda: Bank(name="keeps"), "What '.*keeps/kept' keeps from step to step depends on the examples"),
         (lambda: RunningMean(name="keeps"), "What '.*keeps/mean' keeps from step to step depends on the examples"),
         (lambda: Sum(name="keeps"), "What '.*keeps/sum' keeps from step to step depends on the examples"),
         (lambda: layers.SimpleRNN(2, stateful=True, name="keeps"), "stateful=True.*'.*keeps'"),
