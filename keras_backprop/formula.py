@@ -15,7 +15,10 @@ __all__ = ["Cases", "Formula", "LossFormula", "RecurrentFormula", "written"]
 
 
 class _Conditional:
-    """What holds under conditions: `when`, option -> the value that it must have, or a function of it that says so."""
+    """What holds under conditions: `when`, option -> the value that it must have, or a function of it that says so.
+
+    An option that a call does not have meets no condition: a formula is rather missing than wrong.
+    """
 
     when: dict
 
@@ -23,7 +26,7 @@ class _Conditional:
         """This formula, if it is that for a call with these options (a dict); else None."""
 
         def holds(name, wanted):
-            return wanted(options.get(name)) if callable(wanted) else options.get(name, wanted) == wanted
+            return name in options and (wanted(options[name]) if callable(wanted) else options[name] == wanted)
 
         return self if all(holds(*condition) for condition in self.when.items()) else None
 
@@ -116,9 +119,18 @@ class Cases(tuple):
 
 
 def written(formula: Any) -> Callable[[Any], Any]:
-    """A decorator: the formula of a rule's backward function."""
+    """A decorator: the formula of a rule's backward function.
+
+    Raises:
+        ValueError: the function, which several rules may share, has another one already.
+    """
 
     def decorator(function):
+        if getattr(function, "formula", formula) != formula:
+            raise ValueError(
+                f"{function.__module__}.{function.__qualname__} has a formula already: {function.formula}. What shares a function "
+                f"shares its formula: put both in one `Cases`, with a condition each. Received: {formula}"
+            )
         function.formula = formula
         return function
 

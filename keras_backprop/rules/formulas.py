@@ -4,6 +4,8 @@ The letters are those of `rules/README.md`; `Formula` says what the text may con
 every one on random numbers and compares it with its rule.
 """
 
+import itertools
+
 from keras_backprop._keras import ops
 from keras_backprop.formula import Formula, written
 from keras_backprop.registry import registered
@@ -31,7 +33,11 @@ def of_tensorflow(kind: str) -> Formula | None:
 
 
 def hang() -> None:
-    """Put every formula on the backward function of its rule, once all rules are registered."""
-    every = {key: formula for keys, formula in {**ELEMENTWISE, **LAYERS, **WINDOWS}.items() for key in keys}
-    for key, formula in {**every, **LOSSES, **RECURRENT}.items():
+    """Put every formula on the backward function of its rule, once all rules are registered.
+
+    Raises:
+        ValueError: one function would have two formulas.
+    """
+    tables = ((key, formula) for table in (ELEMENTWISE, LAYERS, WINDOWS) for keys, formula in table.items() for key in keys)
+    for key, formula in itertools.chain(tables, LOSSES.items(), RECURRENT.items()):
         written(formula)(registered()[key].backward)

@@ -4,6 +4,8 @@
 `channels` says that every channel is by itself. Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (2016).
 """
 
+from dataclasses import replace
+
 from keras import layers
 
 from keras_backprop._keras import ops
@@ -26,6 +28,14 @@ _SEPARABLE = Formula(
 _LARGEST = Formula("largest(window(x))", gradients={"x": "spread(dy*(window(x) == y))"})
 _MEAN = Formula("mean(window(x))", gradients={"x": "spread(dy/k)"})
 
+_REPEATED = Formula("repeated(x)", gradients={"x": "total(window(dy))"})
+
+
+def _has_one_way(name):
+    """Whether a layer of this class enlarges in one way only."""
+    return name in ("UpSampling1D", "UpSampling3D")
+
+
 _TO_THE_ONES_TAKEN = {"x": "spread(dy/total(x == y))*(x == y)"}
 
 WINDOWS = {
@@ -47,12 +57,10 @@ WINDOWS = {
     (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D): Formula(
         "largest(x)", gradients={"x": "spread(dy*(x == y)/total(x == y))"}
     ),
-    (layers.UpSampling2D,): Formula(
-        "repeated(x)", gradients={"x": "total(window(dy))"}, when={"interpolation": "nearest"}
+    (layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D): Cases(
+        (replace(_REPEATED, when={"interpolation": "nearest"}), replace(_REPEATED, when={"class": _has_one_way}))
     ),
-    (layers.UpSampling1D, layers.UpSampling3D, layers.RepeatVector): Formula(
-        "repeated(x)", gradients={"x": "total(window(dy))"}
-    ),
+    (layers.RepeatVector,): _REPEATED,
     (layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D): Formula(
         "padded(x)", gradients={"x": "cropped(dy)"}
     ),

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_backprop import backward
 from keras_backprop._keras import ops
 from keras_backprop.explanations.writing.notation import plain
-from keras_backprop.formula import Cases, Formula, LossFormula, RecurrentFormula
+from keras_backprop.formula import Cases, Formula, LossFormula, RecurrentFormula, written
 from keras_backprop.formula_latex import latex
 from keras_backprop.formula_value import evaluate, with_parts
 from keras_backprop.registry import registered
@@ -234,7 +234,7 @@ def test_normalisation(name):
     values = {"h": h, "r": r, "dy": dy.reshape(grouped.shape)}
     letters = {"gamma": getattr(layer, "gamma", getattr(layer, "scale", None)), "beta": getattr(layer, "beta", None)}
     values |= {n: v.numpy().reshape(grouped.shape[1:]) for n, v in letters.items() if v is not None}
-    value, said = written_of(key, values, {"of_batch": not frozen, "masked": False})
+    value, said = written_of(key, values, {"of_batch": not frozen, "masked": False, "renorm": False})
     pairs = [(value, y), (said["x"], dx)]
     if not frozen:  # a frozen layer's weights have no gradient
         names = {"gamma": "scale" if "RMS" in name else "gamma", "beta": "beta"}
@@ -374,7 +374,8 @@ MOVED: list = [None]
 def test_a_layer_that_moves_numbers(layer, shape, functions):
     x = MOVED[0] = np.random.default_rng(0).normal(size=(4, *shape))
     y, dy, (dx,), _ = of_a_layer(layer, x)
-    value, said = written_of(type(layer), {**functions, "x": x, "dy": dy}, {"interpolation": "nearest"})
+    options = {"class": type(layer).__name__, **({"interpolation": "nearest"} if "2D" in type(layer).__name__ else {})}
+    value, said = written_of(type(layer), {**functions, "x": x, "dy": dy}, options)
     np.testing.assert_allclose(np.reshape(value, y.shape), y, rtol=1e-6)  # these layers stand in single precision
     np.testing.assert_allclose(np.reshape(said["x"], dx.shape), dx, rtol=1e-6)
 
@@ -549,7 +550,7 @@ def test_pooling_over_all_positions():
     for key in (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalMaxPooling1D):
         y, dy, (dx,), _ = of_a_layer(key(dtype="float64"), x)
         values = {"x": np.moveaxis(x, 1, 2), "y": y[..., None], "dy": dy[..., None], "k": 4}
-        value, said = written_of(key, values)
+        value, said = written_of(key, values, {"masked": False})
         close(value[..., 0], y)
         close(np.moveaxis(said["x"] * np.ones((2, 3, 4)), 2, 1), dx)
 
@@ -659,7 +660,9 @@ def test_a_recurrent_layer_step_by_step(key, options):
         if kind.__name__ == key.__name__ and isinstance(cases_of(kind)[0], RecurrentFormula)
     )
     formula = next(
-        f for f in (rule.formula if isinstance(rule.formula, Cases) else [rule.formula]) if f.of(options) is not None
+        f
+        for f in (rule.formula if isinstance(rule.formula, Cases) else [rule.formula])
+        if f.of({"dropout": 0.0, "recurrent_dropout": 0.0, "reset_after": True, **options}) is not None
     )
     weights = {v.name: v.numpy() for v in layer.weights}
     b = weights.get("bias", np.zeros(weights["kernel"].shape[1]))
@@ -727,7 +730,8 @@ def test_a_loss(key, case, logits):
     asked = {n: v for n, v in LOSS_OPTIONS.items() if re.search(rf"\b{n}\b", formula.term)} | (
         {"from_logits": True} if raw else {}
     )
-    assert formula.of({"label_smoothing": 0.0, "from_logits": False, "axis": -1, **asked}) is formula
+    plain = {"label_smoothing": 0.0, "from_logits": False, "axis": -1, "ignore_class": None, "apply_class_balancing": False}
+    assert formula.of({**plain, **asked}) is formula
     term = evaluate(formula.term, values)
     y = formula.factor * (term.mean(-1) if formula.mean else term.sum(-1))
     np.testing.assert_allclose(y, key(targets, tf.constant(a), **asked), rtol=1e-6)  # where Keras clips
@@ -806,6 +810,22 @@ def test_the_writing():
     assert plain(latex("(1 - T)/(1 - a) - T/a")) == "(1 − T)/(1 − a) − T/a"
     assert plain(latex("y/(2*y - x)")) == "y/(2 · y − x)"
     assert plain(latex("gamma*(1 - a)**(gamma - 1)", {"gamma": "3"})) == "3 · (1 − a)²"
+
+
+def test_a_condition_on_an_option_that_is_missing_is_not_met():
+    assert Formula("x", when={"axis": -1}).of({}) is None
+    assert Formula("x", when={"renorm": lambda renorm: not renorm}).of({}) is None
+    bilinear = {"class": "UpSampling2D", "interpolation": "bilinear"}
+    assert WRITTEN[L.UpSampling2D].formula.of(bilinear) is None  # which once was written as repeating
+
+
+def test_one_function_cannot_have_two_formulas():
+    def backward(call, dy):
+        return dy
+
+    written(Formula("x"))(written(Formula("x"))(backward))  # the same again
+    with pytest.raises(ValueError, match="put both in one `Cases`"):
+        written(Formula("2*x"))(backward)
 
 
 def test_another_rule_has_no_formula():
