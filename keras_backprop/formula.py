@@ -128,8 +128,8 @@ def written(formula: Any) -> Callable[[Any], Any]:
     def decorator(function):
         if getattr(function, "formula", formula) != formula:
             raise ValueError(
-                f"{function.__module__}.{function.__qualname__} has a formula already: {function.formula}. What shares a function "
-                f"shares its formula: put both in one `Cases`, with a condition each. Received: {formula}"
+                f"{function.__module__}.{function.__qualname__} has a formula already: {function.formula}. What shares a "
+                f"function shares its formula: put both in one `Cases`, with a condition each. Received: {formula}"
             )
         function.formula = formula
         return function

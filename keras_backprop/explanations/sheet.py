@@ -152,15 +152,16 @@ def _forward(node, unit, spelling):
     terms = []
     for edge in node.edges:
         if edge.matrix is not None:
-            weight = spelling.graph.weights[edge.weight]
             terms += [
-                f"{edge.source.name(i)} {spelling.name(edge.weight, edge.place(weight, i, unit))}"
-                for i in range(edge.source.units)
+                f"{edge.source.name(i)} {spelling.entry(edge.weight, edge.entry(i, unit))}"
+                for i in np.flatnonzero(edge.entries[:, unit] >= 0).tolist()
                 if not edge.source.origins or edge.source.origins[i] is not None  # not what is beyond the edge
             ]
+        elif edge.weight is not None:
+            terms.append(f"{spelling.entry(edge.weight, edge.entry(unit, unit))} {edge.source.name(unit)}")
     if terms:
-        biases = [use for use in spelling.graph.uses if use.node is node and use.edge is None and use.row is None]
-        terms += [spelling.name(use.path, (unit + (use.columns.start or 0),)) for use in biases]
+        biases = [use for use in spelling.graph.uses if use.node is node and use.edge is None]
+        terms += [spelling.entry(use.path, int(use.of_units[unit])) for use in biases]
     if not terms and node.time is None and node.text and len(node.edges) == 1:
         return node.text.format(x=node.edges[0].source.name(unit))
     return " + ".join(terms)

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_backprop.explanations.numbers.graph import as_matrix
 from keras_backprop.explanations.writing.notation import plain
 
 __all__ = ["ForwardSlips"]
@@ -92,17 +91,17 @@ class ForwardSlips:
 
     def _of_kernels(self):
         """Convolutions with the kernel turned."""
-        for path in dict.fromkeys(e.weight for n in self.graph.nodes for e in n.edges if e.weight):
+        for path in dict.fromkeys(e.weight for n in self.graph.nodes for e in n.edges if e.weight and "conv" in e.rule):
             kernel = self.graph.weights[path]
             if kernel.ndim < 3:
                 continue
-            turned = as_matrix(np.ascontiguousarray(np.flip(kernel, tuple(range(kernel.ndim - 2)))))
+            turned = np.flip(kernel, tuple(range(kernel.ndim - 2)))
 
             def turn(graph, path=path, turned=turned):
                 for node in graph.nodes:
                     for edge in node.edges:
                         if edge.weight == path:
-                            edge.matrix = turned
+                            edge.matrix = edge.made_of(turned)
 
             graph = self._changed(turn, forward=True)
             if graph is not None:
@@ -131,10 +130,15 @@ class ForwardSlips:
             for node in graph.nodes:
                 for edge in node.edges:
                     if edge.weight in news:
-                        edge.matrix = as_matrix(news[edge.weight])[:, edge.columns]
+                        edge.coefficients = edge.made_of(news[edge.weight])
             for use in graph.uses:
-                if use.edge is None and use.path in news and use.row is None:
-                    use.node.bias = news[use.path][use.columns]
+                if use.edge is not None or use.path not in news:
+                    continue
+                change = np.ravel(news[use.path])[use.of_units] - np.ravel(graph.weights[use.path])[use.of_units]
+                if use.node.edges:
+                    use.node.bias = use.node.bias + change
+                else:  # a row of a table
+                    use.node.value = use.node.value + change
 
         graph = self._changed(updated, forward=True)
         if graph is not None:

@@ -13,7 +13,6 @@ import numpy as np
 from keras_backprop.explanations.comparing.forward_mistakes import ForwardSlips
 from keras_backprop.explanations.comparing.loss_mistakes import LossSlips
 from keras_backprop.explanations.comparing.repeated_mistakes import RepeatedSlips
-from keras_backprop.explanations.numbers.graph import as_matrix
 from keras_backprop.explanations.writing.notation import plain
 
 __all__ = ["Slips", "read"]
@@ -166,29 +165,30 @@ class Slips(ForwardSlips, LossSlips, RepeatedSlips):
         for path in paths:
             name = str(self.spelling.weights[path].symbol)
 
-            def put(matrix, path=path):
+            def put(coefficients, path=path):
                 def change(graph):
                     for node in graph.nodes:
                         for edge in node.edges:
                             if edge.weight == path:
-                                edge.matrix = matrix(edge)
+                                edge.coefficients = coefficients(edge)
 
                 return self._changed(change)
 
             if path in news:
                 yield (
                     f"the updated {name} was used: all gradients of a step are made with the weights before it",
-                    put(lambda edge, path=path: as_matrix(news[path])[:, edge.columns]),
+                    put(lambda edge, path=path: edge.made_of(news[path])),
                 )
-            shapes = {e.matrix.shape for n in self.graph.nodes for e in n.edges if e.weight == path}
-            if all(rows == columns > 1 for rows, columns in shapes):
+            shapes = {np.shape(e.matrix) for n in self.graph.nodes for e in n.edges if e.weight == path}
+            if all(len(shape) == 2 and shape[0] == shape[1] > 1 for shape in shapes):
                 yield (
                     f"{name} is transposed: the indices of the matrix are the other way round",
                     put(lambda edge: edge.matrix.T),
                 )
-            yield f"the factor {name} is missing on the way back", put(lambda edge: np.ones_like(edge.matrix))
-            yield f"the factor {name} was multiplied twice: a doubled factor", put(lambda edge: edge.matrix**2)
-            for columns in {s[1] for s in shapes if 1 < s[1] <= 8}:
+            ones = np.ones(np.shape(self.graph.weights[path]))
+            yield f"the factor {name} is missing on the way back", put(lambda edge, ones=ones: edge.made_of(ones))
+            yield f"the factor {name} was multiplied twice: a doubled factor", put(lambda edge: edge.coefficients**2)
+            for columns in {s[1] for s in shapes if s and 1 < s[1] <= 8}:
                 for unit in range(columns):
                     yield (
                         f"a path is missing: only the one over unit {unit + 1} behind {name} was followed",
@@ -200,7 +200,7 @@ class Slips(ForwardSlips, LossSlips, RepeatedSlips):
                 for node in graph.nodes:
                     for edge in node.edges:
                         if edge.weight in news:
-                            edge.matrix = as_matrix(news[edge.weight])[:, edge.columns]
+                            edge.coefficients = edge.made_of(news[edge.weight])
 
             yield (
                 "the updated weights were used: all gradients of a step are made with the weights before it",

@@ -42,8 +42,8 @@ class RepeatedSlips:
                 f"only time step {step} was counted: the gradient of a shared weight is the sum over all steps",
                 self._changed(only),
             )
-        hidden = {node.time: node for node in self.graph.nodes if node.letter == "h" and node.time is not None}
-        inputs = {node.time: node for node in self.graph.nodes if node.letter == "x" and node.time}
+        hidden = {(n.layer, n.time): n for n in self.graph.nodes if n.letter == "h" and n.time is not None}
+        inputs = {(n.layer, n.time): n for n in self.graph.nodes if n.letter == "x" and n.time}
         yield from self._of_other_steps(hidden, inputs, steps)
 
     def _of_other_steps(self, hidden, inputs, steps):
@@ -52,13 +52,14 @@ class RepeatedSlips:
         def later(graph, put):
             for use in graph.uses:
                 if use.edge is not None and use.node.time:
-                    use.edge.source = put(graph, use.edge.source, use.node.time)
+                    use.edge.source = put(graph, use.edge.source, use.node)
 
-        def same_step(graph, source, time):
-            return _like(graph, hidden.get(time), self.graph) if source.letter == "h" else source
+        def same_step(graph, source, node):
+            return _like(graph, hidden.get((node.layer, node.time)), self.graph) if source.letter == "h" else source
 
-        def other_end(graph, source, time):
-            return _like(graph, inputs.get(steps[-1] + 1 - time), self.graph) if source.letter == "x" else source
+        def other_end(graph, source, node):
+            last = inputs.get((node.layer, steps[-1] + 1 - node.time))
+            return _like(graph, last, self.graph) if source.letter == "x" else source
 
         yield (
             "h of the same step instead of the step before as the last factor ∂z/∂u",

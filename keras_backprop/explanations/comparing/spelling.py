@@ -4,6 +4,8 @@ import functools
 import re
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from keras_backprop.explanations.comparing.reading import kind_of, normalised, parsed_name
 from keras_backprop.explanations.comparing.weight_names import WeightNames, primed
 from keras_backprop.explanations.writing.notation import plain
@@ -108,9 +110,12 @@ class Spelling(WeightNames):
         place = self._weight_or_none(below)
         for use in self.graph.uses if place is not None else ():
             if use.path == place[0] and use.node is node and use.edge is not None:
-                index = place[1] or (0, 0)
-                name = rf"\frac{{\partial {node.name(index[1])}}}{{\partial {self.name(use.path, index)}}}"
-                return Found("value", node=use.edge.source, unit=index[0], latex=name)
+                index = place[1] or (0,) * np.ndim(self.weights[use.path].value)
+                entry = int(np.ravel_multi_index(index, np.shape(self.weights[use.path].value)))
+                for of, to in use.places(entry, 0):
+                    if upper[1] in (None, to):
+                        name = rf"\frac{{\partial {node.name(to)}}}{{\partial {self.name(use.path, index)}}}"
+                        return Found("value", node=use.edge.source, unit=of, latex=name)
         return None
 
     @functools.cached_property

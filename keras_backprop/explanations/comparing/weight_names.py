@@ -61,6 +61,10 @@ class WeightNames:
         above = f"^{{({symbol.subscript})}}" if symbol.subscript is not None else ""
         return f"{symbol.letter.lower()}{above}_{{{below}}}"
 
+    def entry(self, path: str, number: int) -> str:
+        """The name of one entry, counted along the weight."""
+        return self.name(path, tuple(map(int, np.unravel_index(number, np.shape(self.weights[path].value)))))
+
     def running(self, path: str, index: Any) -> int | None:
         """Which weight it is, counted layer by layer and unit by unit, from 1: w₅ of the textbook network."""
         start = 0

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from keras_backprop.explanations.comparing.wrong_values import WrongValues
-from keras_backprop.explanations.numbers.graph import as_matrix
 from keras_backprop.explanations.writing.notation import plain
 
 __all__ = ["WrongResults"]
@@ -111,15 +110,15 @@ class WrongResults(WrongValues):
         yield from self._sources(uses, found, place)
         if self.explanation.examples > 1 and len(uses) == 1:
             use, n = uses[0], self.explanation.examples
-            parts = graph.by_example(use)
             for example in range(n):
+                part = use.gradient(np.shape(weight.value), example)[place]
                 yield (
                     f"only example {example + 1} was counted: ∂E/∂w is the sum over all examples",
-                    parts[example][place],
+                    part,
                 )
                 yield (
                     f"only example {example + 1} was counted, without the 1/{n} of the mean",
-                    parts[example][place] * n,
+                    part * n,
                 )
         gradient = graph.gradient_of(found.path)
         if gradient.ndim == 2 and gradient.shape[0] == gradient.shape[1] > 1:
@@ -134,15 +133,15 @@ class WrongResults(WrongValues):
                         name = plain(self.spelling.name(path, index))
                         yield f"another index: that is ∂E/∂{name}", np.asarray(other.gradient)[index]
         if self.explanation.examples > 1 and len(uses) == 1 and uses[0].edge is not None:
-            x, delta = uses[0].edge.source.value, uses[0].node.gradient
-            product = np.outer(x.mean(0), delta.sum(0))
-            if product.shape == np.shape(self.graph.weights[found.path]):
-                yield (
-                    "the mean of x times the mean of δ: products are made example by example, and then added",
-                    product[place],
-                )
+            x = uses[0].edge.source.value
+            product = uses[0].gradient(np.shape(weight.value), x=np.broadcast_to(x.mean(0), x.shape))
+            yield (
+                "the mean of x times the mean of δ: products are made example by example, and then added",
+                product[place],
+            )
         if len(uses) == 1 and uses[0].edge is not None:
-            with_w = np.asarray(weight.value, "float64") * uses[0].node.gradient.sum(0)
+            alone = uses[0].gradient(np.shape(weight.value), x=np.ones_like(uses[0].edge.source.value))
+            with_w = np.asarray(weight.value, "float64") * alone
             yield "w itself instead of the last factor ∂z/∂w, which is what goes into the weight", with_w[place]
         yield "that is the new weight, not its gradient", np.asarray(weight.updated)[place]
 
@@ -173,10 +172,8 @@ class WrongResults(WrongValues):
                     yield f"∂z/∂b is 1: {name} was multiplied to the gradient of a bias", np.asarray(with_x)[place]
 
     def _with_sources(self, uses, found, values):
-        total = np.zeros_like(self.graph.weights[found.path])
-        for use, x in zip(uses, values, strict=True):
-            as_matrix(total)[..., use.columns] += np.einsum("ni,no->io", x, use.node.gradient)
-        return total
+        shape = np.shape(self.graph.weights[found.path])
+        return sum((use.gradient(shape, x=x) for use, x in zip(uses, values, strict=True)), np.zeros(shape))
 
     def _other_steps(self, found):
         """The lines of the optimizer with something left out."""

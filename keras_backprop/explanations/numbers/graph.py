@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Edge", "Graph", "Head", "Node", "Use", "as_matrix"]
+__all__ = ["Edge", "Graph", "Head", "Node", "Use", "places_in"]
 
 
 @dataclass(eq=False)
@@ -60,18 +60,32 @@ class Node:
         if self.shape or self.place:
             return self._name_at((*self.place, *(i + 1 for i in np.unravel_index(unit, self.shape or (self.units,)))))
         if self.time is not None:
-            above = f"^{{({self.layer})}}" if self.layer is not None and not self.plain else ""
-            below = f"{self.time}" if self.units == 1 else f"{self.time},{unit + 1}"
-            return f"{self.letter}{above}_{{{below}}}" if len(below) > 1 else f"{self.letter}{above}_{below}"
+            return _below(self._above(), f"{self.time}" if self.units == 1 else f"{self.time},{unit + 1}")
         if self.plain:
             return _below(self.letter, self.layer)
-        above = f"^{{({self.layer})}}" if self.layer is not None else ""
-        return self.letter + above + (_below("", unit + 1) if self.units > 1 or self.layer is not None else "")
+        return _below(self._above(), unit + 1) if self.units > 1 or self.layer is not None else self.letter
+
+    @property
+    def vector(self) -> str:
+        """The name of all units together of a time step: h_2; of what is only taken from elsewhere that of where it is from."""
+        if self.origins and self.origins[0] is not None:
+            source, of = self.origins[0]
+            own = source.origins or source.place or source.time is not None
+            return (
+                source.vector if own else _below(source._above(), of // source.shape[-1] + 1 if source.shape else None)
+            )
+        return self._name_at(self.place) if self.place else _below(self._above(), self.time)
+
+    def _above(self):
+        """The letter with the layer's number above; beside that of a gate: z^{i,(2)}."""
+        if self.layer is None:
+            return self.letter
+        number = f"({self.layer})"
+        return self.letter.replace("}", f",{number}}}") if "^{" in self.letter else f"{self.letter}^{{{number}}}"
 
     def _name_at(self, place):
         """`y^{(1)}_{2,1,3}`: row, column, channel."""
-        above = f"^{{({self.layer})}}" if self.layer is not None else ""
-        return f"{self.letter}{above}_{{{','.join(map(str, place))}}}"
+        return f"{self._above()}_{{{','.join(map(str, place))}}}"
 
     def taken_from(self, unit: int, node: "Node", of: int) -> bool:
         """Whether a unit is nothing but that unit of another node."""
@@ -81,7 +95,7 @@ class Node:
 def _below(letter, number):
     if number is None:
         return letter
-    return f"{letter}_{number}" if number < 10 else f"{letter}_{{{number}}}"
+    return f"{letter}_{number}" if len(str(number)) == 1 else f"{letter}_{{{number}}}"
 
 
 @dataclass(eq=False)
@@ -90,10 +104,11 @@ class Edge:
 
     Attributes:
         source: `Node`.
-        weight: str or None, the path of the weight matrix between the two.
-        columns: slice of the matrix's columns (of a gate).
+        weight: str or None, the path of the weight between the two.
+        entries: array of ints, `(in, out)` of a matrix, `(units,)` of a scale: which entry of the weight, counted along it,
+            stands at each place, −1 for none: the columns of a gate, the kernel of a window.
         matrix: array `(in, out)` of the weights, or None.
-        local: array `(n, units)`, the derivative of each unit by the same unit of the source, or None.
+        local: array `(n, units)`, the derivative of each unit by the same unit of the source, or None. With a weight: a scale.
         jacobian: array `(n, out, in)`, or None. (Softmax, pooling.)
         taken: array `(out,)` of ints, which unit of the source each unit is, −1 for none; or None. (Flatten, Concatenate.)
         text: str, LaTeX template of the derivative: `{y}(1 - {y})`, y the node's name, x the source's; "" where it is not known.
@@ -105,7 +120,7 @@ class Edge:
 
     source: Node
     weight: str | None = None
-    columns: Any = field(default_factory=lambda: slice(None))
+    entries: Any = None
     matrix: np.ndarray | None = None
     local: np.ndarray | None = None
     jacobian: np.ndarray | None = None
@@ -123,14 +138,31 @@ class Edge:
         if self.taken is not None:
             return np.flatnonzero(self.taken == of).tolist()
         if self.matrix is not None:
-            return range(self.matrix.shape[1])
+            return np.flatnonzero(self.entries[of] >= 0).tolist()
         assert self.jacobian is not None
         of_examples = self.jacobian[:, :, of] if example is None else self.jacobian[[example], :, of]
         return np.flatnonzero(np.any(of_examples, 0)).tolist()
 
-    def place(self, weight: Any, of: int, unit: int) -> tuple:
-        """The place in the weight of what leads from a unit of the source to a unit of the node."""
-        return (*map(int, np.unravel_index(of, np.shape(weight)[:-1])), unit + (self.columns.start or 0))
+    def entry(self, of: int, unit: int) -> int:
+        """Which entry of the weight leads from a unit of the source to a unit of the node."""
+        return int(self.entries[of, unit] if self.matrix is not None else self.entries[unit])
+
+    def made_of(self, weight: Any) -> Any:
+        """The matrix, or the scale, that another array in the place of the weight would give."""
+        values = np.where(self.entries < 0, 0.0, np.ravel(weight)[self.entries])
+        return values if self.matrix is not None else np.broadcast_to(values, self.source.value.shape)
+
+    @property
+    def coefficients(self) -> Any:
+        """The matrix, or the scale, by which the source is multiplied."""
+        return self.matrix if self.matrix is not None else self.local
+
+    @coefficients.setter
+    def coefficients(self, values: Any) -> None:
+        if self.matrix is not None:
+            self.matrix = values
+        else:
+            self.local = values
 
     def derivative(self, example: int, unit: int, of: int) -> float:
         """∂(the node's unit)/∂(the source's unit)."""
@@ -160,13 +192,49 @@ class Edge:
 
 @dataclass(eq=False)
 class Use:
-    """A place where a weight enters: z = x·W (then `edge` says which x) or z = … + b (then `edge` is None)."""
+    """A place where a weight enters a node: as a factor of what comes along an edge, or, without an edge, as a term.
+
+    Attributes:
+        path: str, of the weight.
+        node: `Node`.
+        edge: `Edge`, or None: b in z = x·W + b, a row of a table.
+        of_units: array of ints, of a term: which entry of the weight each unit of the node has, `(units,)`, or, where examples
+            differ, `(n, units)`.
+    """
 
     path: Any
     node: Node
     edge: Edge | None
-    columns: Any = field(default_factory=lambda: slice(None))
-    row: Any = None  # of a bias that is a matrix; of a table the row that every example looks up, an array `(n,)`
+    of_units: Any = None
+
+    def places(self, entry: int, example: int) -> list:
+        """Where an entry of the weight stands: (unit of the source, or None, unit of the node)."""
+        if self.edge is None:
+            row = self.of_units if self.of_units.ndim == 1 else self.of_units[example]
+            return [(None, int(unit)) for unit in np.flatnonzero(row == entry)]
+        if self.edge.matrix is not None:
+            return [(int(of), int(unit)) for of, unit in np.argwhere(self.edge.entries == entry)]
+        return [(int(unit), int(unit)) for unit in np.flatnonzero(self.edge.entries == entry)]
+
+    def gradient(self, shape: tuple, example: Any = None, x: Any = None) -> Any:
+        """What this place adds to ∂E/∂weight, an array of that shape.
+
+        Args:
+            shape: of the weight.
+            example: int, what this one adds; None: all.
+            x: array `(n, in)`, in the place of what comes along the edge.
+        """
+        rows = slice(None) if example is None else slice(example, example + 1)
+        parts, at = self.node.gradient[rows], self.of_units
+        if self.edge is not None:
+            given, at = (self.edge.source.value if x is None else x)[rows], self.edge.entries
+            parts = given.T @ parts if self.edge.matrix is not None else given * parts
+        elif at.ndim == 2:
+            at = at[rows]
+        parts = parts if parts.ndim == at.ndim else parts.sum(0)
+        total = np.zeros(int(np.prod(shape)))
+        np.add.at(total, at[at >= 0], parts[at >= 0])
+        return total.reshape(shape)
 
 
 @dataclass(eq=False)
@@ -239,8 +307,11 @@ class Graph:
             if not node.edges:
                 continue
             values = [edge.source.value for edge in node.edges]
-            if all(edge.matrix is not None for edge in node.edges):
-                products = [value @ edge.matrix for value, edge in zip(values, node.edges, strict=True)]
+            if all(edge.weight is not None for edge in node.edges):
+                products = [
+                    value * edge.local if edge.matrix is None else value @ edge.matrix
+                    for value, edge in zip(values, node.edges, strict=True)
+                ]
                 node.value = _rounded(sum(products) + node.bias, round_to)
                 continue
             if node.compute is None:
@@ -262,36 +333,20 @@ class Graph:
 
     def gradient_of(self, path: str) -> Any:
         """∂E/∂weight, from the gradients of the nodes."""
-        total = np.zeros(np.shape(self.weights[path])) + self.extra.get(path, 0.0)
+        shape = np.shape(self.weights[path])
+        total = np.zeros(shape) + self.extra.get(path, 0.0)
         for _, part in self.opaque.get(path, ()):
             total = total + part
-        for use in self.uses:
-            if use.path == path:
-                self._add(total, use)
-        return total
-
-    def by_example(self, use: Use) -> Any:
-        """What a use contributes, example by example: `(n, in, out)` or `(n, out)`."""
-        delta = use.node.gradient
-        return delta if use.edge is None else np.einsum("ni,no->nio", use.edge.source.value, delta)
-
-    def _add(self, total, use):
-        part = self.by_example(use)
-        if np.ndim(use.row):
-            np.add.at(total, use.row, part)
-        elif use.row is not None:
-            total[use.row, use.columns] += part.sum(0)
-        else:  # of a kernel of more axes the rows are all but its last axis
-            as_matrix(total)[..., use.columns] += part.sum(0)
+        return total + sum(use.gradient(shape) for use in self.uses if use.path == path)
 
     def consumers(self, node: Node) -> list:
         """(consumer, edge) for every edge that starts at a node."""
         return [(one, edge) for one in self.nodes for edge in one.edges if edge.source is node]
 
 
-def as_matrix(weight: Any) -> Any:
-    """A view of a weight of more than two axes as the matrix by which a window is multiplied."""
-    return weight.reshape(-1, weight.shape[-1]) if np.ndim(weight) > 2 else weight
+def places_in(weight: Any) -> Any:
+    """The entries of a weight, counted along it, in its shape."""
+    return np.arange(np.size(weight)).reshape(np.shape(weight))
 
 
 def _rounded(array, digits):

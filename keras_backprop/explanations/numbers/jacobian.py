@@ -61,8 +61,15 @@ def _applied(call, rule, dys):
         if dx is None or not _of_examples(x, dys[0].shape[0]):
             yield None
             continue
-        array = np.asarray(tf.convert_to_tensor(dx), "float64")
+        array = _unbroadcast(np.asarray(tf.convert_to_tensor(dx), "float64"), tuple(x.shape))
         yield array.reshape(len(array), -1) if array.shape == tuple(x.shape) else None
+
+
+def _unbroadcast(dx, shape):
+    """Summed over the axes along which an input of this shape was broadcast: rules leave that to others."""
+    dx = dx.sum(tuple(range(max(dx.ndim - len(shape), 0))))
+    ones = tuple(axis for axis, size in enumerate(shape) if size == 1 and dx.ndim == len(shape))
+    return dx.sum(ones, keepdims=True) if ones else dx
 
 
 def _stacked(rows):

@@ -78,25 +78,21 @@ class Finder:
         return found
 
     def _of_use(self, use, index, example):
-        unit = index[-1] - (use.columns.start or 0)
-        row = use.row[example] if np.ndim(use.row) else use.row
-        if not 0 <= unit < use.node.units or (row is not None and index[0] != row):
-            return []
-        weight = self.spelling.name(use.path, index)
-        name = derivative(use.node.name(unit), weight)
-        if use.edge is None:
-            last = Factor(name, "1", 1.0, (use.node, unit), None)
-        else:
-            source, shape = use.edge.source, np.shape(self.graph.weights[use.path])
-            of = int(np.ravel_multi_index(index[:-1], shape[:-1]))
-            if source.origins and source.origins[of] is None:
-                return []  # what is beyond the edge of a picture
-            value = float(source.value[example, of])
-            last = Factor(name, source.name(of), value, (use.node, unit), (source, of))
-        paths = []
-        for factors in self._to(use.node, unit, example):
-            every = [*factors, last]
-            paths.append(Path(example, every, float(np.prod([f.value for f in every]))))
+        weight, paths = self.spelling.name(use.path, index), []
+        entry = int(np.ravel_multi_index(index, np.shape(self.graph.weights[use.path]))) if index else 0
+        for of, unit in use.places(entry, example):
+            name = derivative(use.node.name(unit), weight)
+            if of is None:
+                last = Factor(name, "1", 1.0, (use.node, unit), None)
+            else:
+                source = use.edge.source
+                if source.origins and source.origins[of] is None:
+                    continue  # what is beyond the edge of a picture
+                value = float(source.value[example, of])
+                last = Factor(name, source.name(of), value, (use.node, unit), (source, of))
+            for factors in self._to(use.node, unit, example):
+                every = [*factors, last]
+                paths.append(Path(example, every, float(np.prod([f.value for f in every]))))
         return paths
 
     def _count(self, node):
@@ -143,10 +139,10 @@ class Finder:
     def _formula(self, edge, consumer, other, node, unit):
         if edge.beside is not None:
             return edge.beside.name(unit)
+        if edge.weight is not None:
+            return self.spelling.entry(edge.weight, edge.entry(unit, other))
         if not edge.text:
             return ""
-        if edge.matrix is not None:
-            return self.spelling.name(edge.weight, edge.place(self.graph.weights[edge.weight], unit, other))
         if "{j}" in edge.text:
             y, k = consumer.name(other), consumer.name(unit)
             return f"{y}(1 - {y})" if other == unit else f"-{y} \\cdot {k}"

@@ -10,10 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_backprop.explanations.numbers.graph import Edge, Node, Use, as_matrix
-from keras_backprop.explanations.writing.inside_windows import places_of_windows
+from keras_backprop.explanations.numbers.graph import Edge, Node, Use, places_in
+from keras_backprop.explanations.numbers.products import stages_of
 
-__all__ = ["by_position", "derived", "fits", "flat", "node_of"]
+__all__ = ["by_position", "derived", "fits", "flat", "joined", "node_of"]
 
 MOST_UNITS, MOST_POSITIONS = 512, 64
 """Of an example; larger tensors end the paths."""
@@ -55,41 +55,48 @@ def by_position(link: Any, graph: Any, source: Any, path_of: dict) -> Any:
         return None
     if isinstance(link.op, keras.layers.Embedding):
         return _table(link, graph, path_of)
-    places = None if source is None else _places(link)
-    if places is None or len(places) > MOST_POSITIONS:
+    stages = None if source is None else stages_of(link)
+    if stages is None or max(len(stage.products) for stage in stages) > MOST_POSITIONS:
         return None
-    symbol, shape = link.output_symbols[0], np.shape(link.outputs[0])[1:-1]
-    path, bias = path_of[link.weight_symbols["kernel"]], link.weight_symbols.get("bias")
-    matrix = as_matrix(np.array(link.weights["kernel"], "float64"))
-    made = []
-    for position, taken in zip(np.ndindex(*shape), places, strict=True):
+    symbol, nodes, uses = link.output_symbols[0], [], []
+    for stage in stages:
+        last = stage is stages[-1]
+        letter = symbol.letter if last else "u"
+        made, used = _positions(link, stage, source, letter, path_of, link.weight_symbols.get("bias") if last else None)
+        whole = Node(letter, np.concatenate([node.value for node in made[1::2]], -1), symbol.subscript)
+        whole.shape = stage.shape if len(stage.shape) > 1 else ()
+        source = joined(whole, made[1::2])
+        nodes, uses = [*nodes, *made, source], [*uses, *used]
+    if not np.allclose(source.value, flat(link.outputs[0]), rtol=1e-3, atol=1e-5):
+        return None  # it does something else besides
+    graph.nodes += nodes
+    graph.uses += uses
+    return source
+
+
+def _positions(link, stage, source, letter, path_of, bias):
+    """The nodes of a stage, in turn what goes in at a position and what comes out, and the uses of its weights."""
+    nodes: list = []
+    uses: list = []
+    path, weight = path_of[link.weight_symbols[stage.weight]], np.array(link.weights[stage.weight], "float64")
+    number, units = link.output_symbols[0].subscript, stage.shape[len(stage.positions) :]
+    if bias is not None:
+        b = np.array(link.weights["bias"], "float64")
+        biases = np.broadcast_to(places_in(b), stage.shape).reshape(len(stage.products), -1)
+    for n, (position, (taken, entries)) in enumerate(zip(np.ndindex(*stage.positions), stage.products, strict=True)):
         window = Node(source.letter, _taken(source.value, taken), edges=[Edge(source, taken=taken)])
         window.origins = [None if of < 0 else (source, int(of)) for of in taken]
         window.compute = lambda x, taken=taken: _taken(x, taken)
-        edge = Edge(window, path, matrix=matrix, text="{w}", rule=link.rule)
-        value = flat(np.asarray(link.outputs[0])[(slice(None), *position)])
-        node = Node(symbol.letter, value, symbol.subscript, edges=[edge], place=tuple(i + 1 for i in position))
-        graph.uses.append(Use(path, node, edge))
+        edge = Edge(window, path, entries, matrix=np.where(entries < 0, 0.0, weight.ravel()[entries]), rule=link.rule)
+        node = Node(letter, window.value @ edge.matrix, number, edges=[edge], place=tuple(i + 1 for i in position))
+        node.shape = units if len(units) > 1 else ()
+        uses.append(Use(path, node, edge))
         if bias is not None:
-            graph.uses.append(Use(path_of[bias], node, None))
-            node.bias = np.array(link.weights["bias"], "float64")
-        made += [window, node]
-    graph.nodes += made
-    return _joined(node_of(symbol, link.outputs[0]), made[1::2], graph)
-
-
-def _places(link):
-    """For every position of the output the units of the input that it sees, −1 for none; None where it is no such link."""
-    layer, x = link.op, np.asarray(link.inputs[0])
-    kernel = link.weights.get("kernel")
-    if kernel is None:
-        return None
-    if isinstance(layer, keras.layers.Dense) and x.ndim > 2:
-        return np.arange(int(np.prod(x.shape[1:]))).reshape(-1, x.shape[-1])
-    if isinstance(layer, (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)) and layer.groups == 1:
-        places = places_of_windows(link, layer.kernel_size)
-        return None if places is None else places.reshape(len(places), -1)
-    return None
+            uses.append(Use(path_of[bias], node, None, biases[n]))
+            node.bias = b.ravel()[biases[n]]
+            node.value = node.value + node.bias
+        nodes += [window, node]
+    return nodes, uses
 
 
 def _table(link, graph, path_of):
@@ -102,14 +109,16 @@ def _table(link, graph, path_of):
     for position in np.ndindex(*keys.shape[1:]):
         value = flat(y[(slice(None), *position)])
         node = Node(symbol.letter, value, symbol.subscript, place=tuple(i + 1 for i in position))
-        graph.uses.append(Use(path, node, None, row=keys[(slice(None), *position)]))
+        row = keys[(slice(None), *position)]
+        graph.uses.append(Use(path, node, None, row[:, None] * y.shape[-1] + np.arange(y.shape[-1])))
         made.append(node)
-    graph.nodes += made
-    return _joined(node_of(symbol, y), made, graph)
+    whole = joined(node_of(symbol, y), made)
+    graph.nodes += [*made, whole]
+    return whole
 
 
-def _joined(node, parts, graph):
-    """The node that is made of others, side by side."""
+def joined(node: Node, parts: list) -> Node:
+    """The node, which is made of these others, side by side."""
     start = 0
     for part in parts:
         taken = np.full(node.units, -1)
@@ -118,7 +127,6 @@ def _joined(node, parts, graph):
         node.origins += [(part, unit) for unit in range(part.units)]
         start += part.units
     node.compute = lambda *values: np.concatenate(values, -1)
-    graph.nodes.append(node)
     return node
 
 

@@ -5,8 +5,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_backprop.explanations.numbers.graph import Edge, Graph, Head, Node, Use
-from keras_backprop.explanations.numbers.positions import by_position, derived, fits, flat, node_of
+from keras_backprop.explanations.numbers.graph import Edge, Graph, Head, Node, Use, places_in
+from keras_backprop.explanations.numbers.normalised import normalised
+from keras_backprop.explanations.numbers.positions import by_position, derived, fits, flat, joined, node_of
 from keras_backprop.explanations.numbers.unrolled import unroll
 from keras_backprop.explanations.writing import error_formulas, formulas
 from keras_backprop.explanations.writing.rows import is_dense, shown
@@ -94,11 +95,11 @@ class _Builder:
         symbol, kernel = link.output_symbols[0], link.weight_symbols["kernel"]
         matrix, bias = _f(link.weights["kernel"]), link.weights.get("bias")
         node = self._new(symbol, Node("z", _f(link.outputs[0]), symbol.subscript, plain=self.plain))
-        edge = Edge(source, self.path_of[kernel], matrix=matrix, text="{w}", rule=link.rule)
+        edge = Edge(source, self.path_of[kernel], places_in(matrix), matrix, rule=link.rule)
         node.edges.append(edge)
         self.graph.uses.append(Use(edge.weight, node, edge))
         if bias is not None:
-            self.graph.uses.append(Use(self.path_of[link.weight_symbols["bias"]], node, None))
+            self.graph.uses.append(Use(self.path_of[link.weight_symbols["bias"]], node, None, places_in(bias)))
             node.bias = _f(bias)
         return True
 
@@ -172,10 +173,11 @@ class _Builder:
         return True
 
     def _windowed(self, link):
-        """A convolution, a dense layer at every position, a table: position by position."""
-        if not link.input_symbols or link.formula is None:
+        """A convolution, a dense layer at every position, a table: position by position; what normalises."""
+        if not link.input_symbols or not link.known:
             return False
-        node = by_position(link, self.graph, self.nodes.get(link.input_symbols[0]), self.path_of)
+        source = self.nodes.get(link.input_symbols[0])
+        node = by_position(link, self.graph, source, self.path_of) or normalised(link, self.graph, source, self.path_of)
         if node is not None:
             self.nodes[link.output_symbols[0]] = node
         return node is not None
@@ -198,20 +200,26 @@ class _Builder:
     def _recurrent(self, link):
         if not _is_recurrent(link) or link.rule not in ("simplernn", "lstm", "gru"):
             return False
-        before = len(self.graph.nodes)
-        last = unroll(link, self.graph, self.nodes, self.path_of)
-        if last is None:
+        states = [self.nodes.get(symbol) for symbol in link.input_symbols[1:]]
+        unrolled = unroll(
+            link, self.graph, self.nodes.get(link.input_symbols[0]), states, self.path_of, self._number(link)
+        )
+        if unrolled is None:
             return False
-        symbol = link.output_symbols[0]
-        if link.outputs[0].ndim == 2:
-            self.nodes[symbol] = last
-        else:  # every step goes on into what is not looked into
-            steps = [node for node in self.graph.nodes[before:] if node.letter == "h" and node.time]
-            upstream = link.upstream[0]
-            if upstream is not None:
-                for position, node in enumerate(steps):
-                    self.graph.heads.append(Head(node, _f(upstream[:, position]), via="the layers above"))
+        hidden, carried = unrolled
+        first = hidden[-1]
+        if link.outputs[0].ndim == 3:
+            first = joined(node_of(link.output_symbols[0], link.outputs[0]), hidden)
+            self.graph.nodes.append(first)
+        for symbol, node in zip(link.output_symbols, (first, *carried), strict=False):
+            if symbol is not None:
+                self.nodes[symbol] = node
         return True
+
+    def _number(self, link):
+        """Which layer a recurrent layer is, where there are several; else None."""
+        several = [one for one in self.explanation.links if _is_recurrent(one)]
+        return link.weight_symbols["cell.kernel"].subscript if len(several) > 1 else None
 
     def _opaque(self, link):
         for symbol, dx in zip(link.input_symbols, link.downstream, strict=True):

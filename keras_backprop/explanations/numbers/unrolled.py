@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_backprop.explanations.numbers.graph import Edge, Node, Use
+from keras_backprop.explanations.numbers.graph import Edge, Node, Use, places_in
 from keras_backprop.formula_latex import latex
 from keras_backprop.formula_value import evaluate
 from keras_backprop.registry import registered
@@ -15,40 +15,38 @@ __all__ = ["unroll"]
 MOST_STEPS = 24
 
 
-def unroll(link: Any, graph: Any, nodes: dict, path_of: dict) -> Any:
+def unroll(link: Any, graph: Any, source: Any, states: list, path_of: dict, number: int | None) -> Any:
     """Add the nodes of every time step of a recurrent layer to a graph.
 
     Args:
         link: the `Link` of the layer.
         graph: the `Graph`.
-        nodes: dict, symbol -> `Node`.
+        source: the `Node` of the sequence, or None.
+        states: list, for each further input its `Node`, or None: the states that the layer begins with.
         path_of: dict, symbol of a weight -> its path.
+        number: int, which layer it is, where there are several; else None.
 
     Returns:
-        The `Node` of the last step's output; None where the layer does something besides: masks, dropout, many steps.
+        The nodes of h in the order of the steps, and the list of the nodes of the last states; None where the layer does
+        something besides: masks, dropout, many steps.
     """
-    steps = _Steps(link, path_of)
-    if not steps.possible():
-        return None
-    made, uses, last = steps.run()
+    steps = _Steps(link, source, states, path_of, number)
     outputs = np.asarray(link.outputs[0], "float64")
-    found = (
-        np.stack([node.value for node in made if node.letter == "h" and node.time], 1)
-        if outputs.ndim == 3
-        else last.value
-    )
-    if link.op.go_backwards and outputs.ndim == 3:
+    if not steps.possible() or (link.op.go_backwards and outputs.ndim == 3):
         return None
+    hidden, carried = steps.run()
+    found = np.stack([node.value for node in hidden], 1) if outputs.ndim == 3 else hidden[-1].value
     if not np.allclose(found, outputs, rtol=1e-4, atol=1e-5):
         return None
-    graph.nodes += made
-    graph.uses += uses
-    return last
+    graph.nodes += steps.nodes
+    graph.uses += steps.uses
+    return hidden, carried
 
 
 class _Steps:
-    def __init__(self, link, path_of):
+    def __init__(self, link, source, states, path_of, number):
         self.link, self.layer, self.path_of = link, link.op, path_of
+        self.source, self.states, self.number = source, states, number
         self.nodes: list = []
         self.uses: list = []
 
@@ -68,24 +66,40 @@ class _Steps:
         )  # fmt: skip
 
     def run(self):
+        """(the nodes of h, the last states)"""
         x = np.asarray(self.link.inputs[0], "float64")
-        if self.layer.go_backwards:
-            x = x[:, ::-1]
-        states = [np.asarray(v, "float64") for v in self.link.inputs[1:] if np.ndim(v) == 2]
-        zeros = np.zeros((len(x), self.layer.units))
-        self.sequence = []
-        h = self._node("h", states[0] if states else zeros, 0)
-        carried = [h]
+        carried = [self._start("h", 0)]
         if isinstance(self.layer, keras.layers.LSTM):
-            carried.append(self._node("c", states[1] if len(states) > 1 else zeros, 0))
+            carried.append(self._start("c", 1))
         step: dict = {keras.layers.SimpleRNN: self._simple, keras.layers.LSTM: self._lstm, keras.layers.GRU: self._gru}
         run = next(f for kind, f in step.items() if isinstance(self.layer, kind))
-        for t in range(x.shape[1]):
-            carried = run(t + 1, self._node("x", x[:, t], t + 1), *carried)
-        return self.nodes, self.uses, carried[0]
+        order = range(x.shape[1])
+        hidden = []
+        for t, place in enumerate(reversed(order) if self.layer.go_backwards else order, start=1):
+            carried = run(t, self._given("x", x[:, place], t, self.source, place), *carried)
+            hidden.append(carried[0])
+        return hidden, carried
+
+    def _start(self, letter, position):
+        """A state before the first step: given, or zeros."""
+        values = [v for v in self.link.inputs[1:] if np.ndim(v) == 2 and np.asarray(v).dtype.kind == "f"]
+        if position < len(values):
+            nodes = [node for node in self.states if node is not None]
+            node = nodes[position] if len(nodes) == len(values) else None
+            return self._given(letter, np.asarray(values[position], "float64"), 0, node)
+        return self._node(letter, np.zeros((len(self.link.inputs[0]), self.layer.units)), 0)
+
+    def _given(self, letter, value, time, source, place=0):
+        """What comes from outside: some units of another node, where there is one."""
+        node = self._node(letter, value, time)
+        if source is not None and source.edges:
+            taken = place * node.units + np.arange(node.units)
+            node.edges, node.origins = [Edge(source, taken=taken)], [(source, int(of)) for of in taken]
+            node.compute = lambda x: x[:, taken]
+        return node
 
     def _node(self, letter, value, time, edges=(), compute=None, text=""):
-        node = Node(letter, value, time=time, edges=list(edges), compute=compute, text=text)
+        node = Node(letter, value, self.number, time, list(edges), compute, text=text)
         self.nodes.append(node)
         return node
 
@@ -100,8 +114,9 @@ class _Steps:
         """z = Σ x·W + b of one gate; sources: list of (node, name of the weight)."""
         columns = slice(gate * self.layer.units, (gate + 1) * self.layer.units)
         edges = [
-            Edge(node, self._path(name), columns, self._weight(name)[:, columns], text="{w}", rule=self.link.rule)
+            Edge(node, self._path(name), places_in(W)[:, columns], W[:, columns], rule=self.link.rule)
             for node, name in sources
+            for W in [self._weight(name)]
         ]
         bias, name = self._weight("cell.bias"), "cell.bias"
         rows = [] if bias is None else [row for row in bias_rows if row is not False]
@@ -109,13 +124,14 @@ class _Steps:
         of_gate = f"^{self.gates[gate]}" if self.gates else ""
         letters = {"cell.kernel": f"W{of_gate}", "cell.recurrent_kernel": f"U{of_gate}"}
         biases = [f"b'{of_gate}" if row == 1 else f"b{of_gate}" for row in rows]
-        text = " + ".join([*(rf"{plain_name(node)} \cdot {letters[weight]}" for node, weight in sources), *biases])
+        text = " + ".join([*(rf"{node.vector} \cdot {letters[weight]}" for node, weight in sources), *biases])
 
         value = sum(n.value @ edge.matrix for (n, _), edge in zip(sources, edges, strict=True)) + total
         node = self._node(letter, value, time, edges, text=text)
         node.bias = total
-        self.uses += [Use(edge.weight, node, edge, columns) for edge in edges]
-        self.uses += [Use(self._path(name), node, None, columns, row) for row in rows]
+        self.uses += [Use(edge.weight, node, edge) for edge in edges]
+        of_bias = [places_in(bias)[columns] if row is None else places_in(bias)[row, columns] for row in rows]
+        self.uses += [Use(self._path(name), node, None, places) for places in of_bias]
         return node
 
     def _function(self, letter, time, z, function):
@@ -130,7 +146,7 @@ class _Steps:
         y = compute(z.value)
         text = latex(formula.derivative, {"x": "{x}", "y": "{y}"})
         edge = Edge(z, local=derive(y, z.value), text=text, rule=function.__name__, function=True, derive=derive)
-        return self._node(letter, y, time, [edge], compute, latex(formula.value, {"x": plain_name(z)}))
+        return self._node(letter, y, time, [edge], compute, latex(formula.value, {"x": z.vector}))
 
     def _combined(self, letter, time, edges, compute, text):
         """edges: list of (node, derivative as a function of all the values, its text)."""
@@ -154,7 +170,7 @@ class _Steps:
         f = self._function("f", t, self._affine("z^{f}", t, both, 1), σ)
         g = self._function("g", t, self._affine("z^{g}", t, both, 2), φ)
         o = self._function("o", t, self._affine("z^{o}", t, both, 3), σ)
-        names = {n: plain_name(n) for n in (i, f, g, o, c)}
+        names = {n: n.vector for n in (i, f, g, o, c)}
         edges = [
             (f, lambda f, c, i, g: c, names[c]), (c, lambda f, c, i, g: f, names[f]),
             (i, lambda f, c, i, g: g, names[g]), (g, lambda f, c, i, g: i, names[i]),
@@ -162,8 +178,8 @@ class _Steps:
         text = rf"{names[f]} \odot {names[c]} + {names[i]} \odot {names[g]}"
         c = self._combined("c", t, edges, lambda f, c, i, g: f * c + i * g, text)
         k = self._function("k", t, c, φ)
-        edges = [(o, lambda o, k: k, plain_name(k)), (k, lambda o, k: o, names[o])]
-        return [self._combined("h", t, edges, np.multiply, rf"{names[o]} \odot {plain_name(k)}"), c]
+        edges = [(o, lambda o, k: k, k.vector), (k, lambda o, k: o, names[o])]
+        return [self._combined("h", t, edges, np.multiply, rf"{names[o]} \odot {k.vector}"), c]
 
     def _gru(self, t, x, h):
         edges: list
@@ -176,16 +192,16 @@ class _Steps:
             q = self._affine("q", t, both[1:], 2, (1,))
             p = self._affine("p", t, both[:1], 2, (0,))
             edges = [
-                (p, lambda p, r, q: 1.0, "1"), (r, lambda p, r, q: q, plain_name(q)), (q, lambda p, r, q: r, plain_name(r)),
+                (p, lambda p, r, q: 1.0, "1"), (r, lambda p, r, q: q, q.vector), (q, lambda p, r, q: r, r.vector),
             ]  # fmt: skip
-            text = rf"{plain_name(p)} + {plain_name(r)} \odot {plain_name(q)}"
+            text = rf"{p.vector} + {r.vector} \odot {q.vector}"
             z = self._combined("z", t, edges, lambda p, r, q: p + r * q, text)
         else:
-            edges = [(r, lambda r, h: h, plain_name(h)), (h, lambda r, h: r, plain_name(r))]
-            q = self._combined("q", t, edges, np.multiply, rf"{plain_name(r)} \odot {plain_name(h)}")
+            edges = [(r, lambda r, h: h, h.vector), (h, lambda r, h: r, r.vector)]
+            q = self._combined("q", t, edges, np.multiply, rf"{r.vector} \odot {h.vector}")
             z = self._affine("z", t, [(x, "cell.kernel"), (q, "cell.recurrent_kernel")], 2)
         g = self._function("g", t, z, φ)
-        one = {n: plain_name(n) for n in (u, g, h)}
+        one = {n: n.vector for n in (u, g, h)}
         edges = [
             (u, lambda u, h, g: h - g, f"({one[h]} - {one[g]})"), (h, lambda u, h, g: u, one[u]),
             (g, lambda u, h, g: 1 - u, f"(1 - {one[u]})"),
@@ -202,8 +218,3 @@ def _formula(function):
 
 def _of_values(derivative):
     return lambda y, *values: derivative(*values) * np.ones_like(y)
-
-
-def plain_name(node: Any) -> str:
-    """The name of the whole vector of a time step: h_2."""
-    return f"{node.letter}_{node.time}" if (node.time or 0) < 10 else f"{node.letter}_{{{node.time}}}"

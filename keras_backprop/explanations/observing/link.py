@@ -75,6 +75,7 @@ class Link:
         deltas: tuple, of a recurrent layer: the errors at every time step, in the order of the steps, each of shape
             `(T, n, …)`. Of SimpleRNN and LSTM ∂E/∂z, the error of what goes into the activations; of GRU that and ∂E/∂h.
         formula: how the rule that ran is written, a `Formula` or `LossFormula`; None where it is not known.
+        known: bool, whether the rule that ran is one that carries formulas, if not for these options: no other in its place.
         options: dict, the call's options: numbers, words, None.
         trained: tuple of the attribute names of the weights that are trained.
         jacobian: of a small link without weights a function that gives all its derivatives (see `jacobian_of`); else None.
@@ -100,6 +101,7 @@ class Link:
     options: dict = field(default_factory=dict)
     trained: tuple = ()
     jacobian: Any = None
+    known: bool = False
 
     @property
     def z(self) -> Any:

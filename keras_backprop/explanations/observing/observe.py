@@ -138,6 +138,7 @@ class _Noted:
             weight_symbols={name: self.names.of_weight(v) for name, v in variables.items()},
             deltas=tuple(map(self._unscaled, call.deltas)),
             formula=formula,
+            known=rule.formula is not None,
             options=options,
             trained=tuple(name for name, v in variables.items() if id(v) in self.updated),
             jacobian=jacobian_of(call, rule)

@@ -1,53 +1,19 @@
 """What happens inside convolution and pooling: one window written out, forward, and of the gradient of one weight."""
 
-from typing import Any
-
 import keras
 import numpy as np
 
+from keras_backprop.explanations.numbers.windows import windows_of
 from keras_backprop.explanations.writing.notation import number
 
-__all__ = ["WINDOWS", "places_of_windows"]
+__all__ = ["WINDOWS"]
 
 MOST = 27  # so many products are written out
 
 
-def places_of_windows(link: Any, size: Any) -> Any:
-    """Which numbers of an example every window sees.
-
-    Args:
-        link: the `Link` of a convolution or pooling.
-        size: tuple of ints, the size of a window.
-
-    Returns:
-        Ints `(windows, size…, channels)`, places in the example as one row, −1 for what is padded; None for another layout.
-    """
-    layer, shape = link.op, np.shape(link.inputs[0])[1:]
-    if (
-        layer.data_format != "channels_last"
-        or any(step != 1 for step in np.ravel(getattr(layer, "dilation_rate", 1)))
-        or layer.padding not in ("valid", "same", "causal")
-        or np.ndim(link.outputs[0]) != len(shape) + 1
-    ):
-        return None
-    positions, places = np.shape(link.outputs[0])[1:-1], np.arange(int(np.prod(shape))).reshape(shape)
-    if layer.padding != "valid":
-        sides = zip(positions, layer.strides, size, shape, strict=False)
-        lacking = [max((o - 1) * s + k - n, 0) for o, s, k, n in sides]
-        if layer.padding == "causal":
-            before = [size[0] - 1]
-            lacking = before
-        else:
-            before = [n // 2 for n in lacking]
-        around = [(first, n - first) for first, n in zip(before, lacking, strict=True)]
-        places = np.pad(places, [*around, (0, 0)], constant_values=-1)
-    starts = [[p * s for p, s in zip(at, layer.strides, strict=True)] for at in np.ndindex(*positions)]
-    return np.array([places[tuple(slice(a, a + k) for a, k in zip(start, size, strict=True))] for start in starts])
-
-
 def _windows(link, example, size):
     """The windows of one example, by position `(…, size…, channels)`; None where the layout is another."""
-    places = places_of_windows(link, size)
+    places = windows_of(link, size)
     return None if places is None else np.where(places < 0, 0.0, np.ravel(link.inputs[0][example])[places])
 
 

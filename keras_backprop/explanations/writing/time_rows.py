@@ -1,6 +1,5 @@
 """Recurrent layers line by line: the formulas of a time step, and the numbers of every one."""
 
-from keras_backprop.explanations.numbers.graph import Node
 from keras_backprop.explanations.observing.link import text_of
 from keras_backprop.explanations.writing.notation import brief
 from keras_backprop.explanations.writing.rows import shown
@@ -16,7 +15,7 @@ def step_rows(explanation, example=None):
     nodes = [node for node in explanation.graph.nodes if node.time and node.letter != "x"]
     rows = []
     for node in nodes:
-        name = _vector(node)
+        name = node.vector
         values, deltas = (a if example is None else a[example : example + 1] for a in (node.value, node.gradient))
         of = rf"\frac{{\partial E}}{{\partial {name}}}"
         rows.append((name, f"= {node.text}" if node.text else "", brief(values), of, brief(deltas)))
@@ -56,7 +55,3 @@ def general_rows(explanation):
         if masked:
             rows.append(("", "masked", r"\text{the states pass, and the gradients as well}"))
     return rows
-
-
-def _vector(node: Node) -> str:
-    return f"{node.letter}_{node.time}" if (node.time or 0) < 10 else f"{node.letter}_{{{node.time}}}"
