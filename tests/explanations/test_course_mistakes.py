@@ -134,8 +134,8 @@ def convolution():
     dz = 2 * (z @ V + 0.2 - 0.5) * V
     parts = [d * X[i, j] for d, (i, j) in zip(dz, places, strict=True)]
     return e, [
-        ("y1_1,1,1", (X[:2, :2] * K[::-1, ::-1]).sum() + 0.1, "flipped"), ("dconv2d/kernel[0,0,0,0]", parts[2], "only position 2,1"),
-        ("dconv2d/kernel[0,0,0,0]", sum(parts) / 4, "mean over the 4 positions"),
+        ("z1_1,1,1", (X[:2, :2] * K[::-1, ::-1]).sum() + 0.1, "flipped"), ("dw1_1,1,1,1", parts[2], "only position 2,1"),
+        ("dw1_1,1,1,1", sum(parts) / 4, "mean over the 4 positions"),
     ]  # fmt: skip
 
 

@@ -61,7 +61,55 @@ def attended(x):
     return dense(1)(layer("Flatten")(layer("Attention")([dense(2)(x), x])))
 
 
+def behind(kind, *arguments, **options):
+    """A network of one layer, whatever its output's shape, and a dense unit behind it."""
+    made = lambda x: dense(1)(layer("Flatten")(layer(kind, *arguments, **options)(x)))  # noqa: E731
+    made.__name__ = kind + "".join(f" {value}" for value in (*arguments, *options.values()))
+    return made
+
+
+def heads(x):
+    return dense(1)(layer("Flatten")(layer("GroupQueryAttention", 2, 2, 1)(x, x)))
+
+
+def by_the_batch(x):
+    return dense(1)(layer("BatchNormalization")(dense(2, "tanh")(x)))
+
+
+def stacked(x):
+    return dense(1)(layer("GRU", 1)(layer("SimpleRNN", 2, return_sequences=True)(x)))
+
+
+def both_ways(x):
+    return dense(1)(L.Bidirectional(layer("SimpleRNN", 1), dtype="float64")(dense(2)(x)))
+
+
+def with_its_state(x):
+    _, h, c = layer("LSTM", 2, return_state=True)(x)
+    return dense(1)(layer("LSTM", 2)(x[:, :1], initial_state=[h, c]))
+
+
+def every_step(x):
+    return layer("Flatten")(dense(1)(layer("LSTM", 1, return_sequences=True)(x)))
+
+
+def broadcast(x):
+    return dense(1)(dense(2)(x) + dense(1)(x) * keras.ops.convert_to_tensor([1.0, 2]))
+
+
 NETWORKS = [
+    (behind("Conv2DTranspose", 2, 3, strides=2, padding="same", activation="tanh"), (2, 2, 2)),
+    (behind("Conv1DTranspose", 2, 2, strides=3), (3, 2)), (behind("Conv3DTranspose", 1, 2), (2, 1, 1, 2)),
+    (behind("DepthwiseConv2D", 2, depth_multiplier=2, padding="same", strides=2), (3, 3, 2)),
+    (behind("DepthwiseConv1D", 2, dilation_rate=2), (5, 2)), (behind("Conv1D", 4, 2, groups=2), (3, 4)),
+    (behind("SeparableConv1D", 3, 2, depth_multiplier=2, padding="same"), (4, 2)), (behind("SeparableConv2D", 2, 2), (3, 3, 2)),
+    (behind("Conv1D", 2, 2, dilation_rate=2, padding="causal"), (5, 1)), (behind("Conv2D", 1, 3, strides=2, padding="same"), (5, 4, 1)),
+    (behind("EinsumDense", "abc,cd->adb", output_shape=(3, 2), bias_axes="d"), (2, 3)),
+    (behind("EinsumDense", "abc,bd->acd", output_shape=(3, 2)), (2, 3)), (behind("EinsumDense", "...x,xy->...y", output_shape=2, bias_axes="y"), (3,)),
+    (behind("EinsumDense", "abc,cd->ad", output_shape=2), (2, 3)), (behind("EinsumDense", "ab,cb->ac", output_shape=2), (3,)),
+    (behind("LayerNormalization"), (2, 3)), (behind("RMSNormalization"), (3,)), (behind("GroupNormalization", 2), (2, 4)),
+    (behind("BatchNormalization", trainable=False), (2,)), (by_the_batch, (2,)), (heads, (2, 2)),
+    (stacked, (2, 2)), (both_ways, (2, 2)), (with_its_state, (2, 1)), (every_step, (2, 1)), (broadcast, (2,)),
     (convolution, (4, 4, 1)), (causal, (4, 1)), (side_by_side, (2,)), (pieces, (4,)), (every_position, (3, 2)), (words, (3,)),
     (merged, (2,)), (turned, (2,)), (attended, (3, 2)),
 ]  # fmt: skip
@@ -85,6 +133,41 @@ def test_the_paths_lead_all_the_way(build, shape):
             chain = explanation.chain(weight.path, *index)
             assert sum(path.value for path in chain.paths) == pytest.approx(weight.gradient[index], rel=1e-9, abs=1e-12)
             assert all(np.prod([f.value for f in path.factors]) == pytest.approx(path.value) for path in chain.paths)
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("w1_2,1,1,2", (1, 0, 0, 1)), ("w⁽¹⁾₂,₁,₁,₂", (1, 0, 0, 1)), ("w^{(1)}_{2,1,1,2}", (1, 0, 0, 1)), ("W1[1,0,0,1]", (1, 0, 0, 1)),
+        ("w1_2112", (1, 0, 0, 1)), ("b1_2", (1,)),
+    ],
+)  # fmt: skip
+def test_the_weights_of_a_convolution_are_named_as_in_books(name, index):
+    """Row, column, channel that goes in, channel that comes out."""
+    explanation = explained(convolution, (4, 4, 1))
+    chain = explanation.chain(name)
+    assert chain.path.split("/")[-1] == ("bias" if len(index) == 1 else "kernel") and chain.index == index
+    assert chain.name == ("b^{(1)}_{2}" if len(index) == 1 else "w^{(1)}_{2,1,1,2}")
+
+
+def test_a_unit_with_a_place_is_the_one_at_that_place():
+    explanation = explained(convolution, (4, 4, 1))
+    z = explanation.links[0].z
+    for name in ("z1_2,3,1", "z⁽¹⁾₂,₃,₁", "z1_231", "z1[1,2,0]"):
+        assert explanation.compare(name, float(z[1, 1, 2, 0]), example=1).verdict == "exact", name
+
+
+@pytest.mark.parametrize(
+    "name", ["γ1_2", "γ⁽¹⁾₂", r"\gamma^{(1)}_{2}", "gamma1_2", "gamma[1]", "layer_normalization/gamma[1]"]
+)
+def test_scale_and_shift_have_their_letters(name):
+    keras.backend.clear_session()
+    explanation = explained(behind("LayerNormalization"), (2, 3))
+    chain = explanation.chain(name)
+    assert chain.name == r"\gamma^{(1)}_{2}" and chain.index == (1,)
+    assert [path.factors[-1].formula for path in chain.paths][:2] == [r"\hat{x}^{(1)}_{1,2}", r"\hat{x}^{(1)}_{2,2}"]
+    assert explanation.compare(f"d{name}", chain.gradient).verdict == "exact"
+    assert "γ₁" in explanation.to_text() and r"\gamma_1" in explanation.to_markdown()
 
 
 def test_what_is_only_moved_is_no_factor():
@@ -128,6 +211,6 @@ def test_a_sheet_writes_a_convolution_out():
     model.compile("sgd", keras.losses.MeanSquaredError(dtype="float64"))
     explanation = explain(model, np.array([[[[1.0], [2]], [[3.0], [4]]]]), np.zeros((1, 4)))
     sheet = explanation.to_markdown(blank=["values"])
-    (last,) = [line for line in sheet.splitlines() if line.startswith("| $y^{(1)}_{2,2,1}$")]
-    assert r"$x_{2,2,1} \text{conv/kernel}[0,0,0,0] + \text{conv/bias}[0]$" in last  # the rest of its window is padding
-    assert sum(line.startswith("| $y^") for line in sheet.splitlines()) == 4
+    (last,) = [line for line in sheet.splitlines() if line.startswith("| $z^{(1)}_{2,2,1}$")]
+    assert r"$x_{2,2,1} w^{(1)}_{1,1,1,1} + b^{(1)}_{1}$" in last  # the rest of its window is padding
+    assert sum(line.startswith("| $z^") for line in sheet.splitlines()) == 4

@@ -118,7 +118,7 @@ def test_what_happens_inside_layers():
     model.set_weights([np.array([[[0.5]], [[-0.25]]]), np.array([0.1]), np.ones((2, 1)), np.zeros(1)])
     text = explain(model, np.array([[[1.0], [2.0], [3.0], [4.0], [5.0]]]), np.ones((1, 1))).to_text()
     assert "1·0.5 + 2·(-0.25) + 0.1 = 0.1" in text and "largest of 0.1, 0.35 = 0.35" in text
-    assert "= window(x) W + b" in text and "window(x)ᵀ" in text
+    assert "z₁ = window(x) W₁ + b₁" in text and "window(x)ᵀ" in text
 
 
 def test_softmax_and_cross_entropy_with_a_sentence():

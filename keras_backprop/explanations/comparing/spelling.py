@@ -161,9 +161,8 @@ class Spelling(WeightNames):
             return self._pick(nodes if len(nodes) == 1 else nodes[:0], None) or (
                 self._pick(nodes[-1:], None) if letter else None
             )
-        unit = (places[0] - (0 if zero_based else 1)) if places else None
         if timed:
-            return self._pick(timed, unit)
+            return self._pick(timed, _unit(timed[-1], places, zero_based))
         if len(nodes) == 1 and not places:
             return self._pick(nodes, number - 1)  # x₂: the second number of the only x
         if number >= 10 and not places and number < 100:  # z₁₂: layer 1, unit 2
@@ -174,3 +173,15 @@ class Spelling(WeightNames):
     def _pick(nodes, unit):
         nodes = [node for node in nodes if unit is None or 0 <= unit < node.units]
         return (nodes[-1], unit) if nodes else None
+
+
+def _unit(node, places, zero_based):
+    """Which unit of a node is meant by its numbers, −1 for none: one, or row, column and channel."""
+    if not places:
+        return None
+    if len(places) == 1 < len(node.shape) and not zero_based:
+        places = [int(digit) for digit in str(places[0])]
+    places = [n - (0 if zero_based else 1) for n in places]
+    shape = node.shape or (node.units,)
+    inside = len(places) == len(shape) and all(0 <= n < size for n, size in zip(places, shape, strict=True))
+    return int(np.ravel_multi_index(places, shape)) if inside else -1

@@ -57,9 +57,9 @@ class WeightNames:
         numbers = [i + 1 for i in index]
         if self.convention == "column" and len(numbers) == 2:
             numbers.reverse()
-        below = ("" if max(numbers) < 10 else ",").join(map(str, numbers))
+        below = ("" if max(numbers) < 10 and len(numbers) < 3 else ",").join(map(str, numbers))
         above = f"^{{({symbol.subscript})}}" if symbol.subscript is not None else ""
-        return f"{symbol.letter.lower()}{above}_{{{below}}}"
+        return f"{symbol._replace(letter=symbol.letter.lower()).latex_letter}{above}_{{{below}}}"
 
     def entry(self, path: str, number: int) -> str:
         """The name of one entry, counted along the weight."""

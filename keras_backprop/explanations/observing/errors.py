@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_backprop.explanations.observing.link import Link, Symbol
+from keras_backprop.explanations.observing.link import WEIGHTS, Link, Symbol
 from keras_backprop.explanations.observing.names import is_conversion
 from keras_backprop.rule import WeightRead
 
@@ -52,7 +52,7 @@ def _composite(name: str, group: list, made: set) -> Any:
                     parts[1] = dx if parts[1] is None else parts[1] + dx
     last = group[-1]
     penalty = not any(symbol in made and symbol.letter != "T" for symbol in inputs) or all(
-        symbol.letter in "wWbU" or len(symbol.letter) > 1 for symbol in inputs
+        symbol.letter in WEIGHTS or len(symbol.letter) > 1 for symbol in inputs
     )
     symbols = sorted(inputs, key=lambda symbol: symbol.letter != "T")
     if not symbols or (last.upstream[0] is None and not penalty):

@@ -31,9 +31,14 @@ class Symbol(NamedTuple):
         return self.letter + ("" if self.subscript is None else str(self.subscript).translate(_SUBSCRIPTS))
 
     @property
+    def latex_letter(self) -> str:
+        """The letter alone as LaTeX."""
+        return _GREEK.get(self.letter, self.letter) if len(self.letter) == 1 else text_of(self.letter)
+
+    @property
     def latex(self) -> Any:
         """As LaTeX: `z_2`, `w_{12}`, `\\text{cell/gamma}`."""
-        letter = self.letter if len(self.letter) == 1 else text_of(self.letter)
+        letter = self.latex_letter
         if self.role:
             above = "" if self.subscript is None else f"^{{({self.subscript})}}"
             return f"{letter}{above}_{self.role}"
@@ -42,6 +47,12 @@ class Symbol(NamedTuple):
         if self.above:
             return f"{letter}^{{({self.subscript})}}"
         return f"{letter}_{self.subscript}" if self.subscript < 10 else f"{letter}_{{{self.subscript}}}"
+
+
+WEIGHTS = "wWuUbDPγβ"
+"""The letters of weights."""
+
+_GREEK = {"γ": r"\gamma", "β": r"\beta"}
 
 
 def text_of(name: str) -> str:
@@ -105,12 +116,12 @@ class Link:
 
     @property
     def z(self) -> Any:
-        """What a dense layer's activation is applied to; None for other links."""
+        """What the activation of a dense layer or a convolution is applied to; None for other links."""
         return self._output("z")
 
     @property
     def a(self) -> Any:
-        """What a dense layer's activation gives; None for other links."""
+        """What the activation of a dense layer or a convolution gives; None for other links."""
         return self._output("a")
 
     @property

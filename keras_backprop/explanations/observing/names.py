@@ -1,8 +1,11 @@
 """Which letter stands for which tensor and weight, in the notation of the worked example.
 
-x is an input, z what a dense layer's activation is applied to, a what it gives; layers are counted in the order they run.
-y is the output of any other link, e the errors of the examples, R a penalty, T the targets.
+x is an input, z what the activation of a dense layer or a convolution is applied to, a what it gives; layers are counted in the
+order they run. y is the output of any other link, e the errors of the examples, R a penalty, T the targets. W and b are weights,
+D and P those of a separable convolution, U is that of the step before, γ and β are scale and shift.
 """
+
+import math
 
 import keras
 
@@ -58,24 +61,15 @@ class Names:
             return
         if kind == "loss" and id(call.input) not in self._tensors:
             self._tensors[id(call.input)] = Symbol("T", self._next("T") if self._losses > 1 else None)
-        if is_dense(call):
+        role = attention_role(call.op, call.path)
+        if is_affine(call) and not role:
             layer = self._next("z")
             self._tensors[id(call.output)] = Symbol("z", layer, self._in_time)
-            letter = "w" if tuple(call.op.kernel.shape) == (1, 1) else "W"
-            self._name_weight(call.op.kernel, letter, layer)
-            if call.op.bias is not None:
-                self._name_weight(call.op.bias, "b", layer)
+            self._name_weights(call.op, _OF_PRODUCTS, layer)
             return
-        if isinstance(getattr(call.op, "cell", None), _CELLS):
-            layer, cell = self._next("z"), call.op.cell
-            for variable, letter in (
-                (cell.kernel, "W"),
-                (cell.recurrent_kernel, "U"),
-                (getattr(cell, "bias", None), "b"),
-            ):
-                if variable is not None:
-                    single = len(variable.shape) == 2 and tuple(variable.shape) == (1, 1)
-                    self._name_weight(variable, letter.lower() if single else letter, layer)
+        if hasattr(getattr(call.op, "cell", None), "recurrent_kernel"):
+            layer = self._next("z")
+            self._name_weights(call.op.cell, _OF_CELLS, layer)
             for position, output in enumerate(call.outputs):
                 if position > 0:
                     self._tensors[id(output)] = Symbol("s", self._next("s"))
@@ -84,7 +78,6 @@ class Names:
                 else:
                     self._tensors[id(output)] = Symbol("h", layer, above=True)
             return
-        role = attention_role(call.op, call.path)
         if role:
             number = self._next(role) if self._several_attentions else None
             self._weights.setdefault(id(call.op.kernel), Symbol("W", number, role=role))
@@ -102,6 +95,8 @@ class Names:
                 letter = "e" if kind == "loss" else "R" if kind == "regularizer" else "y"
                 symbol = Symbol(letter, self._next(letter))
             self._tensors[id(output)] = symbol
+        if isinstance(call.op, _NORMALISING):
+            self._name_weights(call.op, _OF_NORMALISING, self._tensors[id(call.output)].subscript)
 
     def _unused(self, symbol):
         """The symbol, or where it is taken already (two recurrent layers side by side) another of its letter."""
@@ -109,14 +104,27 @@ class Names:
             symbol = symbol._replace(subscript=symbol.subscript + 1)
         return symbol
 
-    def _name_weight(self, variable, letter, layer):
-        self._weights.setdefault(id(variable), Symbol(letter, layer))
+    def _name_weights(self, owner, letters, layer):
+        for name, letter in letters.items():
+            variable = getattr(owner, name, None)
+            if isinstance(variable, keras.Variable):  # `scale` of some layers says whether there is one
+                matrix = len(variable.shape) > 1 and math.prod(variable.shape) > 1
+                self._weights.setdefault(id(variable), Symbol(letter if matrix else letter.lower(), layer))
 
     def _next(self, letter):
         self._counts[letter] = self._counts.get(letter, 0) + 1
         return self._counts[letter]
 
 
+_OF_PRODUCTS = {"kernel": "W", "depthwise_kernel": "D", "pointwise_kernel": "P", "bias": "b"}
+_OF_CELLS = {"kernel": "W", "recurrent_kernel": "U", "bias": "b"}
+_OF_NORMALISING = {"gamma": "γ", "scale": "γ", "beta": "β"}
+"""Attribute of a layer -> the letter of the weight."""
+
+_NORMALISING = (
+    keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.GroupNormalization,
+    keras.layers.RMSNormalization,
+)  # fmt: skip
 _CELLS = (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell)
 _ACTIVATION_LAYERS = (
     keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.Softmax, keras.layers.PReLU,
@@ -137,6 +145,7 @@ def is_conversion(op):
     return isinstance(op, Operation) and op.name in ("Cast", "ExpandDims", "Identity", "Reshape", "Squeeze")
 
 
-def is_dense(call):
-    """Whether a call is z = x·W + b, with its activation as the next link."""
-    return isinstance(call.op, keras.layers.Dense) and call.rule is not None and call.rule.activation
+def is_affine(call):
+    """Whether a call is z = x·W + b, of all units or of windows, with its activation as the next link."""
+    recurrent = hasattr(call.op, "cell")
+    return isinstance(call.op, keras.layers.Layer) and not recurrent and call.rule is not None and call.rule.activation

@@ -140,8 +140,8 @@ def shown(explanation):
 
 
 def is_dense(link):
-    """Whether the link is z = x·W + b, and its rule says so."""
-    return link.z is not None and link.kind == "layer"
+    """Whether the link is z = x·W + b of all units."""
+    return isinstance(link.op, keras.layers.Dense) and link.z is not None
 
 
 def scalar(link):
