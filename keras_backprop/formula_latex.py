@@ -21,10 +21,13 @@ _OPERATORS = {
     "channels": r"\mathrm{each\ channel}", "repeated": r"\mathrm{repeated}", "padded": r"\mathrm{padded}",
     "cropped": r"\mathrm{cropped}", "permuted": r"\mathrm{permuted}", "same": r"\mathrm{same}",
     "different": r"\mathrm{different}", "likelihood": r"\mathrm{likelihood}", "occupancy": r"\mathrm{occupancy}",
+    "where": r"\mathrm{where}", "arctan2": r"\mathrm{arctan2}", "taken": r"\mathrm{taken}", "placed": r"\mathrm{put\ back}",
+    "triangle": r"\mathrm{triangle}", "product_so_far": r"\mathrm{product\ so\ far}",
+    "sum_so_far": r"\mathrm{sum\ so\ far}", "sum_from_here": r"\mathrm{sum\ from\ here\ on}", "det": r"\det",
     "longest": r"\mathrm{longest\ side}", "orthogonal": r"\mathrm{orthogonal}",
 }  # fmt: skip
 
-_SUMS = {"total": r"\sum ", "whole": r"\sum ", "examples": r"\sum_n "}
+_SUMS = {"product": r"\prod ", "total": r"\sum ", "whole": r"\sum ", "examples": r"\sum_n "}
 
 _COMPARED = {ast.Gt: ">", ast.Lt: "<", ast.GtE: r"\geq", ast.LtE: r"\leq", ast.Eq: "="}
 
@@ -88,6 +91,14 @@ def _write_call(node, names):
         return rf"\Vert {arguments} \Vert", ATOM
     if name == "abs":
         return f"|{arguments}|", ATOM
+    if name == "inverse":
+        return rf"{_in(node.args[0], names, ATOM)}^{{-1}}", ATOM - 1
+    if name in ("floor", "cross"):
+        return (
+            rf"\lfloor {arguments} \rfloor" if name == "floor" else rf"({arguments.replace(', ', chr(92) + 'times ')})"
+        ), ATOM
+    if name == "summed":
+        return r"\sum " + r" \cdot ".join(_in(one, names, PRODUCT) for one in node.args), PRODUCT
     if name == "sqrt":
         return rf"\sqrt{{{arguments}}}", ATOM
     if name in _SUMS:

@@ -12,6 +12,7 @@ from keras_backprop.registry import registered
 from keras_backprop.rules.elementwise_formulas import ELEMENTWISE
 from keras_backprop.rules.layer_formulas import LAYERS
 from keras_backprop.rules.loss_formulas import LOSSES
+from keras_backprop.rules.operation_formulas import OPERATIONS
 from keras_backprop.rules.recurrent_formulas import RECURRENT
 from keras_backprop.rules.window_formulas import WINDOWS
 
@@ -38,6 +39,7 @@ def hang() -> None:
     Raises:
         ValueError: one function would have two formulas.
     """
-    tables = ((key, formula) for table in (ELEMENTWISE, LAYERS, WINDOWS) for keys, formula in table.items() for key in keys)
-    for key, formula in itertools.chain(tables, LOSSES.items(), RECURRENT.items()):
+    tables = itertools.chain(*(table.items() for table in (ELEMENTWISE, LAYERS, WINDOWS, OPERATIONS)))
+    every = ((key, formula) for keys, formula in tables for key in keys)
+    for key, formula in itertools.chain(every, LOSSES.items(), RECURRENT.items()):
         written(formula)(registered()[key].backward)

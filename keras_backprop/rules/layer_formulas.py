@@ -4,10 +4,7 @@ from keras import activations, layers, regularizers
 
 from keras_backprop._keras import ops
 from keras_backprop.formula import Cases, Formula
-
-
-def _is_number(value):
-    return isinstance(value, (int, float))
+from keras_backprop.rules.operation_formulas import is_number, with_numbers
 
 
 def is_product_of_matrices(equation):
@@ -19,6 +16,8 @@ def is_product_of_matrices(equation):
 
 _ONE_SHAPE = {"broadcasts": False, "masked": False}
 _TWO = {**_ONE_SHAPE, "inputs": 2}
+_DIFFERENCE = Formula("a - b", gradients={"a": "dy", "b": "-dy"}, when=_TWO)
+_PRODUCT = Formula("a*b", gradients={"a": "dy*b", "b": "dy*a"}, when=_TWO)
 _OF_THE_LARGER = {"a": "dy*(a >= b)", "b": "dy*(a < b)"}
 _OF_THE_SMALLER = {"a": "dy*(a <= b)", "b": "dy*(a > b)"}
 _TIED = {"reverse": True, "tie_weights": True, "logit_soft_cap": None}
@@ -58,11 +57,21 @@ LAYERS = {
     (layers.GaussianNoise,): Formula("x + r", gradients={"x": "dy"}),
     (layers.Masking,): Formula("x*m", gradients={"x": "dy*m"}),
     (layers.Add,): Formula("a + b", gradients={"a": "dy", "b": "dy"}, when=_ONE_SHAPE),
-    (ops.Add,): Formula("a + b", gradients={"a": "dy", "b": "dy"}, when=_TWO),
-    (layers.Subtract, ops.Subtract): Formula("a - b", gradients={"a": "dy", "b": "-dy"}, when=_TWO),
-    (layers.Multiply, ops.Multiply): Formula("a*b", gradients={"a": "dy*b", "b": "dy*a"}, when=_TWO),
-    (ops.Divide, ops.TrueDivide): Formula("a/b", gradients={"a": "dy/b", "b": "-dy*y/b"}, when=_TWO),
-    (ops.Maximum,): Formula("max(a, b)", gradients=_OF_THE_LARGER, when=_TWO),
+    (ops.Add,): with_numbers(
+        Formula("a + b", gradients={"a": "dy", "b": "dy"}, when=_TWO), ("x1 + x", "1"), ("x + x2", "1")
+    ),
+    (layers.Subtract,): _DIFFERENCE,
+    (ops.Subtract,): with_numbers(_DIFFERENCE, ("x1 - x", "-1"), ("x - x2", "1")),
+    (layers.Multiply,): _PRODUCT,
+    (ops.Multiply,): with_numbers(_PRODUCT, ("x1*x", "x1"), ("x*x2", "x2")),
+    (ops.Divide, ops.TrueDivide): with_numbers(
+        Formula("a/b", gradients={"a": "dy/b", "b": "-dy*y/b"}, when=_TWO), ("x1/x", "-y/x"), ("x/x2", "1/x2")
+    ),
+    (ops.Maximum,): with_numbers(
+        Formula("max(a, b)", gradients=_OF_THE_LARGER, when=_TWO),
+        ("max(x1, x)", "(x > x1)"),
+        ("max(x, x2)", "(x >= x2)"),
+    ),
     (layers.Maximum,): Cases(
         (
             Formula("max(a, b)", gradients=_OF_THE_LARGER, when={**_TWO, "class": "Maximum"}),
@@ -72,7 +81,11 @@ LAYERS = {
     (layers.Dot,): Formula(
         "total(a*b)", gradients={"a": "dy*b", "b": "dy*a"}, when={"inputs": 2, "rank": 2, "normalize": False}
     ),
-    (ops.Minimum,): Formula("min(a, b)", gradients=_OF_THE_SMALLER, when=_TWO),
+    (ops.Minimum,): with_numbers(
+        Formula("min(a, b)", gradients=_OF_THE_SMALLER, when=_TWO),
+        ("min(x1, x)", "(x < x1)"),
+        ("min(x, x2)", "(x <= x2)"),
+    ),
     (ops.Logaddexp,): Formula(
         "log(exp(a) + exp(b))", gradients={"a": "dy*exp(a - y)", "b": "dy*exp(b - y)"}, when=_TWO
     ),
@@ -81,7 +94,7 @@ LAYERS = {
     (layers.Average,): Formula("(a + b)/inputs", gradients={"a": "dy/inputs", "b": "dy/inputs"}, when=_ONE_SHAPE),
     (ops.Matmul,): Formula("a @ b", gradients={"a": "dy @ b.T", "b": "a.T @ dy"}, when={"inputs": 2}),
     (layers.Rescaling,): Formula(
-        "x*scale + offset", gradients={"x": "dy*scale"}, when={"scale": _is_number, "offset": _is_number}
+        "x*scale + offset", gradients={"x": "dy*scale"}, when={"scale": is_number, "offset": is_number}
     ),
     (layers.PReLU,): Formula(
         "max(0, x) + alpha*min(0, x)",
@@ -140,8 +153,8 @@ LAYERS = {
     ),
     (ops.DotProductAttention,): Cases(
         (
-            _attention("scale*", "qkv", {"masked": False, "biased": False, "scale": _is_number}),
-            _attention("scale*", "qkv", {"masked": True, "biased": False, "scale": _is_number}, mask=True),
+            _attention("scale*", "qkv", {"masked": False, "biased": False, "scale": is_number}),
+            _attention("scale*", "qkv", {"masked": True, "biased": False, "scale": is_number}, mask=True),
         )
     ),
     (regularizers.L1,): Formula("l1*total(abs(x))", gradients={"x": "dy*l1*sign(x)"}),

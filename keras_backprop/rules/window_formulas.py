@@ -10,6 +10,7 @@ from keras import layers
 
 from keras_backprop._keras import ops
 from keras_backprop.formula import Cases, Formula
+from keras_backprop.rules.operation_formulas import side_by_side
 
 _DEPTHWISE = Formula(
     "channels(window(x) @ W) + b",
@@ -80,16 +81,6 @@ WINDOWS = {
         )
     ),
     (layers.Permute,): Formula("permuted(x)", gradients={"x": "permuted(dy)"}),
-    (layers.Concatenate,): Cases(
-        (
-            Formula("join(a, b)", gradients={"a": "head(dy, a)", "b": "tail(dy, b)"}, when={"inputs": 2, "axis": -1}),
-            Formula(
-                "join(a, b, c)",
-                gradients={"a": "head(dy, a)", "b": "middle(dy, a, b)", "c": "tail(dy, c)"},
-                when={"inputs": 3, "axis": -1},
-                inputs="abc",
-            ),
-        )
-    ),
+    (layers.Concatenate,): side_by_side(axis=-1),
 }
 """What takes its numbers from places: y, and the gradients of what goes in."""

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_backprop import backward
 from keras_backprop._keras import ops
+from keras_backprop.explanations.observing.options import options_of as options_of_call
 from keras_backprop.explanations.writing.notation import plain
 from keras_backprop.formula import Cases, Formula, LossFormula, RecurrentFormula, written
 from keras_backprop.formula_latex import latex
@@ -18,6 +19,7 @@ from keras_backprop.formula_value import evaluate, with_parts
 from keras_backprop.registry import registered
 from keras_backprop.rule import Call
 from keras_backprop.rules.formulas import OF_TENSORFLOW, of_tensorflow
+from keras_backprop.rules.operation_formulas import OPERATIONS
 from keras_backprop.rules.window_formulas import WINDOWS
 
 OPTIONS = {"negative_slope": 0.25, "alpha": 1.25, "threshold": 0.5, "b": 4.0, "delta": 0.75, "epsilon": keras.backend.epsilon(),
@@ -105,7 +107,7 @@ def upstream_of(y):
 
 L = keras.layers
 APART = {
-    *WINDOWS_OF_LAYERS, L.BatchNormalization, L.LayerNormalization, L.Embedding, L.Attention, L.PReLU, L.EinsumDense,
+    *WINDOWS_OF_LAYERS, *(key for keys in OPERATIONS for key in keys), L.BatchNormalization, L.LayerNormalization, L.Embedding, L.Attention, L.PReLU, L.EinsumDense,
     L.GroupNormalization, ops.Matmul, ops.Add, L.RMSNormalization, L.Rescaling, ops.Divide, ops.Maximum, ops.Minimum, ops.Subtract,
     ops.Multiply, ops.DotProductAttention, L.Normalization, L.ReversibleEmbedding, L.Maximum, L.Masking, L.GaussianNoise, L.Dot, ops.Logaddexp, ops.Hypot, ops.Logsumexp,
 }  # fmt: skip
@@ -616,21 +618,135 @@ PAIRS = [
 def test_two_tensors(key):
     random = np.random.default_rng(0)
     a, b = random.normal(size=SHAPE), random.normal(size=(3, 4) if key is ops.Matmul else SHAPE)
-    y = evaluate(WRITTEN[key].formula.value, {"a": a, "b": b})
+    formula = cases_of(key)[0]
+    y = evaluate(formula.value, {"a": a, "b": b})
     x1, x2 = tf.constant(a), tf.constant(b)
     close(y, key()(x1, x2))
     dy = upstream_of(y)
     call = Call(key(), [x1, x2], [tf.constant(y)], arguments={"x1": x1, "x2": x2}, path="pair")
     for letter, dx in zip("ab", WRITTEN[key].backward(call, tf.constant(dy)).inputs, strict=True):
         close(
-            evaluate(WRITTEN[key].formula.gradients[letter], {"a": a, "b": b, "y": y, "dy": dy}),
+            evaluate(formula.gradients[letter], {"a": a, "b": b, "y": y, "dy": dy}),
             dx() if callable(dx) else dx,
         )
 
 
+def by_its_rule(op, arguments):
+    """y, ∂E/∂y, the gradients of the tensors among the arguments by the rule, and the formula for these options."""
+    tensors = {name: tf.constant(x) for name, x in arguments.items() if isinstance(x, np.ndarray)}
+    given = {"operands": tuple(tensors.values())} if isinstance(op, ops.Einsum) else {**arguments, **tensors}
+    y = op(*given.get("operands", given.values()))
+    call = Call(op, list(tensors.values()), [y], arguments=given, path="op")
+    dy = upstream_of(y)
+    dxs = [dx() if callable(dx) else dx for dx in WRITTEN[type(op)].backward(call, tf.constant(dy)).inputs]
+    formula = WRITTEN[type(op)].formula.of(options_of_call(call))
+    assert formula is not None
+    return y.numpy(), dy, dxs, formula, options_of_call(call)
+
+
+A, B = np.random.default_rng(3).uniform(0.3, 2.5, (2, *SHAPE))
+S, C = np.random.default_rng(4).normal(size=(2, 3, 3))
+CONDITION = A > B
+WITH_A_NUMBER = [
+    (op(), arguments)
+    for op in (ops.Add, ops.Subtract, ops.Multiply, ops.TrueDivide, ops.Maximum, ops.Minimum, ops.Power)
+    for arguments in ({"x1": A, "x2": 1.5}, {"x1": 1.5, "x2": A})
+]
+
+
+@pytest.mark.parametrize(("op", "arguments"), [*WITH_A_NUMBER, (ops.Clip(0.5, 1.5), {"x": A})])
+def test_a_tensor_and_a_number(op, arguments):
+    y, dy, (*_, dx), formula, options = by_its_rule(op, arguments)
+    values = {**options, "x": A, "y": y}
+    close(evaluate(formula.value, values), y)
+    close(dy * evaluate(formula.derivative, values), dx)
+
+
+OF_TENSORS = [
+    (ops.Power(), {"x1": A, "x2": B}, ""), (ops.Arctan2(), {"x1": A, "x2": B}, ""), (ops.Mod(), {"x1": A, "x2": B}, ""),
+    (ops.Cross(), {"x1": A, "x2": B}, ""), (ops.Where(), {"condition": CONDITION, "x1": A, "x2": B}, ""),
+    (ops.Einsum("ni,nj->nij"), {"a": A, "b": B}, "ni,nj->nij"), (ops.Einsum("ni,ij->nj"), {"a": A, "b": S}, "ni,ij->nj"),
+    (ops.Tensordot(1), {"x1": A, "x2": S}, "ni,ij->nj"), (ops.Dot(), {"x1": A, "x2": S}, "ni,ij->nj"),
+    (ops.Inner(), {"x1": A, "x2": S}, "ni,ji->nj"), (ops.Vdot(), {"x1": A[0], "x2": B[0]}, "i,i->"),
+    (ops.Outer(), {"x1": A[0], "x2": B[0]}, "i,j->ij"), (ops.Solve(), {"a": S, "b": C}, ""),
+    (ops.Prod(-1, keepdims=True), {"x": A}, ""), (ops.Var(-1, keepdims=True), {"x": A}, ""), (ops.Std(-1, keepdims=True), {"x": A}, ""),
+    (ops.Cumsum(-1), {"x": A}, ""), (ops.Cumprod(-1), {"x": A}, ""), (ops.Inv(), {"x": S}, ""), (ops.Det(), {"x": S}, ""),
+    (ops.Logdet(), {"x": S @ S.T}, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("op", "arguments", "equation"), OF_TENSORS, ids=lambda value: getattr(value, "name", ""))
+def test_an_operation_of_tensors(op, arguments, equation):
+    """`summed` is an einsum: of the inputs by its equation, of dy with one of them by the same letters in another order."""
+    y, dy, dxs, formula, options = by_its_rule(op, arguments)
+    letters = formula.inputs or ("ab" if len(arguments) > 1 else "x")
+    values = {
+        **options,
+        **dict(zip(letters, arguments.values(), strict=True)),
+        "y": y,
+        "dy": dy,
+        "k": 3,
+        "outer": np.outer,
+    }
+    a, b, out = re.split(",|->", equation) if equation else ("", "", "")
+
+    def evaluated(text, left="", right=""):
+        return evaluate(text, {**values, "summed": lambda one, other: np.einsum(f"{left}->{right}", one, other)})
+
+    close(evaluated(formula.value, f"{a},{b}", out), y)
+    turned = {"a": (f"{out},{b}", a), "b": (f"{out},{a}", b)}
+    for letter, dx in zip(letters, dxs, strict=True):
+        if letter in formula.gradients:
+            close(np.broadcast_to(evaluated(formula.gradients[letter], *turned.get(letter, ())), dx.shape), dx)
+
+
+TAKES = [
+    ops.GetItem(), ops.Slice((2, 2)), ops.Take(1), ops.TakeAlongAxis(1), ops.Diagonal(), ops.Tril(), ops.Triu(), ops.Repeat(2, 1),
+    ops.Tile((1, 2)), ops.BroadcastTo((2, *SHAPE)), ops.Pad(((0, 0), (1, 2)), "constant"), ops.Fliplr(), ops.Flipud(), ops.Rot90(),
+    ops.Cast("float64"), ops.Copy(), ops.ConvertToTensor(), ops.Array(), ops.DepthToSpace(2), ops.SpaceToDepth(2),
+]  # fmt: skip
+TAKEN = {
+    "GetItem": {"key": (slice(1, 3), 0)}, "Slice": {"start_indices": (1, 0)}, "Take": {"indices": np.array([2, 0, 2])},
+    "TakeAlongAxis": {"indices": np.array([[1], [0], [1], [2]])},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("op", TAKES, ids=lambda op: type(op).__name__)
+def test_what_takes_repeats_or_moves_numbers(op):
+    """y has numbers of x and zeros only; a number of dx is the sum of dy at the places that its number of x went to."""
+    name = type(op).__name__
+    x = np.random.default_rng(0).normal(size=(1, 2, 2, 4) if "To" in name and "Space" in name else SHAPE)
+    y, dy, (dx, *_), formula, _ = by_its_rule(op, {"x": x, **TAKEN.get(name, {})})
+    dx = tf.reduce_sum(dx, range(dx.shape.rank - x.ndim))  # as the sweep does where x was broadcast
+    came = [np.flatnonzero(np.ravel(x) == value) for value in np.ravel(y)]
+    assert all(len(places) == (1 if value else 0) for places, value in zip(came, np.ravel(y), strict=True))
+    expected = np.zeros(x.size)
+    for places, gradient in zip(came, np.ravel(dy), strict=True):
+        expected[places] += gradient
+    close(np.ravel(dx), expected)
+    repeats = max(sum(int(one) in places for places in came) for one in range(x.size)) > 1
+    assert ("repeated" in formula.value) == (repeats and name != "Take")
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_tensors_that_an_operation_puts_side_by_side(count):
+    xs = [np.random.default_rng(n).normal(size=(4, n + 1)) for n in range(count)]
+    op, tensors = ops.Concatenate(1), [tf.constant(x) for x in xs]
+    y = op(tensors)
+    call, dy = Call(op, tensors, [y], arguments={"xs": tensors, "axis": 1}, path="op"), upstream_of(y)
+    formula = WRITTEN[ops.Concatenate].formula.of(options_of_call(call))
+    values = {**dict(zip("abc", xs, strict=False)), "dy": dy}
+    close(evaluate(formula.value, values), y)
+    for letter, dx in zip("abc", WRITTEN[ops.Concatenate].backward(call, tf.constant(dy)).inputs, strict=False):
+        close(evaluate(formula.gradients[letter], values), dx() if callable(dx) else dx)
+
+
 @pytest.mark.parametrize("kind", OF_TENSORFLOW)
 def test_an_operation_of_tensorflow(kind):
-    formula, random = of_tensorflow(kind), np.random.default_rng(0)
+    formula = of_tensorflow(kind).of(
+        {"inputs": 2, "broadcasts": False, "masked": False, "negative_slope": 0, "max_value": None, "threshold": 0}
+    )
+    random = np.random.default_rng(0)
     a, b = random.uniform(0.2, 0.9, SHAPE), random.uniform(0.2, 0.9, SHAPE)
     names = inspect.signature(getattr(tf.raw_ops, kind)).parameters
     two = "y" in names
@@ -730,7 +846,13 @@ def test_a_loss(key, case, logits):
     asked = {n: v for n, v in LOSS_OPTIONS.items() if re.search(rf"\b{n}\b", formula.term)} | (
         {"from_logits": True} if raw else {}
     )
-    plain = {"label_smoothing": 0.0, "from_logits": False, "axis": -1, "ignore_class": None, "apply_class_balancing": False}
+    plain = {
+        "label_smoothing": 0.0,
+        "from_logits": False,
+        "axis": -1,
+        "ignore_class": None,
+        "apply_class_balancing": False,
+    }
     assert formula.of({**plain, **asked}) is formula
     term = evaluate(formula.term, values)
     y = formula.factor * (term.mean(-1) if formula.mean else term.sum(-1))

@@ -111,14 +111,21 @@ class _Noted:
             self.uses[id(variables[name])] = self.uses.get(id(variables[name]), 0) + 1
         downstream = tuple(map(self._unscaled, dxs))
         options = options_of(call)
+        of_tensors = [
+            x for x, dx in zip(call.inputs, dxs, strict=True) if dx is not None
+        ]  # a constant may be of any shape
+        options["broadcasts"] = any(x.shape != y.shape for y in call.outputs[:1] for x in of_tensors)
         formula = of_tensorflow(call.op.name) if isinstance(call.op, Operation) else rule.formula
         formula = formula and formula.of(options)
         if rule.derivative is not None:
             local = _numpy(rule.derivative(call))
         else:
             local = next((dx for dx in downstream if dx is not None), None) if kind == "loss" else None
-        if isinstance(call.op, Operation) and formula is not None and formula.derivative is not None:
-            local = _written_derivative(formula, call, self._unscaled(dys[0]), downstream[0])
+        if rule.derivative is None and getattr(formula, "derivative", None) is not None:
+            varied = next((n for n, dx in enumerate(dxs) if dx is not None), 0)
+            local = _written_derivative(
+                formula, call.inputs[varied], call, self._unscaled(dys[0]), downstream[varied], options
+            )
             formula = None if local is None else formula
         return Link(
             path=_path(call),
@@ -170,13 +177,13 @@ class _Noted:
         return _numpy(tf.cast(gradient, tf.float32)) / np.float32(self.scale)
 
 
-def _written_derivative(formula, call, dy, dx):
-    """dy/dx by the formula, if TensorFlow's gradient is the same."""
+def _written_derivative(formula, x, call, dy, dx, options):
+    """dy/dx by the formula, if the rule's gradient is the same."""
     if dy is None or dx is None:
         return None
-    x, y = _numpy(call.inputs[0]), _numpy(call.outputs[0])
+    x, y = _numpy(x), _numpy(call.outputs[0])
     with np.errstate(all="ignore"):
-        local = evaluate(formula.derivative, {"x": x, "y": y}) * np.ones_like(y)
+        local = evaluate(formula.derivative, {**options, "x": x, "y": y}) * np.ones_like(y)
     return local if np.allclose(local * dy, dx, rtol=1e-4, atol=1e-7) else None
 
 

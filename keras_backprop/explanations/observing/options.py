@@ -13,6 +13,7 @@ ATTRIBUTES = (
     "epsilon", "delta", "score_mode",
     "use_scale", "invert", "interpolation", "tie_weights", "logit_soft_cap", "normalize",
     "dropout", "recurrent_dropout", "reset_after", "is_causal", "equation", "renorm", "scale", "offset", "order",
+    "x_min", "x_max", "mode",
 )  # fmt: skip
 
 
@@ -22,7 +23,8 @@ def options_of(call: Any) -> dict:
     Besides what the operation and the call say: "class", the name of the operation's class; "inputs", how many tensors go in;
     "masked" and "biased", whether there is a mask, or something is added to scores; "broadcasts", whether an input is of
     another shape than the output; "of_batch", whether a normalisation has the statistics of the batch; "rank", of the first
-    input; "over", what an axis (of the last input) spans: the whole "batch", an "example" with all its axes, or "others".
+    input; "over", what an axis (of the last input) spans: the whole "batch", an "example" with all its axes, or "others";
+    "last", whether an axis is the last one.
     """
     given = {name: getattr(call.op, name) for name in ATTRIBUTES if _is_plain(_as_plain(getattr(call.op, name, None)))}
     given |= {**_keras.options_of(call.op), **call.arguments}
@@ -38,6 +40,7 @@ def options_of(call: Any) -> dict:
         "of_batch": bool({"reserve", "centred"} & set(call.saved)),
         "rank": len(call.inputs[0].shape) if call.inputs else 0,
         "over": _spanned(given.get("axis"), call.inputs),
+        "last": bool(call.outputs) and given.get("axis") in (-1, len(call.outputs[0].shape) - 1),
     }
 
 

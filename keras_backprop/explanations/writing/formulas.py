@@ -6,8 +6,10 @@ A rule without a formula, and another rule in the place of one that has one, is 
 import re
 from typing import Any
 
+import numpy as np
+
 from keras_backprop.explanations.observing.link import text_of
-from keras_backprop.explanations.writing.notation import derivative, latex_number
+from keras_backprop.explanations.writing.notation import derivative, latex_factor, latex_number
 from keras_backprop.explanations.writing.through_time import weight_gradient
 from keras_backprop.formula import Formula, RecurrentFormula
 from keras_backprop.formula_latex import latex
@@ -67,10 +69,10 @@ _OF_LAYERS = {
 def value(link: Any) -> str | None:
     """What a link computes, as LaTeX; None where its rule does not say."""
     formula = link.formula
-    if not isinstance(formula, Formula) or not formula.value or None in link.input_symbols[: len(_letters(link))]:
+    if not isinstance(formula, Formula) or not formula.value or not any(link.input_symbols):
         return None
     if formula.value == "a + b":
-        return " + ".join(symbol.latex for symbol in link.input_symbols)
+        return " + ".join(_input(link, n) for n in range(len(link.input_symbols)))
     parts = [rf",\quad {_several(letter)} = {_latex(link, text)}" for letter, text in formula.parts if letter[0] != "d"]
     return _latex(link, formula.value) + "".join(parts)
 
@@ -107,6 +109,15 @@ def _letters(link):
     return ["a", "b"] if isinstance(formula, Formula) and "a" in formula.gradients else ["x"]
 
 
+def _input(link, n):
+    """How an input is called; a constant of one number is that number."""
+    symbol, value = link.input_symbols[n], link.inputs[n]
+    if symbol is not None:
+        return symbol.latex
+    single = np.size(value) == 1 and np.asarray(value).dtype.kind in "iuf"
+    return latex_factor(np.ravel(value)[0]) if single else r"\text{constant}"
+
+
 def _latex(link, expression, **more):
     """An expression of a link's formula in its symbols; what it says of weights that the layer has not is left out."""
     weights = {LETTERS[name]: symbol for name, symbol in link.weight_symbols.items() if name in LETTERS}
@@ -116,9 +127,19 @@ def _latex(link, expression, **more):
                 expression = re.sub(rf" \+ {letter}\b", "", expression)
         expression = expression if "gamma" in weights else expression.replace("gamma*", "")
     named = {letter: symbol.latex for letter, symbol in weights.items() if len(symbol.letter) == 1}
-    named |= {letter_of(link, n): s.latex for n, s in enumerate(link.input_symbols) if s is not None}
+    named |= {letter: _input(link, n) for n, letter in enumerate(_letters(link)) if n < len(link.input_symbols)}
     y = link.output_symbols[0].latex if link.output_symbols[0] is not None else "y"
-    return latex(expression, {**_OF_LAYERS, **numbers(link.options), **named, "y": y, **more})
+    return latex(expression, {**_OF_LAYERS, **_count(link), **numbers(link.options), **named, "y": y, **more})
+
+
+def _count(link):
+    """k, of how many numbers a mean is; nothing where windows are of different sizes."""
+    if hasattr(link.op, "pool_size"):
+        return {} if link.op.padding == "same" else {"k": str(int(np.prod(link.op.pool_size)))}
+    if link.kind != "op" and "Global" not in type(link.op).__name__:
+        return {}
+    count, rest = divmod(np.size(link.inputs[0]), max(np.size(link.outputs[0]), 1))
+    return {"k": str(count)} if count and not rest else {}
 
 
 def numbers(options):

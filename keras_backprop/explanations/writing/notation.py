@@ -20,6 +20,7 @@ _PLAIN = {
     r"\eta": "η", r"\beta": "β", r"\varepsilon": "ε",
     r"\hat{x}": "x̂", r"\gamma": "γ", r"\mathrm{mean}_n": "meanₙ", r"\varphi": "φ", r"\Delta": "Δ",
     r"\lambda": "λ", r"\prime": "′", r"\mu": "μ",
+    r"\prod": "Π", r"\lfloor ": "⌊", r" \rfloor": "⌋", r"\times": "×",
     r"\rho": "ρ", r"\Vert ": "‖", r" \Vert": "‖", r"\leftarrow": "←", r"\quad": "  ",
 }  # fmt: skip
 
