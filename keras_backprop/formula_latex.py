@@ -62,8 +62,9 @@ def _write(node, names):
         sides = [_write(side, names)[0] for side in (node.left, *node.comparators)]
         signs = [_COMPARED[type(one)] for one in node.ops]
         return "[" + sides[0] + "".join(f" {s} {x}" for s, x in zip(signs, sides[1:], strict=True)) + "]", ATOM
-    if isinstance(node, ast.Subscript):  # E[k]
-        return f"{_in(node.value, names, ATOM)}_{_braced(_write(node.slice, names)[0])}", ATOM
+    if isinstance(node, ast.Subscript):  # C[k]
+        inner = _in(node.value, names, ATOM)
+        return f"{f'{{{inner}}}' if '_' in inner else inner}_{_braced(_write(node.slice, names)[0])}", ATOM
     if isinstance(node, ast.Call):
         return _write_call(node, names)
     assert isinstance(node, ast.BinOp)
@@ -118,7 +119,8 @@ def _write_operation(node, names):
     if isinstance(node.op, ast.Div):
         return rf"\frac{{{_write(left, names)[0]}}}{{{_write(right, names)[0]}}}", ATOM
     if isinstance(node.op, ast.Pow):
-        return f"{_in(left, names, ATOM)}^{_braced(_write(right, names)[0])}", ATOM - 1
+        base, exponent = _in(left, names, ATOM), _write(right, names)[0]
+        return (base, ATOM) if exponent == "1" else (f"{base}^{_braced(exponent)}", ATOM - 1)
     if isinstance(node.op, ast.MatMult):
         return f"{_in(left, names, PRODUCT)} {_in(right, names, PRODUCT)}", PRODUCT
     first, second = _in(left, names, SIGN), _in(right, names, PRODUCT)

@@ -22,7 +22,7 @@ OF_TENSORFLOW = {
     "Exp": ops.Exp, "Expm1": ops.Expm1, "Log": ops.Log, "Log1p": ops.Log1p, "Reciprocal": ops.Reciprocal, "Sin": ops.Sin,
     "Cos": ops.Cos, "Tan": ops.Tan, "Sinh": ops.Sinh, "Cosh": ops.Cosh, "Atan": ops.Arctan, "Tanh": ops.Tanh,
     "Sigmoid": ops.Sigmoid, "Relu": ops.Relu, "Relu6": ops.Relu6, "Softplus": ops.Softplus, "Softsign": ops.Softsign,
-    "Selu": ops.Selu,
+    "Selu": ops.Selu, "MatMul": ops.Matmul,
 }  # fmt: skip
 """Type of a TensorFlow operation -> the operation of Keras that computes the same."""
 

@@ -139,11 +139,11 @@ LAYERS = {
     ),
     (layers.ReversibleEmbedding,): Cases(
         (
-            Formula("E[k]", gradients={"E": "onehot(k).T @ dy"}, inputs="k", when={"reverse": False}),
-            Formula("x @ E.T", gradients={"x": "dy @ E", "E": "dy.T @ x"}, when=_TIED),
+            Formula("C[k]", gradients={"C": "onehot(k).T @ dy"}, inputs="k", when={"reverse": False}),
+            Formula("x @ C.T", gradients={"x": "dy @ C", "C": "dy.T @ x"}, when=_TIED),
         )
     ),
-    (layers.Embedding,): Formula("E[k]", gradients={"E": "onehot(k).T @ dy"}, inputs="k"),
+    (layers.Embedding,): Formula("C[k]", gradients={"C": "onehot(k).T @ dy"}, inputs="k"),
     (layers.Attention,): Cases(
         (
             _attention("", "qvk", {**_DOT, "inputs": 3, "masked": False}),

@@ -15,15 +15,21 @@ def is_number(value):
 
 
 def with_numbers(formula, first, second):
-    """A formula of two tensors, and those for a number in the place of one of them.
+    """A formula of two tensors, and those for a number, or for one row for all examples, in the place of one of them.
 
     Args:
         formula: `Formula`, of a and b.
         first: (value, derivative), of the number x1 and the tensor x.
         second: (value, derivative), of the tensor x and the number x2.
     """
-    numbers = (("x1", first), ("x2", second))
-    return Cases((formula, *(Formula(*texts, when={"inputs": 1, name: is_number}) for name, texts in numbers)))
+    numbers = [Formula(*texts, when={"inputs": 1, name: is_number}) for name, texts in (("x1", first), ("x2", second))]
+    rows = [
+        replace(
+            formula, gradients={**formula.gradients, letter: f"examples({text})"}, when={"inputs": 2, "row": letter}
+        )
+        for letter, text in formula.gradients.items()
+    ]
+    return Cases((formula, *numbers, *rows))
 
 
 _TWO = {"broadcasts": False, "inputs": 2}

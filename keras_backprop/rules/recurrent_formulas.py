@@ -6,11 +6,13 @@ In `GRU` u and r are the update and reset gates, g the candidate; in `LSTM` i, f
 
 from dataclasses import replace
 
-from keras_backprop.formula import Cases, RecurrentFormula
+from keras_backprop.formula import Cases, Formula, RecurrentFormula
 from keras_backprop.rules.layers.rnn.conv_lstm import ConvLSTM
 from keras_backprop.rules.layers.rnn.gru import GRU
 from keras_backprop.rules.layers.rnn.lstm import LSTM
 from keras_backprop.rules.layers.rnn.simple_rnn import SimpleRNN
+from keras_backprop.rules.layers.rnn.wrappers import Merge
+from keras_backprop.rules.operation_formulas import side_by_side
 
 _PLAIN = {"dropout": 0.0, "recurrent_dropout": 0.0}
 _SUMS = {"x": "dz @ W.T", "W": "x.T @ dz", "U": "h0.T @ dz", "b": "examples(dz)"}
@@ -123,5 +125,13 @@ RECURRENT = {
     LSTM: _LSTM,
     ConvLSTM: _in_windows(_LSTM),
     GRU: Cases((_GRU_AFTER, _GRU_BEFORE)),
+    Merge: Cases(
+        (
+            *side_by_side(mode="concat", turns=False),
+            Formula("a + b", gradients={"a": "dy", "b": "dy"}, when={"mode": "sum", "turns": False}),
+            Formula("(a + b)/2", gradients={"a": "dy/2", "b": "dy/2"}, when={"mode": "ave", "turns": False}),
+            Formula("a*b", gradients={"a": "dy*b", "b": "dy*a"}, when={"mode": "mul", "turns": False}),
+        )
+    ),
 }
-"""The rules of the cells, in all layers that run them."""
+"""The rules of the cells, in all layers that run them, and what puts two directions together."""

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_backprop import explain
+from keras_backprop.explanations.writing.notation import plain
 
 L = keras.layers
 
@@ -214,3 +215,29 @@ def test_a_sheet_writes_a_convolution_out():
     (last,) = [line for line in sheet.splitlines() if line.startswith("| $z^{(1)}_{2,2,1}$")]
     assert r"$x_{2,2,1} w^{(1)}_{1,1,1,1} + b^{(1)}_{1}$" in last  # the rest of its window is padding
     assert sum(line.startswith("| $z^") for line in sheet.splitlines()) == 4
+
+
+def test_steps_of_stacked_layers_say_what_goes_into_them():
+    text = " ".join(explained(stacked, (2, 2)).to_text().split())
+    assert "= x₂ · W₁ + h⁽¹⁾₁ · U₁ + b₁" in text and "h⁽¹⁾₂ · W" in text  # the second layer's own input
+    text = " ".join(explained(both_ways, (2, 2)).to_text().split())
+    assert "z⁽³⁾₁ = z⁽¹⁾₂ · W₃ + h⁽³⁾₀ · U₃ + b₃" in text  # the way back begins at the end
+
+
+def test_the_rows_of_a_table_are_called_by_their_keys():
+    explanation = explained(words, (3,))
+    assert plain(explanation.chain("C[1,0]").name) == "C[1,0]" and "y₁ = C_x" in explanation.to_text()
+    assert explanation.chain("embeddings", 1, 0).index == (1, 0)
+
+
+def test_arithmetic_with_numbers_is_written_out():
+    model = network(lambda x: dense(1)(1 - 0.5 * dense(2)(x) ** 3), (2,))
+    model.compile("sgd", keras.losses.MeanSquaredError(dtype="float64"))
+    text = " ".join(explain(model, np.ones((1, 2)), np.ones((1, 1))).to_text().split())
+    assert (
+        "= z₁³" in text
+        and "= 3 · z₁²" in text
+        and "= 0.5 · y₁" in text
+        and "= 1 − y₂" in text
+        and "by the rule" not in text
+    )

@@ -145,7 +145,7 @@ def test_four_examples_are_written_out_and_their_weights_are_in_the_formulas():
     model, x, y = chain(2, 3, 1, examples=4)
     text = explain(model, x, y, np.array([1.0, 2, 3, 4])).to_text()
     assert "‖·‖" not in text.split("Backward")[0]
-    assert "E = Σₙ cₙ · Σ (T − a₂)²" in text and "∂E/∂a₂ = −2 · cₙ · (T − a₂)" in text
+    assert "E = Σₙ cₙ · (T − a₂)²" in text and "∂E/∂a₂ = −2 · cₙ · (T − a₂)" in text
 
 
 def test_where_float16_overflows_it_says_so():

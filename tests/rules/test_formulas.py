@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_backprop import backward
+from keras_backprop import backward, explain
 from keras_backprop._keras import ops
 from keras_backprop.explanations.observing.options import options_of as options_of_call
 from keras_backprop.explanations.writing.notation import plain
@@ -19,6 +19,7 @@ from keras_backprop.formula_value import evaluate, with_parts
 from keras_backprop.registry import registered
 from keras_backprop.rule import Call
 from keras_backprop.rules.formulas import OF_TENSORFLOW, of_tensorflow
+from keras_backprop.rules.layers.rnn.wrappers import Merge
 from keras_backprop.rules.operation_formulas import OPERATIONS
 from keras_backprop.rules.window_formulas import WINDOWS
 
@@ -109,7 +110,7 @@ L = keras.layers
 APART = {
     *WINDOWS_OF_LAYERS, *(key for keys in OPERATIONS for key in keys), L.BatchNormalization, L.LayerNormalization, L.Embedding, L.Attention, L.PReLU, L.EinsumDense,
     L.GroupNormalization, ops.Matmul, ops.Add, L.RMSNormalization, L.Rescaling, ops.Divide, ops.Maximum, ops.Minimum, ops.Subtract,
-    ops.Multiply, ops.DotProductAttention, L.Normalization, L.ReversibleEmbedding, L.Maximum, L.Masking, L.GaussianNoise, L.Dot, ops.Logaddexp, ops.Hypot, ops.Logsumexp,
+    ops.Multiply, ops.DotProductAttention, L.Normalization, L.ReversibleEmbedding, L.Maximum, L.Masking, L.GaussianNoise, L.Dot, Merge, ops.Logaddexp, ops.Hypot, ops.Logsumexp,
 }  # fmt: skip
 """What has a test of its own below."""
 SEEN = [WRITTEN[key].backward for key in APART]  # functions that other keys may share
@@ -440,10 +441,10 @@ def test_a_table_in_reverse():
         tape.watch(tensor)
         y = layer(tensor, reverse=True)
     dy = upstream_of(y)
-    close(evaluate(formula.value, {"x": x, "E": E}), y)
+    close(evaluate(formula.value, {"x": x, "C": E}), y)
     dx, dE = tape.gradient(y, [tensor, layer.embeddings.value], tf.constant(dy))
-    close(evaluate(formula.gradients["x"], {"dy": dy, "E": E}), dx)
-    close(evaluate(formula.gradients["E"], {"dy": dy, "x": x}), dE)
+    close(evaluate(formula.gradients["x"], {"dy": dy, "C": E}), dx)
+    close(evaluate(formula.gradients["C"], {"dy": dy, "x": x}), dE)
 
 
 def test_what_hides_positions_and_what_adds_noise():
@@ -464,10 +465,10 @@ def test_embedding():
     layer = keras.layers.Embedding(5, 3, dtype="float64")
     k = np.array([[1], [4], [1]])
     y, dy, _, gradients = of_a_layer(layer, k)
-    values = {"E": layer.embeddings.numpy(), "k": k[:, 0], "dy": dy[:, 0], "onehot": lambda k: np.eye(5)[k]}
+    values = {"C": layer.embeddings.numpy(), "k": k[:, 0], "dy": dy[:, 0], "onehot": lambda k: np.eye(5)[k]}
     value, said = written_of(keras.layers.Embedding, values)
     close(value, y[:, 0])
-    close(said["E"], gradients["embeddings"])
+    close(said["C"], gradients["embeddings"])
 
 
 @pytest.mark.parametrize(
@@ -662,6 +663,31 @@ def test_a_tensor_and_a_number(op, arguments):
     close(dy * evaluate(formula.derivative, values), dx)
 
 
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("key", [ops.Add, ops.Subtract, ops.Multiply, ops.Divide], ids=lambda key: key.__name__)
+def test_a_row_that_all_examples_have(key, first):
+    arguments = {"x1": A[0], "x2": B} if first else {"x1": A, "x2": B[0]}
+    y, dy, dxs, formula, options = by_its_rule(key(), arguments)
+    values = {**options, "a": arguments["x1"], "b": arguments["x2"], "y": y, "dy": dy}
+    close(evaluate(formula.value, values), y)
+    for letter, dx, x in zip("ab", dxs, arguments.values(), strict=True):
+        close(evaluate(formula.gradients[letter], values), tf.reduce_sum(dx, range(dx.shape.rank - x.ndim)))
+
+
+@pytest.mark.parametrize("mode", ["concat", "sum", "ave", "mul"])
+def test_two_directions_put_together(mode):
+    random = np.random.default_rng(0)
+    model = keras.Sequential([keras.Input((2, 2)), L.Bidirectional(L.SimpleRNN(2), merge_mode=mode), L.Dense(1)])
+    model.compile("sgd", "mse")
+    link = next(
+        link for link in explain(model, random.normal(size=(3, 2, 2)), np.ones((3, 1))).links if "merge" in link.path
+    )
+    values = {**dict(zip("ab", link.inputs, strict=True)), "dy": link.upstream[0], "y": link.outputs[0]}
+    np.testing.assert_allclose(evaluate(link.formula.value, values), link.outputs[0], rtol=1e-6)
+    for letter, dx in zip("ab", link.downstream, strict=True):
+        np.testing.assert_allclose(evaluate(link.formula.gradients[letter], values), dx, rtol=1e-6)
+
+
 OF_TENSORS = [
     (ops.Power(), {"x1": A, "x2": B}, ""), (ops.Arctan2(), {"x1": A, "x2": B}, ""), (ops.Mod(), {"x1": A, "x2": B}, ""),
     (ops.Cross(), {"x1": A, "x2": B}, ""), (ops.Where(), {"condition": CONDITION, "x1": A, "x2": B}, ""),
@@ -749,7 +775,10 @@ def test_an_operation_of_tensorflow(kind):
     random = np.random.default_rng(0)
     a, b = random.uniform(0.2, 0.9, SHAPE), random.uniform(0.2, 0.9, SHAPE)
     names = inspect.signature(getattr(tf.raw_ops, kind)).parameters
-    two = "y" in names
+    two = "y" in names or "b" in names
+    if kind == "MatMul":
+        close(evaluate(formula.value, {"a": a, "b": b.T}), tf.raw_ops.MatMul(a=a, b=b.T))
+        return
     y = getattr(tf.raw_ops, kind)(**({"x": a, "y": b} if two else {"features" if "features" in names else "x": a}))
     values = {"a": a, "b": b} if two else {"x": a}
     np.testing.assert_allclose(evaluate(formula.value, values), y, rtol=1e-7 if kind == "Selu" else 1e-9)

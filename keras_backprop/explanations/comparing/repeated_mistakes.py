@@ -43,7 +43,7 @@ class RepeatedSlips:
                 self._changed(only),
             )
         hidden = {(n.layer, n.time): n for n in self.graph.nodes if n.letter == "h" and n.time is not None}
-        inputs = {(n.layer, n.time): n for n in self.graph.nodes if n.letter == "x" and n.time}
+        inputs = {node.time: node for node in self.graph.nodes if node.letter == "x" and node.time}
         yield from self._of_other_steps(hidden, inputs, steps)
 
     def _of_other_steps(self, hidden, inputs, steps):
@@ -55,11 +55,12 @@ class RepeatedSlips:
                     use.edge.source = put(graph, use.edge.source, use.node)
 
         def same_step(graph, source, node):
-            return _like(graph, hidden.get((node.layer, node.time)), self.graph) if source.letter == "h" else source
+            other = hidden.get((node.layer, node.time))
+            return _like(graph, other, self.graph) if source.letter == "h" and other is not None else source
 
         def other_end(graph, source, node):
-            last = inputs.get((node.layer, steps[-1] + 1 - node.time))
-            return _like(graph, last, self.graph) if source.letter == "x" else source
+            other = inputs.get(steps[-1] + 1 - source.time) if source.letter == "x" else None
+            return source if other is None or other.units != source.units else _like(graph, other, self.graph)
 
         yield (
             "h of the same step instead of the step before as the last factor ∂z/∂u",
@@ -168,4 +169,4 @@ class RepeatedSlips:
 
 def _like(graph, node, before):
     """The node of a copied graph that stands where a node stands in the graph it was copied from."""
-    return None if node is None else graph.nodes[before.nodes.index(node)]
+    return graph.nodes[before.nodes.index(node)]

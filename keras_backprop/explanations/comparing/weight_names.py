@@ -52,7 +52,9 @@ class WeightNames:
         symbol, value = self.weights[path].symbol, self.weights[path].value
         if index is None or (np.size(value) == 1 and self._plain):
             return symbol.latex
-        if len(symbol.letter) > 1 or symbol.role:
+        if (
+            len(symbol.letter) > 1 or symbol.role or symbol.letter == "C"
+        ):  # the rows of a table are called by their keys
             return rf"{symbol.latex}[{','.join(map(str, index))}]"
         numbers = [i + 1 for i in index]
         if self.convention == "column" and len(numbers) == 2:

@@ -68,13 +68,13 @@ class Node:
     @property
     def vector(self) -> str:
         """The name of all units together of a time step: h_2; of what is only taken from elsewhere that of where it is from."""
-        if self.origins and self.origins[0] is not None:
-            source, of = self.origins[0]
-            own = source.origins or source.place or source.time is not None
-            return (
-                source.vector if own else _below(source._above(), of // source.shape[-1] + 1 if source.shape else None)
-            )
-        return self._name_at(self.place) if self.place else _below(self._above(), self.time)
+        node, of = self, 0
+        while node.origins and node.origins[of] is not None:
+            node, of = node.origins[of]
+        if node.place:
+            return node._name_at(node.place)
+        row = of // node.shape[-1] + 1 if node.shape else None
+        return _below(node._above(), row if node.time is None else node.time)
 
     def _above(self):
         """The letter with the layer's number above; beside that of a gate: z^{i,(2)}."""

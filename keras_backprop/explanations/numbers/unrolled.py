@@ -76,7 +76,7 @@ class _Steps:
         order = range(x.shape[1])
         hidden = []
         for t, place in enumerate(reversed(order) if self.layer.go_backwards else order, start=1):
-            carried = run(t, self._given("x", x[:, place], t, self.source, place), *carried)
+            carried = run(t, self._given("x", x[:, place], place + 1, self.source, place), *carried)
             hidden.append(carried[0])
         return hidden, carried
 
@@ -92,6 +92,7 @@ class _Steps:
     def _given(self, letter, value, time, source, place=0):
         """What comes from outside: some units of another node, where there is one."""
         node = self._node(letter, value, time)
+        node.layer = None if letter == "x" else node.layer  # the same in every layer that is given it
         if source is not None and source.edges:
             taken = place * node.units + np.arange(node.units)
             node.edges, node.origins = [Edge(source, taken=taken)], [(source, int(of)) for of in taken]
@@ -122,8 +123,9 @@ class _Steps:
         rows = [] if bias is None else [row for row in bias_rows if row is not False]
         total = sum((bias[columns] if row is None else bias[row, columns] for row in rows), np.zeros(self.layer.units))
         of_gate = f"^{self.gates[gate]}" if self.gates else ""
-        letters = {"cell.kernel": f"W{of_gate}", "cell.recurrent_kernel": f"U{of_gate}"}
-        biases = [f"b'{of_gate}" if row == 1 else f"b{of_gate}" for row in rows]
+        number = "" if self.number is None else f"_{self.number}"
+        letters = {"cell.kernel": f"W{of_gate}{number}", "cell.recurrent_kernel": f"U{of_gate}{number}"}
+        biases = [f"b'{of_gate}{number}" if row == 1 else f"b{of_gate}{number}" for row in rows]
         text = " + ".join([*(rf"{node.vector} \cdot {letters[weight]}" for node, weight in sources), *biases])
 
         value = sum(n.value @ edge.matrix for (n, _), edge in zip(sources, edges, strict=True)) + total

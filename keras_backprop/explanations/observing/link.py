@@ -49,7 +49,7 @@ class Symbol(NamedTuple):
         return f"{letter}_{self.subscript}" if self.subscript < 10 else f"{letter}_{{{self.subscript}}}"
 
 
-WEIGHTS = "wWuUbDPγβ"
+WEIGHTS = "wWuUbDPγβC"
 """The letters of weights."""
 
 _GREEK = {"γ": r"\gamma", "β": r"\beta"}

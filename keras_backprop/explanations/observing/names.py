@@ -2,7 +2,8 @@
 
 x is an input, z what the activation of a dense layer or a convolution is applied to, a what it gives; layers are counted in the
 order they run. y is the output of any other link, e the errors of the examples, R a penalty, T the targets. W and b are weights,
-D and P those of a separable convolution, U is that of the step before, γ and β are scale and shift.
+D and P those of a separable convolution, U is that of the step before, γ and β are scale and shift, C is a table (as in
+Bengio et al., "A neural probabilistic language model", 2003).
 """
 
 import math
@@ -30,8 +31,10 @@ class Names:
         self._counts: dict = {}
         for position, x in enumerate(inputs, start=1):
             self._tensors[id(x)] = Symbol("x", position if len(inputs) > 1 else None)
-        self._in_time = any(isinstance(getattr(call.op, "cell", None), _CELLS) for call in calls)
+        recurrent = sum(isinstance(getattr(call.op, "cell", None), _CELLS) for call in calls)
+        self._in_time, self._several_in_time = recurrent > 0, recurrent > 1
         self._several_attentions = sum(attention_role(call.op, call.path) == "Q" for call in calls) > 1
+        self._tables = sum(isinstance(call.op, keras.layers.Embedding) for call in calls)
         self._targets = {id(t) for t in targets}
         self._one_target = len(self._targets) == 1 and self._losses <= 1
         for call, kind in zip(calls, kinds, strict=True):
@@ -73,8 +76,8 @@ class Names:
             for position, output in enumerate(call.outputs):
                 if position > 0:
                     self._tensors[id(output)] = Symbol("s", self._next("s"))
-                elif len(output.shape) == 2:  # that of the last step
-                    self._tensors[id(output)] = self._unused(Symbol("h", int(call.input.shape[1])))
+                elif len(output.shape) == 2 and not self._several_in_time:  # that of the last step
+                    self._tensors[id(output)] = Symbol("h", int(call.input.shape[1]))
                 else:
                     self._tensors[id(output)] = Symbol("h", layer, above=True)
             return
@@ -95,14 +98,10 @@ class Names:
                 letter = "e" if kind == "loss" else "R" if kind == "regularizer" else "y"
                 symbol = Symbol(letter, self._next(letter))
             self._tensors[id(output)] = symbol
+        if isinstance(call.op, keras.layers.Embedding):
+            self._weights.setdefault(id(call.op.embeddings), Symbol("C", self._next("C") if self._tables > 1 else None))
         if isinstance(call.op, _NORMALISING):
             self._name_weights(call.op, _OF_NORMALISING, self._tensors[id(call.output)].subscript)
-
-    def _unused(self, symbol):
-        """The symbol, or where it is taken already (two recurrent layers side by side) another of its letter."""
-        while symbol in self._tensors.values():
-            symbol = symbol._replace(subscript=symbol.subscript + 1)
-        return symbol
 
     def _name_weights(self, owner, letters, layer):
         for name, letter in letters.items():

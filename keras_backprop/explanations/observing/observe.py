@@ -115,7 +115,7 @@ class _Noted:
             x for x, dx in zip(call.inputs, dxs, strict=True) if dx is not None
         ]  # a constant may be of any shape
         options["broadcasts"] = any(x.shape != y.shape for y in call.outputs[:1] for x in of_tensors)
-        formula = of_tensorflow(call.op.name) if isinstance(call.op, Operation) else rule.formula
+        formula = _formula_of_tensorflow(call.op) if isinstance(call.op, Operation) else rule.formula
         formula = formula and formula.of(options)
         if rule.derivative is not None:
             local = _numpy(rule.derivative(call))
@@ -175,6 +175,11 @@ class _Noted:
         if self.scale == 1:
             return _numpy(tf.convert_to_tensor(gradient))
         return _numpy(tf.cast(gradient, tf.float32)) / np.float32(self.scale)
+
+
+def _formula_of_tensorflow(op):
+    turned = op.name == "MatMul" and any(op.operation.get_attr(f"transpose_{side}") for side in "ab")
+    return None if turned else of_tensorflow(op.name)
 
 
 def _written_derivative(formula, x, call, dy, dx, options):

@@ -13,7 +13,7 @@ ATTRIBUTES = (
     "epsilon", "delta", "score_mode",
     "use_scale", "invert", "interpolation", "tie_weights", "logit_soft_cap", "normalize",
     "dropout", "recurrent_dropout", "reset_after", "is_causal", "equation", "renorm", "scale", "offset", "order",
-    "x_min", "x_max", "mode",
+    "x_min", "x_max", "mode", "turns",
 )  # fmt: skip
 
 
@@ -24,7 +24,7 @@ def options_of(call: Any) -> dict:
     "masked" and "biased", whether there is a mask, or something is added to scores; "broadcasts", whether an input is of
     another shape than the output; "of_batch", whether a normalisation has the statistics of the batch; "rank", of the first
     input; "over", what an axis (of the last input) spans: the whole "batch", an "example" with all its axes, or "others";
-    "last", whether an axis is the last one.
+    "last", whether an axis is the last one; "row", which of two inputs is one row that all examples have.
     """
     given = {name: getattr(call.op, name) for name in ATTRIBUTES if _is_plain(_as_plain(getattr(call.op, name, None)))}
     given |= {**_keras.options_of(call.op), **call.arguments}
@@ -40,8 +40,17 @@ def options_of(call: Any) -> dict:
         "of_batch": bool({"reserve", "centred"} & set(call.saved)),
         "rank": len(call.inputs[0].shape) if call.inputs else 0,
         "over": _spanned(given.get("axis"), call.inputs),
+        "row": _row(call),
         "last": bool(call.outputs) and given.get("axis") in (-1, len(call.outputs[0].shape) - 1),
     }
+
+
+def _row(call):
+    """Which of two inputs, "a" or "b", is one row that all examples have; None for none."""
+    if len(call.inputs) != 2 or len(call.outputs) != 1 or len(call.outputs[0].shape) != 2:
+        return None
+    a, b, y = (x.shape for x in (*call.inputs, call.outputs[0]))
+    return "b" if a == y and b == y[1:] else "a" if b == y and a == y[1:] else None
 
 
 def _spanned(axis, inputs):

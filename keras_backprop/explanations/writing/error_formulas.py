@@ -28,7 +28,8 @@ def loss(link: Any) -> str | None:
     alone = formula.row and coefficient == 1 and formula.factor == 1 and np.size(link.outputs[0]) == 1
     term = term if alone else _whole(term)
     if coefficient is None:
-        return rf"{sign}\sum_n c_n \cdot {_factor_of(formula, 1, k)}{over}{term}{where}"
+        inner = over if count > n else ""
+        return rf"{sign}\sum_n c_n \cdot {_factor_of(formula, 1, k)}{inner}{term}{where}"
     positions = link.outputs[0].size / n if n else 1  # of a sequence: the mean is over these as well
     whole = np.isclose(coefficient * n * positions, 1)
     if not whole and not np.isclose(coefficient, 1):

@@ -53,7 +53,7 @@ LETTERS = {
     "bias": "b",
     "gamma": "gamma",
     "beta": "beta",
-    "embeddings": "E",
+    "embeddings": "C",
     "scale": "gamma",
     "alpha": "alpha",
 }

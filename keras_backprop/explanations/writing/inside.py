@@ -68,7 +68,7 @@ def _embedding(link, example):
     return [
         (
             "rows that were looked up",
-            "; ".join(f"E_{int(i)} = {brief(row)}" for i, row in zip(k[:4], rows[:4], strict=True)),
+            "; ".join(f"C_{int(i)} = {brief(row)}" for i, row in zip(k[:4], rows[:4], strict=True)),
         )
     ]
 

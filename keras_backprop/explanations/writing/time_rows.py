@@ -1,7 +1,7 @@
 """Recurrent layers line by line: the formulas of a time step, and the numbers of every one."""
 
 from keras_backprop.explanations.observing.link import text_of
-from keras_backprop.explanations.writing.notation import brief
+from keras_backprop.explanations.writing.notation import brief, derivative
 from keras_backprop.explanations.writing.rows import shown
 from keras_backprop.explanations.writing.through_time import step_formulas
 
@@ -17,7 +17,7 @@ def step_rows(explanation, example=None):
     for node in nodes:
         name = node.vector
         values, deltas = (a if example is None else a[example : example + 1] for a in (node.value, node.gradient))
-        of = rf"\frac{{\partial E}}{{\partial {name}}}"
+        of = derivative("E", name)
         rows.append((name, f"= {node.text}" if node.text else "", brief(values), of, brief(deltas)))
         if len(values) == 1:
             rows += [(*factor, "", "") for factor in _factors(node)]
@@ -31,8 +31,10 @@ def _factors(node):
     z, slope = node.edges[0].source, node.edges[0].local[0]
     matrix = next((edge.matrix for edge in z.edges if edge.source.letter == "h"), None)
     if matrix is not None:
-        name = rf"\frac{{\partial h_{node.time}}}{{\partial h_{node.time - 1}}}"
-        yield name, rf"= \varphi'(z_{node.time})^\top \odot U^\top", brief(slope[:, None] * matrix.T)
+        before = next(edge.source for edge in z.edges if edge.source.letter == "h")
+        U = "U" if node.layer is None else f"U_{node.layer}"
+        made = rf"= \varphi'({z.vector})^\top \odot {U}^\top"
+        yield derivative(node.vector, before.vector), made, brief(slope[:, None] * matrix.T)
 
 
 def general_rows(explanation):
