@@ -37,3 +37,22 @@ def _again(unraisable):
         again.start()
         return
     _before(unraisable)
+
+
+@contextlib.contextmanager
+def none_mistaken() -> Any:
+    """For the duration of the block, what Ctrl-C has led to is raised as Ctrl-C.
+
+    Where it falls into code that cleans up, another exception may come of it: TensorFlow ends a graph that has half an operation
+    with a `SystemError`.
+    """
+    handled = sys.exception()  # by those around the block: it is behind all that is raised in here
+    try:
+        yield
+    except Exception as error:
+        behind: BaseException | None = error
+        while behind is not None and behind is not handled:
+            if isinstance(behind, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            behind = behind.__cause__ or behind.__context__
+        raise

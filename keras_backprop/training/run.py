@@ -14,6 +14,7 @@ from keras_backprop.training.guarded import guard_of
 from keras_backprop.training.inputs.data import Data
 from keras_backprop.training.inputs.drawn import plan_of
 from keras_backprop.training.inputs.examples import Examples
+from keras_backprop.training.interrupts import none_mistaken
 from keras_backprop.training.loops import steps
 from keras_backprop.training.loops.epochs import CAPACITY
 from keras_backprop.training.loops.passes import Memory, Pass
@@ -157,6 +158,7 @@ class Run:
             model, self.data.train.batch_size, (self.epochs - self.initial_epoch) * self.data.train.steps
         )
 
+    @none_mistaken()
     def take(self, make):
         """A compiled loop, made by a function `make(jit_compile)`.
 
@@ -180,8 +182,6 @@ class Run:
         except (MissingRuleError, NotCompiledError):
             raise
         except Exception as error:
-            if isinstance(error, SystemError) and isinstance(error.__cause__, KeyboardInterrupt):
-                raise KeyboardInterrupt from error  # Ctrl-C in TensorFlow's C++ while it traces
             raise NotCompiledError(f"it cannot be traced as a loop: {type(error).__name__}: {error}") from error
 
     def draw_seed(self):

@@ -32,8 +32,8 @@ def interrupted(model, after, options):
         os.kill(os.getpid(), signal.SIGINT)
 
     timer = threading.Timer(after, send)
-    timer.start()
     try:
+        timer.start()
         model.fit(X, Y, epochs=10**6, verbose=0, **options)
     except KeyboardInterrupt:
         return time.perf_counter() - sent[0]

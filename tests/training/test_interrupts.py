@@ -139,3 +139,29 @@ def test_an_optimizer_is_built_whole_or_not_at_all(options, second, monkeypatch)
         strict=True,
     ):
         np.testing.assert_allclose(one.numpy(), other.numpy(), atol=1e-6)
+
+
+class Fails(layers.Layer):
+    """Ends by a `SystemError` that may come of Ctrl-C, as TensorFlow ends a graph that has half an operation."""
+
+    def __init__(self, interrupted):
+        super().__init__()
+        self.interrupted = interrupted
+
+    def call(self, x):
+        try:
+            if self.interrupted:
+                raise KeyboardInterrupt
+        finally:
+            raise SystemError("half an operation")
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_what_comes_of_an_interrupt_is_one(interrupted):
+    model = BackpropSequential([Fails(interrupted), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    try:
+        raise KeyboardInterrupt  # one that has been dealt with is behind whatever is raised while it is
+    except KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt if interrupted else SystemError):
+            model.fit(X, Y, verbose=0)

@@ -5,6 +5,7 @@ from keras_backprop.observers import need_examples
 from keras_backprop.training.inputs.drawn import DrawnExamples, plan_of
 from keras_backprop.training.inputs.examples import Examples, NotInMemoryError
 from keras_backprop.training.inputs.stream import Stream
+from keras_backprop.training.interrupts import none_mistaken
 from keras_backprop.training.path import NotCompiledError
 
 
@@ -26,6 +27,7 @@ class Data:
         Exception: whatever Keras says of other data.
     """
 
+    @none_mistaken()
     def __init__(self, model, arguments):
         self._model, self._arguments = model, arguments
         train = x, y, sample_weight = arguments["x"], arguments["y"], arguments["sample_weight"]
