@@ -120,6 +120,7 @@ def _write_operation(node, names):
         return rf"\frac{{{_write(left, names)[0]}}}{{{_write(right, names)[0]}}}", ATOM
     if isinstance(node.op, ast.Pow):
         base, exponent = _in(left, names, ATOM), _write(right, names)[0]
+        base = f"{{{base}}}" if "^" in base and isinstance(left, ast.Name) else base  # no two exponents on one letter
         return (base, ATOM) if exponent == "1" else (f"{base}^{_braced(exponent)}", ATOM - 1)
     if isinstance(node.op, ast.MatMult):
         return f"{_in(left, names, PRODUCT)} {_in(right, names, PRODUCT)}", PRODUCT

@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_backprop.explanations.comparing.spelling import Spelling
 from keras_backprop.explanations.comparing.weight_names import primed
-from keras_backprop.explanations.writing import error_formulas
+from keras_backprop.explanations.writing import error_formulas, formulas
 from keras_backprop.explanations.writing.notation import derivative, latex_number, precision
 from keras_backprop.explanations.writing.rows import forward_rows, given_rows, shown
 
@@ -163,7 +163,7 @@ def _forward(node, unit, spelling):
         biases = [use for use in spelling.graph.uses if use.node is node and use.edge is None]
         terms += [spelling.entry(use.path, int(use.of_units[unit])) for use in biases]
     if not terms and node.time is None and node.text and len(node.edges) == 1:
-        return node.text.format(x=node.edges[0].source.name(unit))
+        return formulas.filled(node.text, x=node.edges[0].source.name(unit))
     return " + ".join(terms)
 
 

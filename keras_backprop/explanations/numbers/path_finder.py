@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_backprop.explanations.writing.formulas import filled
 from keras_backprop.explanations.writing.notation import derivative
 
 __all__ = ["Factor", "Finder", "Path"]
@@ -130,7 +131,7 @@ class Finder:
         formula = head.text
         if formula:
             T = "T" if units == 1 else f"T_{unit + 1}" if unit < 9 else f"T_{{{unit + 1}}}"
-            formula = formula.format(T=T, a=head.prediction.name(unit))
+            formula = filled(formula, T=T, a=head.prediction.name(unit))
         others = len(self._heads[id(node)]) > 1
         if others and not formula:
             name = derivative("E", node.name(unit)) + rf"\text{{ by {head.via.replace('_', chr(160))}}}"
@@ -147,5 +148,5 @@ class Finder:
             y, k = consumer.name(other), consumer.name(unit)
             return f"{y}(1 - {y})" if other == unit else f"-{y} \\cdot {k}"
         if "{x}" in edge.text or "{y}" in edge.text:
-            return edge.text.format(x=node.name(unit), y=consumer.name(other))
+            return filled(edge.text, x=node.name(unit), y=consumer.name(other))
         return edge.text

@@ -46,6 +46,14 @@ def template(expression: str, options: Any) -> str:
     return escaped.replace("@x@", "{x}").replace("@y@", "{y}")
 
 
+def filled(text: str, **names: str) -> str:
+    """A template with names, as LaTeX, put in; one that has an exponent already in braces, where another follows."""
+    for letter, name in names.items():
+        if "^" in name:
+            text = text.replace(f"{{{letter}}}^", f"{{{{{{{letter}}}}}}}^")
+    return text.format(**names)
+
+
 LETTERS = {
     "kernel": "W",
     "depthwise_kernel": "D",
