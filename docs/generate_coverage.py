@@ -66,7 +66,16 @@ def written(key):
     rule = rule_for(key)
     if rule is None or rule.kind == "not differentiable":
         return ""
-    return "yes" if rule.formula is not None else "of its links" if rule.composition is not None else "none"
+    formulas = rule.formula if isinstance(rule.formula, tuple) else [rule.formula] if rule.formula is not None else []
+    if any(_may_hold(formula, key) for formula in formulas):
+        return "yes"
+    return "of its links" if rule.composition is not None else "none"
+
+
+def _may_hold(formula, key):
+    """Whether a formula's condition on the operation's class, where it has one, is met: rules may be shared."""
+    wanted, name = formula.when.get("class"), getattr(key, "__name__", "")
+    return wanted is None or (wanted(name) if callable(wanted) else wanted == name)
 
 
 def fused(key):

@@ -22,7 +22,10 @@ def with_numbers(formula, first, second):
         first: (value, derivative), of the number x1 and the tensor x.
         second: (value, derivative), of the tensor x and the number x2.
     """
-    numbers = [Formula(*texts, when={"inputs": 1, name: is_number}) for name, texts in (("x1", first), ("x2", second))]
+    numbers = [
+        Formula(value, derivative, when={"inputs": 1, name: is_number})
+        for name, (value, derivative) in (("x1", first), ("x2", second))
+    ]
     rows = [
         replace(
             formula, gradients={**formula.gradients, letter: f"examples({text})"}, when={"inputs": 2, "row": letter}
