@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_backprop import explain
 from keras_backprop.explanations.writing.notation import plain
@@ -241,3 +242,36 @@ def test_arithmetic_with_numbers_is_written_out():
         and "= 1 − y₂" in text
         and "by the rule" not in text
     )
+
+
+class Own(L.Layer):
+    """A dense layer of one's own, in keras.ops or in TensorFlow, with a scale, a shift and a penalty."""
+
+    def __init__(self, raw):
+        super().__init__(dtype="float64")
+        self.raw = raw
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1], 2), regularizer="l2", name="w")
+        self.scale, self.shift = (
+            self.add_weight(shape=(2,), initializer="ones", name=name) for name in ("scale", "shift")
+        )
+
+    def call(self, x):
+        if self.raw:
+            return tf.nn.tanh(tf.matmul(x, self.w.value) * self.scale.value + self.shift.value)
+        return keras.ops.tanh(keras.ops.matmul(x, self.w) * self.scale + self.shift)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("raw", [False, True])
+def test_the_paths_lead_through_a_layer_of_ones_own(raw):
+    explanation = explained(lambda x: dense(1)(Own(raw)(dense(2)(x))), (2,))
+    assert explanation.graph.opaque == {} and [path.split("/")[-1] for path in explanation.graph.extra] == ["w"]
+    for weight in explanation.weights:
+        for index in np.ndindex(weight.value.shape):
+            chain = explanation.chain(weight.path, *index)
+            assert sum(path.value for path in chain.paths) == pytest.approx(weight.gradient[index], rel=1e-9, abs=1e-12)
+    (scale,) = [weight for weight in explanation.weights if "scale" in weight.path]
+    chain = explanation.chain(scale.path, 0, example=0)
+    assert len(chain.paths) == 1 and len(chain.paths[0].factors) == 5  # from the error to the scale, and no penalty

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_backprop.explanations.numbers.graph import Edge, Graph, Head, Node, Use, places_in
 from keras_backprop.explanations.numbers.normalised import normalised
+from keras_backprop.explanations.numbers.own_weights import add_reads, with_weight
 from keras_backprop.explanations.numbers.positions import by_position, derived, fits, flat, joined, node_of
 from keras_backprop.explanations.numbers.unrolled import unroll
 from keras_backprop.explanations.writing import error_formulas, formulas
@@ -42,6 +43,7 @@ class _Builder:
     def __init__(self, explanation):
         self.explanation, self.graph = explanation, Graph()
         self.nodes: dict = {}  # symbol -> Node
+        self.followed: dict = {}  # symbol of a weight -> the part of its gradient that operations of the graph give
         self.paths = {id(w.symbol): w.path for w in explanation.weights}
         for weight in (*explanation.weights, *explanation.frozen):
             self.graph.weights[weight.path] = np.asarray(weight.value, "float64")
@@ -51,9 +53,7 @@ class _Builder:
         self.plain = self.plain and not any(_is_recurrent(link) for link in links)
         for link in links:
             self._add(link)
-        for link in explanation.links:
-            if not link.inputs and "weight" in link.weight_gradients:  # a penalty's part, where the weight is read
-                self._extra(link.weight_symbols["weight"], link.weight_gradients["weight"])
+        add_reads(explanation, self.graph, self.path_of, self.followed)
 
     def _add(self, link):
         for symbol, value in zip(link.input_symbols, link.inputs, strict=True):
@@ -71,7 +71,9 @@ class _Builder:
     @property
     def _looks(self):
         """The ways to look into a link, in the order in which they are tried: each says whether it could."""
-        return (self._dense, self._windowed, self._function, self._combination, self._recurrent, self._derived)
+        return (
+            self._dense, self._windowed, self._own, self._function, self._combination, self._recurrent, self._derived,
+        )  # fmt: skip
 
     def _penalises_activity(self, link):
         return any(symbol in self.nodes for symbol in link.input_symbols)
@@ -231,10 +233,15 @@ class _Builder:
                 self.graph.opaque.setdefault(path, []).append((link.path, _f(gradient)))
         self._root(link)
 
-    def _extra(self, symbol, gradient):
-        path = self.path_of.get(symbol)
-        if path is not None:
-            self.graph.extra[path] = self.graph.extra.get(path, 0.0) + _f(gradient)
+    def _own(self, link):
+        """An operation with a weight, in a layer of one's own."""
+        found = with_weight(link, self.graph, self.nodes, self.path_of)
+        if found is None:
+            return False
+        self.nodes[link.output_symbols[0]], place = found
+        symbol = link.input_symbols[place]
+        self.followed[symbol] = self.followed.get(symbol, 0.0) + _f(link.downstream[place])
+        return True
 
     def _loss(self, link):
         for position, (symbol, dx) in enumerate(zip(link.input_symbols, link.downstream, strict=True)):
