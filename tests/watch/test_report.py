@@ -114,7 +114,7 @@ def test_of_an_explanation_of_two_errors_and_a_convolution(tmp_path):
     explanation = keras_backprop.explain(model, np.ones((2, 3, 1)), [np.ones((2, 1))] * 2)
     page = explanation.report(tmp_path / "page.html").read_text()
     assert page.count("sum·") == 0  # how many examples there are is no link
-    assert "conv/kernel, conv/kernel" not in page and "<summary>conv/kernel</summary>" in page
+    assert "conv/kernel, conv/kernel" not in page and "<summary>W₁, conv/kernel</summary>" in page
 
 
 def test_a_large_network_is_a_small_file(tmp_path):
