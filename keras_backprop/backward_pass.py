@@ -211,7 +211,7 @@ def _passes_of(
         asked_later=of_inputs,
     )
     for result, objective in results.values():
-        result.y_pred = y_pred
+        result.y_pred, result.losses_ran = y_pred, objective.losses_ran
         result.example_scale = ExampleScale(_reductions(model, objective), batch[0], objective.counted, sample_weight)
         result.added_losses = _keras.added_losses(model)
     return {name: result for name, (result, _) in results.items()}

@@ -27,11 +27,13 @@ class Backward:
         seen: list of `(call, upstream, downstream, weight gradients)` of those that E depends on, in the order of the sweep.
         forward_calls: int, how many of the calls the model made; the others are of the error. None where nobody wanted to know.
         example_scale: `ExampleScale`, what turns contributions to E into gradients of the examples' own errors.
+        losses_ran: int, how often a compiled loss was called for E: 0 if a `compute_loss` does without. None of other errors.
         added_losses: list of (path of a layer, what it added to the error).
     """
 
     y_pred: Any = None
     example_scale: Any = None
+    losses_ran: Any = None
     added_losses: Any = ()
     forward_calls: Any = None
 

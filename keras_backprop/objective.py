@@ -23,6 +23,7 @@ class Objective(NamedTuple):
         upstream: list of (tensor, ∂loss/∂tensor): where the backward pass starts.
         compiled: bool, whether it is the error that `fit` minimises.
         reduction: of a loss that is not compiled, what it makes of the examples' errors, if it says so.
+        losses_ran: int, how often a compiled loss was called for it; None of an error that is not compiled.
         counted: list, one entry for each loss: a bool tensor, which positions count in its mean, or None where all do.
     """
 
@@ -31,6 +32,7 @@ class Objective(NamedTuple):
     compiled: bool = False
     reduction: Any = None
     counted: Any = ()
+    losses_ran: Any = None
 
 
 def record_objective(model, record, x, y, y_pred, sample_weight=None, training=True):
@@ -72,8 +74,9 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
             if not misfit(model, y, y_pred):
                 raise
             raise ValueError(wrong_targets(model, y, y_pred, error)) from error
-    counted = both(_masks_of_predictions(compiled, y_pred), counted)
-    return Objective(loss, [(loss, tf.ones_like(loss))], compiled=True, counted=counted)
+    losses_ran, counted = len(counted), both(_masks_of_predictions(compiled, y_pred), counted)
+    upstream = [(loss, tf.ones_like(loss))]
+    return Objective(loss, upstream, compiled=True, counted=counted, losses_ran=losses_ran)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,8 @@ def loss(model, result, y):
     pairs = [] if compiled is None else _keras.losses_with_pairs(compiled, y, result.y_pred)
     if not pairs:
         raise ValueError("the model has no compiled loss")
+    if not result.losses_ran:
+        raise ValueError("the model's own `compute_loss` does not call its compiled losses")
     n, total = tf.shape(pairs[0][2])[0], 0.0
     for entry, target, prediction in pairs:
         in_mask = _keras.get_keras_mask(prediction)

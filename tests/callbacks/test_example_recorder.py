@@ -221,3 +221,16 @@ def test_training_is_the_same_with_it(way):
         model.fit(X, Y, batch_size=7, epochs=2, verbose=0, callbacks=callbacks)
         weights.append(np.concatenate([np.ravel(w) for w in model.get_weights()]))
     np.testing.assert_array_equal(*weights)
+
+
+class OwnError(BackpropModel):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return keras.ops.mean(keras.ops.abs(y - y_pred))
+
+
+def test_no_loss_is_told_that_the_model_does_not_take():
+    inputs = keras.Input((4,))
+    model = OwnError(inputs, layers.Dense(2)(inputs))
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="own `compute_loss` does not call its compiled losses"):
+        model.fit(np.ones((5, 4)), np.ones((5, 2)), verbose=0, callbacks=[ExampleRecorder(quantities=["loss"])])
