@@ -82,7 +82,7 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
 @contextlib.contextmanager
 def noting_masks(loss, masks):
     """For the duration of the block, the mask of what a loss returns is noted, call by call: `ignore_class` makes one."""
-    call = _keras.current(loss, "call")
+    call = _keras.standing(loss, "call")
     if call is None:
         yield
         return
@@ -128,7 +128,7 @@ class _Evened:
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         loss, seen = self.loss, []
-        call: Any = loss.call if callable(getattr(loss, "call", None)) else None
+        call: Any = _keras.standing(loss, "call")
 
         def noted(*args, **kwargs):
             seen.append(call(*args, **kwargs))

@@ -125,7 +125,7 @@ from keras_backprop._keras.optimizers import (
     index_of,
     moments_of,
 )
-from keras_backprop._keras.standing_in import current, is_overwritten, replaced
+from keras_backprop._keras.standing_in import current, is_overwritten, replaced, standing
 from keras_backprop._keras.state import finds_by_name, is_deterministic, modules_that_compute, starts_constant, state_of
 
 __all__ = [
@@ -227,6 +227,7 @@ __all__ = [
     "set_keras_mask",
     "squeeze_or_expand_to_same_rank",
     "stack_of",
+    "standing",
     "starts_constant",
     "state_of",
     "step_of",

@@ -39,6 +39,12 @@ def current(owner, name):
     return value.original if isinstance(value, _Switch) else value
 
 
+def standing(owner, name):
+    """What a call of the attribute runs in this thread: the replacement that stands in for it now, or the attribute."""
+    value = getattr(owner, name, None)
+    return value.stack[-1] if isinstance(value, _Switch) and value.stack else current(owner, name)
+
+
 def is_overwritten(owner, name):
     """Whether somebody has given this one object a method of its own, other than by `replaced`."""
     value = vars(owner).get(name)

@@ -65,7 +65,7 @@ def train():
 
 SLOW = pytest.mark.slow
 CASES = [
-    pytest.param(("activity",), {}, id="regularisers"),
+    pytest.param(("activity", "own loss"), {}, id="regularisers, a loss of one's own"),
     pytest.param(("norm",), {}, id="synchronized batch norm"),
     pytest.param(("norm",), {"rows": 33}, id="a device without examples", marks=SLOW),
     pytest.param((), {"steps_per_execution": 3}, id="several steps an execution", marks=SLOW),
