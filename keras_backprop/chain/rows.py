@@ -63,7 +63,8 @@ class Rows:
 
     def _run(self, operation):
         if operation.type == "MatMul":
-            self._measure(*operation.inputs, _attribute(operation, "transpose_b"))
+            x, matrix = operation.inputs
+            self._measure(x, matrix, _attribute(operation, "transpose_b"))
         given = [self._rows[id(x)] for x in operation.inputs if id(x) in self._rows]
         if not given or operation.type in OF_SHAPES:
             return
