@@ -120,3 +120,19 @@ def test_registering_nonsense_is_refused():
 def test_a_weight_gradient_of_a_wrong_equation_is_refused():
     with pytest.raises(ValueError, match="Received: equation='i,o->io' and 1 factors"):
         Contraction("i,o->io", X)
+
+
+def test_a_loss_class_with_a_call_of_its_own_goes_by_its_rule():
+    class Tenfold(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return keras.ops.mean(keras.ops.square(y_true - y_pred), -1)
+
+    @backward_rule(Tenfold)
+    def tenfold(call, dy):
+        y, p = call.inputs
+        return Gradients(None, 10 * dy[:, None] * (p - y))
+
+    model = keras_backprop.BackpropSequential([keras.Input((3,)), layers.Dense(2, kernel_initializer="zeros")])
+    model.compile("sgd", Tenfold())
+    gradient = model.backward_pass(keras.ops.ones((4, 3)), keras.ops.ones((4, 2))).gradient(model.layers[0].bias)
+    np.testing.assert_allclose(gradient, [-10.0, -10.0], rtol=1e-6)
