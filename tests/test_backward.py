@@ -1,5 +1,7 @@
 """`backward`: gradients, deltas and single examples, against the tape."""
 
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -142,3 +144,48 @@ def test_a_weight_that_the_error_does_not_depend_on():
     assert result.per_example("unused/kernel") is None and result.squared_norms("unused/kernel") is None
     alone = result.squared_norms("used/kernel") + result.squared_norms("used/bias")
     np.testing.assert_allclose(result.squared_norms(), alone, rtol=1e-12)
+
+
+def test_threads_do_not_disturb_each_other():
+    """Eagerly, where TensorFlow keeps for the process what is meant for a thread."""
+    model, found = network(), []
+    expected = keras_backprop.backward(model, X, Y).gradients
+
+    def passes():
+        found.extend(keras_backprop.backward(model, X, Y).gradients for _ in range(4))
+
+    threads = [threading.Thread(target=passes) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 24
+    for gradients in found:
+        for one, other in zip(gradients, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+    assert tf.config.functions_run_eagerly() is False
+
+
+def test_functions_of_other_threads_stay_functions():
+    traced, within, done = [], threading.Event(), threading.Event()
+
+    @tf.function
+    def f():
+        traced.append(not tf.executing_eagerly())
+        return 0
+
+    def elsewhere():
+        within.wait()
+        f()
+        done.set()
+
+    def error(p):
+        within.set()
+        done.wait()
+        return p
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    keras_backprop.backward(network(), X, loss=error)
+    thread.join()
+    assert traced == [True]

@@ -5,7 +5,7 @@ import functools
 
 import tensorflow as tf
 from tensorflow.python import pywrap_tfe
-from tensorflow.python.eager import record
+from tensorflow.python.eager import context, record
 from tensorflow.python.framework import op_callbacks, op_def_registry
 from tensorflow.python.ops import gradients_util
 
@@ -28,7 +28,8 @@ class Eager:
 
     def __enter__(self):
         op_callbacks.add_op_callback(self._note)
-        self._stack.callback(op_callbacks.remove_op_callback, self._note)
+        # Not by `op_callbacks.remove_op_callback`: it also takes a patch of the process back, by which other threads are told.
+        self._stack.callback(context.context().remove_op_callback, self._note)
         recording = {"record_operation": self._record_operation, "could_possibly_record": lambda: True}
         self._stack.enter_context(_keras.replaced(record, **recording))
         self._stack.enter_context(_keras.replaced(pywrap_tfe, TFE_Py_FastPathExecute=_execute))
