@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, overload
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow, replicas
@@ -21,7 +22,7 @@ from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.chain.weights import Reads, weights_as_they_are
 from keras_backprop.example_scale import ExampleScale, weights_for
-from keras_backprop.objective import Objective, both, noting_masks, record_objective
+from keras_backprop.objective import Objective, both, is_whole, masks_of, noting, record_objective
 from keras_backprop.observers import telling
 from keras_backprop.required import require_compiled, require_model
 
@@ -77,7 +78,8 @@ def backward(
             `y_pred` alone where `y` is None; anything that Keras or TensorFlow computes, or the name of a loss of Keras. The
             mean is taken of what it returns. Or a dict, name -> function: several errors over one forward pass, and a dict of
             results.
-        upstream: in the place of a loss, ∂E/∂(predictions), nested and shaped as these: a vector–Jacobian product.
+        upstream: in the place of a loss, ∂E/∂(predictions), nested and shaped as these, None for those that E does not depend
+            on: a vector–Jacobian product.
         weights: list of `keras.Variable`, the only ones whose gradients are wanted; by default the model's trainable weights.
 
     Returns:
@@ -97,7 +99,10 @@ def backward(
         )
     several = {n: keras.losses.get(f) for n, f in (loss if isinstance(loss, dict) else {None: loss}).items()}
     x, y, sample_weight, upstream = keras.tree.map_structure(
-        lambda a: a if a is None or tf.is_tensor(a) else tf.convert_to_tensor(a), (x, y, sample_weight, upstream)
+        lambda a: (
+            a if a is None or (tf.is_tensor(a) and not isinstance(a, keras.Variable)) else tf.convert_to_tensor(a)
+        ),
+        (x, y, sample_weight, upstream),
     )
 
     def errors(record, y_pred):
@@ -153,13 +158,15 @@ def backward_pass(
 
 def _mean(loss, arguments):
     """The mean of what a loss or a function returns; of the two it is losses that heed masks."""
-    counted: list = []
+    returned: list = []
     is_loss = isinstance(loss, keras.losses.Loss)
-    with noting_masks(loss, counted) if is_loss else contextlib.nullcontext():
-        value = tf.reduce_mean(loss(*arguments))
-    if is_loss:
-        counted = both([_keras.get_keras_mask(arguments[-1])], counted)
-    return Objective(value, [(value, tf.ones_like(value))], reduction=getattr(loss, "reduction", None), counted=counted)
+    with noting(loss, returned) if is_loss else contextlib.nullcontext():
+        values = loss(*arguments)
+    value = tf.reduce_mean(values)
+    counted = both([_keras.get_keras_mask(arguments[-1])], masks_of(returned)) if is_loss else []
+    whole = is_whole(returned) if is_loss else is_whole([tf.convert_to_tensor(values)])
+    reduction = getattr(loss, "reduction", None)
+    return Objective(value, [(value, tf.ones_like(value))], reduction=reduction, counted=counted, whole=whole)
 
 
 def _given(y_pred, upstream):
@@ -168,11 +175,12 @@ def _given(y_pred, upstream):
     pairs = [
         (y, tf.cast(dy, y.dtype))
         for y, dy in zip(keras.tree.flatten(y_pred), keras.tree.flatten(upstream), strict=True)
+        if dy is not None
     ]
     for y, dy in pairs:
         if not y.shape.is_compatible_with(dy.shape):
             raise ValueError(f"`upstream` must have the shape of the predictions, {y.shape}. Received: {dy.shape}")
-    return Objective(None, pairs)
+    return Objective(None, pairs, reduction="sum")
 
 
 def _passes_of(
@@ -190,7 +198,8 @@ def _passes_of(
     trains=False,
 ):
     """The passes of a model on a batch, from errors `(record, y_pred) -> dict`, name -> `Objective`. Returns a dict too."""
-    batch = [tensor for tensor in keras.tree.flatten((x, y, sample_weight)) if tensor is not None]
+    x = _of_tensors(x)  # in an eager step Keras gives arrays, and would make tensors of them that nobody here knows
+    batch = [tensor for tensor in keras.tree.flatten((x, y, sample_weight)) if tf.is_tensor(tensor)]
     y_pred: Any = None
 
     def run(record):
@@ -212,9 +221,15 @@ def _passes_of(
     )
     for result, objective in results.values():
         result.y_pred, result.losses_ran = y_pred, objective.losses_ran
-        result.example_scale = ExampleScale(_reductions(model, objective), batch[0], objective.counted, sample_weight)
+        result.example_scale = ExampleScale(
+            _reductions(model, objective), batch[0], objective.counted, _of_tensors(sample_weight), objective.whole
+        )
         result.added_losses = _keras.added_losses(model)
     return {name: result for name, (result, _) in results.items()}
+
+
+def _of_tensors(arrays):
+    return keras.tree.map_structure(lambda a: tf.convert_to_tensor(a) if isinstance(a, np.ndarray) else a, arrays)
 
 
 def passes(

@@ -21,7 +21,7 @@ class Backward:
         loss: scalar tensor, E; None where `upstream` was given.
         y_pred: the predictions.
         weights: list of the weights whose gradients were wanted.
-        inputs: list of ∂E/∂x for each tensor in `x`; None for integers.
+        inputs: list of ∂E/∂x for each tensor in `x`; None for integers and for sparse tensors.
         scale: None, or a scalar tensor, the loss scale (mixed precision) that is in all gradients during training.
         calls: list of every `Call` that ran, in forward order, those too that E does not depend on.
         seen: list of `(call, upstream, downstream, weight gradients)` of those that E depends on, in the order of the sweep.
@@ -144,7 +144,8 @@ class Backward:
         0 has the norm 0. None where E depends on no weight.
 
         Raises:
-            ValueError: a gradient exists as a sum over the batch only, and why.
+            ValueError: a gradient exists as a sum over the batch only, and why; or a loss returned one number for the batch, and
+                not an error for each example.
         """
         squares = self.squared_norms()
         if squares is None:

@@ -20,10 +20,12 @@ class ExampleScale:
         x: a tensor of the batch.
         counted: list, one entry for each loss: which positions count in its mean, a bool tensor, or None where all do.
         sample_weight: as it was given.
+        whole: bool, whether a loss returned one number for the whole batch.
     """
 
-    def __init__(self, reductions: Any, x: Any, counted: Any, sample_weight: Any) -> None:
+    def __init__(self, reductions: Any, x: Any, counted: Any, sample_weight: Any, whole: bool = False) -> None:
         self._reductions, self._x, self._counted, self._sample_weight = reductions, x, counted, sample_weight
+        self._whole = whole
 
     def own(self) -> Any:
         """What turns contributions into gradients of the examples' own errors, sample weights taken out: shape `(n,)`."""
@@ -81,6 +83,11 @@ class ExampleScale:
         return tf.math.divide_no_nan(tf.reduce_sum(sizes), tf.reduce_sum(sizes[:count]))
 
     def _require_one_kind(self):
+        if self._whole:
+            raise ValueError(
+                "The gradients of the examples' own errors are not known: a loss returned one number for the whole batch. Let it "
+                "return an error for each example; the mean is taken of these."
+            )
         if "sum" in self._reductions and len(self._reductions) > 1:
             raise ValueError(
                 "The norm of each example's own gradient is not known where one loss is a sum over the examples and another a "

@@ -25,14 +25,16 @@ class Objective(NamedTuple):
         reduction: of a loss that is not compiled, what it makes of the examples' errors, if it says so.
         losses_ran: int, how often a compiled loss was called for it; None of an error that is not compiled.
         counted: list, one entry for each loss: a bool tensor, which positions count in its mean, or None where all do.
+        whole: bool, whether a loss returned one number for the whole batch, and none for each example.
     """
 
     loss: Any
     upstream: list
     compiled: bool = False
     reduction: Any = None
-    counted: Any = ()
     losses_ran: Any = None
+    counted: Any = ()
+    whole: bool = False
 
 
 def record_objective(model, record, x, y, y_pred, sample_weight=None, training=True):
@@ -49,7 +51,7 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
     Raises:
         ValueError: the targets do not fit the predictions.
     """
-    counted: list = []
+    returned: list = []
     with contextlib.ExitStack() as stack:
         for variable in model.trainable_weights:
             regularizer = _keras.current(variable, "_regularizer")
@@ -63,8 +65,7 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
         if compiled is not None:
             _build(compiled, y, y_pred, sample_weight)
             for loss in {id(loss): loss for loss in _keras.losses_of(compiled)}.values():
-                stack.enter_context(_recorded(loss, record))
-                stack.enter_context(noting_masks(loss, counted))
+                stack.enter_context(_recorded(loss, record, returned))
             if replicas.several() and compiled.built:
                 evened = _keras.with_losses(compiled, lambda loss: _Evened(loss, record))
                 stack.enter_context(_keras.replaced(model, _compile_loss=evened))
@@ -74,26 +75,35 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
             if not misfit(model, y, y_pred):
                 raise
             raise ValueError(wrong_targets(model, y, y_pred, error)) from error
-    losses_ran, counted = len(counted), both(_masks_of_predictions(compiled, y_pred), counted)
-    upstream = [(loss, tf.ones_like(loss))]
-    return Objective(loss, upstream, compiled=True, counted=counted, losses_ran=losses_ran)
+    counted = both(_masks_of_predictions(compiled, y_pred), masks_of(returned))
+    told = {"losses_ran": len(returned), "counted": counted, "whole": is_whole(returned)}
+    return Objective(loss, [(loss, tf.ones_like(loss))], compiled=True, **told)
 
 
 @contextlib.contextmanager
-def noting_masks(loss, masks):
-    """For the duration of the block, the mask of what a loss returns is noted, call by call: `ignore_class` makes one."""
+def noting(loss, returned):
+    """For the duration of the block, what a loss returns for the examples is noted, call by call."""
     call = _keras.standing(loss, "call")
     if call is None:
         yield
         return
 
     def noted(*args, **kwargs):
-        values = call(*args, **kwargs)
-        masks.append(_keras.get_keras_mask(values))
-        return values
+        returned.append(call(*args, **kwargs))
+        return returned[-1]
 
     with _keras.replaced(loss, call=noted):
         yield
+
+
+def masks_of(returned):
+    """The masks of what losses have returned: `ignore_class` makes one."""
+    return [_keras.get_keras_mask(values) for values in returned]
+
+
+def is_whole(returned):
+    """Whether a loss has returned one number for the whole batch."""
+    return any(tf.is_tensor(values) and values.shape.rank == 0 for values in returned)
 
 
 def both(of_predictions, of_values):
@@ -156,12 +166,17 @@ class _Evened:
         return divisor, mask
 
 
-def _recorded(loss, record):
-    """For the duration of the block, what a loss computes for each example is a link."""
+def _recorded(loss, record, returned):
+    """For the duration of the block, what a loss computes for each example is a link, and noted."""
+
+    def run(*args, **kwargs):
+        returned.append(record.run_as(*args, **kwargs))
+        return returned[-1]
+
     if isinstance(loss, _keras.LossFunctionWrapper) and type(loss).call is _keras.LossFunctionWrapper.call:
         function = _keras.current(loss, "fn")
-        return _keras.replaced(loss, fn=functools.partial(record.run_as, loss, function, function, loss.name))
+        return _keras.replaced(loss, fn=functools.partial(run, loss, function, function, loss.name))
     call = _keras.current(loss, "call")
     if call is None:
         return contextlib.nullcontext()
-    return _keras.replaced(loss, call=functools.partial(record.run_as, loss, call, loss, loss.name))
+    return _keras.replaced(loss, call=functools.partial(run, loss, call, loss, loss.name))

@@ -75,6 +75,64 @@ def test_a_vector_jacobian_product():
         backward(model, POINTS, upstream=np.ones((6, 3)))
 
 
+def test_predictions_without_an_upstream_gradient():
+    x = keras.Input((4,))
+    model = keras.Model(x, {"a": layers.Dense(2)(x), "b": layers.Dense(3)(x)})
+    result = backward(model, POINTS, upstream={"a": np.ones((6, 2)), "b": None})
+    assert_equal(result.gradients[:2], taped(model, lambda p: tf.reduce_sum(p["a"]))[:2])
+    assert result.gradients[2:] == [None, None]
+
+
+def test_a_variable_as_the_input():
+    model, point = critic(), keras.Variable(POINTS)
+    assert_equal(backward(model, point, loss=tf.square).inputs, backward(model, POINTS, loss=tf.square).inputs)
+
+
+def _norms_one_by_one(model, x, error):
+    """Of the gradients of the errors of single examples, by the tape."""
+    norms = []
+    for i in range(len(x)):
+        with tf.GradientTape() as tape:
+            value = error(model(x[i : i + 1]), slice(i, i + 1))
+        gradients = tape.gradient(value, [v.value for v in model.trainable_weights])
+        norms.append(float(tf.linalg.global_norm([tf.convert_to_tensor(g) for g in gradients])))
+    return norms
+
+
+def test_norms_of_examples_of_a_vector_jacobian_product():
+    """It is a sum over the examples, with no mean in it."""
+    model, upstream = critic(), np.random.default_rng(1).normal(size=(6, 2)).astype("float32")
+    norms = _norms_one_by_one(model, POINTS, lambda p, one: tf.reduce_sum(p * upstream[one]))
+    np.testing.assert_allclose(backward(model, POINTS, upstream=upstream).example_norms(), norms, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["mse", keras.losses.MeanSquaredError()])
+def test_norms_of_examples_with_masks(loss):
+    """A loss object of Keras averages over what is not masked, a function over everything."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3, 2)), layers.Masking(), layers.SimpleRNN(4, return_sequences=True)])
+    x = np.random.default_rng(3).normal(size=(4, 3, 2)).astype("float32")
+    x[:2, 1:] = 0
+    y, function = tf.zeros((4, 3, 4)), keras.losses.get(loss)
+    norms = _norms_one_by_one(model, x, lambda p, one: tf.reduce_mean(function(y[one], p)))
+    np.testing.assert_allclose(backward(model, x, y, loss=loss).example_norms(), norms, rtol=1e-5)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_norms_of_examples_of_one_number_for_the_batch(compiled):
+    """Whether it is a sum or a mean cannot be known."""
+
+    def whole(y, p):
+        return tf.reduce_sum((p - y) ** 2)
+
+    model, y = critic(), np.ones((6, 2), "float32")
+    model.compile("sgd", whole)
+    result = backward(model, POINTS, y, loss=None if compiled else whole)
+    assert result.squared_norms().shape == (6,)
+    with pytest.raises(ValueError, match="a loss returned one number for the whole batch"):
+        result.example_norms()
+
+
 def test_only_some_weights():
     model = critic()
     result = backward(model, POINTS, loss=tf.square, weights=[model.layers[1].bias])

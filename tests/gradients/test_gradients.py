@@ -136,6 +136,18 @@ def test_clipped_training(way):
         assert 0 < np.linalg.norm(moved[i]) <= steps * 1.001
 
 
+def test_single_examples_of_arrays_in_an_eager_step():
+    moved = []
+    for eagerly in (False, True):
+        keras.utils.set_random_seed(1)
+        model = BackpropSequential([keras.Input((5,)), layers.Dense(3)])
+        model.compile(sgd(), "mse", gradients=ClippedByExample(0.1), run_eagerly=eagerly)
+        model.train_on_batch(X, X[:, :3], sample_weight=np.linspace(0, 2, 24))
+        moved.append(model.get_weights())
+    for one, other in zip(*moved, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
 def test_norms_have_no_loss_scale():
     model, _ = trained(lambda: keras.optimizers.LossScaleOptimizer(sgd()), "mixed precision", epochs=1)
     assert model.backward_pass(tf.constant(X), tf.constant(Y)).scale is not None
