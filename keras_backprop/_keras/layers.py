@@ -11,6 +11,12 @@ def layers_in(layer: Any) -> list:
     return list(layer._flatten_layers())
 
 
+def states_in(model: Any) -> list:
+    """The variables of a model that are not trained, and the states of recurrent layers, which Keras does not track."""
+    of_rnns = keras.tree.flatten([getattr(layer, "states", None) for layer in layers_in(model)])
+    return [*model.non_trainable_variables, *(v for v in of_rnns if isinstance(v, keras.Variable))]
+
+
 def takes_training(layer: Any) -> bool:
     """Whether `call` has an argument `training`: Keras passes it to those alone, and so must who calls `call` himself."""
     return layer._call_has_training_arg

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.check.float64 import StateForgotten
 from keras_backprop.check.tolerances import RELATIVE_TOLERANCE
 from keras_backprop.observers import BackwardObserver
 
@@ -25,7 +26,9 @@ class GradientCheck(keras.callbacks.Callback):
 
     Args:
         every: int ≥ 1, check the steps 0, every, 2·every, …
-        tolerance: float, the largest difference that passes, relative to the largest entry of the tape's gradient;
+        tolerance: float, the largest difference that passes, relative to the largest entry of the tape's gradient, or to a
+            thousandth of the largest of all weights (a gradient that is zero by symmetry, of a bias in front of a batch
+            normalisation for instance, is rounding noise);
             by default what the dtypes in which the layers compute allow.
         action: "raise" or "warn".
 
@@ -75,13 +78,13 @@ class GradientCheck(keras.callbacks.Callback):
         self.backward_observer.reset()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        steps, errors = self.backward_observer.read()
+        steps, errors, paths = self.backward_observer.read()
         checks = -(-steps // self.every)  # steps 0, every, … have been checked
-        if checks == self.checked or not len(errors):
+        if checks == self.checked or not paths:
             return
         self.checked = checks
         worst = int(errors.argmax())  # NaN, if there is one
-        error, subject = errors[worst], f"in step {steps}, the gradient of '{self.backward_observer.paths[worst]}'"
+        error, subject = errors[worst], f"in step {steps}, the gradient of '{paths[worst]}'"
         if np.isnan(error):
             self._tell(
                 f"{subject} is NaN or infinite, tf.GradientTape's as well: there is nothing to compare. Look for the layer in "
@@ -107,70 +110,83 @@ class _Comparison(BackwardObserver):
 
     Args:
         every: int ≥ 1, check the steps 0, every, 2·every, …
-
-    Attributes:
-        paths: list of str, of the weights.
     """
 
     def __init__(self, every: int) -> None:
         super().__init__()
         self.every = every
-        self.paths: list[str] = []
-        self._state: list = []
+        self._before: dict = {}
+        self._found: dict = {}  # number of weights -> variable of the differences, paths: XLA knows no shapes that change
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="checked_steps")
-        self._errors = tf.Variable(tf.zeros([0], tf.float64), shape=[None], trainable=False, name="gradient_errors")
+        self._count = tf.Variable(0, dtype=tf.int64, trainable=False, name="checked_weights")
 
     @property
     def variables(self) -> list[Any]:
-        return [self._step, self._errors]
+        return [self._step, self._count, *(errors for errors, _ in self._found.values())]
 
     def reset(self) -> None:
         self._step.assign(0)
-        self._errors.assign(tf.zeros([0], tf.float64))
+        self._count.assign(0)
 
     def read(self) -> Any:
-        """The number of steps so far, and an array of one difference for each weight: of the last step that checked."""
-        return int(self._step.numpy()), self._errors.numpy()
+        """The number of steps so far; and of the last that checked, a difference for each weight, and the weights' paths."""
+        errors, paths = self._found.get(int(self._count.numpy()), (None, []))
+        return int(self._step.numpy()), None if errors is None else errors.numpy(), paths
 
     def observe(self, link: Any) -> None:
         """It looks at gradients of weights, not at links."""
 
     def step_begins(self, model: Any, data: Any) -> None:
-        """The tape must see seeds and statistics as they are before the step: keep what they were."""
-        self._state = [(v, tf.identity(v.value)) for v in model.non_trainable_variables]
+        """The tape must see seeds, statistics and what a layer assigns to its weights as they are before the step."""
+        variables = (*model.trainable_variables, *_keras.states_in(model))
+        self._before = {id(v): tf.identity(v.value) for v in variables}
 
     def before_update(self, update: Any) -> None:
-        state, self._state = self._state, []  # tensors of the graph that is being traced: not to be kept
+        before, self._before = self._before, {}  # tensors of the graph that is being traced: not to be kept
         weights = update.result.weights
         if not weights:
             return
-        self.paths = [v.path for v in weights]
-        due, unchanged = tf.equal(self._step % self.every, 0), self._errors.read_value()
-        errors = tf.cond(due, lambda: _differences(update, state), lambda: unchanged)
-        self._errors.assign(errors)
+        if len(weights) not in self._found:
+            with tf.init_scope():
+                variable = tf.Variable(tf.zeros([len(weights)], tf.float64), trainable=False, name="gradient_errors")
+        else:
+            variable, _ = self._found[len(weights)]
+        self._found[len(weights)] = variable, [v.path for v in weights]
+        due, unchanged = tf.equal(self._step % self.every, 0), variable.read_value()
+        variable.assign(tf.cond(due, lambda: _differences(update, before), lambda: unchanged))
+        self._count.assign(len(weights))
         self._step.assign_add(1)
 
 
-def _differences(update, state):
-    """Of each weight, relative to the largest entry of the tape's gradient. `state`: pairs of what is no weight and its value."""
+def _differences(update, before):
+    """Of each weight, relative to the largest entry of the tape's gradient. `before`: id of a variable -> its value."""
     model, weights, (x, y, sample_weight) = update.model, update.result.weights, update.batch
-    values = [tf.identity(v.value) for v in weights]
+    values = [tf.identity(before.get(id(v), v.value)) for v in weights]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(values)
-        mapping = [*zip(weights, values, strict=True), *state]
-        with _keras.StatelessScope(mapping, collect_losses=True):
+        with StateForgotten(before | {id(v): value for v, value in zip(weights, values, strict=True)}, {}):
             y_pred = model(x, **_keras.training_argument(model, True))
             loss = _keras.compute_loss(model, x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
         loss = update.optimizer.scale_loss(loss)
     lowered = isinstance(update.optimizer, keras.optimizers.LossScaleOptimizer)
     may_overflow = update.result.scale > 1 if lowered else tf.constant(False)
+    references = tape.gradient(loss, values)
+    floor = 1e-3 * tf.reduce_max([_largest(g) for g in references])
     return tf.stack([
-        _difference(explicit, reference, may_overflow)
-        for explicit, reference in zip(update.result.gradients, tape.gradient(loss, values), strict=True)
+        _difference(explicit, reference, floor, may_overflow)
+        for explicit, reference in zip(update.result.gradients, references, strict=True)
     ])  # fmt: skip
 
 
-def _difference(explicit, reference, may_overflow):
+def _largest(gradient):
+    """The largest absolute value, of numbers."""
+    if gradient is None:
+        return tf.constant(0.0, tf.float64)
+    largest = tf.reduce_max(tf.abs(tf.cast(tf.convert_to_tensor(gradient), tf.float64)))
+    return tf.where(tf.math.is_finite(largest), largest, 0)
+
+
+def _difference(explicit, reference, floor, may_overflow):
     """The largest difference, relative to the largest entry; NaN where neither gradient is finite. None counts as zeros."""
     if explicit is None and reference is None:
         return tf.constant(0.0, tf.float64)
@@ -178,7 +194,7 @@ def _difference(explicit, reference, may_overflow):
         tf.cast(tf.zeros_like(other) if g is None else tf.convert_to_tensor(g), tf.float64)
         for g, other in ((explicit, reference), (reference, explicit))
     )
-    scale = tf.maximum(tf.reduce_max(tf.abs(reference)), 1e-30)
+    scale = tf.maximum(tf.maximum(tf.reduce_max(tf.abs(reference)), floor), 1e-30)
     overflow = [tf.reduce_any(~tf.math.is_finite(g)) for g in (explicit, reference)]
     difference = tf.reduce_max(tf.abs(explicit - reference)) / scale
     zero, inf, nan = (tf.constant(x, tf.float64) for x in (0.0, float("inf"), float("nan")))

@@ -108,6 +108,31 @@ def test_layers_in_half_precision_in_a_model_in_single_precision():
     assert _fit_scaled(rounded, "mixed_float16", scale=16.0, batches=1).max_error > 1e-3
 
 
+def _with_states():
+    stack = [layers.LSTM(3, stateful=True), layers.Dense(4), layers.BatchNormalization(), layers.Dropout(0.3)]
+    return [keras.Input(batch_shape=(16, 5, 1)), *stack, layers.SpectralNormalization(layers.Dense(3)), layers.Dense(3)]
+
+
+@pytest.mark.parametrize("options", [{}, {"run_eagerly": True}], ids=["compiled", "eagerly"])
+def test_states_of_all_kinds_and_a_bias_that_does_not_matter(options):
+    """In front of a batch normalisation its gradient is rounding noise."""
+    keras.utils.set_random_seed(0)
+    model, check, (x, _) = BackpropSequential(_with_states()), GradientCheck(every=1), data()
+    model.compile("sgd", "mse", **options)
+    model.fit(x[..., None], x[:, :3], batch_size=16, verbose=0, callbacks=[check])
+    assert check.checked == 4 and check.max_error < 1e-3
+
+
+def test_under_xla_and_for_one_model_after_the_other():
+    check = GradientCheck(every=2)
+    keras.utils.set_random_seed(0)
+    models = [make(), BackpropSequential([keras.Input((5,)), layers.Dense(3, "softmax")])]
+    models[1].compile("sgd", "sparse_categorical_crossentropy", jit_compile=True)
+    for model in (*models, *models):
+        model.fit(*data(), batch_size=16, verbose=0, callbacks=[check])
+        assert check.checked == 2 and check.max_error < 1e-4
+
+
 def test_what_the_optimizer_is_given_in_their_place_is_not_compared():
     model, check = make(), GradientCheck(every=1)
     model.compile("sgd", model.loss, gradients=ByPath({"*/kernel": 0.5}))
