@@ -103,6 +103,12 @@ def entered(*scopes: Any) -> Iterator[None]:
         _local.scopes = before
 
 
+def entered_for(model: Any) -> Any:
+    """A context: the rules hold that a model was compiled with, if it was."""
+    scope = getattr(model, "_scope", None)
+    return entered(*(() if scope is None else (scope,)))
+
+
 @contextlib.contextmanager
 def use_rules(rules: Any) -> Iterator[Scope]:
     """For the duration of the block, other rules hold: for `fit`, `backward`, `explain` and the checks.

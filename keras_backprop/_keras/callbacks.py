@@ -55,3 +55,15 @@ def profiles(tensorboard: Any) -> bool:
 def train_writer(tensorboard: Any) -> Any:
     """The writer of what a `TensorBoard` says of training."""
     return tensorboard._train_writer
+
+
+def is_better_when_larger(model: Any, name: str) -> bool:
+    """Whether the metric that the logs know by a name says so of itself, as Keras's own callbacks ask it.
+
+    Args:
+        model: a compiled model.
+        name: str, of the metric, with the name of an output in front where there are several.
+    """
+    metrics = [one for metric in model.metrics for one in (metric, *getattr(metric, "metrics", ()))]
+    named = [one for one in metrics if one.name == name] or [one for one in metrics if name.endswith(f"_{one.name}")]
+    return any(getattr(one, "_direction", None) == "up" for one in named)

@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_backprop import _keras
+
 
 @keras.saving.register_keras_serializable(package="keras_backprop")
 class StopAtError(keras.callbacks.Callback):
@@ -29,8 +31,9 @@ class StopAtError(keras.callbacks.Callback):
         error: float, the monitored error of that epoch.
 
     Raises:
-        ValueError: a nonsensical argument; or, at the end of the first epoch, no such metric in the logs. A validation
-            metric that no epoch reports is a warning at the end of training, for not every epoch need validate.
+        ValueError: a nonsensical argument; or, at the end of the first epoch, no such metric in the logs, or one that is better
+            when larger. A validation metric that no epoch reports is a warning at the end of training, for not every epoch
+            need validate.
     """
 
     def __init__(self, epsilon: Any = 0.001, monitor: str = "loss", patience: Any = 0, verbose: int = 0) -> None:
@@ -41,10 +44,7 @@ class StopAtError(keras.callbacks.Callback):
         if not isinstance(monitor, str) or not monitor:
             raise ValueError(f"`monitor` must be the name of a metric. Received: monitor={monitor!r}")
         if monitor.endswith(("acc", "accuracy", "auc")):
-            raise ValueError(
-                f"`monitor` must be an error, which is better when smaller. Received: monitor={monitor!r}. For a metric that is "
-                "better when larger use `keras.callbacks.EarlyStopping(monitor=…, baseline=…)`."
-            )
+            raise ValueError(self._no_error(monitor))
         if isinstance(patience, bool) or not isinstance(patience, numbers.Integral) or patience < 0:
             raise ValueError(f"`patience` must be a whole number of epochs, 0 or more. Received: patience={patience!r}")
         self.epsilon = float(epsilon)
@@ -115,9 +115,18 @@ class StopAtError(keras.callbacks.Callback):
     def from_config(cls, config: Any) -> Any:
         return cls(**config)
 
+    @staticmethod
+    def _no_error(monitor):
+        return (
+            f"`monitor` must be an error, which is better when smaller. Received: monitor={monitor!r}. For a metric that is "
+            "better when larger use `keras.callbacks.EarlyStopping(monitor=…, baseline=…)`."
+        )
+
     def _error(self, logs):
         """The monitored value; None in an epoch without validation, if it is a validation metric."""
         if self.monitor in logs:
+            if not self._seen and _keras.is_better_when_larger(self.model, self.monitor.removeprefix("val_")):
+                raise ValueError(self._no_error(self.monitor))
             self._seen = True
             return float(logs[self.monitor])
         if self.monitor.startswith("val_") and self.monitor[4:] in logs:

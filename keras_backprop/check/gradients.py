@@ -17,13 +17,15 @@ from keras_backprop.check.tolerances import RELATIVE_TOLERANCE
 from keras_backprop.objective import Objective
 from keras_backprop.required import require_built, require_compiled, require_model
 from keras_backprop.rule import Copy, Operation
+from keras_backprop.scopes import entered_for
 from keras_backprop.targets import misfit, wrong_targets
 
 
 def check_gradients(model: Any, x: Any, y: Any, sample_weight: Any = None, finite_differences: bool = True) -> Report:
     """Check the gradients of a compiled model's loss on one batch.
 
-    The model is any Keras model; it is not changed. Computation is in float64, with the same dropout masks throughout.
+    The model is any Keras model; it is not changed. Computation is in float64, with the same dropout masks throughout, and by the
+    rules of `compile(rules=…)`.
 
     Args:
         model: a compiled and built Keras model.
@@ -49,7 +51,8 @@ def check_gradients(model: Any, x: Any, y: Any, sample_weight: Any = None, finit
         if not misfit(model, batch[1], y_pred):
             raise
         raise ValueError(wrong_targets(model, batch[1], y_pred, error)) from error
-    return _check(ModelProblem(model, x, y, sample_weight), finite_differences)
+    with entered_for(model):
+        return _check(ModelProblem(model, x, y, sample_weight), finite_differences)
 
 
 def check_layer(layer: Any, *inputs: Any, finite_differences: bool = True, **call_arguments: Any) -> Report:
@@ -98,7 +101,7 @@ def _check(problem, finite_differences):
     if any(difference is not None and difference.kinks for difference in differences):
         nearby = problem.beside()  # a kink spoils the differences at one point, a wrong derivative everywhere
         beside = compare_directions(nearby, explicit_gradients(nearby)[0], lowest)
-    report = Report(problem.name, tolerance=tolerance)
+    report = Report(problem.name, tolerance=tolerance, forward=_forward(problem, tolerance))
     tensors = [problem.values[id(v)] for v in problem.weights] + problem.inputs
     for name, tensor, ours, theirs, difference, other in zip(
         names, tensors, explicit, references, differences, beside, strict=True
@@ -125,9 +128,11 @@ def _check(problem, finite_differences):
 def explicit_gradients(problem):
     """The rules' gradients of weights and inputs, and the dtypes in which the forward pass computed."""
     with problem.scope():
-        result = _pass(problem)
+        result, objective = _pass(problem)
         gradients = [_dense(g) for g in (*result.gradients, *result.inputs)]
+        problem.terms = [tf.cast(y, tf.float64) * tf.cast(dy, tf.float64) for y, dy in objective.upstream]
     calls = result.calls
+    problem.forward_rules = [call.path for call in calls if call.rule.forward is not None]
     problem.links = [call.op for call in calls]
     problem.holds_something_constant = any(_holds_something_constant(call) for call in calls)
     dtypes = {y.dtype.name for call in calls for y in call.outputs if y.dtype.name in RELATIVE_TOLERANCE}
@@ -137,13 +142,25 @@ def explicit_gradients(problem):
 
 
 def _pass(problem, isolate=None, around=contextlib.nullcontext):
-    """The backward pass of a problem, a `Backward`; `around` is a context for its forward pass."""
+    """The backward pass of a problem, a `Backward` and its `Objective`; `around` is a context for its forward pass."""
 
     def run(record):
         with around():
             return {None: Objective(None, problem.record(record))}
 
-    return passes(run, lambda: problem.weights, problem.inputs, isolate=isolate)[None][0]
+    return passes(run, lambda: problem.weights, problem.inputs, isolate=isolate)[None]
+
+
+def _forward(problem, tolerance):
+    """What is wrong with the forward pass of the rules, a sentence; None if it gives the error that stock Keras gives."""
+    error, ours = problem.stock_error, float(sum(tf.reduce_sum(term) for term in problem.terms))
+    size = float(sum(tf.reduce_sum(tf.abs(term)) for term in problem.terms))
+    if not np.isfinite(error) or abs(ours - error) <= tolerance * size:
+        return None
+    return (
+        f"The forward pass of the rules gives {ours:.8g}, that of the layers themselves {error:.8g}: one of the forward rules of "
+        f"{', '.join(map(repr, dict.fromkeys(problem.forward_rules)))} is wrong."
+    )
 
 
 def _interpolates(call):
@@ -171,6 +188,7 @@ def tape_gradients(problem):
         tape.watch(sources)
         with problem.scope(values):
             error = problem.error(inputs)
+    problem.stock_error = float(error)
     return [_dense(g) for g in tape.gradient(error, sources)]
 
 
@@ -191,7 +209,7 @@ def _culprits(problem, tolerance):
             yield
 
     with problem.scope(values):
-        result = _pass(problem, isolate, taped)
+        result, _ = _pass(problem, isolate, taped)
     needed = reachable(result.calls, set(values), {id(x) for x in problem.inputs})
     culprits: list = []
     for call, dys, dxs, parts in result.seen:

@@ -37,12 +37,17 @@ class Problem:
         self.weights = [v for v in layer.trainable_variables if tf.as_dtype(_keras.dtype_of(v)).is_floating]
         self.values = values_of(layer.variables, double)
         self._assigned: dict = {}
-        self.arguments = keras.tree.map_structure(_as_float64 if double else _as_tensor, arguments)
+        self.arguments = keras.tree.map_structure(_apart, arguments)
+        self.arguments = keras.tree.map_structure(_as_float64 if double else _as_tensor, self.arguments)
         self.inputs = [x for x in keras.tree.flatten(self.arguments) if _is_float(x)]
 
     losses: tuple = ()
     holds_something_constant = False
-    links: list | tuple = ()  # the operations of the last record
+    # Of the last record: the operations; what adds up to the error; the paths of links with a forward rule.
+    links: list | tuple = ()
+    terms: list | tuple = ()
+    forward_rules: list | tuple = ()
+    stock_error: float = float("nan")  # by the layers' own forward pass
 
     def scope(self, values=None):
         values = {**self.values, **(values or {})}
@@ -144,6 +149,16 @@ class ModelProblem(Problem):
 
     def _training(self):
         return _keras.training_argument(self.layer, True)
+
+
+def _apart(x):
+    """A tensor with an identity of its own: two inputs may be given the same."""
+    if not _is_float(x):
+        return x
+    mask, x = _keras.get_keras_mask(x), tf.identity(x)
+    if mask is not None:
+        _keras.set_keras_mask(x, mask)
+    return x
 
 
 def _as_tensor(x):

@@ -69,12 +69,14 @@ class Report:
         rows: list of `Row`, one for each trainable weight and each floating-point input.
         culprits: list of `Culprit`, empty if everything is right.
         tolerance: float, the relative difference from the tape that passes.
+        forward: str, what is wrong with the forward pass of the rules; None if it is that of the layers.
     """
 
     subject: str
     rows: list = field(default_factory=list)
     culprits: list = field(default_factory=list)
     tolerance: float = 0.0
+    forward: str | None = None
 
     @property
     def max_error(self) -> float:
@@ -83,8 +85,8 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether every gradient agrees with both references."""
-        return all(row.verdict != "wrong" for row in self.rows) and not self.culprits
+        """Whether every gradient agrees with both references, and the forward pass with the layers' own."""
+        return all(row.verdict != "wrong" for row in self.rows) and not self.culprits and self.forward is None
 
     def raise_if_failed(self) -> "Report":
         """Raise an `ArithmeticError` that names the rule, if a gradient is wrong. Returns the report."""
@@ -115,7 +117,9 @@ class Report:
                 "Where both are NaN or infinite there is nothing to compare: the error itself has no derivative there."
             )
         lines += map(str, self.culprits)
-        if not self.passed and not self.culprits:
+        if self.forward is not None:
+            lines.append(self.forward)
+        elif not self.passed and not self.culprits:
             lines.append("No single rule is wrong: look at what runs between the layers, and at the forward rules.")
         return "\n".join(lines)
 

@@ -32,6 +32,7 @@ def check_html(report: Any) -> str:
         for row in report.rows
     ]
     head = ["tensor", "shape", "relative difference from the tape", "from finite differences", "verdict"]
-    culprits = "".join(f"<p>{escape(str(culprit))}</p>" for culprit in report.culprits)
+    faults = [*map(str, report.culprits), *([] if report.forward is None else [report.forward])]
+    culprits = "".join(f"<p>{escape(fault)}</p>" for fault in faults)
     said = "all agree" if report.passed else "<strong>WRONG</strong>"
     return f"<p>Gradients of {escape(str(report.subject))}: {said}</p>{table(head, rows)}{culprits}"

@@ -94,6 +94,15 @@ def test_a_missing_metric_is_an_error_that_lists_what_there_is():
         note_model().fit(X, T, epochs=2, callbacks=[StopAtError(monitor="mae")], verbose=0)
 
 
+@pytest.mark.parametrize("monitor", ["r2_score", "val_r2_score", "mean_r2"])
+def test_a_metric_that_is_better_when_larger_is_refused(monitor):
+    x = np.arange(8.0)[:, None]
+    model = BackpropSequential([keras.Input((1,)), layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=[keras.metrics.R2Score(), keras.metrics.R2Score(name="mean_r2")])
+    with pytest.raises(ValueError, match=f"better when smaller. Received: monitor='{monitor}'"):
+        model.fit(x, x, epochs=2, verbose=0, validation_data=(x, x), callbacks=[StopAtError(0.5, monitor=monitor)])
+
+
 def test_a_validation_metric_that_never_comes_is_a_warning():
     with pytest.warns(UserWarning, match="which no epoch reported"):
         note_model().fit(X, T, epochs=2, callbacks=[StopAtError(monitor="val_loss")], verbose=0)

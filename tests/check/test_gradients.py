@@ -17,6 +17,7 @@ from keras_backprop import (
     check_gradients,
     check_layer,
     elementwise,
+    forward_rule,
 )
 
 
@@ -276,3 +277,33 @@ def test_what_is_not_finite_is_reported_as_that(value):
 def test_a_derivative_that_is_infinite_is_reported_as_that():
     report = check_layer(layers.Activation(keras.ops.sqrt), np.array([[0.0, 1.0]]))
     assert [row.verdict for row in report.rows] == ["not finite"]
+
+
+def test_one_tensor_given_as_two_inputs():
+    x = tf.constant([[1.0, 2.0]])
+    assert check_layer(layers.Multiply(), [x, x]).passed
+
+
+@pytest.mark.usefixtures("registry_restored")
+def test_a_forward_rule_that_is_a_thousandth_wrong_is_told_of():
+    class Doubled(layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    @forward_rule(Doubled)
+    def inexactly(op, x):
+        return 2.002 * x, {}
+
+    @backward_rule(Doubled)
+    def doubled(call, dy):
+        return Gradients(2 * dy)
+
+    report = check_layer(Doubled(name="twice"), np.array([[1.0, 2.0]]))
+    assert not report.passed
+    assert "one of the forward rules of 'twice' is wrong" in str(report)
+
+
+def test_rules_of_compile_are_checked():
+    model = digits_mlp()
+    model.compile("sgd", model.loss, rules={keras.activations.tanh: lambda call, dy: Gradients(dy)})
+    assert [culprit.path for culprit in check_gradients(model, *digits()).culprits] == ["second/tanh"]

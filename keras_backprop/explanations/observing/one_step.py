@@ -13,8 +13,7 @@ __all__ = ["apply", "gradients_for", "pass_of"]
 
 def pass_of(model: Any, x: Any, y: Any, sample_weight: Any, of_inputs: bool = False) -> Any:
     """The `Backward` of a training step, with the rules of `compile(rules=…)`."""
-    scope = getattr(model, "_scope", None)
-    with scopes.entered(*(() if scope is None else (scope,))):
+    with scopes.entered_for(model):
         return backward_pass(model, x, y, sample_weight, of_inputs=of_inputs)
 
 
