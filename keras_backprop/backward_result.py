@@ -95,7 +95,8 @@ class Backward:
     def per_example(self, weight: Any) -> Any:
         """What each example contributes to ∂E/∂W, shape `(n, *shape)`: they add up to it, but for penalties.
 
-        The mean over n examples is in E, and so a factor 1/n is in each.
+        The mean over n examples is in E, and so a factor 1/n is in each. If something further on mixes the examples
+        (`mixing`), it is what passes through the rows of each.
 
         Args:
             weight: a variable or its path.
@@ -219,6 +220,16 @@ class Backward:
         """The layers in which the examples of the batch depend on each other, and why: a dict, path -> reason."""
         whys = ((call, call.rule.couples and call.rule.couples(call)) for call in self.calls)
         return {call.path: why for call, why in whys if why}
+
+    @property
+    def mixing(self) -> dict[str, str]:
+        """The links between weights and the error that mix the examples of the batch, and why: a dict, path -> reason.
+
+        A mean over the batch is one, or the product of a batch with itself in a contrastive loss. Where there are any,
+        `per_example` and what is made of it are what passes through the rows of an example, which is no gradient of its error
+        alone. A link of which it is not known counts as one that mixes.
+        """
+        return self._examples.mixing() | self.coupling
 
     @property
     def losses_of_examples(self) -> list[str]:

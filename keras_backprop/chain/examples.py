@@ -9,6 +9,7 @@ import functools
 
 import tensorflow as tf
 
+from keras_backprop.chain.mixing import kind_of, mixing
 from keras_backprop.chain.rows import MIXED, Rows
 from keras_backprop.chain.sweep import reachable, sweep
 from keras_backprop.rule import Operation
@@ -114,6 +115,10 @@ class Contributions:
         penalties = [Total(one) for one in self._sums(free, weight, penalties, penalised)]
         return kept + ([self._followed(free, weight, entered)] if entered else []), penalties
 
+    def mixing(self):
+        """The links that mix the examples on the way from weights to the error: a dict, path -> why."""
+        return mixing(self.seen, self._upstream, self._rows)
+
     def depends(self, x):
         """Whether a tensor of the forward pass depends on the examples."""
         return self._rows.depends(x)
@@ -140,8 +145,7 @@ class Contributions:
                 dy is not None and (not self._rows.depends(y) or self._rows.of(y) is MIXED)
                 for y, dy in _pairs(call, dys)
             ):
-                kind = call.op.name if isinstance(call.op, Operation) else type(call.op).__name__
-                reason = f"the result of '{call.path}' ({kind}) has no rows that belong to one example each"
+                reason = f"the result of '{call.path}' ({kind_of(call.op)}) has no rows that belong to one example each"
                 return Total(add(self._sums(free, weight, entered)), reason)
         return None
 

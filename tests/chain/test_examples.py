@@ -254,3 +254,41 @@ def test_masked_recurrent_layers_are_products(kind, monkeypatch):
     for weight in recurrent.trainable_weights:
         alone = [backward(model, x[i : i + 1], Y[i : i + 1]).gradient(weight) / 5 for i in range(5)]
         np.testing.assert_allclose(result.per_example(weight), np.stack(alone), rtol=1e-4, atol=1e-6)
+
+
+def centred(x):
+    return x - tf.reduce_mean(x, 0)
+
+
+def contrastive(y, p):
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.range(5), p @ tf.transpose(p))
+
+
+MIXING = {
+    "a mean over the batch": (centred, "mse", ["mean/lambda/mean", "mean/lambda/subtract"]),
+    "a contrastive loss": (tf.tanh, contrastive, ["transpose", "matmul"]),
+    "the root of a mean": (tf.tanh, lambda y, p: tf.sqrt(tf.reduce_mean((y - p) ** 2)), ["mean"]),
+    "a loss of whole batches": (tf.tanh, keras.losses.Dice(axis=None), ["sum", "sum·3"]),
+    "a mean": (tf.tanh, lambda y, p: 3 * tf.reduce_mean((y - p) ** 2), []),
+    "a sum": (tf.tanh, keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum"), []),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_what_mixes_examples_above_a_weight_is_told(name):
+    function, loss, expected = MIXING[name]
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Lambda(function, name="lambda")], name="mean")
+    assert list(backward(model, X[:, 0], Y, loss=loss).mixing) == expected
+
+
+def test_masks_weights_and_penalties_mix_nothing():
+    keras.utils.set_random_seed(0)
+    stack = [layers.Masking(), layers.LSTM(3, return_sequences=True, activity_regularizer="l1")]
+    model = keras.Sequential([keras.Input((6, 4)), *stack, layers.Dense(2, kernel_regularizer="l2")])
+    model.compile("sgd", keras.losses.MeanSquaredError(reduction="mean_with_sample_weight"))
+    assert backward(model, X, np.ones((5, 6, 2)), np.ones((5, 6))).mixing == {}
+    model = keras.Sequential([*model.layers, layers.BatchNormalization(name="statistics")])
+    model.compile("sgd", "mse")
+    (path,) = backward(model, X, np.ones((5, 6, 2))).mixing
+    assert path.endswith("statistics")
