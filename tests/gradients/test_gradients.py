@@ -275,5 +275,5 @@ def test_norms_that_are_not_known():
     model = keras.Model(inputs, [layers.Dense(3)(inputs), layers.Dense(2)(inputs)])
     model.compile("sgd", ["mse", "mse"])
     result = keras_backprop.backward(model, X, [np.ones((24, 3)), np.ones((24, 2))], [np.ones(24), None])
-    with pytest.raises(ValueError, match="sample weights or masks of several outputs"):
+    with pytest.raises(ValueError, match="sample weights of several outputs"):
         result.example_norms()
