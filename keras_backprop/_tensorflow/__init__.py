@@ -11,6 +11,7 @@ from keras_backprop._tensorflow.graphs import (
     with_captures,
     with_effects,
 )
+from keras_backprop._tensorflow.once import is_once_if, once_if
 from keras_backprop._tensorflow.operations import (
     CustomGradient,
     EagerOperation,
@@ -39,8 +40,10 @@ __all__ = [
     "draws_by_itself",
     "functions_run_eagerly",
     "gradients_by_type",
+    "is_once_if",
     "is_trainable",
     "is_within_reach",
+    "once_if",
     "only_variables",
     "operation_count",
     "operations_are_watched",

@@ -4,6 +4,8 @@ import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function.concrete_function import ConcreteFunction
 from tensorflow.python.framework import auto_control_deps_utils
 
+from keras_backprop._tensorflow.once import put_in_line
+
 
 def operation_count(graph):
     """How many operations a graph has."""
@@ -41,7 +43,7 @@ def with_effects(graph, outputs=(), without=()):
     return [operation for operation in graph.get_operations() if operation in wanted]
 
 
-def copy_operations(operations, inputs, lowered, outputs=()):
+def copy_operations(operations, inputs, lowered, outputs=(), due=()):
     """Put copies of the operations of one graph into the graph of the function that is being traced.
 
     Args:
@@ -49,6 +51,7 @@ def copy_operations(operations, inputs, lowered, outputs=()):
         inputs: list of pairs, (a placeholder among them, the tensor that the copies get for it).
         lowered: bool, whether TensorFlow may take loops and branches apart, which an executor of one thread and XLA do not allow.
         outputs: list of tensors that the operations put out.
+        due: collection of operations for which `is_once_if`, and whose condition is known to be true.
 
     Returns:
         The copies of `outputs`, a list of tensors.
@@ -63,17 +66,17 @@ def copy_operations(operations, inputs, lowered, outputs=()):
     whole = source.as_graph_def()
     copies = tf.compat.v1.GraphDef(versions=whole.versions)
     copies.node.extend(node for node in whole.node if node.name in names)
-    used = set()
     present = {operation.name: operation for operation in operations}
     for node in copies.node:
         if any(before.name not in present for before in present[node.name].control_inputs):
             before = _before(present[node.name], lambda one: one.name not in present)
             kept = [name for name in node.input if not name.startswith("^")]
             node.input[:] = [*kept, *(f"^{one.name}" for one in before if one.name in names)]
-        used.update(name.split(":")[0] for name in node.input)
         node.attr.pop("_class", None)  # beside which other operation it is to run
         if not lowered and "_lower_using_switch_merge" in node.attr:
             node.attr["_lower_using_switch_merge"].b = False
+    put_in_line(copies.node, whole.library, {operation.name for operation in due})
+    used = {name.split(":")[0] for node in copies.node for name in node.input}
     given = {x.name: value for x, value in inputs}
     replaced = {x.name: graph.capture(value) for x, value in inputs if x.op.name in used}
     wanted = [x.name for x in outputs if x.name not in given]

@@ -6,13 +6,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_backprop import _keras, replicas
+from keras_backprop import _keras, _tensorflow, replicas
 from keras_backprop.observers import BackwardObserver
 from keras_backprop.training.update import unwrapped
 from keras_backprop.watch.layout import Rows
 from keras_backprop.watch.quantities import GRADIENT, OF_EXAMPLES, WEIGHT
 from keras_backprop.watch.step import Step
-from keras_backprop.watch.table import Table, local, once_if, outside, parts, variable
+from keras_backprop.watch.table import Table, local, outside, parts, variable
 
 
 class Statistics(BackwardObserver):
@@ -166,7 +166,7 @@ class Statistics(BackwardObserver):
                     copy = outside(lambda w=w: tf.Variable(tf.zeros(w.shape, w.value.dtype), trainable=False))
                     self._copies[id(w)] = w, copy
         pairs = [self._copies[id(w)] for w in weights]
-        once_if(self._due(), lambda: [copy.assign(w.value) for w, copy in pairs])
+        _tensorflow.once_if(self._due(), lambda: [copy.assign(w.value) for w, copy in pairs])
         return pairs
 
     def _table(self, layout):
@@ -182,7 +182,7 @@ class Statistics(BackwardObserver):
         elif step.several:  # replicas wait for each other, which they cannot do inside of a loop
             table.write(step.row(), number.read_value(), wanted=self._due())
         else:
-            once_if(self._due(), lambda: table.write(step.row(), number.read_value()))
+            _tensorflow.once_if(self._due(), lambda: table.write(step.row(), number.read_value()))
         number.assign_add(1)
 
 

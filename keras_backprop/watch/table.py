@@ -143,21 +143,6 @@ def local(value: Any) -> Any:
     return own[int(replica) % len(own)]
 
 
-def once_if(due: Any, function: Any) -> None:
-    """Run a function without arguments if a boolean tensor is true: as a loop of at most one turn, which, unlike `tf.cond`, runs
-    in the thread that it is in (see `training/loops/executor.py`)."""
-    if tf.executing_eagerly():
-        if due:
-            function()
-        return
-
-    def turn(_):
-        function()
-        return (tf.constant(False),)
-
-    tf.while_loop(lambda due: due, turn, (due,))
-
-
 def _put(variable, place, value):
     with tf.device(variable.device) if tf.executing_eagerly() else contextlib.nullcontext():
-        tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=place[None], updates=value[None])
+        tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=place, updates=value)

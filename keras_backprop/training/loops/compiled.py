@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_backprop import _keras, _tensorflow
 from keras_backprop.training.loops.executor import is_small, never_waits, one_thread
 from keras_backprop.training.loops.steps import Operations
-from keras_backprop.training.loops.unnoted import unnoted, until_noted
+from keras_backprop.training.loops.unnoted import unnoted_and_noted, until_noted
 
 
 class Compiled:
@@ -30,7 +30,7 @@ class Compiled:
     def __init__(self, model, parts, jit_compile, logs=False):
         self.jit_compile, self._wants_logs = jit_compile, logs
         self._belong_to(model, parts)
-        self._unnoted = None if jit_compile else unnoted(model, parts[0][1], logs)  # to XLA more code is more work
+        self._twice = None if jit_compile else unnoted_and_noted(model, parts[0][1], logs)  # to XLA more code is more work
         # One thread has no fused kernels, which round once instead of twice: in half precision one would see it, and double
         # precision is for those who want the last digits.
         others = ("float16", "bfloat16", "float64")
@@ -103,12 +103,24 @@ class Compiled:
 
             return batches.run(one, tensors, order, start, end, state, goes_on, origin=first)
 
-        if part or self._unnoted is None or batches.single:
+        if part or self._twice is None:
             return run(step, first, last, state)
 
+        def run_if_any(step, start, end, state):
+            if not batches.single:
+                return run(step, start, end, state)
+
+            def turn(number, *state):
+                number, state = run(step, number, end, state)
+                return number, *state
+
+            number, *state = tf.while_loop(lambda number, *_: number < end, turn, (start, *state))
+            return number, tuple(state)
+
         def noted_and_before(number, *state):
-            number, state = run(self._unnoted, number, tf.minimum(number + until_noted(self.model), last), state)
-            number, state = run(step, number, tf.minimum(number + 1, last), state)
+            unnoted, noted = self._twice
+            number, state = run_if_any(unnoted, number, tf.minimum(number + until_noted(self.model), last), state)
+            number, state = run_if_any(noted, number, tf.minimum(number + 1, last), state)
             return number, *state
 
         def not_all(number, *state):

@@ -47,6 +47,7 @@ class Operations:
         step: a `tf.ConcreteFunction` of one argument, a batch.
         logs: bool, whether the logs that it returns are wanted.
         without: list of variables that the step need not change.
+        due: list of variables. What is done once if it is due (`_tensorflow.once_if`) and uses one of them is due.
 
     Attributes:
         operations: list of `tf.Operation`, those that change something, and what these, and the logs, need.
@@ -56,10 +57,15 @@ class Operations:
         NotCompiledError: the logs are wanted, and are no dict of numbers.
     """
 
-    def __init__(self, step, logs=False, without=()):
+    def __init__(self, step, logs=False, without=(), due=()):
         self._step = step
         self.names, self._logs = _named_numbers(step) if logs else ([], [])
         self.operations = _tensorflow.with_effects(step.graph, self._logs, without)
+        handles = {id(v.handle) for v in due}
+        used = {inner.op for outer, inner in step.graph.captures if id(outer) in handles}
+        self._due = [
+            one for one in self.operations if _tensorflow.is_once_if(one) and not used.isdisjoint(x.op for x in one.inputs)
+        ]
 
     @property
     def variables(self):
@@ -78,7 +84,7 @@ class Operations:
         """
         batch = [x for x in tf.nest.flatten(batch, expand_composites=True) if x is not None]
         inputs = list(zip(self._step.inputs, [*batch, *self._step.captured_inputs], strict=True))
-        return _tensorflow.copy_operations(self.operations, inputs, lowered, self._logs)
+        return _tensorflow.copy_operations(self.operations, inputs, lowered, self._logs, self._due)
 
     def run_without_batch(self, lowered):
         """Put those into the graph at hand that change something and need no batch, such as the counting of iterations."""

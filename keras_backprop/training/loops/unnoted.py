@@ -1,8 +1,8 @@
-"""Steps of which no observer notes anything: the same step without what observers write.
+"""Steps of which no observer notes anything, and those that one notes: the same step without what observers write, and with it.
 
 An observer that notes every so-many-th step only may say so. Then the compiled loop holds the step twice, and one that nobody
 notes is what it is where nobody looks on. To keep all tensors of a step for a loop of no turns took a tenth of a step of small
-operations.
+operations, and a turn of it more than the rest of the step.
 """
 
 from typing import Any
@@ -12,19 +12,24 @@ import tensorflow as tf
 from keras_backprop.training.loops.steps import Operations
 
 
-def unnoted(model: Any, step: Any, logs: bool) -> Any:
-    """The `Operations` of a step that nobody notes; None if observers note each.
+def unnoted_and_noted(model: Any, step: Any, logs: bool) -> Any:
+    """The `Operations` of a step that nobody notes, and of one that somebody notes; None if observers note each.
 
-    One that does not has `notes` and `until_noted()`: see `BackwardObserver`.
+    One that does not has `notes` and `until_noted()`: see `BackwardObserver`. Where it is the only one, what it does once if it
+    is due needs no condition in a step that is noted.
 
     Args:
         model: a Keras model.
         step: a `tf.ConcreteFunction`.
         logs: bool, as `Operations` takes it.
     """
-    variables = [v for one in _sometimes(model) for v in one.notes]
+    observers = _sometimes(model)
+    variables = [v for one in observers for v in one.notes]
     used = {id(x) for x in step.captured_inputs}
-    return Operations(step, logs, variables) if any(id(v.handle) in used for v in variables) else None
+    if not any(id(v.handle) in used for v in variables):
+        return None
+    due = variables if len(observers) == 1 else []
+    return Operations(step, logs, without=variables), Operations(step, logs, due=due)
 
 
 def until_noted(model: Any) -> tf.Tensor:
