@@ -2,14 +2,16 @@
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_backprop.chain.sweep import weight_named
 from keras_backprop.example_statistics import example_cosines, gradient_noise_scale
 from keras_backprop.rule import WeightRead
 from keras_backprop.watch import units
+from keras_backprop.watch.joined import WORTH, groups, may_join
 from keras_backprop.watch.layout import Column, Figure, Layout
-from keras_backprop.watch.moments import BINS, moment
+from keras_backprop.watch.moments import BINS, JOINED, joined_moments, moment
 from keras_backprop.watch.quantities import ACTIVATION, ALL, DELTA, GRADIENT, OF_EXAMPLES, WEIGHT
 
 _MOMENTS = {
@@ -40,7 +42,10 @@ class Step:
         self._inputs: dict = {}
         self._figures: list = []
         self._columns: dict = {}
-        self._numbers: list = []
+        self._numbers: dict = {}
+        self._joinable: dict = {}
+        moments = [{m for q in quantities for m in _MOMENTS.get(q, ())} for quantities in wanted.values()]
+        self._many = any(len(one & JOINED) >= WORTH for one in moments)
         self._plain: dict = {}
         self._means: dict = {}
 
@@ -149,20 +154,56 @@ class Step:
 
     def row(self) -> Any:
         """The figures, a tensor of shape `(layout.width,)`."""
-        dtype = tf.float64 if self._is_double() else tf.float32
         self._plain, self._means = {}, {}  # of another graph, perhaps
-        numbers = self._numbers if self._at_once else [self._number(c, x) for _, c, x in self._columns.values()]
-        if all(column.width == 1 for _, column, _ in self._columns.values()):
-            return _stacked(numbers, dtype)
-        return tf.concat([tf.reshape(tf.cast(x, dtype), [-1]) for x in numbers], 0)
+        columns = [(column, x) for _, column, x in self._columns.values()]
+        pieces, places = [], []  # vectors, and of which columns they are
+        for keys, names in groups(self._to_join()):
+            tensors = [_plain(self._joinable[key][0]) for key in keys]
+            for name, numbers in joined_moments(names, tensors).items():
+                pieces.append(numbers)
+                places.append([self._joinable[key][1][name] for key in keys])
+        done = {i for group in places for i in group}
+        alone = [i for i in range(len(columns)) if i not in done]
+        made = {i: self._numbers.get(i) for i in alone}
+        made = {i: self._number(*columns[i]) if number is None else number for i, number in made.items()}
+        by_dtype: dict = {}
+        for i in alone:
+            if columns[i][0].width == 1:
+                by_dtype.setdefault(made[i].dtype, []).append(i)
+        pieces += [tf.stack([made[i] for i in group]) for group in by_dtype.values()]
+        places += by_dtype.values()
+        for i in (i for i in alone if columns[i][0].width > 1):
+            pieces.append(tf.reshape(made[i], [-1]))
+            places.append([i])
+        return self._in_order(pieces, places)
+
+    def _to_join(self):
+        """What `groups` wants to know of the tensors that may be joined."""
+        return {key: (x, list(names)) for key, (x, names) in self._joinable.items()}
+
+    def _in_order(self, pieces, places):
+        """The row, of vectors that are of certain columns each."""
+        dtype = tf.float64 if self._is_double() else tf.float32
+        pieces = [x if x.dtype == dtype else tf.cast(x, dtype) for x in pieces]
+        row = pieces[0] if len(pieces) == 1 else tf.concat(pieces, 0)
+        widths = [column.width for _, column, _ in self._columns.values()]
+        order = [i for group in places for i in group]
+        if order == sorted(order):
+            return row
+        starts = dict(zip(order, np.cumsum([0, *(widths[i] for i in order)]).tolist(), strict=False))
+        return tf.gather(row, [starts[i] + k for i in range(len(widths)) for k in range(widths[i])])
 
     def column(self, name: str, x: Any, width: int = 1, same: bool = False) -> int:
         """The number of a column, a new one if there is none of this moment of this tensor."""
         key = name, tuple(map(id, x)) if isinstance(x, tuple) else id(x)
         if key not in self._columns:  # which keeps the tensor, lest another be given its identity
             column = Column(name, width, same)
-            self._columns[key] = len(self._columns), column, x
-            self._numbers += [self._number(column, x)] if self._at_once else []
+            number = len(self._columns)
+            self._columns[key] = number, column, x
+            if self._many and name in JOINED and may_join(x):
+                self._joinable.setdefault(id(x), (x, {}))[1][name] = number
+            elif self._at_once:
+                self._numbers[number] = self._number(column, x)
         return self._columns[key][0]
 
     def _number(self, column, x):
@@ -248,15 +289,3 @@ def _plain(x):
     """A dense tensor of single or double precision."""
     x = tf.convert_to_tensor(x)
     return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
-
-
-def _stacked(numbers, dtype):
-    """Scalars as a vector, with one conversion for each dtype and not for each of them."""
-    if all(x.dtype == dtype for x in numbers):
-        return tf.stack(numbers)
-    places: dict = {}
-    for i, x in enumerate(numbers):
-        places.setdefault(x.dtype, []).append(i)
-    order = [i for group in places.values() for i in group]
-    joined = tf.concat([tf.cast(tf.stack([numbers[i] for i in group]), dtype) for group in places.values()], 0)
-    return tf.gather(joined, [order.index(i) for i in range(len(numbers))])
