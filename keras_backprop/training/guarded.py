@@ -6,6 +6,7 @@ that one again, and the observer is asked what to do.
 """
 
 import time
+from typing import Any
 
 import keras
 import numpy as np
@@ -40,10 +41,12 @@ def guarded(run, guard, epochs, steps, finished):
         logs = run.call(epochs, (first, last), finished)
         number = guard.objection()
         whole = last == run.train.steps or epochs[1] - epochs[0] > 1
-        due = whole or run.point is None or time.perf_counter() - run.point[-1] >= SECONDS
-        if number is None and (not due or _sound(run)):
-            guard.passed(_position(run, epochs[0] + len(logs) - 1, last), lambda: _extremes(run))
-            made = run.point[-1] if run.point is not None and run.point[1] == start else time.perf_counter()
+        made = run.point[-1] if run.point is not None and run.point[1] == start else time.perf_counter()
+        due = whole or time.perf_counter() - made >= SECONDS
+        weights: Any = _weights(run) if number is None and due else None
+        if number is None and (weights is None or _are_finite(weights)):
+            passed = _position(run, epochs[0] + len(logs) - 1, last)
+            guard.passed(passed, lambda read=weights: _extremes(read or _weights(run)))
             run.point = None if whole else (epochs[0], start, last, before, made)
             return logs
         before.restore()
@@ -152,7 +155,11 @@ def _position(run, epoch, step):
 
 def _sound(run):
     """Whether all weights are finite."""
-    for value in _weights(run).values():
+    return _are_finite(_weights(run))
+
+
+def _are_finite(weights):
+    for value in weights.values():
         flat = value.ravel()
         with np.errstate(all="ignore"):  # the sum of squares is the fastest to say yes
             if not np.isfinite(np.dot(flat, flat)) and not np.isfinite(flat).all():
@@ -160,9 +167,9 @@ def _sound(run):
     return True
 
 
-def _extremes(run):
+def _extremes(weights):
     """A dict, path of a weight -> its largest |entry|."""
-    return {path: float(max(value.max(), -value.min())) for path, value in _weights(run).items() if value.size}
+    return {path: float(max(value.max(), -value.min())) for path, value in weights.items() if value.size}
 
 
 def _weights(run):

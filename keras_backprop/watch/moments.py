@@ -52,7 +52,7 @@ def joined_moments(names, tensors):
     made = {
         "squares": lambda: squares(x),
         "mean": lambda: tf.reshape(means, [-1]),
-        "spread": lambda: tf.reduce_sum(tf.math.squared_difference(x, means), inner) / 2,
+        "spread": lambda: squares(x - means),
         "max": lambda: tf.reduce_max(x, inner),
         "min": lambda: tf.reduce_min(x, inner),
         "zeros": lambda: how_many(tf.equal(x, tf.zeros((), x.dtype))),

@@ -127,8 +127,9 @@ class Sentinel(BackwardObserver):
             for x in (_dense(x) for x in (*(() if enough else update.given), update.result.loss) if x is not None):
                 x = tf.cast(x, tf.float32) if x.dtype.size < 4 else x
                 alike.setdefault((x.dtype, tuple(x.shape) if x.shape.is_fully_defined() else id(x)), []).append(x)
-            sums = [tf.cast(tf.reduce_sum(tf.add_n(group)), tf.float64) for group in alike.values()]
-            self._note(~tf.math.is_finite(tf.add_n(sums)))
+            sums = [_sum(group) for group in alike.values()]
+            total = sums[0] if len(sums) == 1 else tf.add_n([tf.cast(x, tf.float64) for x in sums])
+            self._note(~tf.math.is_finite(total))
 
         return end
 
@@ -223,6 +224,12 @@ _PLAIN = (
     keras.optimizers.SGD, keras.optimizers.Adam, keras.optimizers.AdamW, keras.optimizers.RMSprop, keras.optimizers.Adagrad,
     keras.optimizers.Nadam,
 )  # fmt: skip
+
+
+def _sum(arrays):
+    """Of all entries of arrays of one shape, in no more operations than it takes."""
+    x = arrays[0] if len(arrays) == 1 else tf.add_n(arrays)
+    return x if x.shape.rank == 0 else tf.reduce_sum(x)
 
 
 def _dense(g):
