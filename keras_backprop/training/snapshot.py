@@ -27,9 +27,10 @@ class Snapshot:
     """
 
     def __init__(self, model, others=()):
-        known = {id(v.value) for v in variables_of(model)}
-        self._values = [(v, read(v)) for v in others if id(v) not in known]
-        self._values += [(v, read(v)) for v in variables_of(model)]
+        known = [(v, _inner(v)) for v in variables_of(model)]  # once: it takes longer than the copy of a small variable
+        inner = {id(value) for _, value in known}
+        self._values = [(v, read(v)) for v in others if id(v) not in inner]
+        self._values += [(v, read(value)) for v, value in known]
         self._values += [
             (v, read(v)) for observer in getattr(model, "_observers", ()) for v in getattr(observer, "variables", ())
         ]
@@ -41,8 +42,12 @@ class Snapshot:
 
 def read(variable):
     """The value of a Keras or TensorFlow variable, a tensor."""
-    value = variable.value if isinstance(variable, keras.Variable) else variable
+    value = _inner(variable)
     return value_of(value) if isinstance(value, tf.Variable) else tf.identity(value)
+
+
+def _inner(variable):
+    return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 def variables_of(model):
