@@ -73,7 +73,9 @@ def _in_line(loop, body):
     for node in graph.node:
         if node.name in given:
             continue
-        acts = any(name.partition(":")[0] in handles for name in node.input)  # the order is that of what variables go through
+        acts = any(
+            name.partition(":")[0] in handles for name in node.input
+        )  # the order is that of what variables go through
         inputs = [renamed(name) for name in node.input] + (before if acts else [])
         node.name, node.input[:] = f"{loop.name}/{node.name}", inputs
         nodes.append(node)

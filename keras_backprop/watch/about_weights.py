@@ -1,5 +1,6 @@
 """Findings about weights: no gradient, frozen, zero, all the same, updates of the wrong size, regularised twice."""
 
+import math
 import operator
 
 import keras
@@ -18,10 +19,11 @@ LARGE_UPDATE, SMALL_UPDATE = 0.2, 1e-7
 
 def findings(look, looked):
     """Of all weights."""
-    zero = _zero(look)
+    stopped = _stopped(look)
+    zero = _zero(look, stopped)
     return [
         *zero,
-        *_without_gradient(look, looked),
+        *_without_gradient(look, looked, stopped),
         *_symmetric(look, {finding.path for finding in zero}),
         *_frozen(look, looked),
         *_updates(look, looked),
@@ -40,15 +42,11 @@ def _matrices(look):
             yield v, _array(v.value), look.gradient(v)
 
 
-def _without_gradient(look, looked):
-    found, without, zero = [], [], []
-    for v, g in zip(look.result.weights, look.result.gradients, strict=True):
-        if g is None:
-            without.append(v.path)
-        elif not bool(tf.reduce_any(tf.convert_to_tensor(g) != 0)):
-            zero.append(v.path)
-    count = len(look.result.weights)
-    looked["gradients"] = f"{count - len(without) - len(zero)} of {count} trainable weights get one"
+def _without_gradient(look, looked, stopped):
+    without = [v.path for v, g in zip(look.result.weights, look.result.gradients, strict=True) if g is None]
+    zero = sum(g is not None and _is_zero(g) for g in look.result.gradients)
+    count, found = len(look.result.weights), []
+    looked["gradients"] = f"{count - len(without) - zero} of {count} trainable weights get one"
     if without:
         found.append(Finding(
             "Weights that get no gradient",
@@ -56,26 +54,52 @@ def _without_gradient(look, looked):
             "`trainable = False`; look for `stop_gradient`, for arg max or rounding, and for outputs without a loss", without[0],
             "critical" if len(without) == count else "warning",
         ))  # fmt: skip
-    if zero and not any(not value.any() and g is not None and g.any() for _, value, g in _matrices(look)):
+    if stopped:
         found.append(Finding(
-            "Weights whose gradient is exactly zero", f"for this batch it is 0 in every entry of {_listed(zero)}",
-            "look at what stops it: dead units, weights of zero behind it, a multiplication by zero", zero[0],
-            "critical" if len(zero) == count else "warning",
+            "Weights whose gradient is exactly zero", f"for this batch it is 0 in every entry of {_listed(_paths(stopped))}",
+            "look at what stops it: dead units, weights of zero behind it, a multiplication by zero", stopped[0].path,
+            "critical" if len(stopped) == count else "warning",
         ))  # fmt: skip
     return found
 
 
-def _zero(look):
-    """Matrices of zeros that stay so. One that gets a gradient is none after the first update, and what it stops it stops but
-    once: an output layer, a residual branch, or the second factor of LoRA may well begin with zeros.
+def _is_zero(g):
+    return not bool(tf.reduce_any(tf.convert_to_tensor(g) != 0))
+
+
+def _paths(weights):
+    return [v.path for v in weights]
+
+
+def _stopped(look):
+    """The weights whose gradient is zero for good.
+
+    A matrix of zeros that gets a gradient is none after the first update, and what it stops it stops but once: an output layer,
+    a residual branch, or the second factor of LoRA may well begin with zeros. So the gradients are asked for again with random
+    numbers in such matrices, until no other one gets a gradient.
     """
-    stopped = [v for v in look.result.weights if (g := look.gradient(v)) is not None and not g.any()]
+    gradients, grown = list(zip(look.result.weights, look.result.gradients, strict=True)), {}
+    while zero := [v for v, g in gradients if g is not None and _is_zero(g)]:
+        growing = [
+            v for v, g in gradients
+            if len(v.shape) >= 2 and id(v) not in grown and g is not None and not _is_zero(g) and not _array(v.value).any()
+        ]  # fmt: skip
+        if not growing:
+            return zero
+        draw = np.random.default_rng(0).normal
+        grown.update({id(v): (v, draw(0.0, math.prod(v.shape[:-1]) ** -0.5, v.shape)) for v in growing})
+        gradients = look.gradients_with(list(grown.values()))
+    return []
+
+
+def _zero(look, stopped):
+    """Matrices of zeros that stay so."""
     found = []
-    for v, value, g in _matrices(look):
-        if not value.any() and value.size > 1 and g is not None and not g.any():
+    for v, value, _ in _matrices(look):
+        if not value.any() and value.size > 1 and any(v is one for one in stopped):
             found.append(Finding(
                 "Weights that are all zero", f"'{v.path}' of shape {tuple(v.shape)} is 0 everywhere, and so are the gradients of "
-                f"{_listed([w.path for w in stopped])}",
+                f"{_listed(_paths(stopped))}",
                 "initialise it at random (glorot_uniform, he_normal): zeros stop the gradient and keep units the same", v.path,
                 "critical",
             ))  # fmt: skip

@@ -124,14 +124,26 @@ class Look:
 
     def __init__(self, model, batch):
         self.model, self.batch = model, batch
-        own = getattr(model, "_scope", None)
-        state = Snapshot(model)
-        with scopes.entered(*([] if own is None else [own])):
-            self.result = backward(model, *batch)
-        state.restore()  # dropout draws the same in every pass
+        self.result = self._pass()
         self.links = self.result.links
         self.record = self.result._examples.record
         self.n = next(t.shape[0] for t in keras.tree.flatten(batch[0]) if t is not None)
+
+    def _pass(self, values=()):
+        model, own = self.model, getattr(self.model, "_scope", None)
+        state = Snapshot(model)
+        try:
+            for weight, value in values:
+                weight.assign(value)
+            with scopes.entered(*([] if own is None else [own])):
+                return backward(model, *self.batch)
+        finally:
+            state.restore()  # dropout draws the same in every pass
+
+    def gradients_with(self, values):
+        """The gradients if some weights had other values: pairs (weight, gradient). `values`: list of (weight, value)."""
+        result = self._pass(values)
+        return list(zip(result.weights, result.gradients, strict=True))
 
     def layers(self):
         """The links that are layers with weights, in forward order."""

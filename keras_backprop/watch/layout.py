@@ -14,11 +14,15 @@ class Column(NamedTuple):
         moment: str, see `moments.moment`.
         width: int, how many numbers.
         same: bool, whether all replicas have the same, not each that of its part of the batch.
+        scalar: str or None. Of a tensor that is one number in each replica, "mean" or "sum": what the number of the whole batch
+            is. A loss is a mean over the batch, its delta the sum of those of the parts; of a sum over the batch it is the other
+            way round. The squares of such a tensor are kept as the number itself, for its sign.
     """
 
     moment: str
     width: int = 1
     same: bool = False
+    scalar: Any = None
 
 
 class Figure(NamedTuple):
@@ -106,6 +110,9 @@ class Rows:
     def _of(self, i):
         column = self.layout.columns[i]
         part = self._rows[:, :, self._first[i] : self._first[i] + column.width].astype("float64")
+        if column.scalar is not None:
+            part = (part.mean if column.scalar == "mean" else part.sum)(0, keepdims=True)
+            return part**2 / 2 if column.moment == "squares" else part
         return part[:1] if column.same else part
 
     def _is_scaled(self, figure):

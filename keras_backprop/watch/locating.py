@@ -67,7 +67,7 @@ def _fault_of_weight(step):
     if weight is None:
         return None
     named = Circumstances("", [], None, weight.dtype, step.frames, named=("weight", weight.path))
-    return step.told(weight.path, FORWARD, "", *cause_of(named), weight=weight.path)
+    return step.told(step.reader_of(weight), FORWARD, "", *cause_of(named), weight=weight.path)
 
 
 def _fault_of_update(step, gradients):
@@ -85,7 +85,9 @@ def _fault_of_update(step, gradients):
                 "a learning rate that blows the weights up: the gradients are finite, the update is not (largest weight "
                 f"before it {largest:.3g})"
             )
-            return step.told(v.path, UPDATE, "", cause, "lower the learning rate, or clip gradients", weight=v.path)
+            return step.told(
+                step.reader_of(v), UPDATE, "", cause, "lower the learning rate, or clip gradients", weight=v.path
+            )
     return None
 
 

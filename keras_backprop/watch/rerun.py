@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from keras_backprop import scopes
 from keras_backprop.backward_pass import backward
+from keras_backprop.chain.sweep import weight_named
+from keras_backprop.rule import WeightRead
 from keras_backprop.watch.faults import Fault, Frame
 
 
@@ -77,6 +79,19 @@ class Rerun:
         if not spans:
             return "compute_loss"
         return min(spans, key=lambda span: span[1] - span[0])[2] or "model"
+
+    def reader_of(self, weight: Any) -> str:
+        """The path of the first link that takes a weight; the weight's own if none does."""
+        reads = set()
+        for link in self.result.links:
+            op, names = link.call.op, link.weight_gradients
+            if isinstance(op, WeightRead):
+                reads.update(id(y) for y in link.call.outputs if op.variable is weight)
+            elif any(weight_named(op, name) is weight for name in names) or not reads.isdisjoint(
+                map(id, link.call.inputs)
+            ):
+                return link.path
+        return weight.path
 
     def told(
         self, path: str, direction: str, operation: str, cause: str, remedy: str, bad: Any = None, values: Any = None,

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_backprop.chain.sweep import weight_named
 from keras_backprop.example_statistics import example_cosines, gradient_noise_scale
-from keras_backprop.rule import WeightRead
+from keras_backprop.rule import Operation, WeightRead
 from keras_backprop.watch import units
 from keras_backprop.watch.joined import WORTH, groups, may_join
 from keras_backprop.watch.layout import Column, Figure, Layout
@@ -18,6 +18,12 @@ _MOMENTS = {
     "norm": ("squares",), "mean": ("mean",), "std": ("mean", "spread"), "min": ("min",), "max": ("max",), "zeros": ("zeros",),
     "nonfinite": ("finite",), "histogram": ("histogram",),
 }  # fmt: skip
+_WITH_SIGN = ("squares", "mean", "max", "min")
+_OF_SCALARS = {ACTIVATION: "mean", DELTA: "sum"}
+"""What is made of a number that each replica has, see `Column`, unless it is a sum over its part of the batch."""
+
+_OTHER = {"mean": "sum", "sum": "mean"}
+
 _WITH_COUNT = ("mean", "std", "zeros", "nonfinite")
 
 
@@ -48,6 +54,8 @@ class Step:
         self._many = any(len(one & JOINED) >= WORTH for one in moments)
         self._plain: dict = {}
         self._means: dict = {}
+        self._sums: list = []
+        self._of_scalars: set = set()
 
     def link(self, link: Any) -> None:
         """The figures of an `ObservedLink`."""
@@ -56,6 +64,8 @@ class Step:
             return
         self.scale = link.loss_scale
         self._drawn(link)
+        if self.several and _is_sum(call):
+            self._sums.append((call.inputs[0], call.outputs[0], link.upstream[0]))
         for k, y in enumerate(call.outputs):
             path = link.path if k == 0 else f"{link.path}[{k}]"
             if _is_real(y):
@@ -65,7 +75,7 @@ class Step:
                 figures += self._statistics(path, DELTA, link.upstream[k])
         ups, downs = ([x for x in xs if _is_real(x)] for xs in (link.upstream, link.downstream))
         if "gain" in self.wanted[DELTA] and len(ups) == 1 and downs:
-            columns = [self.column("squares", x) for x in (*downs, *ups)]
+            columns = [self.column("squares", x, of=DELTA) for x in (*downs, *ups)]
             figures.append(Figure(link.path, DELTA, "gain", tuple(columns)))
         if "delta_by_step" in self.wanted[DELTA]:
             for k, delta in enumerate(call.deltas):
@@ -83,6 +93,8 @@ class Step:
     def _drawn(self, link):
         """What a drawing needs to know: what goes where, and by which formula weights get their gradients."""
         call = link.call
+        if all(x.shape.rank == 0 for x in call.inputs):
+            self._of_scalars.update(id(y) for y in call.outputs)
         self._makers.update((id(y), link.path) for y in call.outputs)
         self._inputs[link.path] = [id(x) for x in call.inputs]
         formula = " ".join((call.rule.backward.__doc__ or "").split())
@@ -149,7 +161,11 @@ class Step:
         loss = self.column("value", loss)
         scale = -1 if self.scale is None else self.column("value", self.scale, same=True)
         updated = -1 if updated is None else self.column("value", updated, same=True)
-        columns = tuple(column for _, column, _ in self._columns.values())
+        summed = {id(t) for x, *ts in self._sums if id(x) not in self._of_scalars for t in ts}  # over the batch
+        columns = tuple(
+            column._replace(scalar=_OTHER[column.scalar]) if column.scalar and id(x) in summed else column
+            for _, column, x in self._columns.values()
+        )
         return Layout(columns, tuple(self._figures), scale, updated, loss, self._is_double())
 
     def row(self) -> Any:
@@ -193,11 +209,12 @@ class Step:
         starts = dict(zip(order, np.cumsum([0, *(widths[i] for i in order)]).tolist(), strict=False))
         return tf.gather(row, [starts[i] + k for i in range(len(widths)) for k in range(widths[i])])
 
-    def column(self, name: str, x: Any, width: int = 1, same: bool = False) -> int:
-        """The number of a column, a new one if there is none of this moment of this tensor."""
+    def column(self, name: str, x: Any, width: int = 1, same: bool = False, of: Any = None) -> int:
+        """The number of a column, a new one if there is none of this moment of this tensor, an activation or a delta."""
         key = name, tuple(map(id, x)) if isinstance(x, tuple) else id(x)
         if key not in self._columns:  # which keeps the tensor, lest another be given its identity
-            column = Column(name, width, same)
+            is_scalar = self.several and of in _OF_SCALARS and name in _WITH_SIGN and x.shape.rank == 0
+            column = Column(name, width, same, _OF_SCALARS[of] if is_scalar else None)
             number = len(self._columns)
             self._columns[key] = number, column, x
             if self._many and name in JOINED and may_join(x):
@@ -220,6 +237,8 @@ class Step:
         if id(x) not in self._plain:
             self._plain[id(x)] = _plain(x)
         x = self._plain[id(x)]
+        if column.scalar is not None:
+            return x
         if column.moment == "spread":
             return tf.nn.l2_loss(x - self._mean(x))
         if column.moment == "mean":
@@ -242,7 +261,7 @@ class Step:
                 continue
             width = BINS if quantity == "histogram" else 1
             names = ["unscaled histogram"] if quantity == "histogram" and of != ACTIVATION else moments
-            columns = [self.column(name, x, width, same) for name in names]
+            columns = [self.column(name, x, width, same, of) for name in names]
             if quantity in _WITH_COUNT and size is None:
                 columns.append(self.column("count", x, same=same))
             figures.append(Figure(path, of, quantity, tuple(columns), size))
@@ -274,6 +293,12 @@ def _noise(result, weights):
             f"What the gradients of single examples are asked for, of {', '.join(repr(w.path) for w in weights)}: {error} Choose "
             "weights that have such gradients, by `layers`."
         ) from error
+
+
+def _is_sum(call):
+    """Whether a link adds up all that it is given to one number."""
+    kind = call.op.operation.type if isinstance(call.op, Operation) else type(call.op).__name__
+    return kind == "Sum" and call.outputs[0].shape.rank == 0 and len(call.inputs) > 0
 
 
 def _is_real(x):

@@ -249,7 +249,7 @@ def learning_rate():
 
 def update_beyond_all_bounds():
     return Faulty(
-        net(optimizer=keras.optimizers.SGD(1e38), loss=_large), *data(), "", UPDATE, "learning rate",
+        net(optimizer=keras.optimizers.SGD(1e38), loss=_large), *data(), "hidden", UPDATE, "learning rate",
         step=0, examples=None,
     )  # fmt: skip
 
@@ -267,7 +267,7 @@ def weight_that_is_no_number():
 
 def weight_that_the_loss_does_not_show():
     model = net(lambda x: x, before=[layers.Rescaling(1.0), Unused(name="unused")])
-    return Faulty(model, *data(), "unused", F, "weight 'unused/w'", step=0, examples=None)
+    return Faulty(model, *data(), "unused/identity", F, "weight 'unused/w'", step=0, examples=None)
 
 
 class Unused(layers.Layer):

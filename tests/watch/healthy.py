@@ -224,11 +224,23 @@ def zeros_at_the_end_of_a_branch():
     return model, numbers(8), numbers(1)
 
 
+def zeros_behind_zeros():
+    """A head that begins with zeros, and before it a residual branch that does."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8,))
+    hidden = layers.Dense(8, "tanh")(inputs)
+    branch = layers.Dense(8, kernel_initializer="zeros")(layers.Dense(8, "relu")(hidden))
+    head = layers.Dense(1, kernel_initializer="zeros")
+    model = BackpropModel(inputs, head(layers.Add()([hidden, branch])), name="net")
+    model.compile("adam", "mse")
+    return model, numbers(8), numbers(1)
+
+
 HEALTHY = [
     relu_classifier, tanh_regression, sgd_with_momentum, logistic_regression_from_zeros, logits, convolutions,
     pixels_that_are_rescaled, residual_tower, lstm, words, transformer, autoencoder, mixed_precision, missing_values_filled,
     missing_targets_masked, logarithm_made_safe, masked_attention, maximum_of_nothing, gradients_that_are_cleaned, two_outputs,
-    fine_tuning, weight_decay, zeros_at_the_end_of_a_branch,
+    fine_tuning, weight_decay, zeros_at_the_end_of_a_branch, zeros_behind_zeros,
 ]  # fmt: skip
 
 

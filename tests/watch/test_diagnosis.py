@@ -17,11 +17,19 @@ from tests.watch.unwell import UNWELL, dead, labels_out_of_range
 
 UNWELL_IN_EVERY_RUN = [
     "dead", "saturated", "unscaled_inputs", "logits_behind_a_softmax", "binary_probabilities_behind_logits", "labels_out_of_range",
-    "stopped_gradient", "frozen_as_drawn", "all_zero", "symmetric", "learning_rate_too_high", "regularised_twice", "vanishing",
+    "stopped_gradient", "frozen_as_drawn", "all_zero", "stopped_beside_zeros_that_grow", "symmetric", "learning_rate_too_high", "regularised_twice", "vanishing",
     "exploding", "not_finite", "stock_model", "softmax_of_one_unit_for_two_classes", "one_hot_for_class_numbers",
     "class_numbers_for_one_hot",
 ]  # fmt: skip
-HEALTHY_IN_EVERY_RUN = ["relu_classifier", "convolutions", "words", "fine_tuning", "two_outputs", "mixed_precision"]
+HEALTHY_IN_EVERY_RUN = [
+    "relu_classifier",
+    "convolutions",
+    "words",
+    "fine_tuning",
+    "two_outputs",
+    "mixed_precision",
+    "zeros_behind_zeros",
+]
 
 
 def state(model):

@@ -16,7 +16,7 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
-from tests.watch.reference import LINKS, network, told
+from tests.watch.reference import network, told
 from tests.watch.test_equality import require_equal, watched
 
 WAY = "two devices"
@@ -28,9 +28,8 @@ one, two = (watched(network(way), 3, every=2) for way in ("Keras's loop", WAY))
 assert two.history.steps.tolist() == [0, 2, 4, 6, 8]
 for step in two.history.steps:
     expected, figures = told(one.history, step), told(two.history, step)
-    known = [name for name in expected if name[0] in (*LINKS, *(w.path for w in model.weights))]
-    assert len(known) > 100
-    for name in known:  # the error is put together in other operations
+    assert expected.keys() < figures.keys()  # where the error is divided by the number of devices, there are links more
+    for name in expected:
         if "clipped" not in name[2]:  # Keras clips each replica's part
             np.testing.assert_allclose(figures[name], expected[name], 2e-6, 1e-8, err_msg=str(name))
 print("every second step")

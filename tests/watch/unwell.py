@@ -152,6 +152,17 @@ def all_zero():
     return Unwell(stack(*parts), numbers(8), numbers(1), "all zero", "hidden/kernel", "critical")
 
 
+def stopped_beside_zeros_that_grow():
+    """The head begins with zeros and will not stay so; what is multiplied by zero stays without a gradient."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8,))
+    left = layers.Dense(16, "tanh", name="left")(inputs)
+    right = layers.Rescaling(0.0)(layers.Dense(16, "tanh", name="right")(inputs))
+    model = keras.Model(inputs, layers.Dense(1, kernel_initializer="zeros")(layers.Add()([left, right])), name="net")
+    model.compile("adam", "mse")
+    return Unwell(model, numbers(8), numbers(1), "exactly zero", "right/kernel")
+
+
 def symmetric():
     part = layers.Dense(16, "tanh", kernel_initializer=keras.initializers.Constant(0.1), name="hidden")
     return Unwell(stack(part, layers.Dense(1, kernel_initializer="ones")), numbers(8), numbers(1), "all the same", "hidden/kernel")  # fmt: skip
@@ -194,7 +205,7 @@ UNWELL = [
     vanishing, exploding, vanishing_through_time, dead, saturated, unscaled_inputs, logits_behind_a_softmax,
     logits_behind_a_sigmoid, probabilities_behind_logits, binary_probabilities_behind_logits, softmax_of_one_unit,
     labels_out_of_range, signs_as_binary_labels, targets_out_of_reach, stopped_gradient, output_without_a_loss,
-    frozen_as_drawn, all_frozen, all_zero, symmetric, learning_rate_too_high, learning_rate_too_low, regularised_twice,
+    frozen_as_drawn, all_frozen, all_zero, stopped_beside_zeros_that_grow, symmetric, learning_rate_too_high, learning_rate_too_low, regularised_twice,
     not_finite, stock_model, softmax_of_one_unit_for_two_classes, one_hot_for_class_numbers, class_numbers_for_one_hot,
     targets_of_another_shape,
 ]  # fmt: skip

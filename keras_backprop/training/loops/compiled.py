@@ -30,7 +30,9 @@ class Compiled:
     def __init__(self, model, parts, jit_compile, logs=False):
         self.jit_compile, self._wants_logs = jit_compile, logs
         self._belong_to(model, parts)
-        self._twice = None if jit_compile else unnoted_and_noted(model, parts[0][1], logs)  # to XLA more code is more work
+        self._twice = (
+            None if jit_compile else unnoted_and_noted(model, parts[0][1], logs)
+        )  # to XLA more code is more work
         # One thread has no fused kernels, which round once instead of twice: in half precision one would see it, and double
         # precision is for those who want the last digits.
         others = ("float16", "bfloat16", "float64")

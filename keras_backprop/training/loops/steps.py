@@ -64,7 +64,9 @@ class Operations:
         handles = {id(v.handle) for v in due}
         used = {inner.op for outer, inner in step.graph.captures if id(outer) in handles}
         self._due = [
-            one for one in self.operations if _tensorflow.is_once_if(one) and not used.isdisjoint(x.op for x in one.inputs)
+            one
+            for one in self.operations
+            if _tensorflow.is_once_if(one) and not used.isdisjoint(x.op for x in one.inputs)
         ]
 
     @property
