@@ -27,13 +27,9 @@ class Snapshot:
     """
 
     def __init__(self, model, others=()):
-        known = [(v, _inner(v)) for v in variables_of(model)]  # once: it takes longer than the copy of a small variable
-        inner = {id(value) for _, value in known}
-        self._values = [(v, read(v)) for v in others if id(v) not in inner]
-        self._values += [(v, read(value)) for v, value in known]
-        self._values += [
-            (v, read(v)) for observer in getattr(model, "_observers", ()) for v in getattr(observer, "variables", ())
-        ]
+        noted = [v for observer in getattr(model, "_observers", ()) for v in getattr(observer, "variables", ())]
+        every = {id(inner): (v, inner) for v in (*others, *noted, *variables_of(model)) for inner in [_inner(v)]}
+        self._values = [(v, read(inner)) for v, inner in every.values()]
 
     def restore(self):
         for variable, value in self._values:

@@ -12,7 +12,7 @@ from keras_backprop.training.update import unwrapped
 from keras_backprop.watch.layout import Rows
 from keras_backprop.watch.quantities import GRADIENT, OF_EXAMPLES, WEIGHT
 from keras_backprop.watch.step import Step
-from keras_backprop.watch.table import Table, local, outside, parts, variable
+from keras_backprop.watch.table import Table, first_of, local, outside, parts, variable
 
 
 class Statistics(BackwardObserver):
@@ -35,6 +35,7 @@ class Statistics(BackwardObserver):
         self._tables: dict = {}
         self._tracing, self._lock = threading.local(), threading.Lock()
         self._step: Any = None
+        self._when: Any = None
         self._copies: dict = {}
         self.edges: list = []
         self.uses: dict = {}
@@ -56,14 +57,17 @@ class Statistics(BackwardObserver):
         for table in self._tables.values():
             table.skip()
             table.hold(rows)
-        for every_, offset in zip(parts(self._every), parts(self._offset), strict=True):
-            every_.assign(every)
-            offset.assign(-(self.steps + first) % every)
+        when = every, -(self.steps + first) % every
+        if when != self._when:
+            for every_, offset in zip(parts(self._every), parts(self._offset), strict=True):
+                every_.assign(when[0])
+                offset.assign(when[1])
+        self._when = when
 
     @property
     def steps(self) -> int:
         """How many steps there have been."""
-        return 0 if self._step is None else int(parts(self._step)[0].numpy())
+        return 0 if self._step is None else int(first_of(self._step))
 
     @property
     def variables(self) -> list[Any]:
@@ -71,8 +75,7 @@ class Statistics(BackwardObserver):
         return [
             *counters,
             *(v for t in self._tables.values() for v in t.variables),
-            *(copy for _, copy in self._copies.values()),
-        ]
+        ]  # copies of weights are a step's own
 
     @property
     def notes(self) -> list[Any]:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_backprop._tensorflow import value_of
+
 LARGEST = 2**29
 """The most bytes that the figures of an epoch may take."""
 
@@ -72,25 +74,25 @@ class Table:
         Returns:
             The steps, shape `(rows,)`, and the rows, shape `(replicas, rows, width)`.
         """
-        written, capacity = int(parts(self._written)[0].numpy()), int(parts(self._capacity_)[0].numpy())
+        written, capacity = int(first_of(self._written)), int(first_of(self._capacity_))
         first = max(self._read, written - capacity)
         self.lost += 0 if last else first - self._read
         places = np.arange(first, written) % capacity
-        steps = parts(self._steps)[0].numpy()[places]
+        steps = first_of(self._steps)[places]
         count = len(steps) if before is None else int(np.searchsorted(steps, before))
         self._read = first + count
         chosen = slice(max(count - 1, 0) if last else 0, count)
-        rows = [part.numpy()[places[chosen]] for part in parts(self._rows)]
+        rows = [value_of(part).numpy()[places[chosen]] for part in parts(self._rows)]
         return steps[chosen], np.stack(rows)
 
     def skip(self) -> None:
         """Leave out what has not been read."""
-        self._read = int(parts(self._written)[0].numpy())
+        self._read = int(first_of(self._written))
 
     def hold(self, rows: Any) -> None:
         """Make room for `rows` as in the constructor. To be called when everything has been read."""
         capacity = self._capacity(rows)
-        if capacity <= int(parts(self._capacity_)[0].numpy()):
+        if capacity <= int(first_of(self._capacity_)):
             return
         for part, written in zip(parts(self._rows), parts(self._written), strict=True):
             part.assign(np.zeros((capacity + 1, self.layout.width), self._dtype.as_numpy_dtype))
@@ -132,6 +134,11 @@ def outside(function: Any) -> Any:
 def parts(value: Any) -> Any:
     """A variable's own variables, one for each replica of this process."""
     return getattr(value, "values", (value,))
+
+
+def first_of(value: Any) -> Any:
+    """The value of a variable in the first replica, an array or a number."""
+    return value_of(parts(value)[0]).numpy()
 
 
 def local(value: Any) -> Any:
