@@ -42,10 +42,11 @@ def curves(lines: Any, x_label: str, described: str, aim: Any = None) -> str:
         return across, top + (high - convert(y)) / (high - low) * (height - top - bottom)
 
     parts = []
-    for tick in _ticks(low, high, logarithmic):
+    ticks = _ticks(low, high, logarithmic)
+    for tick, written in zip(ticks, _written(ticks), strict=True):
         _, y = place(first, tick)
         parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - 12}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="soft" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>')
+        parts.append(f'<text class="soft" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{written}</text>')
     for tick in sorted({int(first), int((first + last) // 2), int(last)}):
         x, _ = place(tick, 10**low if logarithmic else low)
         parts.append(f'<text class="soft" x="{x:.1f}" y="{height - 18}" text-anchor="middle">{tick}</text>')
@@ -98,7 +99,7 @@ def heat_map(names: Any, steps: Any, values: Any, described: str) -> str:
     parts.append("</g>")
     every = 1 if cell >= 14 else math.ceil(14 / cell)
     for r in range(0, len(names), every):
-        text = names[r] if len(names[r]) <= 36 else "…" + names[r][-35:]
+        text = _fitting(names[r], left - 8)
         y = top + cell * r + cell / 2 + 4
         parts.append(f'<text x="{left - 6}" y="{y:.1f}" text-anchor="end">{escape(text)}</text>')
     y = top + cell * len(names) + 16
@@ -138,7 +139,7 @@ def ranges(rows: Any, described: str, aim: Any) -> str:
     parts.append(f'<line class="aim" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 4}" y2="{height}"/>')
     for r, (name, smallest, largest, last) in enumerate(rows):
         y = top + cell * r + 10
-        text = name if len(name) <= 40 else "…" + name[-39:]
+        text = _fitting(name, left - 8)
         parts.append(f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{escape(text)}</text>')
         parts.append(f'<line class="range" x1="{across(smallest):.1f}" x2="{across(largest):.1f}" y1="{y}" y2="{y}"/>')
         parts.append(
@@ -153,7 +154,7 @@ def bars(rows: Any, described: str) -> str:
     height, parts = cell * len(rows) + 8, []
     for r, (name, share) in enumerate(rows):
         y, width = cell * r + 3, (WIDTH - left - 60) * (share if np.isfinite(share) else 1)
-        text = name if len(name) <= 40 else "…" + name[-39:]
+        text = _fitting(name, left - 8)
         parts.append(f'<text x="{left - 8}" y="{y + 11}" text-anchor="end">{escape(text)}</text>')
         parts.append(f'<rect class="box" x="{left}" y="{y}" width="{WIDTH - left - 60}" height="13"/>')
         parts.append(f'<rect class="backward" x="{left}" y="{y}" width="{width:.1f}" height="13"/>')
@@ -204,6 +205,20 @@ def _ticks(low, high, logarithmic):
     size = 10 ** math.floor(math.log10(rough))
     step = next(s * size for s in (1, 2, 5, 10) if s * size >= rough)
     return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _written(ticks):
+    """Ticks as texts that differ."""
+    texts, digits = [number(tick) for tick in ticks], 4
+    while len(set(texts)) < len(ticks) and digits < 17:
+        texts, digits = [f"{tick:.{digits}g}" for tick in ticks], digits + 1
+    return texts
+
+
+def _fitting(name, width):
+    """The end of a name that is too long for so many pixels, with a font as wide as they come."""
+    length = int(width / 7.3)
+    return name if len(name) <= length else "…" + name[1 - length :]
 
 
 def _runs(cells):

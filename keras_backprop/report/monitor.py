@@ -136,7 +136,7 @@ def _network(monitor):
         **scale,
     }  # fmt: skip
     options = "".join(f'<option value="{i}">{escape(w["path"])}</option>' for i, w in enumerate(weights))
-    select = f'<label for="weight">weight </label><select id="weight">{options}</select>' if weights else ""
+    select = f'<label class="pair">weight <select id="weight">{options}</select></label>' if weights else ""
     live = (
         '<div class="live" id="live" hidden><label for="step">step </label>'
         f'<input type="range" id="step" min="0" max="{len(frames) - 1}" step="1" value="{len(frames) - 1}">'
@@ -182,7 +182,7 @@ def _derivation(history, path, way, formula, names):
     for link in way:
         gain = f", gain {now(link, 'delta', 'gain')}" if (link, "delta", "gain") in names else ""
         lines.append(f"‖∂E/∂y‖ of {link} = {now(link, 'delta', 'norm')}{gain}")
-    lines.append(f"{formula or 'by its rule'}   so   ‖∂E/∂W‖ of {path} = {now(path, 'gradient', 'norm')}")
+    lines.append(f"{formula or 'by its rule'}, so ‖∂E/∂W‖ of {path} = {now(path, 'gradient', 'norm')}")
     if (path, "weight", "update_ratio") in names:
         lines.append(f"and the update changes it by {now(path, 'weight', 'update_ratio')} of its norm")
     return lines

@@ -48,7 +48,7 @@
     for (const [path, delta, gain] of weight.way.map((i) => data.links[i])) {
       lines.push(`‖∂E/∂y‖ of ${path} = ${written(value(delta, step))}` + (gain < 0 ? "" : `, gain ${written(value(gain, step))}`));
     }
-    lines.push(`${weight.formula}   so   ‖∂E/∂W‖ of ${weight.path} = ${written(value(weight.gradient, step))}`);
+    lines.push(`${weight.formula}, so ‖∂E/∂W‖ of ${weight.path} = ${written(value(weight.gradient, step))}`);
     if (weight.ratio >= 0) lines.push(`and the update changes it by ${written(value(weight.ratio, step))} of its norm`);
     list.replaceChildren(...lines.map((line) => Object.assign(document.createElement("li"), { textContent: line })));
   };

@@ -1,5 +1,7 @@
 """What is collected while one step is traced: which figures of which tensors."""
 
+import inspect
+import re
 from typing import Any
 
 import numpy as np
@@ -97,7 +99,7 @@ class Step:
             self._of_scalars.update(id(y) for y in call.outputs)
         self._makers.update((id(y), link.path) for y in call.outputs)
         self._inputs[link.path] = [id(x) for x in call.inputs]
-        formula = " ".join((call.rule.backward.__doc__ or "").split())
+        formula = _formula(call.rule.backward.__doc__ or "")
         for name in link.weight_gradients:
             self.uses.setdefault(weight_named(call.op, name).path, (link.path, formula))
 
@@ -293,6 +295,12 @@ def _noise(result, weights):
             f"What the gradients of single examples are asked for, of {', '.join(repr(w.path) for w in weights)}: {error} Choose "
             "weights that have such gradients, by `layers`."
         ) from error
+
+
+def _formula(docstring):
+    """The formulas of a rule, which come first in its docstring, with commas between them."""
+    formulas, _, _ = inspect.cleandoc(docstring).partition("\n\n")
+    return ", ".join(one.strip(" ,") for one in re.split(r"\s{2,}|\n", formulas) if one.strip())
 
 
 def _is_sum(call):
