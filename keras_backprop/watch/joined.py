@@ -5,11 +5,13 @@ many figures, it pays to copy it next to others first: a copy is an operation's 
 for all of them. What is joined stays within the cache, and within what one thread works on.
 """
 
+import itertools
+import math
 from typing import Any
 
 import tensorflow as tf
 
-from keras_backprop.watch.moments import JOINED
+from keras_backprop.watch.moments import joined_moments
 
 LARGEST = 8192
 """Elements of a tensor, above which the numbers are most of the time."""
@@ -26,21 +28,61 @@ def may_join(x: Any) -> bool:
     return isinstance(x, tf.Tensor) and x.shape.is_fully_defined() and 1 < x.shape.num_elements() <= LARGEST
 
 
-def groups(wanted: dict) -> list[Any]:
-    """What can be measured together.
+def row_of(widths: list, joinable: list, number: Any, dtype: Any) -> Any:
+    """A row of figures.
 
     Args:
-        wanted: dict, a key for each tensor -> (tensor, list of names of moments, see `moments.moment`).
+        widths: list of int, how many numbers each column has.
+        joinable: list of (tensor of single or double precision, dict name of a moment -> its column), what may be measured
+            together.
+        number: function (column) -> its figure, a tensor: for what is measured alone.
+        dtype: of the row.
 
     Returns:
-        list of (keys, names of moments): tensors of the same shape, of each of which these moments are wanted.
+        A tensor of shape `(sum(widths),)`.
+    """
+    vectors, columns = [], []  # what is stacked, and which columns' it is
+    for tensors, names, places in groups(joinable):
+        made = joined_moments(names, tensors)
+        vectors += [made[name] for name in names]
+        columns += [[place[name] for place in places] for name in names]
+    joined = {i for group in columns for i in group}
+    alone = {i: number(i) for i in range(len(widths)) if i not in joined}
+    scalars: dict = {}
+    for i, x in alone.items():
+        if widths[i] == 1:
+            scalars.setdefault(x.dtype, []).append(i)
+        else:
+            vectors.append(tf.reshape(x, [-1]))
+            columns.append([i])
+    vectors += [tf.stack([alone[i] for i in group]) for group in scalars.values()]  # one conversion for all of a dtype
+    columns += scalars.values()
+    vectors = [x if x.dtype == dtype else tf.cast(x, dtype) for x in vectors]
+    row = vectors[0] if len(vectors) == 1 else tf.concat(vectors, 0)
+    order = [i for group in columns for i in group]
+    if order == sorted(order):
+        return row
+    first = dict(zip(order, itertools.accumulate([widths[i] for i in order], initial=0), strict=False))
+    return tf.gather(row, [first[i] + k for i, width in enumerate(widths) for k in range(width)])
+
+
+def groups(joinable: list) -> list[Any]:
+    """What is measured together.
+
+    Args:
+        joinable: as `row_of` takes it.
+
+    Returns:
+        list of (tensors of the same shape, names of moments of each of them, the columns of each).
     """
     alike: dict = {}
-    for key, (x, names) in wanted.items():
-        if may_join(x) and len(names) >= WORTH and JOINED.issuperset(names):
-            alike.setdefault((x.dtype, tuple(x.shape), tuple(sorted(names))), []).append(key)
+    for x, places in joinable:
+        if may_join(x) and len(places) >= WORTH:
+            alike.setdefault((x.dtype, tuple(x.shape), tuple(sorted(places))), []).append((x, places))
     found = []
-    for (_, shape, names), keys in alike.items():
-        count = max(TOGETHER // tf.TensorShape(shape).num_elements(), 2)
-        found += [(keys[i : i + count], names) for i in range(0, len(keys), count) if len(keys) > i + 1]
+    for (_, shape, names), members in alike.items():
+        count = max(TOGETHER // math.prod(shape), 2)
+        for some in (members[i : i + count] for i in range(0, len(members), count)):
+            if len(some) > 1:
+                found.append(([x for x, _ in some], names, [places for _, places in some]))
     return found

@@ -4,16 +4,15 @@ import inspect
 import re
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from keras_backprop.chain.sweep import weight_named
 from keras_backprop.example_statistics import example_cosines, gradient_noise_scale
 from keras_backprop.rule import Operation, WeightRead
 from keras_backprop.watch import units
-from keras_backprop.watch.joined import WORTH, groups, may_join
+from keras_backprop.watch.joined import WORTH, may_join, row_of
 from keras_backprop.watch.layout import Column, Figure, Layout
-from keras_backprop.watch.moments import BINS, JOINED, joined_moments, moment
+from keras_backprop.watch.moments import BINS, JOINED, moment
 from keras_backprop.watch.quantities import ACTIVATION, ALL, DELTA, GRADIENT, OF_EXAMPLES, WEIGHT
 
 _MOMENTS = {
@@ -174,42 +173,13 @@ class Step:
         """The figures, a tensor of shape `(layout.width,)`."""
         self._plain, self._means = {}, {}  # of another graph, perhaps
         columns = [(column, x) for _, column, x in self._columns.values()]
-        pieces, places = [], []  # vectors, and of which columns they are
-        for keys, names in groups(self._to_join()):
-            tensors = [_plain(self._joinable[key][0]) for key in keys]
-            for name, numbers in joined_moments(names, tensors).items():
-                pieces.append(numbers)
-                places.append([self._joinable[key][1][name] for key in keys])
-        done = {i for group in places for i in group}
-        alone = [i for i in range(len(columns)) if i not in done]
-        made = {i: self._numbers.get(i) for i in alone}
-        made = {i: self._number(*columns[i]) if number is None else number for i, number in made.items()}
-        by_dtype: dict = {}
-        for i in alone:
-            if columns[i][0].width == 1:
-                by_dtype.setdefault(made[i].dtype, []).append(i)
-        pieces += [tf.stack([made[i] for i in group]) for group in by_dtype.values()]
-        places += by_dtype.values()
-        for i in (i for i in alone if columns[i][0].width > 1):
-            pieces.append(tf.reshape(made[i], [-1]))
-            places.append([i])
-        return self._in_order(pieces, places)
 
-    def _to_join(self):
-        """What `groups` wants to know of the tensors that may be joined."""
-        return {key: (x, list(names)) for key, (x, names) in self._joinable.items()}
+        def number(i):
+            return self._numbers[i] if i in self._numbers else self._number(*columns[i])
 
-    def _in_order(self, pieces, places):
-        """The row, of vectors that are of certain columns each."""
         dtype = tf.float64 if self._is_double() else tf.float32
-        pieces = [x if x.dtype == dtype else tf.cast(x, dtype) for x in pieces]
-        row = pieces[0] if len(pieces) == 1 else tf.concat(pieces, 0)
-        widths = [column.width for _, column, _ in self._columns.values()]
-        order = [i for group in places for i in group]
-        if order == sorted(order):
-            return row
-        starts = dict(zip(order, np.cumsum([0, *(widths[i] for i in order)]).tolist(), strict=False))
-        return tf.gather(row, [starts[i] + k for i in range(len(widths)) for k in range(widths[i])])
+        joinable = [(_plain(x), names) for x, names in self._joinable.values()]
+        return row_of([column.width for column, _ in columns], joinable, number, dtype)
 
     def column(self, name: str, x: Any, width: int = 1, same: bool = False, of: Any = None) -> int:
         """The number of a column, a new one if there is none of this moment of this tensor, an activation or a delta."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_backprop.watch.joined import TOGETHER, groups
+from keras_backprop.watch.joined import TOGETHER, groups, row_of
 from keras_backprop.watch.moments import JOINED, joined_moments, moment
 
 NAMES = sorted(JOINED)
@@ -26,24 +26,37 @@ def test_each_figure_is_that_of_the_tensor_alone(dtype):
                 )
 
 
+def places(names, first=0):
+    return {name: first + i for i, name in enumerate(names)}
+
+
 def test_what_is_joined_is_alike_and_small():
-    small = {i: (tf.zeros((32, 64)), NAMES) for i in range(9)}
-    others = {
-        "another shape": (tf.zeros((64, 32)), NAMES),
-        "another dtype": (tf.zeros((32, 64), tf.float64), NAMES),
-        "other figures": (tf.zeros((32, 64)), NAMES[:3]),
-        "few figures": (tf.zeros((32, 64)), NAMES[:1]),
-        "large": (tf.zeros((256, 256)), NAMES),
-    }
-    of_eight = TOGETHER // (32 * 64)
-    found = groups({**small, **others})
-    assert [keys for keys, _ in found] == [list(range(of_eight))]  # the ninth is alone
+    small = [(tf.zeros((32, 64)), places(NAMES, 10 * i)) for i in range(9)]
+    others = [
+        (tf.zeros((64, 32)), places(NAMES)),
+        (tf.zeros((32, 64), tf.float64), places(NAMES)),
+        (tf.zeros((32, 64)), places(NAMES[:3])),
+        (tf.zeros((256, 256)), places(NAMES)),
+        *[(tf.zeros((32, 64)), places(NAMES[:2]))] * 2,
+    ]
+    ((tensors, names, columns),) = groups([*small, *others])  # the ninth is alone
+    assert [id(x) for x in tensors] == [id(x) for x, _ in small[: TOGETHER // (32 * 64)]]
+    assert (list(names), columns) == (NAMES, [place for _, place in small[: len(tensors)]])
+
+
+def test_a_row_has_its_columns_in_their_order():
+    one, two = tf.constant([1.0, -2.0]), tf.constant([5.0, 0.0])
+    joinable = [(one, {"max": 4, "min": 1, "zeros": 6}), (two, {"max": 0, "min": 3, "zeros": 7})]
+    alone = {2: tf.constant([8.0, 9.0]), 5: tf.constant(7.0, tf.float64)}
+    row = row_of([1, 1, 2, 1, 1, 1, 1, 1], joinable, alone.get, tf.float64)
+    assert row.dtype == tf.float64
+    assert row.numpy().tolist() == [5, -2, 8, 9, 0, 1, 7, 0, 1]
 
 
 def test_a_shape_that_is_not_known_is_not_joined():
     @tf.function(input_signature=[tf.TensorSpec([None, 4])] * 2)
     def found(x, y):
-        assert groups({0: (x, NAMES), 1: (y, NAMES)}) == []
+        assert groups([(x, places(NAMES)), (y, places(NAMES))]) == []
         return x
 
     found.get_concrete_function()

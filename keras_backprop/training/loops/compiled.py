@@ -107,6 +107,7 @@ class Compiled:
 
         if part or self._twice is None:
             return run(step, first, last, state)
+        unnoted, noted = self._twice
 
         def run_if_any(step, start, end, state):
             if not batches.single:
@@ -120,7 +121,6 @@ class Compiled:
             return number, tuple(state)
 
         def noted_and_before(number, *state):
-            unnoted, noted = self._twice
             number, state = run_if_any(unnoted, number, tf.minimum(number + until_noted(self.model), last), state)
             number, state = run_if_any(noted, number, tf.minimum(number + 1, last), state)
             return number, *state
