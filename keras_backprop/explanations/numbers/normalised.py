@@ -5,7 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_backprop.explanations.numbers.graph import Edge, Head, Node, Use, places_in
+from keras_backprop.explanations.numbers.graph import Head
+from keras_backprop.explanations.numbers.nodes import Edge, Node, Use, places_in
 from keras_backprop.explanations.numbers.positions import fits, flat, node_of
 
 __all__ = ["normalised"]

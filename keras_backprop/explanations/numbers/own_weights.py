@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_backprop.explanations.numbers.graph import Edge, Use, places_in
+from keras_backprop.explanations.numbers.nodes import Edge, Use, places_in
 from keras_backprop.explanations.numbers.positions import fits, node_of
 from keras_backprop.formula import Formula
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_backprop.explanations.numbers.graph import Edge, Node, Use, places_in
+from keras_backprop.explanations.numbers.nodes import Edge, Node, Use, places_in
 from keras_backprop.explanations.numbers.products import stages_of
 
 __all__ = ["by_position", "derived", "fits", "flat", "joined", "node_of"]

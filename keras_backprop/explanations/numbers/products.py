@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import layers
 
-from keras_backprop.explanations.numbers.graph import places_in
+from keras_backprop.explanations.numbers.nodes import places_in
 from keras_backprop.explanations.numbers.windows import windows_of, windows_over
 
 __all__ = ["Product", "Stage", "stages_of"]

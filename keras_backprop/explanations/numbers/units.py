@@ -5,7 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_backprop.explanations.numbers.graph import Edge, Graph, Head, Node, Use, places_in
+from keras_backprop.explanations.numbers.graph import Graph, Head
+from keras_backprop.explanations.numbers.nodes import Edge, Node, Use, places_in
 from keras_backprop.explanations.numbers.normalised import normalised
 from keras_backprop.explanations.numbers.own_weights import add_reads, with_weight
 from keras_backprop.explanations.numbers.positions import by_position, derived, fits, flat, joined, node_of

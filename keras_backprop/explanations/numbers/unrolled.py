@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_backprop.explanations.numbers.graph import Edge, Node, Use, places_in
+from keras_backprop.explanations.numbers.nodes import Edge, Node, Use, places_in
 from keras_backprop.formula_latex import latex
 from keras_backprop.formula_value import evaluate
 from keras_backprop.registry import registered
