@@ -201,14 +201,16 @@ def _passes_of(
     x = _of_tensors(x)  # in an eager step Keras gives arrays, and would make tensors of them that nobody here knows
     batch = [tensor for tensor in keras.tree.flatten((x, y, sample_weight)) if tf.is_tensor(tensor)]
     y_pred: Any = None
+    added_losses: Any = ()
 
     def run(record):
-        nonlocal y_pred
+        nonlocal y_pred, added_losses
         y_pred = record.run(model, x, **_keras.training_argument(model, training))
         if trains and optimizer is not None and not optimizer.built and not replicas.on_several(model):
             with _tensorflow.only_variables():
                 _keras.build_optimizer(optimizer, model.trainable_variables)
-        return errors(record, y_pred)
+        of_pass, added_losses = errors(record, y_pred), _keras.added_losses(model)
+        return of_pass
 
     results = passes(
         run,
@@ -224,7 +226,7 @@ def _passes_of(
         result.example_scale = ExampleScale(
             _reductions(model, objective), batch[0], objective.counted, _of_tensors(sample_weight), objective.whole
         )
-        result.added_losses = _keras.added_losses(model)
+        result.added_losses = added_losses
     return {name: result for name, (result, _) in results.items()}
 
 

@@ -34,8 +34,8 @@ def several():
 def evened(value, divisor, mask=None):
     """A mean over this replica's part, as it is; its gradient will be that of the mean over all parts.
 
-    Replicas wait for each other to know how large the parts are. They do so on the way back: on the way forth they would mix up
-    what their layers `add_loss`.
+    Replicas wait for each other to know how large the parts are. They do so on the way back: on the way forth Keras runs the
+    layers, and what replicas share of these is Keras's.
     """
     return tf.identity(value)
 

@@ -6,7 +6,7 @@ that a new Keras release can break one folder at most.
 * below: what Keras has under a public-looking name in `keras.src`
 * `layers.py`, `models.py`, `optimizers.py`, `callbacks.py`, `epochs.py`: names of ours for private attributes
 * `operations.py`: the classes of `keras.ops`, and following its functions
-* `standing_in.py`: exchanging a method in one thread
+* `standing_in.py`: exchanging a method, or a list of losses, in one thread
 * `fitting.py`: Keras's `fit`
 """
 
@@ -82,6 +82,7 @@ from keras_backprop._keras.models import (
     begin_at,
     build_all,
     build_metrics_and_loss,
+    choices_of_xla,
     compiled_loss,
     compute_loss,
     ends_of,
@@ -127,7 +128,7 @@ from keras_backprop._keras.optimizers import (
     index_of,
     moments_of,
 )
-from keras_backprop._keras.standing_in import current, is_overwritten, replaced, standing
+from keras_backprop._keras.standing_in import current, is_overwritten, own_added_losses, replaced, standing
 from keras_backprop._keras.state import finds_by_name, is_deterministic, modules_that_compute, starts_constant, state_of
 
 __all__ = [
@@ -159,6 +160,7 @@ __all__ = [
     "built_for",
     "calls_of",
     "can_convert_arrays",
+    "choices_of_xla",
     "clipped",
     "clones_made_by",
     "compiled_loss",
@@ -221,6 +223,7 @@ __all__ = [
     "operation_of",
     "ops",
     "options_of",
+    "own_added_losses",
     "predictions_of_losses",
     "profiles",
     "pythonify_logs",

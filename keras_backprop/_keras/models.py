@@ -1,12 +1,14 @@
 """Names of ours for what a compiled model of Keras keeps under private ones."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 from keras.src.models.functional import Functional
 from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
-from keras_backprop._keras.standing_in import current
+from keras_backprop._keras.standing_in import current, replaced
 
 
 def compiled_loss(model: Any) -> Any:
@@ -203,3 +205,22 @@ def _at(path, structure):
     for key in path:
         structure = structure[key]
     return structure
+
+
+@contextlib.contextmanager
+def choices_of_xla(model: Any) -> Iterator[list]:
+    """The list of what Keras chooses while `model` is compiled: one bool where `jit_compile` is "auto", none where it was given.
+
+    A class between ours and Keras's may have a `compile` of other arguments, so that they do not tell.
+    """
+    choices: list = []
+    if model._jit_compile is None:
+        model._jit_compile = False  # else Keras would choose once more, to compare what it sets with what it had
+    choose = model._resolve_auto_jit_compile
+
+    def noted():
+        choices.append(choose())
+        return choices[-1]
+
+    with replaced(model, _resolve_auto_jit_compile=noted):
+        yield choices

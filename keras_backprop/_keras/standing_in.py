@@ -1,7 +1,7 @@
-"""What stands in for a callable attribute for a while, in one thread.
+"""What stands in for an attribute for a while, in one thread.
 
 Layers run through Keras's own `Layer.__call__`; only `layer.call` is exchanged while it runs. Replicas of a distribution strategy
-are threads that share the layers: each sees its own replacement.
+are threads that share the layers: each sees its own replacement, and its own list of what the layers add to the error.
 """
 
 import contextlib
@@ -84,3 +84,47 @@ def replaced(owner, **replacements):
                         vars(owner)[name] = switch.original
                     else:
                         del vars(owner)[name]
+
+
+class _ListOfThread:
+    """Stands in for a list: what a thread that uses it puts there is its own. It has what Keras does with `layer._losses`."""
+
+    def __init__(self, original):
+        self.original = original
+        self.own: dict = {}  # thread -> list of lists, the innermost block's last
+
+    def _here(self):
+        return self.own.get(threading.get_ident(), [self.original])[-1]
+
+    def extend(self, more):
+        self._here().extend(more)
+
+    def clear(self):
+        self._here().clear()
+
+    def __getitem__(self, which):
+        return self._here()[which]
+
+
+@contextlib.contextmanager
+def own_added_losses(layer):
+    """For the duration of the block, `layer.add_loss` in this thread adds to a list that this thread alone clears and reads.
+
+    Keras keeps one list for all replicas. Where these take turns within a forward pass, as synchronized batch norm makes them
+    do, each would find the losses of another and lose its own.
+    """
+    thread = threading.get_ident()
+    with _lock:
+        losses = vars(layer)["_losses"]
+        if not isinstance(losses, _ListOfThread):
+            losses = vars(layer)["_losses"] = _ListOfThread(losses)
+        losses.own.setdefault(thread, []).append([])
+    try:
+        yield
+    finally:
+        with _lock:
+            losses.own[thread].pop()
+            if not losses.own[thread]:
+                del losses.own[thread]
+            if not losses.own:
+                vars(layer)["_losses"] = losses.original

@@ -111,6 +111,8 @@ class Record:
             if id(one) in self._standing:
                 continue
             self._standing.add(id(one))
+            if replicas.several():
+                self._stack.enter_context(_keras.own_added_losses(one))
             self._replace(one, call=self._body(one), rematerialized_call=lambda call, *args, **kwargs: call)
             regularizer = _keras.current(one, "activity_regularizer")
             if regularizer is not None:

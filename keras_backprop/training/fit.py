@@ -45,10 +45,10 @@ class CompiledFit:
             raise ValueError(
                 f'`epochs_per_execution` must be "auto", a whole number of epochs, or None. Received: {epochs_per_execution!r}'
             )
-        super().compile(*args, **kwargs)  # type: ignore[misc]
+        with _keras.choices_of_xla(self) as choices:
+            super().compile(*args, **kwargs)  # type: ignore[misc]
         self.epochs_per_execution = epochs_per_execution
-        bound = inspect.signature(_keras.Trainer.compile).bind(self, *args, **kwargs)
-        self._jit_compile_auto = bound.arguments.get("jit_compile", "auto") == "auto"
+        self._jit_compile_auto = bool(choices)
         self._loops = Loops(self)
 
     def get_compile_config(self):
@@ -58,7 +58,8 @@ class CompiledFit:
         return config
 
     def compile_from_config(self, config):
-        if not type(self).compile.__module__.startswith("keras_backprop."):
+        another = super().compile.__func__ is not _keras.Trainer.compile  # type: ignore[misc]
+        if another or not type(self).compile.__module__.startswith("keras_backprop."):
             super().compile_from_config(config)  # type: ignore[misc]  # Keras says what to do about it
             return
         self.compile(**self._compile_arguments(config))

@@ -67,6 +67,7 @@ SLOW = pytest.mark.slow
 CASES = [
     pytest.param(("activity", "own loss"), {}, id="regularisers, a loss of one's own"),
     pytest.param(("norm",), {}, id="synchronized batch norm"),
+    pytest.param(("norm", "activity"), {}, id="penalties while replicas take turns", marks=SLOW),
     pytest.param(("norm",), {"rows": 33}, id="a device without examples", marks=SLOW),
     pytest.param((), {"steps_per_execution": 3}, id="several steps an execution", marks=SLOW),
     pytest.param(("norm",), {"run_eagerly": True}, id="eager", marks=SLOW),
@@ -104,9 +105,3 @@ def test_other_strategies_are_refused_before_the_first_update(train):
     for epochs in (3, 0):
         refusal = train("ours", "central", epochs=epochs)
         assert "NotImplementedError: Training under CentralStorageStrategy is not supported" in refusal
-
-
-@SLOW
-def test_penalties_of_several_replicas_are_not_mixed_up(train):
-    """Synchronized batch norm lets the forward passes of replicas take turns; Keras keeps their losses in one list."""
-    assert "MissingRuleError" in train("ours", "two", "norm", "activity")

@@ -132,3 +132,32 @@ def test_a_fit_with_other_arguments_between_ours_and_keras():
     assert model.fit_path.compiled and len(model.history.history["loss"]) == 2
     with pytest.raises(TypeError, match="nonsense"):
         model.fit(simulator=lambda: (X, Y), nonsense=1)
+
+
+class Detector(keras.Model):
+    """As classes of packages are: `compile` takes what makes the losses."""
+
+    def compile(self, optimizer="auto", box_loss="auto", **options):
+        chosen = "sgd" if optimizer == "auto" else optimizer
+        super().compile(chosen, loss="mse" if box_loss == "auto" else box_loss, **options)
+
+
+@pytest.mark.parametrize("jit_compile", ["auto", False])
+def test_a_compile_with_other_arguments_between_ours_and_keras(jit_compile, tmp_path):
+    @keras.saving.register_keras_serializable(package="tests")
+    class BothDetect(BackpropModel, Detector):
+        pass
+
+    def trained(cls):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((3,))
+        model = cls(inputs, keras.layers.Dense(1)(inputs))
+        model.compile(box_loss="mae", jit_compile=jit_compile)
+        return model, model.fit(X, Y, epochs=2, verbose=0, shuffle=False).history
+
+    (ours, history), (_, stock) = trained(BothDetect), trained(Detector)
+    np.testing.assert_allclose(history["loss"], stock["loss"], rtol=1e-6)
+    assert ours.fit_path.compiled and ours.jit_compile is False
+    ours.save(tmp_path / "model.keras")
+    with pytest.warns(UserWarning, match="`compile\\(\\)` method is custom"):  # as it is for stock Keras
+        assert not hasattr(keras.models.load_model(tmp_path / "model.keras"), "optimizer")
