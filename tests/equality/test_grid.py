@@ -9,6 +9,7 @@ import pytest
 
 from tests.equality import compare, grid, report, scenarios
 
+
 def assert_equal(ours, stock, tolerance):
     found = compare.differences(ours, stock, tolerance)
     assert not found, "\n".join(found[:10])
