@@ -7,7 +7,6 @@ is what a `tf.GradientTape` is used for. It works eagerly and inside `tf.functio
 `explain` and the checks: nothing else opens a record.
 """
 
-import contextlib
 from collections.abc import Callable
 from typing import Any, overload
 
@@ -22,7 +21,7 @@ from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.chain.weights import Reads, weights_as_they_are
 from keras_backprop.example_scale import ExampleScale, weights_for
-from keras_backprop.objective import Objective, both, is_whole, masks_of, noting, record_objective
+from keras_backprop.objective import Objective, given_upstream, mean_of, record_objective
 from keras_backprop.observers import telling
 from keras_backprop.required import require_compiled, require_model
 
@@ -93,9 +92,10 @@ def backward(
     require_model(model, "backward")
     if loss is None and upstream is None:
         require_compiled(model, "backward", ", or give a `loss`")
-    if loss is not None and (upstream is not None or sample_weight is not None):
+    if sum(given is not None for given in (loss, upstream, sample_weight)) > 1:
         raise ValueError(
-            "`loss` takes the place of the compiled loss: give neither `upstream` nor `sample_weight` beside it."
+            "`loss` and `upstream` take the place of the compiled loss, and sample weights are the compiled loss's: give one of "
+            "the three."
         )
     several = {n: keras.losses.get(f) for n, f in (loss if isinstance(loss, dict) else {None: loss}).items()}
     x, y, sample_weight, upstream = keras.tree.map_structure(
@@ -107,11 +107,11 @@ def backward(
 
     def errors(record, y_pred):
         if upstream is not None:
-            return {None: _given(y_pred, upstream)}
+            return {None: given_upstream(y_pred, upstream)}
         if loss is None:
             return {None: record_objective(model, record, x, y, y_pred, sample_weight, training)}
-        arguments = (y_pred,) if y is None else (y, y_pred)
-        return {name: _mean(function, arguments) for name, function in several.items()}
+        targets = () if y is None else (y,)
+        return {name: mean_of(function, record, y_pred, *targets) for name, function in several.items()}
 
     results = _passes_of(model, x, y, sample_weight, errors, training, weights=weights, of_inputs=True)
     return results if isinstance(loss, dict) else results[None]
@@ -131,7 +131,7 @@ def backward_pass(
 
     Args:
         model: a compiled Keras model.
-        x, y, sample_weight: a batch of tensors.
+        x, y, sample_weight: a batch of tensors, or of arrays.
         observers: list of `BackwardObserver`.
         of_inputs: bool, whether the gradients of the inputs are wanted too, and where the forward pass ended (for `explain`).
         trains: bool, whether the step will update the weights: then the optimizer is built before its loss scale is asked for,
@@ -143,6 +143,10 @@ def backward_pass(
     """
 
     forward_calls = None
+    # In an eager step Keras gives arrays; a layer or a loss would make tensors of them that nobody here knows.
+    x, y, sample_weight = keras.tree.map_structure(
+        lambda a: tf.convert_to_tensor(a) if isinstance(a, np.ndarray) else a, (x, y, sample_weight)
+    )
 
     def errors(record, y_pred):
         nonlocal forward_calls
@@ -154,33 +158,6 @@ def backward_pass(
     result = _passes_of(model, x, y, sample_weight, errors, **options)[None]
     result.forward_calls = forward_calls
     return result
-
-
-def _mean(loss, arguments):
-    """The mean of what a loss or a function returns; of the two it is losses that heed masks."""
-    returned: list = []
-    is_loss = isinstance(loss, keras.losses.Loss)
-    with noting(loss, returned) if is_loss else contextlib.nullcontext():
-        values = loss(*arguments)
-    value = tf.reduce_mean(values)
-    counted = both([_keras.get_keras_mask(arguments[-1])], masks_of(returned)) if is_loss else []
-    whole = is_whole(returned) if is_loss else is_whole([tf.convert_to_tensor(values)])
-    reduction = getattr(loss, "reduction", None)
-    return Objective(value, [(value, tf.ones_like(value))], reduction=reduction, counted=counted, whole=whole)
-
-
-def _given(y_pred, upstream):
-    """The upstream gradients of predictions, as they were given."""
-    keras.tree.assert_same_structure(y_pred, upstream)
-    pairs = [
-        (y, tf.cast(dy, y.dtype))
-        for y, dy in zip(keras.tree.flatten(y_pred), keras.tree.flatten(upstream), strict=True)
-        if dy is not None
-    ]
-    for y, dy in pairs:
-        if not y.shape.is_compatible_with(dy.shape):
-            raise ValueError(f"`upstream` must have the shape of the predictions, {y.shape}. Received: {dy.shape}")
-    return Objective(None, pairs, reduction="sum")
 
 
 def _passes_of(
@@ -198,8 +175,7 @@ def _passes_of(
     trains=False,
 ):
     """The passes of a model on a batch, from errors `(record, y_pred) -> dict`, name -> `Objective`. Returns a dict too."""
-    x = _of_tensors(x)  # in an eager step Keras gives arrays, and would make tensors of them that nobody here knows
-    batch = [tensor for tensor in keras.tree.flatten((x, y, sample_weight)) if tf.is_tensor(tensor)]
+    batch = [tensor for tensor in keras.tree.flatten((x, y, sample_weight)) if tensor is not None]
     y_pred: Any = None
     added_losses: Any = ()
 
@@ -224,14 +200,10 @@ def _passes_of(
     for result, objective in results.values():
         result.y_pred, result.losses_ran = y_pred, objective.losses_ran
         result.example_scale = ExampleScale(
-            _reductions(model, objective), batch[0], objective.counted, _of_tensors(sample_weight), objective.whole
+            _reductions(model, objective), batch[0], objective.counted, sample_weight, objective.whole
         )
         result.added_losses = added_losses
     return {name: result for name, (result, _) in results.items()}
-
-
-def _of_tensors(arrays):
-    return keras.tree.map_structure(lambda a: tf.convert_to_tensor(a) if isinstance(a, np.ndarray) else a, arrays)
 
 
 def passes(
@@ -277,7 +249,10 @@ def _reductions(model, objective):
     """The reductions of the losses in an error."""
     if not objective.compiled:
         return {objective.reduction}
-    return {getattr(loss, "reduction", None) for loss in _keras.losses_of(_keras.compiled_loss(model))}
+    reductions = {getattr(loss, "reduction", None) for loss in _keras.losses_of(_keras.compiled_loss(model))}
+    return {
+        "sum" if reduction in (None, "none") else reduction for reduction in reductions
+    }  # E is the sum of what is left
 
 
 def times(scale: Any, upstream: Any) -> Any:

@@ -20,7 +20,7 @@ class ExampleScale:
         x: a tensor of the batch.
         counted: list, one entry for each loss: which positions count in its mean, a bool tensor, or None where all do.
         sample_weight: as it was given.
-        whole: bool, whether a loss returned one number for the whole batch.
+        whole: bool, whether a loss returned something else than a value for each example.
     """
 
     def __init__(self, reductions: Any, x: Any, counted: Any, sample_weight: Any, whole: bool = False) -> None:
@@ -53,12 +53,7 @@ class ExampleScale:
             present *= tf.cast(tf.reduce_any(tf.reshape(weights, [n, -1]) != 0, 1), tf.float64)
         if self._reductions == {"sum"}:
             return tf.ones((), tf.float64), tf.ones([n], tf.float64), present
-        by_weight = "mean_with_sample_weight" in self._reductions
-        if by_weight and (len(given) > 1 or len(self._reductions) > 1):
-            raise ValueError(
-                "The gradients of the examples' own errors are not known with `mean_with_sample_weight` and several losses or "
-                "sample weights."
-            )
+        by_weight = self._reductions == {"mean_with_sample_weight"}
         mask = self._mask(tf.float64)
         if mask is None:
             divisor = tf.cast(n, tf.float64)
@@ -85,13 +80,18 @@ class ExampleScale:
     def _require_one_kind(self):
         if self._whole:
             raise ValueError(
-                "The gradients of the examples' own errors are not known: a loss returned one number for the whole batch. Let it "
-                "return an error for each example; the mean is taken of these."
+                "The gradients of the examples' own errors are not known: a loss returned something else than an error for each "
+                "example, such as one number for the batch. Let it return an error for each; the mean is taken of these."
             )
         if "sum" in self._reductions and len(self._reductions) > 1:
             raise ValueError(
                 "The norm of each example's own gradient is not known where one loss is a sum over the examples and another a "
                 f"mean. Received losses of the reductions {sorted(map(str, self._reductions))}"
+            )
+        if "mean_with_sample_weight" in self._reductions and max(len(self._given()), len(self._reductions)) > 1:
+            raise ValueError(
+                "The gradients of the examples' own errors are not known with `mean_with_sample_weight` and several losses or "
+                "sample weights."
             )
 
     def _n(self):
@@ -115,7 +115,7 @@ class ExampleScale:
 
     def _weights(self):
         """The sample weights without their signs, a tensor of shape `(n,)`."""
-        given = [] if self._sample_weight is None else keras.tree.flatten(self._sample_weight)
+        given = self._given()
         if len(given) > 1:
             raise ValueError(
                 "The norm of each example's own gradient is not known with sample weights of several outputs."
@@ -137,6 +137,6 @@ def weights_for(y_pred: Any, sample_weight: Any) -> Any:
     Keras multiplies the errors of all positions, `(n, t)`, with the weights as they are: `(n,)` would be weights of positions.
     """
     shapes = [y.shape.rank for y in keras.tree.flatten(y_pred)]
-    if not tf.is_tensor(sample_weight) or sample_weight.shape.rank != 1 or max(shapes) <= 2:
+    if not tf.is_tensor(sample_weight) or sample_weight.shape.rank != 1 or max(shapes) <= 2:  # a structure is as it is
         return sample_weight
     return keras.tree.map_structure(lambda y: tf.reshape(sample_weight, [-1] + [1] * max(0, y.shape.rank - 2)), y_pred)

@@ -22,10 +22,10 @@ class Objective(NamedTuple):
         loss: the total loss, as `compute_loss` returned it.
         upstream: list of (tensor, ∂loss/∂tensor): where the backward pass starts.
         compiled: bool, whether it is the error that `fit` minimises.
-        reduction: of a loss that is not compiled, what it makes of the examples' errors, if it says so.
+        reduction: of a loss that is not compiled, what E is made of the examples' errors by: as Keras's losses name it.
         losses_ran: int, how often a compiled loss was called for it; None of an error that is not compiled.
         counted: list, one entry for each loss: a bool tensor, which positions count in its mean, or None where all do.
-        whole: bool, whether a loss returned one number for the whole batch, and none for each example.
+        whole: bool, whether a loss returned something else than a value for each example.
     """
 
     loss: Any
@@ -75,50 +75,87 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
             if not misfit(model, y, y_pred):
                 raise
             raise ValueError(wrong_targets(model, y, y_pred, error)) from error
-    counted = both(_masks_of_predictions(compiled, y_pred), masks_of(returned))
-    told = {"losses_ran": len(returned), "counted": counted, "whole": is_whole(returned)}
+    counted = both(_masks_of_predictions(compiled, y_pred), _masks_of(returned))
+    told = {"losses_ran": len(returned), "counted": counted, "whole": _is_whole(returned)}
     return Objective(loss, [(loss, tf.ones_like(loss))], compiled=True, **told)
 
 
-@contextlib.contextmanager
-def noting(loss, returned):
-    """For the duration of the block, what a loss returns for the examples is noted, call by call."""
-    call = _keras.standing(loss, "call")
-    if call is None:
-        yield
-        return
-
-    def noted(*args, **kwargs):
-        returned.append(call(*args, **kwargs))
-        return returned[-1]
-
-    with _keras.replaced(loss, call=noted):
-        yield
-
-
-def masks_of(returned):
-    """The masks of what losses have returned: `ignore_class` makes one."""
-    return [_keras.get_keras_mask(values) for values in returned]
+def mean_of(loss, record, y_pred, *y):
+    """The mean of what a loss or a function of `(y, y_pred)`, or of `y_pred` alone, returns, as an `Objective`."""
+    if not isinstance(loss, keras.losses.Loss):  # it heeds no masks
+        values = tf.convert_to_tensor(loss(*y, y_pred))
+        return _mean(values, "sum_over_batch_size", whole=not is_of_each_example(values, y_pred))
+    returned: list = []
+    with _recorded(loss, record, returned):
+        values = loss(*y, y_pred)
+    whole = _is_whole(returned or [(y_pred, values)])
+    if loss.reduction in (None, "none"):
+        return _mean(values, "sum_over_batch_size", whole)  # also over what a mask leaves out
+    counted = both([_keras.get_keras_mask(y_pred)], _masks_of(returned))
+    return _mean(values, loss.reduction, whole, counted)
 
 
-def is_whole(returned):
-    """Whether a loss has returned one number for the whole batch."""
-    return any(tf.is_tensor(values) and values.shape.rank == 0 for values in returned)
+def _mean(values, reduction, whole, counted=()):
+    loss = tf.reduce_mean(values)
+    return Objective(loss, [(loss, tf.ones_like(loss))], reduction=reduction, counted=counted, whole=whole)
+
+
+def given_upstream(y_pred, upstream):
+    """The upstream gradients of predictions, as they were given, as an `Objective` without a loss.
+
+    Raises:
+        ValueError: one has not the shape of its prediction.
+    """
+    keras.tree.assert_same_structure(y_pred, upstream)
+    pairs = [
+        (y, tf.cast(dy, y.dtype))
+        for y, dy in zip(keras.tree.flatten(y_pred), keras.tree.flatten(upstream), strict=True)
+        if dy is not None
+    ]
+    for y, dy in pairs:
+        if not y.shape.is_compatible_with(dy.shape):
+            raise ValueError(f"`upstream` must have the shape of the predictions, {y.shape}. Received: {dy.shape}")
+    return Objective(None, pairs, reduction="sum")
 
 
 def both(of_predictions, of_values):
-    """The positions that count, of each loss: those that neither its predictions' mask nor that of its values leaves out."""
+    """The positions that count, of each loss: those that neither its predictions' mask nor that of its values leaves out.
+
+    Returns:
+        list of bool tensors, and of None where all count.
+    """
     if len(of_predictions) != len(of_values):  # of an error that is computed in another way nobody knows which is whose
-        return [*of_predictions, *(mask for mask in of_values if mask is not None)]
-    pairs = zip(of_predictions, of_values, strict=True)
-    return [
-        b if a is None else a if b is None else tf.logical_and(*(tf.cast(m, tf.bool) for m in (a, b))) for a, b in pairs
-    ]
+        pairs = [(mask, None) for mask in (*of_predictions, *(mask for mask in of_values if mask is not None))]
+    else:
+        pairs = list(zip(of_predictions, of_values, strict=True))
+    masks = [[tf.cast(mask, tf.bool) for mask in pair if mask is not None] for pair in pairs]
+    return [functools.reduce(tf.logical_and, pair) if pair else None for pair in masks]
+
+
+def is_of_each_example(values, y_pred):
+    """Whether what a loss returns for predictions, a tensor or a structure of them, has a row for each example, if it is known."""
+    values, prediction = (tf.convert_to_tensor(x) for x in (values, keras.tree.flatten(y_pred)[0]))
+    if None in (values.shape.rank, prediction.shape.rank):
+        return True
+    return values.shape.rank > 0 and values.shape[0] in (None, prediction.shape[0])
+
+
+def _is_whole(returned):
+    """Whether a loss has returned something else than a value for each example, from pairs (predictions, what it returned)."""
+    return not all(is_of_each_example(values, y_pred) for y_pred, values in returned)
+
+
+def _masks_of(returned):
+    """The masks of what losses have returned: `ignore_class` makes one."""
+    return [_keras.get_keras_mask(values) for _, values in returned]
 
 
 def _masks_of_predictions(compiled, y_pred):
-    predictions = _keras.predictions_of_losses(compiled, y_pred) or keras.tree.flatten(y_pred)
-    return [_keras.get_keras_mask(prediction) for prediction in predictions]
+    try:
+        predictions = _keras.predictions_of_losses(compiled, y_pred)
+    except (IndexError, KeyError, TypeError):  # a `compute_loss` gave other predictions to the losses
+        predictions = None
+    return [_keras.get_keras_mask(prediction) for prediction in predictions or keras.tree.flatten(y_pred)]
 
 
 def _build(compiled, y, y_pred, sample_weight):
@@ -139,22 +176,16 @@ class _Evened:
     def __call__(self, y_true, y_pred, sample_weight=None):
         loss, seen = self.loss, []
         call: Any = _keras.standing(loss, "call")
-
-        def noted(*args, **kwargs):
-            seen.append(call(*args, **kwargs))
-            return seen[-1]
-
-        with _keras.replaced(loss, call=noted) if call is not None else contextlib.nullcontext():
+        with _keras.replaced(loss, call=_noting(call, seen)) if call is not None else contextlib.nullcontext():
             value = loss(y_true, y_pred, sample_weight)
         reduction = getattr(loss, "reduction", None)
-        if not seen or reduction in (None, "none", "sum") or not len(seen[-1].shape):
+        if not seen or reduction in (None, "none", "sum") or not len(seen[-1][1].shape):
             return value
-        divisor = self._divisor(seen[-1], y_pred, sample_weight, reduction)
+        divisor = self._divisor(seen[-1][1], y_pred, sample_weight, reduction)
         return self.record.run_function(replicas.evened, loss.name, value, *divisor)
 
     def _divisor(self, values, y_pred, sample_weight, reduction):
-        masks = [m for m in (_keras.get_keras_mask(y_pred), _keras.get_keras_mask(values)) if m is not None]
-        mask = functools.reduce(tf.logical_and, map(tf.convert_to_tensor, masks)) if masks else None
+        (mask,) = both([_keras.get_keras_mask(y_pred)], [_keras.get_keras_mask(values)])
         divisor = tf.size(values)
         if reduction == "mean_with_sample_weight" and (sample_weight is not None or mask is not None):
             dtype = values.dtype
@@ -168,11 +199,7 @@ class _Evened:
 
 def _recorded(loss, record, returned):
     """For the duration of the block, what a loss computes for each example is a link, and noted."""
-
-    def run(*args, **kwargs):
-        returned.append(record.run_as(*args, **kwargs))
-        return returned[-1]
-
+    run = _noting(record.run_as, returned)
     if isinstance(loss, _keras.LossFunctionWrapper) and type(loss).call is _keras.LossFunctionWrapper.call:
         function = _keras.current(loss, "fn")
         return _keras.replaced(loss, fn=functools.partial(run, loss, function, function, loss.name))
@@ -180,3 +207,13 @@ def _recorded(loss, record, returned):
     if call is None:
         return contextlib.nullcontext()
     return _keras.replaced(loss, call=functools.partial(run, loss, call, loss, loss.name))
+
+
+def _noting(call, returned):
+    """A function of `(…, y_true, y_pred)` that notes its predictions and what it returns."""
+
+    def noted(*args, **kwargs):
+        returned.append((kwargs.get("y_pred", args[-1]), call(*args, **kwargs)))
+        return returned[-1][1]
+
+    return noted

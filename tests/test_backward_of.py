@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop import backward
+import keras_backprop
+from keras_backprop import BackpropModel, Gradients, backward, backward_rule
 
 
 def critic():
@@ -129,7 +130,7 @@ def test_norms_of_examples_of_one_number_for_the_batch(compiled):
     model.compile("sgd", whole)
     result = backward(model, POINTS, y, loss=None if compiled else whole)
     assert result.squared_norms().shape == (6,)
-    with pytest.raises(ValueError, match="a loss returned one number for the whole batch"):
+    with pytest.raises(ValueError, match="a loss returned something else than an error for each"):
         result.example_norms()
 
 
@@ -176,9 +177,86 @@ def test_second_derivatives_through_batch_normalisation(momentum):
 
 
 def test_what_does_not_go_together():
-    with pytest.raises(ValueError, match="neither `upstream` nor `sample_weight`"):
+    with pytest.raises(ValueError, match="give one of the three"):
         backward(critic(), POINTS, loss="mse", upstream=np.ones((6, 2)))
     with pytest.raises(ValueError, match="is not compiled.*or give a `loss`"):
         backward(critic(), POINTS)
     with pytest.raises(ValueError, match="Could not interpret loss"):
         backward(critic(), POINTS, loss=3)
+
+
+TARGETS = np.random.default_rng(9).normal(size=(6, 2)).astype("float32")
+
+
+def of_columns(y, p):
+    """A sum over the examples, of shape (2,)."""
+    return tf.reduce_sum((y - p) ** 2, 0)
+
+
+class Summed(keras.losses.Loss):
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return tf.reduce_sum((y_true - y_pred) ** 2)
+
+
+@pytest.mark.parametrize("loss", [of_columns, Summed()], ids=["by column", "its own __call__"])
+def test_of_an_error_that_is_no_examples_own_nothing_is_said_of_examples(loss):
+    with pytest.raises(ValueError, match="something else than an error for each example"):
+        backward(critic(), POINTS, TARGETS, loss=loss).example_norms()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("reduction", ["none", None, "sum", "sum_over_batch_size"])
+def test_own_gradients_of_masked_examples_by_every_reduction(reduction, compiled):
+    inputs = keras.Input((3, 4))
+    model = keras.Model(inputs, layers.SimpleRNN(2, return_sequences=True)(layers.Masking()(inputs)))
+    x, y = np.stack([POINTS] * 3, 1), np.stack([TARGETS] * 3, 1)
+    x[0, 1:] = x[1, 2:] = 0
+    loss = keras.losses.MeanSquaredError(reduction=reduction)
+    model.compile("sgd", loss)
+    options = {} if compiled else {"loss": loss}
+    together = backward(model, x, y, **options).example_norms()
+    alone = [tf.linalg.global_norm(backward(model, x[i : i + 1], y[i : i + 1], **options).gradients) for i in range(6)]
+    assert_equal(together, alone)
+
+
+def test_sample_weights_are_the_compiled_losses():
+    with pytest.raises(ValueError, match="give one of the three"):
+        backward(critic(), POINTS, upstream=TARGETS, sample_weight=np.ones(6))
+
+
+def test_a_rule_for_a_loss_of_ones_own_holds_where_the_loss_is_given(registry_restored):
+    class Error(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return tf.reduce_mean((y_true - y_pred) ** 2, -1)
+
+    backward_rule(Error)(lambda call, dy: Gradients(None, tf.zeros_like(call.inputs[1])))
+    assert not any(map(np.any, backward(critic(), POINTS, TARGETS, loss=Error()).gradients))
+
+
+class TwoPasses(BackpropModel):
+    """Its error asks for predictions a second time, and for two losses where the model has one output."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = layers.Dense(2, kernel_initializer=keras.initializers.GlorotUniform(seed=1))
+
+    def call(self, x):
+        return self.out(x)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        y, y_pred = {"first": y, "second": y}, {"first": y_pred, "second": y_pred**2}
+        return super().compute_loss(x, y, y_pred, sample_weight, training) + tf.reduce_mean((self(x) - 3) ** 2)
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_what_compute_loss_makes_of_a_batch_of_arrays_is_clipped_too(run_eagerly):
+    model = TwoPasses()
+    model.compile(
+        keras.optimizers.SGD(1.0), {"first": "mse", "second": "mae"}, run_eagerly=run_eagerly,
+        gradients=keras_backprop.gradients.ClippedByExample(1e-3),
+    )  # fmt: skip
+    model(POINTS)
+    before = model.get_weights()
+    model.train_on_batch(POINTS, TARGETS)
+    moved = np.sqrt(sum(np.sum((new - old) ** 2) for new, old in zip(model.get_weights(), before, strict=True)))
+    assert 0 < moved < 1.001e-3

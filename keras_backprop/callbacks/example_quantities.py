@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.objective import both, is_of_each_example
 
 
 def loss(model, result, y):
@@ -17,7 +18,9 @@ def loss(model, result, y):
     if not pairs:
         raise ValueError("the model has no compiled loss")
     if not result.losses_ran:
-        raise ValueError("the model's own `compute_loss` does not call its compiled losses")
+        raise ValueError(
+            "no compiled loss was asked for the errors of the examples: the model's own `compute_loss` does without"
+        )
     n, total = tf.shape(pairs[0][2])[0], 0.0
     for entry, target, prediction in pairs:
         in_mask = _keras.get_keras_mask(prediction)
@@ -27,16 +30,16 @@ def loss(model, result, y):
         if target.shape.rank == prediction.shape.rank - 1 and prediction.shape[-1] == 1:
             target = target[..., None]
         values = entry.loss.call(target, prediction)
-        if not len(values.shape) or values.shape[0] not in (None, prediction.shape[0]):
+        if not is_of_each_example(values, prediction):
             raise ValueError(
                 f"the loss '{entry.loss.name}' returns a value of shape {tuple(values.shape)} for predictions of shape "
                 f"{tuple(prediction.shape)}, and not one for each example"
             )
-        masks = [mask for mask in (in_mask, _keras.get_keras_mask(values)) if mask is not None]  # `ignore_class` is one
+        (mask,) = both([in_mask], [_keras.get_keras_mask(values)])
         values = tf.cast(values, tf.float32)
         counted = tf.ones_like(values)
-        for mask in masks:
-            counted *= tf.broadcast_to(tf.cast(mask, tf.float32), tf.shape(values))
+        if mask is not None:
+            counted = tf.broadcast_to(tf.cast(mask, tf.float32), tf.shape(values))
         values, counted = (tf.reshape(a, [n, -1]) for a in (values, counted))
         own = tf.reduce_sum(tf.where(counted > 0, values, 0), 1)
         if getattr(entry.loss, "reduction", None) != "sum":

@@ -9,6 +9,9 @@ import keras
 from keras_backprop.chain.rows import MIXED
 from keras_backprop.rule import Operation
 
+MIXING_LOSSES = (keras.losses.Circle, keras.losses.Dice, keras.losses.Tversky)
+"""Losses of Keras whose values for an example may depend on the others."""
+
 
 def mixing(seen, upstream, rows):
     """The links that mix the examples. One of which it is not known counts as one that does.
@@ -56,7 +59,8 @@ def kind_of(op):
 _SUMS = frozenset(
     ["Add", "AddN", "AddV2", "Cast", "Identity", "Mean", "Neg", "Pack", "Reshape", "Stack", "Sub", "Subtract", "Sum"]
 )
-_SCALINGS = frozenset(["DivNoNan", "Divide", "DivideNoNan", "Mul", "Multiply", "RealDiv", "TrueDivide"])
+_QUOTIENTS = frozenset(["DivNoNan", "Divide", "DivideNoNan", "RealDiv", "TrueDivide"])
+_PRODUCTS = frozenset(["Mul", "Multiply"])
 
 
 def _adds(call, given):
@@ -65,12 +69,13 @@ def _adds(call, given):
 
 
 def _scales(call, given):
-    return kind_of(call.op) in _SCALINGS and len(given) == 1
+    kind = kind_of(call.op)
+    return len(given) == 1 and (kind in _PRODUCTS or (kind in _QUOTIENTS and given[0] is call.inputs[0]))
 
 
 def _is_of_examples(call, outputs):
     """Whether it is a loss of Keras that returns a value for each example, or a penalty that adds up over them."""
-    if isinstance(call.op, (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)):
+    if type(call.op) in (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2):
         return True
     of_keras = isinstance(call.op, keras.losses.Loss) and type(call.op).__module__.startswith("keras.")
-    return of_keras and not isinstance(call.op, keras.losses.Circle) and all(y.shape.rank for y in outputs)
+    return of_keras and not isinstance(call.op, MIXING_LOSSES) and all(y.shape.rank for y in outputs)

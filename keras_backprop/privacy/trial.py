@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.chain.mixing import MIXING_LOSSES
 from keras_backprop.privacy.requirements import require_private
 
-_MIXING_LOSSES = (keras.losses.Circle, keras.losses.Dice, keras.losses.Tversky)
 _OPEN = (keras.layers.Lambda, keras.layers.Activation, keras.layers.TorchModuleWrapper, keras.layers.JaxLayer)
 
 
@@ -39,7 +39,7 @@ def _first_axis(layer):
 
 def _is_known_loss(loss):
     function = getattr(loss, "fn", None)
-    stock = type(loss).__module__.startswith("keras.") and not isinstance(loss, _MIXING_LOSSES)
+    stock = type(loss).__module__.startswith("keras.") and not isinstance(loss, MIXING_LOSSES)
     return stock and (function is None or getattr(function, "__module__", "").startswith("keras."))
 
 

@@ -50,9 +50,14 @@ def none_mistaken() -> Any:
     try:
         yield
     except Exception as error:
-        behind: BaseException | None = error
-        while behind is not None and behind is not handled:
-            if isinstance(behind, KeyboardInterrupt):
+        behind: list = [error]
+        known = {id(handled), id(None)}
+        while behind:
+            one = behind.pop()
+            if id(one) in known:
+                continue
+            if isinstance(one, KeyboardInterrupt):
                 raise KeyboardInterrupt from error
-            behind = behind.__cause__ or behind.__context__
+            known.add(id(one))
+            behind += [one.__cause__, one.__context__]
         raise

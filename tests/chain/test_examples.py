@@ -268,7 +268,9 @@ MIXING = {
     "a mean over the batch": (centred, "mse", ["mean/lambda/mean", "mean/lambda/subtract"]),
     "a contrastive loss": (tf.tanh, contrastive, ["transpose", "matmul"]),
     "the root of a mean": (tf.tanh, lambda y, p: tf.sqrt(tf.reduce_mean((y - p) ** 2)), ["mean"]),
-    "a loss of whole batches": (tf.tanh, keras.losses.Dice(axis=None), ["sum", "sum·3"]),
+    "a reciprocal": (tf.tanh, lambda y, p: 1 / tf.reduce_mean((y - p) ** 2), ["mean"]),
+    "a loss of whole batches": (tf.tanh, keras.losses.Dice(axis=None), ["dice"]),
+    "a loss of columns": (tf.tanh, keras.losses.Dice(axis=0), ["dice"]),
     "a mean": (tf.tanh, lambda y, p: 3 * tf.reduce_mean((y - p) ** 2), []),
     "a sum": (tf.tanh, keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum"), []),
 }
