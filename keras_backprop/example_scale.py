@@ -115,8 +115,8 @@ class ExampleScale:
 
     def _weights(self):
         """The sample weights without their signs, a tensor of shape `(n,)`."""
-        given = self._given()
-        if len(given) > 1:
+        given = [] if self._sample_weight is None else keras.tree.flatten(self._sample_weight)
+        if len(given) > 1:  # weights for one of several outputs count as well: the others have none
             raise ValueError(
                 "The norm of each example's own gradient is not known with sample weights of several outputs."
             )
