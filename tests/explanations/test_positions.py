@@ -1,5 +1,7 @@
 """Paths through layers with positions, and through what moves, pools, merges: their products add up to the gradient."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -63,6 +65,14 @@ def attended(x):
     return dense(1)(layer("Flatten")(layer("Attention")([dense(2)(x), x])))
 
 
+def crossed(x):
+    return dense(1)(keras.ops.cross(dense(3)(x), dense(3)(x)))
+
+
+def summed(x):
+    return dense(1)(layer("Flatten")(keras.ops.einsum("nij,njk->nik", dense(2)(x), dense(2)(x))))
+
+
 def behind(kind, *arguments, **options):
     """A network of one layer, whatever its output's shape, and a dense unit behind it."""
     made = lambda x: dense(1)(layer("Flatten")(layer(kind, *arguments, **options)(x)))  # noqa: E731
@@ -113,10 +123,11 @@ NETWORKS = [
     (behind("BatchNormalization", trainable=False), (2,)), (by_the_batch, (2,)), (heads, (2, 2)),
     (stacked, (2, 2)), (both_ways, (2, 2)), (with_its_state, (2, 1)), (every_step, (2, 1)), (broadcast, (2,)),
     (convolution, (4, 4, 1)), (causal, (4, 1)), (side_by_side, (2,)), (pieces, (4,)), (every_position, (3, 2)), (words, (3,)),
-    (merged, (2,)), (turned, (2,)), (attended, (3, 2)),
+    (merged, (2,)), (turned, (2,)), (attended, (3, 2)), (crossed, (3,)), (summed, (2, 2)),
 ]  # fmt: skip
 
 
+@functools.cache
 def explained(build, shape):
     keras.utils.set_random_seed(1)
     words_in = build is words

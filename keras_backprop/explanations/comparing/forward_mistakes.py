@@ -6,7 +6,13 @@ import numpy as np
 
 from keras_backprop.explanations.writing.notation import plain
 
-__all__ = ["ForwardSlips"]
+__all__ = ["ForwardSlips", "squares_only"]
+
+
+def squares_only(graph: Any, path: str) -> bool:
+    """Whether a weight enters everywhere as a square matrix, which can be transposed by mistake: a scale or a gate need not."""
+    shapes = {np.shape(edge.matrix) for node in graph.nodes for edge in node.edges if edge.weight == path}
+    return all(len(shape) == 2 and shape[0] == shape[1] > 1 for shape in shapes)
 
 
 class ForwardSlips:
@@ -43,8 +49,7 @@ class ForwardSlips:
             if graph is not None:
                 yield f"the biases were left out{where}", graph
         for path in dict.fromkeys(e.weight for n in self.graph.nodes for e in n.edges if e.weight):
-            shape = self.graph.weights[path].shape
-            if len(shape) == 2 and shape[0] == shape[1] > 1:
+            if squares_only(self.graph, path):
 
                 def turned(graph, path=path):
                     for node in graph.nodes:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_backprop.explanations.comparing.forward_mistakes import ForwardSlips
+from keras_backprop.explanations.comparing.forward_mistakes import ForwardSlips, squares_only
 from keras_backprop.explanations.comparing.loss_mistakes import LossSlips
 from keras_backprop.explanations.comparing.repeated_mistakes import RepeatedSlips
 from keras_backprop.explanations.writing.notation import plain
@@ -180,7 +180,7 @@ class Slips(ForwardSlips, LossSlips, RepeatedSlips):
                     put(lambda edge, path=path: edge.made_of(news[path])),
                 )
             shapes = {np.shape(e.matrix) for n in self.graph.nodes for e in n.edges if e.weight == path}
-            if all(len(shape) == 2 and shape[0] == shape[1] > 1 for shape in shapes):
+            if squares_only(self.graph, path):
                 yield (
                     f"{name} is transposed: the indices of the matrix are the other way round",
                     put(lambda edge: edge.matrix.T),

@@ -164,12 +164,12 @@ class WrongResults(WrongValues):
                 self._with_sources(uses, found, before)[place],
             )
         if len(uses) == 1 and uses[0].edge is None:
-            use = uses[0]
+            use, shape = uses[0], np.shape(self.graph.weights[found.path])
             for edge in use.node.edges:
                 for unit in range(edge.source.units):
-                    with_x = (use.node.gradient * edge.source.value[:, unit : unit + 1]).sum(0)
+                    with_x = use.gradient(shape, x=edge.source.value[:, unit : unit + 1])
                     name = plain(edge.source.name(unit))
-                    yield f"∂z/∂b is 1: {name} was multiplied to the gradient of a bias", np.asarray(with_x)[place]
+                    yield f"∂z/∂b is 1: {name} was multiplied to the gradient of a bias", with_x[place]
 
     def _with_sources(self, uses, found, values):
         shape = np.shape(self.graph.weights[found.path])

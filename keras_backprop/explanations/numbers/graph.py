@@ -1,8 +1,8 @@
-"""The numbers of a small network one by one: units as nodes, and between them edges with their derivatives.
+"""The graph of a small network: its nodes, where the gradient comes in, and both passes through it.
 
-A `Graph` is made of the links of an explanation: dense layers, elementwise functions, softmax, sums and products, and recurrent
-layers step by step. Every value and derivative comes from the record. What is not looked into ends the paths: there the
-record's own ∂E/∂· is a factor. `backward` multiplies and adds up with NumPy, so that one can ask what a mistake would have given.
+A `Graph` is made of the links of an explanation, by `units.py`. Every value and derivative comes from the record. What is not
+looked into ends the paths: there the record's own ∂E/∂· is a factor. `backward` multiplies and adds up with NumPy, so that one
+can ask what a mistake would have given.
 """
 
 from collections.abc import Callable
@@ -96,7 +96,7 @@ class Graph:
             if node.compute is None:
                 known = False
                 continue
-            node.value = _rounded(node.compute(*values), round_to)
+            node.value = _rounded(node.compute(*values) + node.bias, round_to)
             for edge in node.edges:
                 if edge.derive is None:
                     known = known and not edge.function

@@ -19,8 +19,9 @@ class Node:
         layer: int or None, which layer, from 1.
         time: int or None, which time step, from 1.
         edges: list of `Edge`, from what it is computed of.
-        compute: function of the values of the edges' sources -> value; None where it is not known, or the edges have matrices.
-        bias: array, what is added to the products of an affine node.
+        compute: function of the values of the edges' sources -> value without the bias; None where it is not known, or the edges
+            have weights. Copies of a graph share it: what a mistake may change stands in the node and its edges, not in it.
+        bias: array, what is added to the products, or to what `compute` gives.
         text: str, LaTeX of the formula of the layer, in the letters of the vectors.
         gradient: array, ∂E/∂node.
         plain: bool, its layer needs no number, its only unit none either.
@@ -217,15 +218,16 @@ class Use:
         Args:
             shape: of the weight.
             example: int, what this one adds; None: all.
-            x: array `(n, in)`, in the place of what comes along the edge.
+            x: array `(n, in)`, in the place of what comes along the edge; of a term, where it is 1, `(n, 1)` or `(n, units)`.
         """
         rows = slice(None) if example is None else slice(example, example + 1)
         parts, at = self.node.gradient[rows], self.of_units
         if self.edge is not None:
             given, at = (self.edge.source.value if x is None else x)[rows], self.edge.entries
             parts = given.T @ parts if self.edge.matrix is not None else given * parts
-        elif at.ndim == 2:
-            at = at[rows]
+        else:
+            parts = parts if x is None else parts * x[rows]
+            at = at[rows] if at.ndim == 2 else at
         parts = parts if parts.ndim == at.ndim else parts.sum(0)
         total = np.zeros(int(np.prod(shape)))
         np.add.at(total, at[at >= 0], parts[at >= 0])

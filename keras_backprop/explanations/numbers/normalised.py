@@ -55,7 +55,7 @@ def normalised(link: Any, graph: Any, source: Any, path_of: dict) -> Any:
     if not np.allclose(value, node.value, rtol=1e-3, atol=1e-5):
         return None  # a mask, or statistics of another kind
     node.edges.append(edge)
-    node.compute = lambda h: h * edge.local + node.bias
+    node.compute = (lambda h: h) if edge.weight is None else None
     if not x_hat.edges and link.downstream[0] is not None:  # what x adds by way of the other examples is in it
         graph.heads.append(Head(source, flat(link.downstream[0]), via=link.path))
     graph.nodes += [x_hat, node]

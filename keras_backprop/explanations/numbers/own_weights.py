@@ -4,14 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from keras_backprop.explanations.numbers.agreement import CLOSE
 from keras_backprop.explanations.numbers.nodes import Edge, Use, places_in
 from keras_backprop.explanations.numbers.positions import fits, node_of
 from keras_backprop.formula import Formula
 
 __all__ = ["add_reads", "with_weight"]
-
-CLOSE = 2e-3
-"""What is smaller than this share of a gradient is rounding."""
 
 
 def with_weight(link: Any, graph: Any, nodes: dict, path_of: dict) -> Any:
@@ -43,7 +41,7 @@ def with_weight(link: Any, graph: Any, nodes: dict, path_of: dict) -> Any:
     elif link.formula.value == "a + b":
         edge.local, edge.text, node.bias = np.ones_like(source.value), "1", weight
         edge.derive = lambda y, x: np.ones_like(x)
-        node.compute = lambda x: x + node.bias
+        node.compute = lambda x: x
     else:
         return None
     node.edges.append(edge)

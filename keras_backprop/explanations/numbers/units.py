@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_backprop.explanations.numbers.agreement import CLOSE, agrees
+from keras_backprop.explanations.numbers.combination import combined
 from keras_backprop.explanations.numbers.graph import Graph, Head
 from keras_backprop.explanations.numbers.nodes import Edge, Node, Use, places_in
 from keras_backprop.explanations.numbers.normalised import normalised
@@ -17,9 +19,6 @@ from keras_backprop.formula import Formula
 from keras_backprop.formula_value import evaluate
 
 __all__ = ["graph_of"]
-
-CLOSE = 2e-3
-"""How far what the graph gives may be from the record, relatively to the largest number: single precision, and kinks."""
 
 
 def graph_of(explanation: Any) -> Graph:
@@ -45,7 +44,6 @@ class _Builder:
         self.explanation, self.graph = explanation, Graph()
         self.nodes: dict = {}  # symbol -> Node
         self.followed: dict = {}  # symbol of a weight -> the part of its gradient that operations of the graph give
-        self.paths = {id(w.symbol): w.path for w in explanation.weights}
         for weight in (*explanation.weights, *explanation.frozen):
             self.graph.weights[weight.path] = np.asarray(weight.value, "float64")
         self.path_of = {weight.symbol: weight.path for weight in (*explanation.weights, *explanation.frozen)}
@@ -120,6 +118,8 @@ class _Builder:
             edge.local = flat(link.local_derivative)
         elif isinstance(formula, Formula) and formula.value == "softmax(x)" and link.outputs[0].ndim == 2:
             edge.jacobian = _softmax_jacobian(node.value)
+            if not _account_for([[edge.jacobian]], link, [0]):
+                return False  # along another axis
             edge.derive = lambda y, x: _softmax_jacobian(y)
             edge.text = r"{y}([{j} = {i}] - {k})"
             node.compute = lambda x: evaluate("softmax(x)", {"x": x})
@@ -144,36 +144,10 @@ class _Builder:
 
     def _combination(self, link):
         """A sum, a difference, a product of tensors of one shape."""
-        formula = link.formula
-        sources: Any = [self.nodes.get(symbol) for symbol in link.input_symbols]
-        if not isinstance(formula, Formula) or "a" not in formula.gradients or None in sources or link.weights:
-            return False
-        if any(value.shape != link.outputs[0].shape for value in link.inputs) or "@" in formula.value:
-            return False
-        if (len(sources) != 2 and "*" in formula.gradients["a"]) or "total" in formula.value:
-            return False
-        symbol = link.output_symbols[0]
-        node = self._new(symbol, node_of(symbol, link.outputs[0], self.plain))
-        values = {
-            **link.options,
-            "y": node.value,
-            "dy": np.ones_like(node.value),
-            "a": sources[0].value,
-            "b": sources[-1].value,
-        }
-        for position, source in enumerate(sources):
-            expression = formula.gradients["a" if position == 0 else "b"]
-            local = evaluate(expression, values) * np.ones_like(node.value)
-            if expression == "dy/inputs":
-                local = np.ones_like(node.value) / len(sources)
-            text = {"dy": "1", "-dy": "-1", "dy/inputs": rf"\frac{{1}}{{{len(sources)}}}"}.get(expression, "")
-            edge = Edge(source, local=local, text=text, rule=link.rule)
-            edge.beside = {"dy*b": sources[-1], "dy*a": sources[0]}.get(expression)
-            node.edges.append(edge)
-        if formula.value in ("a + b", "a - b", "a*b"):
-            sign = {"a + b": np.add, "a - b": np.subtract, "a*b": np.multiply}[formula.value]
-            node.compute = lambda *xs: sign.reduce(xs) if sign is not np.subtract else xs[0] - xs[1]
-        return True
+        node = combined(link, [self.nodes.get(symbol) for symbol in link.input_symbols], self.plain)
+        if node is not None:
+            self._new(link.output_symbols[0], node)
+        return node is not None
 
     def _windowed(self, link):
         """A convolution, a dense layer at every position, a table: position by position; what normalises."""
@@ -256,7 +230,7 @@ class _Builder:
             targets = link.inputs[0] if position else None
             slope = error_formulas.slope_function(link) if position else None
             text = error_formulas.loss_gradient_template(link) if position else ""
-            if slope is not None and not np.allclose(slope(node.value, prediction.value), dx, rtol=1e-3, atol=1e-6):
+            if slope is not None and not agrees(slope(node.value, prediction.value), dx):
                 slope, text = None, ""
             error = error_formulas.error_function(link) if position else None
             if error is not None:
@@ -285,7 +259,7 @@ def _account_for(every, link, varied):
     dys = [np.zeros(np.shape(y)) if dy is None else dy for y, dy in zip(link.outputs, link.upstream, strict=True)]
     for place, n in enumerate(varied):
         dx = sum(np.einsum("no,noi->ni", flat(dy), jacobians[place]) for dy, jacobians in zip(dys, every, strict=True))
-        if link.downstream[n] is not None and not np.allclose(dx, flat(link.downstream[n]), rtol=1e-3, atol=1e-6):
+        if link.downstream[n] is not None and not agrees(dx, flat(link.downstream[n])):
             return False
     return True
 
