@@ -87,7 +87,8 @@ class ForwardSlips:
         def alone(graph):
             for node in graph.nodes:
                 for edge in node.edges:
-                    if node.time and edge.matrix is not None and edge.source.time == node.time - 1:
+                    before = node.time and edge.source.letter != "x" and edge.source.time == node.time - 1
+                    if before and edge.matrix is not None:
                         edge.matrix = np.zeros_like(edge.matrix)
 
         graph = self._changed(alone, forward=True)

@@ -28,7 +28,8 @@ class RepeatedSlips:
         def cut(graph):
             for node in graph.nodes:
                 for edge in node.edges:
-                    if node.time and edge.source.time is not None and edge.source.time < node.time:
+                    state = edge.source.letter != "x" and edge.source.time is not None
+                    if node.time and state and edge.source.time < node.time:
                         edge.matrix = None if edge.matrix is None else np.zeros_like(edge.matrix)
                         edge.local = None if edge.local is None else np.zeros_like(edge.local)
 
@@ -43,7 +44,11 @@ class RepeatedSlips:
                 self._changed(only),
             )
         hidden = {(n.layer, n.time): n for n in self.graph.nodes if n.letter == "h" and n.time is not None}
-        inputs = {node.time: node for node in self.graph.nodes if node.letter == "x" and node.time}
+        inputs = {
+            (use.node.layer, use.edge.source.time): use.edge.source
+            for use in self.graph.uses
+            if use.edge is not None and use.node.time and use.edge.source.letter == "x"
+        }
         yield from self._of_other_steps(hidden, inputs, steps)
 
     def _of_other_steps(self, hidden, inputs, steps):
@@ -59,8 +64,10 @@ class RepeatedSlips:
             return _like(graph, other, self.graph) if source.letter == "h" and other is not None else source
 
         def other_end(graph, source, node):
-            other = inputs.get(steps[-1] + 1 - source.time) if source.letter == "x" else None
-            return source if other is None or other.units != source.units else _like(graph, other, self.graph)
+            if source.letter != "x":
+                return source
+            last = max(time for layer, time in inputs if layer == node.layer)
+            return _like(graph, inputs[node.layer, last + 1 - source.time], self.graph)
 
         yield (
             "h of the same step instead of the step before as the last factor ∂z/∂u",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Edge", "Node", "Use", "places_in"]
+__all__ = ["Edge", "Node", "Use", "below", "places_in"]
 
 
 @dataclass(eq=False)
@@ -56,21 +56,30 @@ class Node:
         if self.shape or self.place:
             return self._name_at((*self.place, *(i + 1 for i in np.unravel_index(unit, self.shape or (self.units,)))))
         if self.time is not None:
-            return _below(self._above(), f"{self.time}" if self.units == 1 else f"{self.time},{unit + 1}")
+            return below(self._above(), f"{self.time}" if self.units == 1 else f"{self.time},{unit + 1}")
         if self.plain:
-            return _below(self.letter, self.layer)
-        return _below(self._above(), unit + 1) if self.units > 1 or self.layer is not None else self.letter
+            return below(self.letter, self.layer)
+        return below(self._above(), unit + 1) if self.units > 1 or self.layer is not None else self.letter
 
     @property
     def vector(self) -> str:
-        """The name of all units together of a time step: h_2; of what is only taken from elsewhere that of where it is from."""
-        node, of = self, 0
-        while node.origins and node.origins[of] is not None:
-            node, of = node.origins[of]
-        if node.place:
-            return node._name_at(node.place)
-        row = of // node.shape[-1] + 1 if node.shape else None
-        return _below(node._above(), row if node.time is None else node.time)
+        """The name of all units together of a time step, h_2; where they are one row taken from another node, that row's."""
+        node, row, units = self, 0, [(self, unit) for unit in range(self.units)]
+        while all(one.origins and one.origins[of] is not None for one, of in units):
+            units = [one.origins[of] for one, of in units]
+            one, first = units[0]
+            whole = [(one, first + unit) for unit in range(one._width)]
+            if units == whole and first % one._width == 0:
+                node, row = one, first // one._width
+        if node.time is not None:
+            return below(node._above(), node.time)
+        rows = [i + 1 for i in np.unravel_index(row, node.shape[:-1])] if node.shape else []
+        return below(node._above(), ",".join(map(str, (*node.place, *rows))) or None)
+
+    @property
+    def _width(self):
+        """How many units there are in a row."""
+        return self.shape[-1] if self.shape else self.units
 
     def _above(self):
         """The letter with the layer's number above; beside that of a gate: z^{i,(2)}."""
@@ -88,7 +97,8 @@ class Node:
         return bool(self.origins) and self.origins[unit] is not None and self.origins[unit] == (node, of)
 
 
-def _below(letter, number):
+def below(letter: str, number: Any) -> str:
+    """A letter as LaTeX with a number, or several, below; without where it is None."""
     if number is None:
         return letter
     return f"{letter}_{number}" if len(str(number)) == 1 else f"{letter}_{{{number}}}"
@@ -107,7 +117,8 @@ class Edge:
         local: array `(n, units)`, the derivative of each unit by the same unit of the source, or None. With a weight: a scale.
         jacobian: array `(n, out, in)`, or None. (Softmax, pooling.)
         taken: array `(out,)` of ints, which unit of the source each unit is, −1 for none; or None. (Flatten, Concatenate.)
-        text: str, LaTeX template of the derivative: `{y}(1 - {y})`, y the node's name, x the source's; "" where it is not known.
+        text: str, LaTeX of the derivative; with `{y}` or `{x}` a template, y the node's name, x the source's: `{y}(1 - {y})`. ""
+            where it is not known.
         beside: `Node`, the other factor of a product of two: its unit is the derivative; or None.
         rule: str, the name of the rule that gave it.
         function: bool, whether it is the derivative of an activation function.

@@ -82,7 +82,7 @@ def _of_batch(link, source):
     r = 1 / np.sqrt(variance + layer.epsilon)
     node = Node("", flat((x - mean) * r))
     if not link.options.get("of_batch"):
-        node.edges.append(Edge(source, local=flat(r * np.ones_like(x)), text=r"\frac{{1}}{{\sigma}}", rule=link.rule))
+        node.edges.append(Edge(source, local=flat(r * np.ones_like(x)), text=r"\frac{1}{\sigma}", rule=link.rule))
         node.edges[0].derive = lambda y, x, local=node.edges[0].local: local
         centre = flat(mean * np.ones_like(x))
         node.compute = lambda x, scale=node.edges[0].local: (x - centre) * scale

@@ -194,9 +194,9 @@ class _Builder:
         return True
 
     def _number(self, link):
-        """Which layer a recurrent layer is, where there are several; else None."""
+        """Which layer a call of a recurrent layer is, where there are several calls; else None."""
         several = [one for one in self.explanation.links if _is_recurrent(one)]
-        return link.weight_symbols["cell.kernel"].subscript if len(several) > 1 else None
+        return link.output_symbols[0].subscript if len(several) > 1 else None
 
     def _opaque(self, link):
         for symbol, dx in zip(link.input_symbols, link.downstream, strict=True):

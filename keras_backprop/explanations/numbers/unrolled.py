@@ -5,7 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_backprop.explanations.numbers.nodes import Edge, Node, Use, places_in
+from keras_backprop.explanations.numbers.nodes import Edge, Node, Use, below, places_in
+from keras_backprop.explanations.writing.formulas import template
 from keras_backprop.formula_latex import latex
 from keras_backprop.formula_value import evaluate
 from keras_backprop.registry import registered
@@ -13,6 +14,8 @@ from keras_backprop.registry import registered
 __all__ = ["unroll"]
 
 MOST_STEPS = 24
+
+_LETTERS = {"cell.kernel": "W", "cell.recurrent_kernel": "U"}
 
 
 def unroll(link: Any, graph: Any, source: Any, states: list, path_of: dict, number: int | None) -> Any:
@@ -24,7 +27,7 @@ def unroll(link: Any, graph: Any, source: Any, states: list, path_of: dict, numb
         source: the `Node` of the sequence, or None.
         states: list, for each further input its `Node`, or None: the states that the layer begins with.
         path_of: dict, symbol of a weight -> its path.
-        number: int, which layer it is, where there are several; else None.
+        number: int, which layer this call is, where there are several; else None. Weights have the number of their first call.
 
     Returns:
         The nodes of h in the order of the steps, and the list of the nodes of the last states; None where the layer does
@@ -93,7 +96,7 @@ class _Steps:
         """What comes from outside: some units of another node, where there is one."""
         node = self._node(letter, value, time)
         node.layer = None if letter == "x" else node.layer  # the same in every layer that is given it
-        if source is not None and source.edges:
+        if source is not None:
             taken = place * node.units + np.arange(node.units)
             node.edges, node.origins = [Edge(source, taken=taken)], [(source, int(of)) for of in taken]
             node.compute = lambda x: x[:, taken]
@@ -123,9 +126,9 @@ class _Steps:
         rows = [] if bias is None else [row for row in bias_rows if row is not False]
         total = sum((bias[columns] if row is None else bias[row, columns] for row in rows), np.zeros(self.layer.units))
         of_gate = f"^{self.gates[gate]}" if self.gates else ""
-        number = "" if self.number is None else f"_{self.number}"
-        letters = {"cell.kernel": f"W{of_gate}{number}", "cell.recurrent_kernel": f"U{of_gate}{number}"}
-        biases = [f"b'{of_gate}{number}" if row == 1 else f"b{of_gate}{number}" for row in rows]
+        number = None if self.number is None else self.link.weight_symbols["cell.kernel"].subscript
+        letters = {weight: below(letter + of_gate, number) for weight, letter in _LETTERS.items()}
+        biases = [below(f"b'{of_gate}" if row == 1 else f"b{of_gate}", number) for row in rows]
         text = " + ".join([*(rf"{node.vector} \cdot {letters[weight]}" for node, weight in sources), *biases])
 
         value = sum(n.value @ edge.matrix for (n, _), edge in zip(sources, edges, strict=True)) + total
@@ -146,7 +149,7 @@ class _Steps:
             return np.broadcast_to(evaluate(formula.derivative, {"x": x, "y": y}), np.shape(x)) * np.ones(())
 
         y = compute(z.value)
-        text = latex(formula.derivative, {"x": "{x}", "y": "{y}"})
+        text = template(formula.derivative, {})
         edge = Edge(z, local=derive(y, z.value), text=text, rule=function.__name__, function=True, derive=derive)
         return self._node(letter, y, time, [edge], compute, latex(formula.value, {"x": z.vector}))
 

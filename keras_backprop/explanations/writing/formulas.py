@@ -41,8 +41,11 @@ def local_derivative(link: Any) -> str | None:
 
 
 def template(expression: str, options: Any) -> str:
-    """A derivative as LaTeX with `{x}` and `{y}` for what goes in and comes out."""
-    escaped = latex(expression, {**numbers(options), "x": "@x@", "y": "@y@"}).replace("{", "{{").replace("}", "}}")
+    """A derivative as LaTeX with `{x}` and `{y}` for what goes in and comes out; where it has neither, as LaTeX that is ready."""
+    written = latex(expression, {**numbers(options), "x": "@x@", "y": "@y@"})
+    if "@" not in written:
+        return written
+    escaped = written.replace("{", "{{").replace("}", "}}")
     return escaped.replace("@x@", "{x}").replace("@y@", "{y}")
 
 

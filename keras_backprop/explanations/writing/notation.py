@@ -153,7 +153,8 @@ def plain(latex):
     text = re.sub(
         r"(?<!\\)_t(?![a-z])", "ₜ", re.sub(r"(\\(?:varphi|sigma|delta)|\bb)'", r"\1′", text.replace("_{t-1}", "ₜ₋₁"))
     )
-    text = re.sub(r"\^\{?([ifgour]+)\}?(?![a-z])", lambda m: m[1].translate(_GATES), text)
+    text = re.sub(r"\^\{([ifgour]),(\(\d+\))\}", lambda m: m[1].translate(_GATES) + f"^{{{m[2]}}}", text)
+    text = re.sub(r"\^(?:\{([ifgour]+)\}|([ifgour]))(?![a-z])", lambda m: (m[1] or m[2]).translate(_GATES), text)
     text = re.sub(r"(?<!\\)_(?:\{([\d,]+)\}|(\d))", lambda m: (m[1] or m[2]).translate(_SUBSCRIPTS), text)
     text = re.sub(r"\^\{\((\d+)\)\}", lambda m: f"⁽{m[1].translate(_SUPERSCRIPTS)}⁾", text)
     for source, target in sorted(_PLAIN.items(), key=lambda pair: -len(pair[0])):

@@ -1,5 +1,6 @@
 """Recurrent layers line by line: the formulas of a time step, and the numbers of every one."""
 
+from keras_backprop.explanations.numbers.nodes import below
 from keras_backprop.explanations.observing.link import text_of
 from keras_backprop.explanations.writing.notation import brief, derivative
 from keras_backprop.explanations.writing.rows import shown
@@ -13,6 +14,7 @@ def step_rows(explanation, example=None):
     if not any(hasattr(link.op, "cell") and getattr(link.op, "units", 9) <= 8 for link in explanation.links):
         return []
     nodes = [node for node in explanation.graph.nodes if node.time and node.letter != "x"]
+    numbers = {weight.path: weight.symbol.subscript for weight in (*explanation.weights, *explanation.frozen)}
     rows = []
     for node in nodes:
         name = node.vector
@@ -20,21 +22,20 @@ def step_rows(explanation, example=None):
         of = derivative("E", name)
         rows.append((name, f"= {node.text}" if node.text else "", brief(values), of, brief(deltas)))
         if len(values) == 1:
-            rows += [(*factor, "", "") for factor in _factors(node)]
+            rows += [(*factor, "", "") for factor in _factors(node, numbers)]
     return rows
 
 
-def _factors(node):
+def _factors(node, numbers):
     """(name, formula, value) of ∂h_t/∂h_{t−1} of a layer without gates."""
     if node.letter != "h" or len(node.edges) != 1 or node.edges[0].local is None or node.time == 1:
         return
     z, slope = node.edges[0].source, node.edges[0].local[0]
-    matrix = next((edge.matrix for edge in z.edges if edge.source.letter == "h"), None)
-    if matrix is not None:
-        before = next(edge.source for edge in z.edges if edge.source.letter == "h")
-        U = "U" if node.layer is None else f"U_{node.layer}"
+    back = next((edge for edge in z.edges if edge.source.letter == "h" and edge.matrix is not None), None)
+    if back is not None:
+        U = "U" if node.layer is None else below("U", numbers[back.weight])
         made = rf"= \varphi'({z.vector})^\top \odot {U}^\top"
-        yield derivative(node.vector, before.vector), made, brief(slope[:, None] * matrix.T)
+        yield derivative(node.vector, back.source.vector), made, brief(slope[:, None] * back.matrix.T)
 
 
 def general_rows(explanation):
