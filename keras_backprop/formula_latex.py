@@ -48,16 +48,16 @@ def latex(expression: str, names: Any = None) -> str:
 def _write(node, names):
     """LaTeX, and how tightly it holds together."""
     if isinstance(node, ast.Name):
-        return names.get(
-            node.id, rf"\{node.id}" if node.id in ("pi", "alpha", "beta", "gamma", "mu") else node.id
-        ), ATOM
+        letter = rf"\{node.id}" if node.id in ("pi", "alpha", "beta", "gamma", "mu") else node.id
+        text = names.get(node.id, letter)
+        return text, SIGN if text.startswith("-") else ATOM
     if isinstance(node, ast.Constant):
         return f"{node.value:g}" if isinstance(node.value, (int, float)) else str(node.value), ATOM
     if isinstance(node, ast.UnaryOp):
         return "-" + _in(node.operand, names, PRODUCT), SIGN
     if isinstance(node, ast.Attribute):  # W.T
         inner = _in(node.value, names, ATOM)
-        return rf"{{{inner}}}^\top" if "^" in inner else rf"{inner}^\top", ATOM  # no two exponents on one letter
+        return _raised(inner, r"\top"), ATOM
     if isinstance(node, ast.Compare):
         sides = [_write(side, names)[0] for side in (node.left, *node.comparators)]
         signs = [_COMPARED[type(one)] for one in node.ops]
@@ -93,11 +93,11 @@ def _write_call(node, names):
     if name == "abs":
         return f"|{arguments}|", ATOM
     if name == "inverse":
-        return rf"{_in(node.args[0], names, ATOM)}^{{-1}}", ATOM - 1
-    if name in ("floor", "cross"):
-        return (
-            rf"\lfloor {arguments} \rfloor" if name == "floor" else rf"({arguments.replace(', ', chr(92) + 'times ')})"
-        ), ATOM
+        return _raised(_in(node.args[0], names, ATOM), "{-1}"), ATOM - 1
+    if name == "floor":
+        return rf"\lfloor {arguments} \rfloor", ATOM
+    if name == "cross":
+        return "(" + r" \times ".join(_in(one, names, PRODUCT) for one in node.args) + ")", ATOM
     if name == "summed":
         return r"\sum " + r" \cdot ".join(_in(one, names, PRODUCT) for one in node.args), PRODUCT
     if name == "sqrt":
@@ -110,7 +110,7 @@ def _write_call(node, names):
 def _write_operation(node, names):
     left, right = node.left, node.right
     if isinstance(node.op, ast.Add):
-        return f"{_in(left, names, SUM)} + {_in(right, names, SIGN)}", SUM
+        return f"{_in(left, names, SUM)} + {_in(right, names, PRODUCT)}", SUM
     if isinstance(node.op, ast.Sub):
         sides = [_write(side, names)[0] for side in (left, right)]
         if isinstance(left, ast.Name) and all(_NUMBER.fullmatch(side) for side in sides):  # an option less a number
@@ -120,14 +120,14 @@ def _write_operation(node, names):
         return rf"\frac{{{_write(left, names)[0]}}}{{{_write(right, names)[0]}}}", ATOM
     if isinstance(node.op, ast.Pow):
         base, exponent = _in(left, names, ATOM), _write(right, names)[0]
-        base = f"{{{base}}}" if "^" in base and isinstance(left, ast.Name) else base  # no two exponents on one letter
-        return (base, ATOM) if exponent == "1" else (f"{base}^{_braced(exponent)}", ATOM - 1)
+        return (base, ATOM) if exponent == "1" else (_raised(base, _braced(exponent)), ATOM - 1)
     if isinstance(node.op, ast.MatMult):
         return f"{_in(left, names, PRODUCT)} {_in(right, names, PRODUCT)}", PRODUCT
     first, second = _in(left, names, SIGN), _in(right, names, PRODUCT)
     if first == "1":
         return second, PRODUCT
-    close = isinstance(left, ast.Name) and second.startswith("(") and left.id in ("x", "y", "a", "T")
+    factors = isinstance(left, ast.Name) and not isinstance(right, ast.Name)
+    close = factors and second.startswith("(") and left.id in ("x", "y", "a", "T")
     return first + ("" if close else r" \cdot ") + second, PRODUCT
 
 
@@ -135,6 +135,11 @@ def _in(node, names, tightness):
     """LaTeX as a part of something that holds together so tightly: in brackets where it would fall apart."""
     text, own = _write(node, names)
     return f"({text})" if own < tightness else text
+
+
+def _raised(base, exponent):
+    """A base with an exponent; in braces where it has one, as a letter cannot have two."""
+    return f"{{{base}}}^{exponent}" if "^" in base and not base.endswith(")") else f"{base}^{exponent}"
 
 
 def _braced(text):

@@ -1,5 +1,7 @@
 """`explain`: what it notes is what training does, and what it is refused."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from keras import layers
 
 import keras_backprop
 from keras_backprop import explain
+from keras_backprop.explanations.observing.observe import _written_derivative
+from keras_backprop.formula import Formula
 from keras_backprop.layers import BackpropDense
 from tests.explanations.networks import by_hand, chain, residual, worked_example
 
@@ -213,3 +217,29 @@ def test_the_errors_of_a_recurrent_layer_are_there_step_by_step(layer):
     assert delta.shape == (5, 4, 2 if layer is layers.SimpleRNN else 8)
     products = np.einsum("nti,tno->tio", x, delta)  # the share of each time step
     np.testing.assert_allclose(products.sum(0), link.weight_gradients["cell.kernel"], rtol=1e-4, atol=1e-6)
+
+
+def test_tables_are_counted_once_each():
+    table, other, words = layers.Embedding(5, 2), layers.Embedding(5, 2), keras.Input((3,), dtype="int32")
+    outputs = layers.Dense(1)(layers.Flatten()(table(words) * table(words) + other(words)))
+    model = keras.Model(words, outputs)
+    model.compile("sgd", "mse")
+    names = [str(weight.symbol) for weight in explain(model, np.array([[0, 1, 4]]), np.ones((1, 1))).weights]
+    assert names == ["C₁", "C₂", "W₁", "b₁"]
+
+
+def test_a_layer_that_is_called_like_a_greek_letter_keeps_its_name():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1, name="gamma_1")])
+    model.compile("sgd", "mse")
+    explanation = explain(model, np.ones((1, 2)), np.ones((1, 1)))
+    assert explanation.compare("dgamma_1/kernel[0,0]", float(explanation.weights[0].gradient[0, 0])).verdict == "exact"
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-9, 1e-20])
+def test_a_formula_that_is_not_the_rule_is_not_believed_however_small_the_gradient_is(scale):
+    x = np.array([[0.5, -1.0, 2.0]])
+    call = SimpleNamespace(outputs=[x**3])
+    dy = np.full_like(x, scale)
+    for derivative, known in (("3*x**2", True), ("3*x**2*1.001", False), ("2*x", False)):
+        local = _written_derivative(Formula("x**3", derivative), x, call, dy, 3 * x**2 * dy, {})
+        assert (local is not None) == known, derivative

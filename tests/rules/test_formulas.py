@@ -640,9 +640,10 @@ def by_its_rule(op, arguments):
     call = Call(op, list(tensors.values()), [y], arguments=given, path="op")
     dy = upstream_of(y)
     dxs = [dx() if callable(dx) else dx for dx in WRITTEN[type(op)].backward(call, tf.constant(dy)).inputs]
-    formula = WRITTEN[type(op)].formula.of(options_of_call(call))
+    options = options_of_call(call, dxs)
+    formula = WRITTEN[type(op)].formula.of(options)
     assert formula is not None
-    return y.numpy(), dy, dxs, formula, options_of_call(call)
+    return y.numpy(), dy, dxs, formula, options
 
 
 A, B = np.random.default_rng(3).uniform(0.3, 2.5, (2, *SHAPE))
@@ -750,7 +751,24 @@ def test_what_takes_repeats_or_moves_numbers(op):
     for places, gradient in zip(came, np.ravel(dy), strict=True):
         expected[places] += gradient
     close(np.ravel(dx), expected)
-    repeats = max(sum(int(one) in places for places in came) for one in range(x.size)) > 1
+    went = [[place for place, of in enumerate(came) if one in of] for one in range(x.size)]
+
+    def there(z):
+        return np.reshape([np.ravel(z)[places[0]] if len(places) else 0 for places in came], y.shape)
+
+    def back(z):
+        return np.reshape([np.ravel(z)[places].sum() for places in went], x.shape)
+
+    def moved(z):
+        return there(z) if z is x else back(z)
+
+    words = {
+        "taken": there, "repeated": there, "padded": there, "placed": back, "cropped": back, "permuted": moved, "triangle": moved,
+        "window": lambda z: np.array([np.ravel(z)[places] for places in went]), "x": x, "dy": dy,
+    }  # fmt: skip
+    close(evaluate(formula.value, words), y)
+    close(np.ravel(evaluate(formula.gradients["x"], words)), expected)
+    repeats = max(map(len, went)) > 1
     assert ("repeated" in formula.value) == (repeats and name != "Take")
 
 
@@ -760,10 +778,11 @@ def test_tensors_that_an_operation_puts_side_by_side(count):
     op, tensors = ops.Concatenate(1), [tf.constant(x) for x in xs]
     y = op(tensors)
     call, dy = Call(op, tensors, [y], arguments={"xs": tensors, "axis": 1}, path="op"), upstream_of(y)
-    formula = WRITTEN[ops.Concatenate].formula.of(options_of_call(call))
+    dxs = WRITTEN[ops.Concatenate].backward(call, tf.constant(dy)).inputs
+    formula = WRITTEN[ops.Concatenate].formula.of(options_of_call(call, dxs))
     values = {**dict(zip("abc", xs, strict=False)), "dy": dy}
     close(evaluate(formula.value, values), y)
-    for letter, dx in zip("abc", WRITTEN[ops.Concatenate].backward(call, tf.constant(dy)).inputs, strict=False):
+    for letter, dx in zip("abc", dxs, strict=False):
         close(evaluate(formula.gradients[letter], values), dx() if callable(dx) else dx)
 
 
@@ -772,16 +791,21 @@ def test_an_operation_of_tensorflow(kind):
     formula = of_tensorflow(kind).of(
         {"inputs": 2, "broadcasts": False, "masked": False, "negative_slope": 0, "max_value": None, "threshold": 0}
     )
-    random = np.random.default_rng(0)
-    a, b = random.uniform(0.2, 0.9, SHAPE), random.uniform(0.2, 0.9, SHAPE)
     names = inspect.signature(getattr(tf.raw_ops, kind)).parameters
-    two = "y" in names or "b" in names
-    if kind == "MatMul":
-        close(evaluate(formula.value, {"a": a, "b": b.T}), tf.raw_ops.MatMul(a=a, b=b.T))
-        return
-    y = getattr(tf.raw_ops, kind)(**({"x": a, "y": b} if two else {"features" if "features" in names else "x": a}))
-    values = {"a": a, "b": b} if two else {"x": a}
-    np.testing.assert_allclose(evaluate(formula.value, values), y, rtol=1e-7 if kind == "Selu" else 1e-9)
+    a, b = (tf.constant(one) for one in np.random.default_rng(0).uniform(0.2, 0.9, (2, *SHAPE)))
+    given = {"x": a, "y": b} if "y" in names else {"features" if "features" in names else "x": a}
+    given = {"a": a, "b": tf.transpose(b)} if kind == "MatMul" else given
+    with tf.GradientTape() as tape:
+        tape.watch(list(given.values()))
+        y = getattr(tf.raw_ops, kind)(**given)
+    dy = upstream_of(y)
+    tensors = [one.numpy() for one in given.values()]
+    values = {**dict(zip("ab" if len(given) == 2 else "x", tensors, strict=True)), "y": y.numpy(), "dy": dy}
+    rtol = 1e-7 if kind == "Selu" else 1e-9
+    np.testing.assert_allclose(evaluate(formula.value, values), y, rtol=rtol)
+    written = [f"dy*({formula.derivative})"] if formula.derivative else list(formula.gradients.values())
+    for text, dx in zip(written, tape.gradient(y, list(given.values()), tf.constant(dy)), strict=True):
+        np.testing.assert_allclose(evaluate(text, values), dx, rtol=rtol, atol=1e-12)
 
 
 RECURRENT = [
@@ -961,6 +985,16 @@ def test_the_writing():
     assert plain(latex("(1 - T)/(1 - a) - T/a")) == "(1 − T)/(1 − a) − T/a"
     assert plain(latex("y/(2*y - x)")) == "y/(2 · y − x)"
     assert plain(latex("gamma*(1 - a)**(gamma - 1)", {"gamma": "3"})) == "3 · (1 − a)²"
+    negative = {"x2": "-2", "x": "z_1"}
+    written = [plain(latex(text, negative)) for text in ("x*x2", "x2*x", "x + x2", "x - x2", "x2 - x", "x2**x")]
+    assert written == ["z₁ · (−2)", "−2 · z₁", "z₁ + (−2)", "z₁ − (−2)", "−2 − z₁", "(−2)^(z₁)"]
+
+
+def test_a_name_with_an_exponent_gets_no_second_one():
+    names = {"x": "h^{(1)}", "a": "f(u, v)"}
+    assert latex("inverse(x)", names) == "{h^{(1)}}^{-1}" and latex("x**2", names) == "{h^{(1)}}^2"
+    assert latex("x.T", names) == r"{h^{(1)}}^\top" and latex("inverse(x).T", names) == r"({h^{(1)}}^{-1})^\top"
+    assert latex("cross(a, x)", names) == r"(f(u, v) \times h^{(1)})"
 
 
 def test_a_condition_on_an_option_that_is_missing_is_not_met():

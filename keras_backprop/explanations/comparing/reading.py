@@ -12,7 +12,9 @@ def normalised(text):
     """Subscripts and superscripts as ASCII, LaTeX without its braces and backslashes."""
     text = str(text).strip()
     text = re.sub(
-        r"(^|∂|^d_?)\\?(gamma|beta)(?=[\d_^(\['₀-₉⁽′]|$)", lambda m: m[1] + {"gamma": "γ", "beta": "β"}[m[2]], text
+        r"(^|∂|^d_?)\\?(gamma|beta)(?=[\d_^(\['₀-₉⁽′]|$)(?!.*/)",
+        lambda m: m[1] + {"gamma": "γ", "beta": "β"}[m[2]],
+        text,
     )
     text = re.sub(r"[⁽⁰¹²³⁴⁵⁶⁷⁸⁹⁾]+", lambda m: "^" + m[0].translate(_SUPER), text)
     text = re.sub(r"[₀-₉]+(?:,[₀-₉]+)*", lambda m: "_" + m[0].translate(_SUB), text)

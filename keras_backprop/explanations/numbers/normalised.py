@@ -65,10 +65,15 @@ def normalised(link: Any, graph: Any, source: Any, path_of: dict) -> Any:
 
 def _spread(link, weight):
     """Which entry of γ or β each number of an example has."""
-    shape, axis = np.shape(link.inputs[0]), link.op.axis
-    axes = [one % len(shape) for one in (axis if isinstance(axis, (list, tuple)) else [axis])]
+    shape, axes = np.shape(link.inputs[0]), _axes(link)
     wide = [n if position in axes else 1 for position, n in enumerate(shape)]
     return np.broadcast_to(places_in(weight).reshape(wide), shape)[0].ravel()
+
+
+def _axes(link):
+    """The axes of a layer that normalises, counted from the front."""
+    axis = link.op.axis
+    return [one % np.ndim(link.inputs[0]) for one in (axis if isinstance(axis, (list, tuple)) else [axis])]
 
 
 def _of_batch(link, source):
@@ -94,9 +99,9 @@ def _of_example(groups, centred=True):
 
     def made(link, source):
         ids, epsilon = np.ravel(groups(link)), link.op.epsilon
-        same = (ids[:, None] == ids[None, :]) / np.bincount(ids)[ids]  # row by column: the mean over a group
-        if same.size * len(source.value) > MOST_DERIVATIVES:
+        if len(ids) ** 2 * len(source.value) > MOST_DERIVATIVES:
             return None
+        same = (ids[:, None] == ids[None, :]) / np.bincount(ids)[ids]  # row by column: the mean over a group
 
         def parts(x):
             away = x - x @ same.T if centred else x
@@ -119,8 +124,7 @@ def _of_example(groups, centred=True):
 
 
 def _of_axes(link):
-    shape, axis = np.shape(link.inputs[0]), link.op.axis
-    axes = [one % len(shape) for one in (axis if isinstance(axis, (list, tuple)) else [axis])]
+    shape, axes = np.shape(link.inputs[0]), _axes(link)
     kept = [n if position not in axes else 1 for position, n in enumerate(shape) if position]
     return np.broadcast_to(np.arange(int(np.prod(kept))).reshape(kept), shape[1:])
 

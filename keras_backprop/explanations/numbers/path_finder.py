@@ -68,10 +68,9 @@ class Finder:
             for use in self.graph.uses:
                 if use.path == path:
                     found += self._of_use(use, index, example)
-        for rule, gradient in self.graph.opaque.get(path, ()):
+        for _, gradient in self.graph.opaque.get(path, ()):
             name = derivative("E", self.spelling.name(path, index))
             found.append(Path(None, [Factor(name, "", float(gradient[index]))], float(gradient[index])))
-            del rule
         extra = self.graph.extra.get(path)
         if extra is not None:
             name = derivative("R", self.spelling.name(path, index))

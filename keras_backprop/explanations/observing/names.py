@@ -34,7 +34,7 @@ class Names:
         recurrent = sum(isinstance(getattr(call.op, "cell", None), _CELLS) for call in calls)
         self._in_time, self._several_in_time = recurrent > 0, recurrent > 1
         self._several_attentions = sum(attention_role(call.op, call.path) == "Q" for call in calls) > 1
-        self._tables = sum(isinstance(call.op, keras.layers.Embedding) for call in calls)
+        self._tables = len({id(call.op.embeddings) for call in calls if isinstance(call.op, keras.layers.Embedding)})
         self._targets = {id(t) for t in targets}
         self._one_target = len(self._targets) == 1 and self._losses <= 1
         for call, kind in zip(calls, kinds, strict=True):
@@ -98,8 +98,8 @@ class Names:
                 letter = "e" if kind == "loss" else "R" if kind == "regularizer" else "y"
                 symbol = Symbol(letter, self._next(letter))
             self._tensors[id(output)] = symbol
-        if isinstance(call.op, keras.layers.Embedding):
-            self._weights.setdefault(id(call.op.embeddings), Symbol("C", self._next("C") if self._tables > 1 else None))
+        if isinstance(call.op, keras.layers.Embedding) and id(call.op.embeddings) not in self._weights:
+            self._weights[id(call.op.embeddings)] = Symbol("C", self._next("C") if self._tables > 1 else None)
         if isinstance(call.op, _NORMALISING):
             self._name_weights(call.op, _OF_NORMALISING, self._tensors[id(call.output)].subscript)
 

@@ -17,18 +17,25 @@ ATTRIBUTES = (
 )  # fmt: skip
 
 
-def options_of(call: Any) -> dict:
+def options_of(call: Any, gradients: Any) -> dict:
     """The options of a `Call`, by name.
 
+    Args:
+        call: the `Call`.
+        gradients: for each input its gradient, None where there is none.
+
     Besides what the operation and the call say: "class", the name of the operation's class; "inputs", how many tensors go in;
-    "masked" and "biased", whether there is a mask, or something is added to scores; "broadcasts", whether an input is of
-    another shape than the output; "of_batch", whether a normalisation has the statistics of the batch; "rank", of the first
-    input; "over", what an axis (of the last input) spans: the whole "batch", an "example" with all its axes, or "others";
-    "last", whether an axis is the last one; "row", which of two inputs is one row that all examples have.
+    "masked" and "biased", whether there is a mask, or something is added to scores; "broadcasts", whether an input that has a
+    gradient is of another shape than the output; "of_batch", whether a normalisation has the statistics of the batch; "rank", of
+    the first input; "over", what an axis (of the last input) spans: the whole "batch", an "example" with all its axes, or
+    "others"; "last", whether an axis is the last one; "row", which of two inputs is one row that all examples have.
     """
     given = {name: getattr(call.op, name) for name in ATTRIBUTES if _is_plain(_as_plain(getattr(call.op, name, None)))}
     given |= {**_keras.options_of(call.op), **call.arguments}
     plain = {name: _as_plain(value) for name, value in given.items()}
+    varied = [
+        x for x, dx in zip(call.inputs, gradients, strict=True) if dx is not None
+    ]  # a constant may be of any shape
     return {name: value for name, value in plain.items() if value is None or _is_plain(value)} | {
         "class": type(call.op).__name__,
         "inputs": len(call.inputs),
@@ -36,7 +43,7 @@ def options_of(call: Any) -> dict:
         or bool(call.arguments.get("use_causal_mask"))
         or bool(given.get("is_causal")),
         "biased": call.arguments.get("bias") is not None,
-        "broadcasts": any(x.shape != y.shape for y in call.outputs[:1] for x in call.inputs),
+        "broadcasts": any(x.shape != y.shape for y in call.outputs[:1] for x in varied),
         "of_batch": bool({"reserve", "centred"} & set(call.saved)),
         "rank": len(call.inputs[0].shape) if call.inputs else 0,
         "over": _spanned(given.get("axis"), call.inputs),
