@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_backprop.explanations.numbers.agreement import agrees
 from keras_backprop.explanations.numbers.graph import Head
 from keras_backprop.explanations.numbers.nodes import Edge, Node, Use, places_in
 from keras_backprop.explanations.numbers.positions import fits, flat, node_of
@@ -52,7 +53,7 @@ def normalised(link: Any, graph: Any, source: Any, path_of: dict) -> Any:
             edge.local = edge.made_of(weight)
             uses.append(Use(path, node, edge))
             value = value * edge.local
-    if not np.allclose(value, node.value, rtol=1e-3, atol=1e-5):
+    if not agrees(value, node.value):
         return None  # a mask, or statistics of another kind
     node.edges.append(edge)
     node.compute = (lambda h: h) if edge.weight is None else None
