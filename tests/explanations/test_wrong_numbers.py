@@ -67,6 +67,20 @@ def own(x):
     return dense(1)(Own(False)(x))
 
 
+def folded(x):
+    inside = layer("TimeDistributed", layer("Dense", 2))(dense(2, "tanh")(x))
+    return dense(1)(layer("Flatten")(inside))
+
+
+def test_paths_end_where_positions_are_taken_for_examples():
+    """TimeDistributed makes rows of the positions of all examples."""
+    judged(folded, (3, 2))
+    explanation = explained(folded, (3, 2))
+    for weight in explanation.weights:
+        chain = explanation.chain(weight.path, *(0,) * weight.value.ndim)
+        assert sum(path.value for path in chain.paths) == pytest.approx(chain.gradient)
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("build", [frozen, own])
 def test_biases_are_left_out_where_they_are_no_part_of_a_product(build):

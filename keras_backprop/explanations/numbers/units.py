@@ -43,6 +43,7 @@ class _Builder:
     def __init__(self, explanation):
         self.explanation, self.graph = explanation, Graph()
         self.nodes: dict = {}  # symbol -> Node
+        self.folded: set = set()  # symbols of tensors whose rows are no examples; they may be brought back into shape
         self.followed: dict = {}  # symbol of a weight -> the part of its gradient that operations of the graph give
         for weight in (*explanation.weights, *explanation.frozen):
             self.graph.weights[weight.path] = np.asarray(weight.value, "float64")
@@ -56,7 +57,8 @@ class _Builder:
 
     def _add(self, link):
         for symbol, value in zip(link.input_symbols, link.inputs, strict=True):
-            if symbol is not None and symbol.letter == "x" and symbol not in self.nodes and fits(value):
+            given = symbol is not None and (symbol.letter == "x" or symbol in self.folded)
+            if given and symbol not in self.nodes and self._fits(value):
                 self._new(symbol, node_of(symbol, value, plain=value.shape[1:] == (1,)))
         if link.kind == "loss":
             self._loss(link)
@@ -64,7 +66,7 @@ class _Builder:
             link.op, keras.layers.InputLayer
         ):
             return
-        elif not any(look(link) for look in self._looks):
+        elif self._folds(link) or not any(look(link) for look in self._looks):
             self._opaque(link)
 
     @property
@@ -86,8 +88,19 @@ class _Builder:
     def _root(self, link):
         """The outputs of a link that is not looked into: paths end there."""
         for symbol, value in zip(link.output_symbols, link.outputs, strict=True):
-            if symbol is not None and fits(value) and symbol not in self.nodes:
+            if symbol is not None and self._fits(value) and symbol not in self.nodes:
                 self._new(symbol, node_of(symbol, value, self.plain))
+            elif symbol is not None and fits(value):
+                self.folded.add(symbol)
+
+    def _fits(self, value):
+        return fits(value) and len(value) == self.explanation.examples
+
+    def _folds(self, link):
+        """Whether a link takes positions for examples (TimeDistributed): its rows are no rows of the other nodes."""
+        known = [x for symbol, x in zip(link.input_symbols, link.inputs, strict=True) if symbol in self.nodes]
+        unlike = any(np.ndim(x) > 1 and len(x) != self.explanation.examples for x in known)
+        return unlike or any(fits(y) and not self._fits(y) for y in link.outputs)
 
     def _dense(self, link):
         source = self.nodes.get(link.input_symbols[0]) if link.input_symbols else None
@@ -201,7 +214,8 @@ class _Builder:
     def _opaque(self, link):
         for symbol, dx in zip(link.input_symbols, link.downstream, strict=True):
             if symbol in self.nodes and dx is not None:
-                self.graph.heads.append(Head(self.nodes[symbol], flat(dx), via=link.path))
+                node = self.nodes[symbol]
+                self.graph.heads.append(Head(node, np.array(dx, "float64").reshape(node.value.shape), via=link.path))
         for name, gradient in link.weight_gradients.items():
             path = self.path_of.get(link.weight_symbols[name])
             if path is not None:
