@@ -93,15 +93,19 @@ def _check(problem, finite_differences):
     references = tape_gradients(problem)
     lowest = max(dtypes, key=lambda name: RELATIVE_TOLERANCE[name])
     tolerance = RELATIVE_TOLERANCE[lowest]
+    same = _same_forward(problem, tolerance)
+    random = not same and _draws_anew(problem, tolerance)
     # A gradient that is zero by symmetry is rounding noise: measure it against the largest gradient of all.
     scale = max([_largest(g) for g in references if g is not None] + [1e-30])
     names = [v.path for v in problem.weights] + [f"input {i}" for i in range(len(problem.inputs))]
-    differences = compare_directions(problem, explicit, lowest) if finite_differences else [None] * len(names)
+    differences = (
+        compare_directions(problem, explicit, lowest) if finite_differences and not random else [None] * len(names)
+    )
     beside = differences
     if any(difference is not None and difference.kinks for difference in differences):
         nearby = problem.beside()  # a kink spoils the differences at one point, a wrong derivative everywhere
         beside = compare_directions(nearby, explicit_gradients(nearby)[0], lowest)
-    report = Report(problem.name, tolerance=tolerance, forward=_forward(problem, tolerance))
+    report = Report(problem.name, tolerance=tolerance, forward=None if same or random else _told(problem))
     tensors = [problem.values[id(v)] for v in problem.weights] + problem.inputs
     for name, tensor, ours, theirs, difference, other in zip(
         names, tensors, explicit, references, differences, beside, strict=True
@@ -116,11 +120,13 @@ def _check(problem, finite_differences):
         if difference is not None and verdict == "ok" and not difference.agrees:
             believed = kinks and (other.agrees or other.kinks)
             verdict = "kink" if believed else "held" if problem.holds_something_constant else "wrong"
+        if verdict == "wrong" and random:
+            verdict = "random"
         row = Row(name, tuple(tensor.shape), absolute, relative, verdict=verdict, kinks=kinks)
         if difference is not None:
             row.difference_absolute, row.difference_relative = difference.absolute, difference.relative
         report.rows.append(row)
-    if not report.passed:
+    if random or not report.passed:
         report.culprits = _culprits(problem, tolerance)
     return report
 
@@ -151,15 +157,35 @@ def _pass(problem, isolate=None, around=contextlib.nullcontext):
     return passes(run, lambda: problem.weights, problem.inputs, isolate=isolate)[None]
 
 
-def _forward(problem, tolerance):
-    """What is wrong with the forward pass of the rules, a sentence; None if it gives the error that stock Keras gives."""
-    error, ours = problem.stock_error, float(sum(tf.reduce_sum(term) for term in problem.terms))
+def _same_forward(problem, tolerance):
+    """Whether the forward pass of the rules gives the error that stock Keras gives."""
+    return _same(problem, _error_of_rules(problem), tolerance)
+
+
+def _draws_anew(problem, tolerance):
+    """Whether stock Keras itself gives another error when asked again, as with a `tf.random` in a layer."""
+    with problem.scope():
+        return not _same(problem, float(problem.error(problem.inputs)), tolerance)
+
+
+def _same(problem, error, tolerance):
+    if not (np.isfinite(error) and np.isfinite(problem.stock_error)):
+        return np.isfinite(error) == np.isfinite(problem.stock_error)
     size = float(sum(tf.reduce_sum(tf.abs(term)) for term in problem.terms))
-    if not np.isfinite(error) or abs(ours - error) <= tolerance * size:
-        return None
+    return abs(error - problem.stock_error) <= tolerance * size
+
+
+def _error_of_rules(problem):
+    return float(sum(tf.reduce_sum(term) for term in problem.terms))
+
+
+def _told(problem):
+    """What is wrong with the forward pass of the rules, a sentence."""
+    paths = ", ".join(map(repr, dict.fromkeys(problem.forward_rules)))
     return (
-        f"The forward pass of the rules gives {ours:.8g}, that of the layers themselves {error:.8g}: one of the forward rules of "
-        f"{', '.join(map(repr, dict.fromkeys(problem.forward_rules)))} is wrong."
+        f"The forward pass of the rules gives {_error_of_rules(problem):.8g}, that of the layers themselves "
+        f"{problem.stock_error:.8g}: "
+        + (f"one of the forward rules of {paths} is wrong." if paths else "what was recorded is not what they compute.")
     )
 
 
@@ -198,7 +224,8 @@ def _culprits(problem, tolerance):
     tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
 
     def isolate(x):
-        copy = tf.stop_gradient(x)
+        with tape.stop_recording():  # a `stop_gradient` would end the chain for the record as well
+            copy = tf.identity(x)
         tape.watch(copy)
         return copy
 

@@ -17,8 +17,9 @@ class Row:
         difference_relative: float, the same, relative.
         verdict: "ok", "wrong", "kink" (the tape agrees, finite differences cannot: the error has a kink here, and they agree
             beside it), "held" (the tape agrees; finite differences do not, because the layer holds something constant in its
-            backward pass, by `stop_gradient` for instance), "not finite" (NaN or infinite by the rules and by the tape alike),
-            or "no gradient" (neither the rules nor the tape have one).
+            backward pass, by `stop_gradient` for instance), "random" (the forward pass draws other numbers each time, so that
+            two cannot be compared; the rules of the layers were, each in one and the same pass), "not finite" (NaN or infinite
+            by the rules and by the tape alike), or "no gradient" (neither the rules nor the tape have one).
         kinks: int, the number of kinks found along the direction.
     """
 
@@ -88,6 +89,13 @@ class Report:
         """Whether every gradient agrees with both references, and the forward pass with the layers' own."""
         return all(row.verdict != "wrong" for row in self.rows) and not self.culprits and self.forward is None
 
+    @property
+    def said(self) -> str:
+        """The result in two words: "all agree", "WRONG", or "not comparable" where the forward pass draws anew each time."""
+        if not self.passed:
+            return "WRONG"
+        return "not comparable" if any(row.verdict == "random" for row in self.rows) else "all agree"
+
     def raise_if_failed(self) -> "Report":
         """Raise an `ArithmeticError` that names the rule, if a gradient is wrong. Returns the report."""
         if not self.passed:
@@ -102,7 +110,7 @@ class Report:
     def __str__(self) -> str:
         width = max([len(row.path) for row in self.rows] + [6])
         lines = [
-            f"Gradients of {self.subject}: {'all agree' if self.passed else 'WRONG'} "
+            f"Gradients of {self.subject}: {self.said} "
             f"(largest relative error {self.max_error:.1e}, allowed {self.tolerance:.0e})",
             f"{'tensor':<{width}}  {'shape':<16} {'against the tape':>20}  {'finite differences':>20}  verdict",
         ]
@@ -115,6 +123,11 @@ class Report:
         if any(row.verdict == "not finite" for row in self.rows):
             lines.append(
                 "Where both are NaN or infinite there is nothing to compare: the error itself has no derivative there."
+            )
+        if any(row.verdict == "random" for row in self.rows):
+            lines.append(
+                "The forward pass draws other numbers each time: `keras.random` with a `keras.random.SeedGenerator` makes it "
+                "the same, and comparable."
             )
         lines += map(str, self.culprits)
         if self.forward is not None:

@@ -34,5 +34,5 @@ def check_html(report: Any) -> str:
     head = ["tensor", "shape", "relative difference from the tape", "from finite differences", "verdict"]
     faults = [*map(str, report.culprits), *([] if report.forward is None else [report.forward])]
     culprits = "".join(f"<p>{escape(fault)}</p>" for fault in faults)
-    said = "all agree" if report.passed else "<strong>WRONG</strong>"
+    said = report.said if report.passed else f"<strong>{report.said}</strong>"
     return f"<p>Gradients of {escape(str(report.subject))}: {said}</p>{table(head, rows)}{culprits}"

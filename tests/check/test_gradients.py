@@ -18,6 +18,7 @@ from keras_backprop import (
     check_layer,
     elementwise,
     forward_rule,
+    use_rules,
 )
 
 
@@ -301,6 +302,56 @@ def test_a_forward_rule_that_is_a_thousandth_wrong_is_told_of():
     report = check_layer(Doubled(name="twice"), np.array([[1.0, 2.0]]))
     assert not report.passed
     assert "one of the forward rules of 'twice' is wrong" in str(report)
+
+
+@pytest.mark.usefixtures("registry_restored")
+@pytest.mark.parametrize(("x", "ours"), [(0.0, 1.0), (1.0, float("inf"))], ids=["the layer is not", "it is not"])
+def test_where_one_forward_pass_is_finite_and_the_other_is_not(x, ours):
+    class Quotient(layers.Layer):
+        def call(self, x):
+            return x / x
+
+    @forward_rule(Quotient)
+    def constant_too(op, x):
+        return tf.fill(tf.shape(x), tf.constant(ours, x.dtype)), {}
+
+    @backward_rule(Quotient)
+    def constant(call, dy):
+        return Gradients(tf.zeros_like(dy))
+
+    report = check_layer(Quotient(name="quotient"), np.array([[x]]), finite_differences=False)
+    assert "one of the forward rules of 'quotient' is wrong" in str(report)
+
+
+def times_noise(x):
+    return x * tf.random.uniform(tf.shape(x), 0.5, 1, x.dtype)
+
+
+@pytest.mark.parametrize(
+    ("draw", "verdict"),
+    [(lambda x: x + tf.random.normal(tf.shape(x), dtype=x.dtype), "ok"), (times_noise, "random")],
+    ids=["a sum", "a product"],
+)
+def test_a_layer_that_draws_anew_each_time_is_not_wrong(draw, verdict):
+    report = check_layer(layers.Lambda(draw), np.ones((2, 3)))
+    assert report.passed and report.rows[0].verdict == verdict, report
+    assert ("not comparable" in str(report)) == (verdict == "random")
+
+
+@pytest.mark.parametrize("between", [times_noise, lambda x: 2 * x], ids=["random", "the same"])
+def test_a_wrong_rule_is_named_where_operations_without_a_rule_follow(between):
+    model = keras.Sequential(
+        [keras.Input((5,)), layers.Dense(4, "tanh", name="a"), layers.Lambda(between), layers.Dense(2)]
+    )
+    model.compile("sgd", "mse", run_eagerly=True)
+    x, y = np.random.default_rng(0).normal(size=(8, 5)), np.ones((8, 2))
+    assert check_gradients(model, x, y, finite_differences=False).passed
+    with use_rules({keras.activations.tanh: lambda call, dy: Gradients(1.001 * dy * (1 - call.output**2))}):
+        report = check_gradients(model, x, y, finite_differences=False)
+    assert not report.passed
+    assert [(culprit.path.partition("/")[2], culprit.what) for culprit in report.culprits] == [
+        ("a/tanh", "the gradient of input 0")
+    ]
 
 
 def test_rules_of_compile_are_checked():
