@@ -116,21 +116,22 @@ class _Comparison(BackwardObserver):
         super().__init__()
         self.every = every
         self._before: dict = {}
-        self._found: dict = {}  # number of weights -> variable of the differences, paths: XLA knows no shapes that change
+        self._found: dict = {}  # paths of the weights -> variable of the differences: XLA knows no shapes that change
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="checked_steps")
-        self._count = tf.Variable(0, dtype=tf.int64, trainable=False, name="checked_weights")
+        self._which = tf.Variable(-1, dtype=tf.int64, trainable=False, name="checked_weights")  # place in `_found`
 
     @property
     def variables(self) -> list[Any]:
-        return [self._step, self._count, *(errors for errors, _ in self._found.values())]
+        return [self._step, self._which, *self._found.values()]
 
     def reset(self) -> None:
         self._step.assign(0)
-        self._count.assign(0)
+        self._which.assign(-1)
 
     def read(self) -> Any:
         """The number of steps so far; and of the last that checked, a difference for each weight, and the weights' paths."""
-        errors, paths = self._found.get(int(self._count.numpy()), (None, []))
+        which = int(self._which.numpy())
+        paths, errors = ((), None) if which < 0 else list(self._found.items())[which]
         return int(self._step.numpy()), None if errors is None else errors.numpy(), paths
 
     def observe(self, link: Any) -> None:
@@ -146,15 +147,15 @@ class _Comparison(BackwardObserver):
         weights = update.result.weights
         if not weights:
             return
-        if len(weights) not in self._found:
+        paths = tuple(v.path for v in weights)
+        if paths not in self._found:
             with tf.init_scope():
-                variable = tf.Variable(tf.zeros([len(weights)], tf.float64), trainable=False, name="gradient_errors")
-        else:
-            variable, _ = self._found[len(weights)]
-        self._found[len(weights)] = variable, [v.path for v in weights]
+                errors = tf.Variable(tf.zeros([len(weights)], tf.float64), trainable=False, name="gradient_errors")
+            self._found[paths] = errors
+        variable = self._found[paths]
         due, unchanged = tf.equal(self._step % self.every, 0), variable.read_value()
         variable.assign(tf.cond(due, lambda: _differences(update, before), lambda: unchanged))
-        self._count.assign(len(weights))
+        self._which.assign(list(self._found).index(paths))
         self._step.assign_add(1)
 
 

@@ -1,5 +1,7 @@
 """`GradientCheck`."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -59,6 +61,20 @@ def test_a_wrong_rule_stops_training_and_the_weight_is_named():
 def test_or_warns():
     with pytest.warns(UserWarning, match="hidden/"):
         make().fit(*data(), batch_size=64, verbose=0, callbacks=[GradientCheck(every=1, action="warn")])
+
+
+@pytest.mark.usefixtures("wrong_tanh")
+def test_of_models_with_as_many_weights_the_one_that_trains_is_named():
+    def named(name, activation):
+        model = BackpropSequential([keras.Input((5,)), layers.Dense(3, activation, name=name)])
+        model.compile("sgd", "mse")
+        return model
+
+    check, (x, _) = GradientCheck(every=1, action="warn"), data()
+    wrong, right = named("wrong", "tanh"), named("right", "sigmoid")
+    for model, warns in ((wrong, True), (right, False), (wrong, True)):
+        with pytest.warns(UserWarning, match="/wrong/") if warns else contextlib.nullcontext():
+            model.fit(x, x[:, :3], batch_size=64, verbose=0, callbacks=[check])
 
 
 def test_where_both_overflow_as_a_loss_scale_lets_them_nothing_is_wrong():
