@@ -88,6 +88,7 @@ def test_a_clone_trains_as_the_model_does(make, options):
         options = {"input_tensors": keras.Input(batch_shape=options["input_tensors"][0])}
     clone = keras.models.clone_model(model, **options)
     assert isinstance(clone, BackpropModel | BackpropSequential)
+    assert isinstance(clone, keras.Sequential) == isinstance(model, keras.Sequential)
     assert clone.compiled_gradients is doubled
     assert clone.compiled_rules == {keras.activations.relu: reversed_gradient}
     assert clone.epochs_per_execution == 3
@@ -104,6 +105,33 @@ def test_a_clone_of_a_model_that_is_not_compiled_or_not_built():
     clone = keras.models.clone_model(model)
     assert type(clone) is BackpropSequential
     assert (clone.name, clone.trainable, clone.compiled, clone.built) == ("stack", False, False, False)
+
+
+@pytest.mark.parametrize("cls", [BackpropSequential, keras.Sequential])
+def test_a_clone_makes_one_optimizer(cls):
+    model = cls([keras.Input((3,)), layers.Dense(1)])
+    model.compile(keras.optimizers.RMSprop(name="root"), "mse")
+    before = keras.optimizers.RMSprop().name
+    keras.models.clone_model(model)
+    numbers = [int(name.rpartition("_")[2]) if name[-1].isdigit() else 0 for name in (before, _name_of_the_next())]
+    assert numbers[1] == numbers[0] + 1
+
+
+def _name_of_the_next():
+    return keras.optimizers.RMSprop().name
+
+
+def test_a_class_with_a_compile_of_its_own_is_warned_of_once():
+    class Own(BackpropModel):
+        def compile(self, *args, **kwargs):
+            super().compile(*args, **kwargs)
+
+    x = keras.Input((3,))
+    model = Own(x, layers.Dense(1)(x))
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="`compile.*` method is custom") as warned:
+        clone = keras.models.clone_model(model)
+    assert len(warned) == 1 and model.compiled and not clone.compiled
 
 
 def test_clones_of_stock_models_are_stock_models():
