@@ -154,11 +154,11 @@ def test_threads_do_not_disturb_each_other():
     def passes():
         found.extend(keras_backprop.backward(model, X, Y).gradients for _ in range(4))
 
-    threads = [threading.Thread(target=passes) for _ in range(6)]
+    threads = [threading.Thread(target=passes, daemon=True) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(120)
     assert len(found) == 24
     for gradients in found:
         for one, other in zip(gradients, expected, strict=True):
@@ -167,7 +167,8 @@ def test_threads_do_not_disturb_each_other():
 
 
 def test_functions_of_other_threads_stay_functions():
-    traced, within, done = [], threading.Event(), threading.Event()
+    """And what another thread tells TensorFlow in the meantime is not for the pass, and stands."""
+    traced, flag, within, done = [], [], threading.Event(), threading.Event()
 
     @tf.function
     def f():
@@ -175,17 +176,36 @@ def test_functions_of_other_threads_stay_functions():
         return 0
 
     def elsewhere():
-        within.wait()
+        within.wait(60)
         f()
+        flag.append(tf.config.functions_run_eagerly())
+        tf.config.run_functions_eagerly(False)
         done.set()
 
     def error(p):
         within.set()
-        done.wait()
+        assert done.wait(60)
+        flag.append(tf.config.functions_run_eagerly())
+        f()
         return p
 
-    thread = threading.Thread(target=elsewhere)
+    thread = threading.Thread(target=elsewhere, daemon=True)
     thread.start()
     keras_backprop.backward(network(), X, loss=error)
-    thread.join()
-    assert traced == [True]
+    thread.join(60)
+    assert traced == [True, False] and not any(flag) and {type(one) for one in flag} == {bool}
+    assert not f() and traced == [True, False]
+
+
+def test_what_is_set_in_another_thread_during_a_pass_stands():
+    def error(p):
+        thread = threading.Thread(target=tf.config.run_functions_eagerly, args=(True,), daemon=True)
+        thread.start()
+        thread.join(60)
+        return p
+
+    try:
+        keras_backprop.backward(network(), X, loss=error)
+        assert tf.config.functions_run_eagerly() is True
+    finally:
+        tf.config.run_functions_eagerly(False)

@@ -61,22 +61,23 @@ def replaced(owner, **replacements):
         owner: any object with a `__dict__`, a Keras layer for instance.
         **replacements: name of a callable attribute -> what to call instead.
     """
-    switches = []
-    for name, replacement in replacements.items():
-        with _lock:
-            switch = vars(owner).get(name)
-            if not isinstance(switch, _Switch):
-                own = name in vars(owner)
-                switch = _Switch(getattr(owner, name), own)
-                vars(owner)[name] = switch
-            switch.users += 1
-        switch.stack.append(replacement)
-        switches.append((name, switch))
+    switches: list = []
     try:
+        for name, replacement in replacements.items():
+            with _lock:
+                switch = vars(owner).get(name)
+                if not isinstance(switch, _Switch):
+                    own = name in vars(owner)
+                    switch = _Switch(getattr(owner, name), own)
+                    vars(owner)[name] = switch
+                depth = len(switch.stack)
+                switch.users += 1
+                switches.append((name, switch, depth))  # first, so that Ctrl-C leaves nothing behind
+            switch.stack.append(replacement)
         yield
     finally:
-        for name, switch in reversed(switches):
-            switch.stack.pop()
+        for name, switch, depth in reversed(switches):
+            del switch.stack[depth:]
             with _lock:
                 switch.users -= 1
                 if not switch.users:
@@ -114,17 +115,22 @@ def own_added_losses(layer):
     do, each would find the losses of another and lose its own.
     """
     thread = threading.get_ident()
-    with _lock:
-        losses = vars(layer)["_losses"]
-        if not isinstance(losses, _ListOfThread):
-            losses = vars(layer)["_losses"] = _ListOfThread(losses)
-        losses.own.setdefault(thread, []).append([])
-    try:
-        yield
-    finally:
+    with contextlib.ExitStack() as undo:
         with _lock:
-            losses.own[thread].pop()
-            if not losses.own[thread]:
-                del losses.own[thread]
-            if not losses.own:
-                vars(layer)["_losses"] = losses.original
+            losses = vars(layer)["_losses"]
+            if not isinstance(losses, _ListOfThread):
+                losses = vars(layer)["_losses"] = _ListOfThread(losses)
+            lists = losses.own.setdefault(thread, [])
+            undo.callback(_forget, layer, losses, thread, len(lists))
+            lists.append([])
+        yield
+
+
+def _forget(layer, losses, thread, depth):
+    """Drop a thread's lists from a depth on, and what stands in for the layer's list when nobody uses it any more."""
+    with _lock:
+        del losses.own[thread][depth:]
+        if not losses.own[thread]:
+            del losses.own[thread]
+        if not losses.own:
+            vars(layer)["_losses"] = losses.original

@@ -1,68 +1,69 @@
 """What surrounds a call: how functions run, on which device, who is told, what is within reach."""
 
 import contextlib
+import functools
 import threading
 
 import tensorflow as tf
 from tensorflow.python.autograph.core import config as autograph
 from tensorflow.python.eager import context, def_function
-from tensorflow.python.eager.polymorphic_function import eager_function_run as _flags
+from tensorflow.python.eager.polymorphic_function import eager_function_run
+from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
 from tensorflow.python.framework.ops import EagerTensor
-
-from keras_backprop import _keras
 
 # AutoGraph rewrites whatever a user's `tf.function` calls, library code too; there is nothing to rewrite here.
 autograph.CONVERSION_RULES = (autograph.DoNotConvert("keras_backprop"), *autograph.CONVERSION_RULES)
 
 
-class _Flag:
-    """Stands in for TensorFlow's flag, which is one for the process: in a thread that has set it for itself it is that."""
-
-    def __init__(self, before):
-        self.before, self.users = before, 0
-
-    def __bool__(self):
-        return _wanted()[-1] if _wanted() else self.before
+_local = threading.local()
 
 
-_lock, _local = threading.Lock(), threading.local()
+def _own():
+    """What this thread wants of functions, True or False; None where it is not in a block of `functions_run_eagerly`."""
+    return getattr(_local, "wanted", None)
 
 
-def _wanted():
-    """What this thread has set for itself, outermost first."""
-    return vars(_local).setdefault("wanted", [])
+def _answering(flag):
+    """Stands in for what reads TensorFlow's flag, which is one for the process: in a block, the answer is the thread's."""
+
+    @functools.wraps(flag)
+    def answer(*args):
+        return flag(*args) if _own() is None else _own()
+
+    return answer
 
 
-def _set(wanted):
-    _wanted()[-1] = bool(wanted)
+def _setting(set_flag):
+    """TensorFlow sets the flag back and forth itself, in `tf.vectorized_map` for one: in a block, the thread's answer."""
+
+    @functools.wraps(set_flag)
+    def set_own(run_eagerly):
+        if _own() is None:
+            set_flag(run_eagerly)
+        else:
+            _local.wanted = bool(run_eagerly)
+
+    return set_own
+
+
+Function._run_functions_eagerly = property(_answering(Function._run_functions_eagerly.fget))
+for _module in (eager_function_run, def_function):  # not `tf.config`, by which people read and set the flag itself
+    _module.functions_run_eagerly = _answering(_module.functions_run_eagerly)
+    _module.run_functions_eagerly = _setting(_module.run_functions_eagerly)
 
 
 @contextlib.contextmanager
 def functions_run_eagerly(wanted=True):
     """For the duration of the block, a `tf.function` runs operation by operation; or, if not `wanted`, compiled.
 
-    Other threads are not concerned: they may train, or serve, or be in a block of their own.
+    Other threads are not concerned: they may train, or serve, or be in a block of their own. Nor is `tf.config`.
     """
-    with _lock:
-        flag = _flags.RUN_FUNCTIONS_EAGERLY
-        if not isinstance(flag, _Flag):
-            flag = _flags.RUN_FUNCTIONS_EAGERLY = _Flag(flag)
-        flag.users += 1
-    stack = contextlib.ExitStack()
-    if not _wanted():  # TensorFlow sets the flag back and forth itself, in `tf.vectorized_map` for one
-        for module in (_flags, def_function):
-            its_own = {"functions_run_eagerly": lambda: _wanted()[-1], "run_functions_eagerly": _set}
-            stack.enter_context(_keras.replaced(module, **its_own))
-    _wanted().append(wanted)
+    before = _own()
     try:
-        with stack:
-            yield
+        _local.wanted = bool(wanted)
+        yield
     finally:
-        _wanted().pop()
-        with _lock:
-            flag.users -= 1
-            if not flag.users and _flags.RUN_FUNCTIONS_EAGERLY is flag:
-                _flags.RUN_FUNCTIONS_EAGERLY = flag.before
+        _local.wanted = before
 
 
 def device():
