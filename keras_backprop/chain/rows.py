@@ -63,8 +63,7 @@ class Rows:
 
     def _run(self, operation):
         if operation.type == "MatMul":
-            x, matrix = operation.inputs
-            self._measure(x, matrix, _attribute(operation, "transpose_b"))
+            self._measure(*operation.inputs, *(_attribute(operation, f"transpose_{name}") for name in "ab"))
         given = [self._rows[id(x)] for x in operation.inputs if id(x) in self._rows]
         if not given or operation.type in OF_SHAPES:
             return
@@ -81,8 +80,10 @@ class Rows:
         for y in operation.outputs:
             self._rows[id(y)] = self._kept(operation, y, given[0]) if same else MIXED
 
-    def _measure(self, x, matrix, transposed):
+    def _measure(self, x, matrix, x_transposed, transposed):
         """The matrix that x is multiplied by tells how wide x is: `tf.tensordot` reshapes to sizes that only the run knows."""
+        if x_transposed:
+            return  # it tells how high x is
         width = matrix.shape[1 if transposed else 0]
         if id(x) in self._numbers and width and self._numbers[id(x)] % width == 0:
             self._rows[id(x)] = self._numbers[id(x)] // width
