@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_backprop import _keras, scopes
+from keras_backprop import _keras
 from keras_backprop.backward_pass import backward
 from keras_backprop.required import require_compiled, require_model
+from keras_backprop.scopes import entered_for
 from keras_backprop.training.snapshot import Snapshot
 from keras_backprop.watch import about_data, about_flow, about_weights
 from keras_backprop.watch.finding import Diagnosis, Finding
@@ -130,13 +131,12 @@ class Look:
         self.n = next(t.shape[0] for t in keras.tree.flatten(batch[0]) if t is not None)
 
     def _pass(self, values=()):
-        model, own = self.model, getattr(self.model, "_scope", None)
-        state = Snapshot(model)
+        state = Snapshot(self.model)
         try:
             for weight, value in values:
                 weight.assign(value)
-            with scopes.entered(*([] if own is None else [own])):
-                return backward(model, *self.batch)
+            with entered_for(self.model):
+                return backward(self.model, *self.batch)
         finally:
             state.restore()  # dropout draws the same in every pass
 
