@@ -37,8 +37,7 @@ class Problem:
         self.weights = [v for v in layer.trainable_variables if tf.as_dtype(_keras.dtype_of(v)).is_floating]
         self.values = values_of(layer.variables, double)
         self._assigned: dict = {}
-        self.arguments = keras.tree.map_structure(_apart, arguments)
-        self.arguments = keras.tree.map_structure(_as_float64 if double else _as_tensor, self.arguments)
+        self.arguments = keras.tree.map_structure(_as_float64 if double else _apart, arguments)
         self.inputs = [x for x in keras.tree.flatten(self.arguments) if _is_float(x)]
 
     losses: tuple = ()
@@ -59,16 +58,9 @@ class Problem:
         """The arguments with other values for the inputs."""
         replacements = iter(inputs)
 
-        def replaced(x):
-            if not _is_float(x):
-                return x
-            new = next(replacements)
-            mask = _keras.get_keras_mask(x)
-            if mask is not None and new is not x:
-                _keras.set_keras_mask(new, mask)
-            return new
-
-        return keras.tree.map_structure(replaced, self.arguments)
+        return keras.tree.map_structure(
+            lambda x: _with_mask_of(x, next(replacements)) if _is_float(x) else x, self.arguments
+        )
 
     def beside(self):
         """The same problem at a point nearby: every weight and input is moved by a thousandth of its tensor's scale."""
@@ -151,33 +143,31 @@ class ModelProblem(Problem):
         return _keras.training_argument(self.layer, True)
 
 
-def _apart(x):
-    """A tensor with an identity of its own: two inputs may be given the same."""
-    if not _is_float(x):
-        return x
-    mask, x = _keras.get_keras_mask(x), tf.identity(x)
-    if mask is not None:
-        _keras.set_keras_mask(x, mask)
-    return x
-
-
 def _as_tensor(x):
     return tf.convert_to_tensor(x) if isinstance(x, (np.ndarray, np.generic, keras.Variable)) else x
+
+
+def _apart(x):
+    """A tensor with an identity of its own: two inputs may be given the same."""
+    x = _as_tensor(x)
+    return _with_mask_of(x, tf.identity(x)) if _is_float(x) else x
+
+
+def _as_float64(x):
+    x = _apart(x)
+    if isinstance(x, tf.SparseTensor):
+        return tf.cast(x, tf.float64) if x.dtype.is_floating else x
+    return _with_mask_of(x, tf.cast(x, tf.float64)) if _is_float(x) else x
+
+
+def _with_mask_of(x, y):
+    """Another tensor y in the place of x, with its mask."""
+    mask = _keras.get_keras_mask(x)
+    if mask is not None and y is not x:
+        _keras.set_keras_mask(y, mask)
+    return y
 
 
 def _is_float(x):
     """Whether x is a dense tensor of floating-point numbers: what has a gradient."""
     return tf.is_tensor(x) and x.dtype.is_floating and not isinstance(x, (tf.SparseTensor, tf.RaggedTensor))
-
-
-def _as_float64(x):
-    x = _as_tensor(x)
-    if isinstance(x, tf.SparseTensor):
-        return tf.cast(x, tf.float64) if x.dtype.is_floating else x
-    if isinstance(x, tf.Variable) or _is_float(x):
-        mask = _keras.get_keras_mask(x)
-        x = tf.cast(tf.convert_to_tensor(x), tf.float64)
-        if mask is not None:
-            x = tf.identity(x)
-            _keras.set_keras_mask(x, mask)
-    return x
