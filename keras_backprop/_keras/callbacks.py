@@ -58,12 +58,19 @@ def train_writer(tensorboard: Any) -> Any:
 
 
 def is_better_when_larger(model: Any, name: str) -> bool:
-    """Whether the metric that the logs know by a name says so of itself, as Keras's own callbacks ask it.
+    """Whether the metric that the logs know by a name says so of itself.
 
     Args:
         model: a compiled model.
         name: str, of the metric, with the name of an output in front where there are several.
     """
-    metrics = [one for metric in model.metrics for one in (metric, *getattr(metric, "metrics", ()))]
-    named = [one for one in metrics if one.name == name] or [one for one in metrics if name.endswith(f"_{one.name}")]
-    return any(getattr(one, "_direction", None) == "up" for one in named)
+    named = {metric.name: metric for metric in model.metrics}
+    compiled = getattr(model, "_compile_metrics", None)
+    if compiled is not None and compiled.built:
+        weighted = compiled._flat_weighted_metrics
+        for word, lists in (("", compiled._flat_metrics), ("", weighted), ("weighted_", weighted)):
+            for one in (one for one in lists if one is not None):
+                output = f"{one.output_name}_" if one.output_name else ""
+                for metric in one.metrics:
+                    named.setdefault(f"{output}{word}{metric.name}", metric)
+    return getattr(named.get(name), "_direction", None) == "up"

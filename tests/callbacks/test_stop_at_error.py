@@ -1,11 +1,13 @@
 """`StopAtError`."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from keras_backprop import BackpropSequential
+from keras_backprop import BackpropModel, BackpropSequential
 from keras_backprop.callbacks import StopAtError
 from keras_backprop.losses import HalfMeanSquaredError
 
@@ -101,6 +103,16 @@ def test_a_metric_that_is_better_when_larger_is_refused(monitor):
     model.compile("sgd", "mse", metrics=[keras.metrics.R2Score(), keras.metrics.R2Score(name="mean_r2")])
     with pytest.raises(ValueError, match=f"better when smaller. Received: monitor='{monitor}'"):
         model.fit(x, x, epochs=2, verbose=0, validation_data=(x, x), callbacks=[StopAtError(0.5, monitor=monitor)])
+
+
+@pytest.mark.parametrize(("monitor", "refused"), [("a_error", False), ("b_error", True), ("b_weighted_error", True)])
+def test_it_is_asked_of_the_metric_of_the_output(monitor, refused):
+    x, inputs = np.arange(8.0)[:, None], keras.Input((1,))
+    model = BackpropModel(inputs, {name: layers.Dense(1, name=name)(inputs) for name in "ab"})
+    metrics = {"a": keras.metrics.MeanSquaredError(name="error"), "b": keras.metrics.R2Score(name="error")}
+    model.compile("sgd", "mse", metrics=metrics, weighted_metrics={"b": keras.metrics.R2Score(name="error")})
+    with pytest.raises(ValueError, match="better when smaller") if refused else contextlib.nullcontext():
+        model.fit(x, {"a": x, "b": x}, verbose=0, callbacks=[StopAtError(0.5, monitor=monitor)])
 
 
 def test_a_validation_metric_that_never_comes_is_a_warning():
