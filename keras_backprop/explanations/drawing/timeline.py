@@ -24,7 +24,7 @@ COLUMN, WIDTH = 2.9, 2.2
 
 
 def fits(explanation: Any) -> bool:
-    """Whether it is one recurrent layer of a few steps and units, with dense layers behind it at the most."""
+    """Whether it is one recurrent layer of a few steps and units, with dense layers behind it at the most, and none before."""
     plain = (keras.layers.Dense, keras.layers.InputLayer, keras.layers.Activation)
     layers = [link for link in explanation.links if link.kind == "layer"]
     recurrent = [link for link in layers if hasattr(link.op, "cell")]
@@ -34,10 +34,11 @@ def fits(explanation: Any) -> bool:
         return False
     nodes = [node for node in explanation.graph.nodes if node.time]
     steps, units = {node.time for node in nodes}, max((node.units for node in nodes), default=0)
-    rest = [node for node in explanation.graph.nodes if node.time is None and node.edges]
-    one_layer = len([node for node in nodes if node.letter == "h"]) == len(steps)
-    return bool(steps) and one_layer and len(steps) <= MOST_STEPS and units <= MOST_UNITS and len(rest) <= 8 and max(
-        (node.units for node in rest), default=0
+    behind = _behind(explanation.graph)
+    computed = [node for node in explanation.graph.nodes if node.time is None and node.edges and not node.origins]
+    one_layer = len([node for node in nodes if node.letter == "h"]) == len(steps) and len(computed) == len(behind)
+    return bool(steps) and one_layer and len(steps) <= MOST_STEPS and units <= MOST_UNITS and len(behind) <= 8 and max(
+        (node.units for node in behind), default=0
     ) <= MOST_UNITS  # fmt: skip
 
 
@@ -46,9 +47,9 @@ def draw(explanation: Any, example: Any = None, chain: Any = None) -> Canvas:
     graph, row = explanation.graph, example or 0
     steps = sorted({node.time for node in graph.nodes if node.time})
     hidden = {node.time: node for node in graph.nodes if node.letter == "h" and node.time is not None}
-    inputs = {node.time: node for node in graph.nodes if node.letter == "x" and node.time}
+    inputs = _inputs(graph)
     gates = {t: [n for n in graph.nodes if n.time == t and n.letter not in "xh"] for t in steps}
-    rest = [node for node in graph.nodes if node.time is None and node.edges]
+    rest = _behind(graph)
     lit = _lit(chain)
     lines = max(len(_lines(gates[t], row)) for t in steps)
     height = 0.75 + 0.3 * lines
@@ -69,14 +70,36 @@ def draw(explanation: Any, example: Any = None, chain: Any = None) -> Canvas:
     for t, strength in zip(steps, strengths, strict=True):
         x = COLUMN * (t - 1) + WIDTH / 2
         _step(canvas, x, height, t, hidden[t], inputs.get(t), gates[t], row, id(hidden[t]) in lit)
-        _gradient(canvas, x, height, hidden[t], row, strength / strongest, t == steps[0])
+        _gradient(canvas, x, height, hidden[t], row, strength / strongest)
     for t in steps[1:]:
         x = COLUMN * (t - 2) + WIDTH
         canvas.arrow((x, 0.1), (x + COLUMN - WIDTH, 0.1))
         share = strengths[t - 2] / strongest
         canvas.arrow((x + COLUMN - WIDTH, -0.15), (x, -0.15), GRADIENT, 0.6 + 2.4 * share, alpha=0.25 + 0.75 * share)
-    _behind(canvas, explanation, rest, row, COLUMN * len(steps), height)
+    _rest(canvas, explanation, rest, row, COLUMN * len(steps), height)
     return canvas
+
+
+def _inputs(graph):
+    """Step -> what goes into it. Where the sequence is read backwards, the first step is given the last x."""
+    return {
+        node.time: e.source
+        for node in graph.nodes
+        if node.time
+        for e in node.edges
+        if e.source.letter == "x" and e.source.time
+    }
+
+
+def _behind(graph):
+    """The nodes that are computed of the steps; what is only moved is the same number."""
+    reached = {id(node) for node in graph.nodes if node.time}
+    behind = []
+    for node in graph.nodes:
+        if node.time is None and any(id(edge.source) in reached for edge in node.edges):
+            reached.add(id(node))
+            behind += [] if node.origins else [node]
+    return behind
 
 
 def _lit(chain):
@@ -139,21 +162,21 @@ def _step(canvas, x, height, t, hidden, given, gates, row, lit):
     if given is not None:
         below = -height / 2 - 1.5
         canvas.box(x, below, wide * 0.8, 0.5, INPUT, INPUT_EDGE)
-        canvas.text(x, below, f"$x_{t} = {_numbers(given.value[row])}$", size=12, zorder=5)
+        name = given.vector if given.units > 1 else given.name()
+        canvas.text(x, below, f"${name} = {_numbers(given.value[row])}$", size=12, zorder=5)
         canvas.arrow((x, below + 0.25), (x, -height / 2), INK)
 
 
-def _gradient(canvas, x, height, hidden, row, share, first):
+def _gradient(canvas, x, height, hidden, row, share):
     y = height / 2 + 0.62
     text = rf"$\partial E/\partial h_{hidden.time} = {_numbers(hidden.gradient[row])}$"
     canvas.text(x, y, text, GRADIENT, 12.5 if hidden.units == 1 else 9.5, box=True)
     if share < 0.1:
         percent = f"{100 * share:.2g}" if share >= 1e-4 else latex_number(100 * share)
         canvas.text(x, -height / 2 - 0.85, rf"vanishing: ${percent}$ % left", GRADIENT, 12, box=True, weight="bold")
-    del first
 
 
-def _behind(canvas, explanation, rest, row, x, height):
+def _rest(canvas, explanation, rest, row, x, height):
     """The dense layers behind the last step, and the error."""
     lines = [
         f"${node.name(unit)} = {latex_number(node.value[row, unit])}$" for node in rest for unit in range(node.units)
