@@ -8,7 +8,9 @@ import pytest
 import tensorflow as tf
 
 from keras_backprop import explain
+from keras_backprop.explanations.numbers import linear
 from keras_backprop.explanations.writing.notation import plain
+from keras_backprop.registry import registered
 
 L = keras.layers
 
@@ -286,3 +288,22 @@ def test_the_paths_lead_through_a_layer_of_ones_own(raw):
     (scale,) = [weight for weight in explanation.weights if "scale" in weight.path]
     chain = explanation.chain(scale.path, 0, example=0)
     assert len(chain.paths) == 1 and len(chain.paths[0].factors) == 5  # from the error to the scale, and no penalty
+
+
+@pytest.mark.parametrize("examples", [1, 2])
+@pytest.mark.parametrize("kind", ["MaxPooling1D", "AveragePooling1D"])
+def test_a_largest_number_is_not_taken_for_one_that_is_moved(kind, examples):
+    inputs = keras.Input((2,), dtype="float64")
+    units = layer("Reshape", (2, 1))(dense(2)(inputs))
+    model = keras.Model(inputs, layer("Flatten")(layer(kind, 2)(units)))
+    model.set_weights([np.eye(2), np.array([0.0, 1.0])])
+    model.compile("sgd", "mse")
+    graph = explain(model, np.ones((examples, 2)), np.ones((examples, 1))).graph
+    graph.nodes[1].bias = np.array([9.0, 1.0])  # a slip, after which the other number is the largest
+    known = graph.forward()
+    assert known == (kind == "AveragePooling1D") and (not known or graph.nodes[-1].value[0] == 6.0)
+
+
+def test_what_counts_as_linear_is_there():
+    names = {rule.name for _, rule in registered().items()}
+    assert names >= linear.RULES and all(hasattr(tf.raw_ops, name) for name in linear.OPERATIONS)

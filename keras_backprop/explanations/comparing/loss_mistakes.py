@@ -27,7 +27,7 @@ def error_terms(head: Any, a: Any = None) -> Any:
         return None
     try:
         with np.errstate(all="ignore"):
-            values = {"epsilon": 1e-7, "delta": 1.0, "T": targets_like(head, a), "a": a}
+            values = {**head.options, "T": targets_like(head, a), "a": a}
             return evaluate(formula.term, with_parts([p for p in formula.parts if p[0][0] != "d"], values))
     except NameError:  # an option of the loss stands in it
         return None

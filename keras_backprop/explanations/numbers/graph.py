@@ -29,6 +29,7 @@ class Head:
         slope: function (values of node and prediction) -> value; None where it is not known.
         via: str, which loss or link it comes from.
         formula: the `LossFormula`, or None.
+        options: dict, letters of the formula -> numbers: the options of the loss.
     """
 
     node: Node
@@ -39,6 +40,7 @@ class Head:
     slope: Callable | None = None
     via: str = ""
     formula: Any = None
+    options: dict = field(default_factory=dict)
 
 
 @dataclass(eq=False)

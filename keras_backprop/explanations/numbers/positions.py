@@ -134,7 +134,7 @@ def _taken(x, taken):
     return np.where(taken < 0, 0.0, x[:, taken])
 
 
-def derived(node: Node, sources: list, jacobians: list, rule: str) -> Node:
+def derived(node: Node, sources: list, jacobians: list, rule: str, constant: bool) -> Node:
     """A node with its edges, from the derivatives of each of its units.
 
     Args:
@@ -142,8 +142,9 @@ def derived(node: Node, sources: list, jacobians: list, rule: str) -> Node:
         sources: list of `Node`, one for each input.
         jacobians: list of arrays `(n, out, in)`.
         rule: str, the name of the rule that gave them.
+        constant: bool, whether the link is known to be linear in each source, the others held.
     """
-    steady = all(np.all(one == one[:1]) for one in jacobians)
+    steady = constant and all(np.all(one == one[:1]) for one in jacobians)
     products = sum(np.einsum("noi,ni->no", J, x.value) for J, x in zip(jacobians, sources, strict=True))
     linear = steady and np.allclose(products, node.value, rtol=1e-5, atol=1e-7)
     moved = linear and all(np.all((one == 0) | (one == 1)) for one in jacobians)

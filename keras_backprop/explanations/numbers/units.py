@@ -8,6 +8,7 @@ import numpy as np
 from keras_backprop.explanations.numbers.agreement import CLOSE, agrees
 from keras_backprop.explanations.numbers.combination import combined
 from keras_backprop.explanations.numbers.graph import Graph, Head
+from keras_backprop.explanations.numbers.linear import is_elementwise, is_linear
 from keras_backprop.explanations.numbers.nodes import Edge, Node, Use, places_in
 from keras_backprop.explanations.numbers.normalised import normalised
 from keras_backprop.explanations.numbers.own_weights import add_reads, with_weight
@@ -138,7 +139,7 @@ class _Builder:
             node.compute = lambda x: evaluate("softmax(x)", {"x": x})
             node.text = r"\exp({x}) / \sum \exp(z)"
         elif link.kind == "activation" or link.rule in ("dropout", "identity"):
-            if not _is_elementwise(link) or link.upstream[0] is None or link.downstream[0] is None:
+            if not is_elementwise(link) or link.upstream[0] is None or link.downstream[0] is None:
                 return False
             edge.local = _ratio(flat(link.downstream[0]), flat(link.upstream[0]))
             edge.function = link.kind == "activation"
@@ -184,7 +185,8 @@ class _Builder:
         if not _account_for(every, link, varied):
             return False  # examples depend on each other
         for symbol, value, jacobians in zip(link.output_symbols, link.outputs, every, strict=True):
-            self._new(symbol, derived(node_of(symbol, value, self.plain), sources, jacobians, link.rule))
+            node = node_of(symbol, value, self.plain)
+            self._new(symbol, derived(node, sources, jacobians, link.rule, is_linear(link)))
         return True
 
     def _recurrent(self, link):
@@ -249,7 +251,9 @@ class _Builder:
             error = error_formulas.error_function(link) if position else None
             if error is not None:
                 self.graph.errors.append((prediction, error))
-            self.graph.heads.append(Head(node, _f(dx), text or "", targets, prediction, slope, link.path, link.formula))
+            options = error_formulas.plain_options(link)
+            head = Head(node, _f(dx), text or "", targets, prediction, slope, link.path, link.formula, options)
+            self.graph.heads.append(head)
 
 
 def _f(array):
@@ -276,14 +280,6 @@ def _account_for(every, link, varied):
         if link.downstream[n] is not None and not agrees(dx, flat(link.downstream[n])):
             return False
     return True
-
-
-def _is_elementwise(link):
-    """Whether every number of what comes out depends on that number alone of what goes in, as far as can be told."""
-    if link.jacobian is None:
-        return link.formula is None or link.kind != "activation"
-    ((jacobian,),) = link.jacobian()
-    return jacobian is not None and not np.any(jacobian * (1 - np.eye(jacobian.shape[-1])))
 
 
 def _ratio(dx, dy):

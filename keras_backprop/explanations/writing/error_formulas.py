@@ -111,7 +111,7 @@ def _template(text):
 def _letters(link, T, a):
     """What the letters of a loss's formula are in LaTeX."""
     return {
-        **numbers(_plain_options(link)),
+        **numbers(plain_options(link)),
         "epsilon": r"\varepsilon",
         **_OF_LOSSES,
         "T": _target(link.formula, T),
@@ -134,7 +134,7 @@ def slope_function(link: Any) -> Any:
     if slope is None or not link.upstream or link.upstream[0] is None:
         return None
     coefficient = np.asarray(link.upstream[0], "float64").reshape(-1, 1) * _of_slope(link)
-    given = {**_plain_options(link), "T": _targets(link), "c": coefficient}
+    given = {**plain_options(link), "T": _targets(link), "c": coefficient}
     outside = 1.0 if formula.couples else coefficient
     return lambda value, prediction: outside * evaluate(slope, with_parts(formula.parts, {**given, "a": prediction}))
 
@@ -145,7 +145,7 @@ def error_function(link: Any) -> Any:
     if not isinstance(formula, LossFormula) or not link.upstream or link.upstream[0] is None:
         return None
     given, coefficient = (
-        {**_plain_options(link), "T": _targets(link)},
+        {**plain_options(link), "T": _targets(link)},
         np.asarray(link.upstream[0], "float64").reshape(-1, 1),
     )
     parts = [part for part in formula.parts if part[0][0] != "d"]
@@ -226,6 +226,7 @@ def _target(formula, T):
     return rf"\text{{one hot }}{T}" if formula.classes else T
 
 
-def _plain_options(link):
+def plain_options(link: Any) -> dict:
+    """The options of a loss that are numbers, with Keras's values of those that are not given."""
     options = {name: value for name, value in link.options.items() if isinstance(value, (int, float))}
     return {"epsilon": 1e-7, "delta": 1.0, **options}
