@@ -11,7 +11,8 @@ import pytest
 
 from keras_backprop import explain
 from keras_backprop.explanations.comparing.comparison import UNKNOWN
-from tests.explanations.networks import by_hand, recurrent, softmax, textbook, worked_example, xor
+from keras_backprop.explanations.comparing.given import Given
+from tests.explanations.networks import by_hand, chain, dense, recurrent, softmax, stack, textbook, worked_example, xor
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -199,3 +200,34 @@ def test_an_activation_of_one_example(explanations):
     values = explanations[xor]
     assert values.compare("a2", rows[2][5], example=2).verdict == "exact"
     assert "example 2" in values.compare("a2", rows[1][5], example=3).mistake
+
+
+def test_zeros_before_the_point_are_digits():
+    assert not Given(1200.0).rounds(1249.0) and Given(1200.0).rounds(1200.3) and Given("1.2e3").rounds(1249.0)
+    assert not Given(110).is_of(112.4, exact=True) and Given(110).significant == 3 and Given(0.5).significant == 1
+    model = keras.Sequential([keras.Input((1,), dtype="float64"), keras.layers.Dense(1, dtype="float64")])
+    model.compile("sgd", "mse")
+    model.set_weights([np.array([[0.0]]), np.array([0.0])])
+    explanation = explain(model, np.array([[1.0]]), np.array([[math.sqrt(1327.7)]]))
+    assert explanation.compare("E", 1300.0)[0].verdict != "exact" and explanation.compare("E", "1327.7")[0].correct
+
+
+@pytest.mark.parametrize("name", ["textbook", "chain"])
+def test_a_list_has_an_array_for_each_weight_of_a_letter(name):
+    explanation = explain(*(textbook() if name == "textbook" else chain(2, 3, 1)))
+    weights = explanation.weights
+    for letter, of in (("W", weights[::2]), ("b", weights[1::2])):
+        gradients, new, old = ([getattr(w, what) for w in of] for what in ("gradient", "updated", "value"))
+        given = {f"d{letter}": gradients, f"{letter}_new": new, letter: old}
+        assert [one.verdict for one in explanation.compare(given)] == ["exact"] * 6
+    assert len(explanation.compare(dW=[w.gradient for w in weights])) == 4
+    with pytest.raises(ValueError, match="is of is not clear|Received: shape"):
+        explanation.compare(db=[weights[3].gradient, weights[1].gradient] if name == "chain" else np.zeros((2, 2)))
+
+
+def test_the_error_in_place_of_its_derivative_has_the_options_of_the_loss():
+    layers = [dense(1)]
+    model = stack(layers, (1,), [[[2.0]], [0.0]], keras.losses.Huber(delta=0.5, dtype="float64"))
+    explanation = explain(model, np.array([[1.0]]), np.array([[3.1]]))  # |T - a| = 1.1
+    compared = explanation.compare("db", 0.5 * (1.1 - 0.25))[0]
+    assert compared.verdict == "mistake" and any("the error itself" in sentence for sentence in compared.mistakes)

@@ -7,14 +7,12 @@ import numpy as np
 
 from keras_backprop.explanations.comparing.comparison import Compared, Comparison
 from keras_backprop.explanations.comparing.given import Given
+from keras_backprop.explanations.comparing.lists import BY_LETTER, kind_of_list, weights_of_list
 from keras_backprop.explanations.comparing.mistakes import Slips, read
 from keras_backprop.explanations.comparing.wrong_results import WrongResults
 from keras_backprop.explanations.observing.asked import number_of, place
 
 __all__ = ["compare"]
-
-LISTS = ("gradients", "weights", "updates")
-"""Names that mean an array for each weight."""
 
 NEAR = 2e-3
 """So far off, relatively, a number may be by rounding of intermediate results."""
@@ -36,18 +34,15 @@ class _Comparer(WrongResults):
     def compared(self, name, value):
         if not isinstance(name, str):
             raise TypeError(f"A number has a name, as in compare({{'dw5': 0.0822}}). Received: {name!r}")
-        several = isinstance(value, (list, tuple)) and len(set(map(_shape, value))) > 1
-        if name.lower() in LISTS or (several and name.lower() in ("dw", "db")):
-            return self._list(name, value)
+        wanted = weights_of_list(name, value, self.explanation.weights)
+        if wanted is not None:
+            return self._list(name, value, wanted)
         value = number_of(name, value) if isinstance(value, str) else value
         return [self._one(name, self._found(name, _array(name, value)), value)]
 
-    def _list(self, name, values):
+    def _list(self, name, values, weights):
         """A list of arrays, in the order of the weights: of gradients (`gradients=`, `dW=`) or of new weights (`weights=`)."""
-        kind = "update" if name.rstrip("'").lower() in ("weights", "updates", "update", "new", "w_new") else "gradient"
-        weights = self.explanation.weights
-        if name.lower() == "dw" and len(values) != len(weights):
-            weights = [w for w in weights if np.ndim(w.value) > 1]
+        kind = kind_of_list(name)
         if not isinstance(values, (list, tuple)) or len(values) != len(weights):
             paths = ", ".join(weight.path for weight in weights)
             received = f"{len(values)} arrays" if isinstance(values, (list, tuple)) else repr(values)
@@ -65,7 +60,7 @@ class _Comparer(WrongResults):
         try:
             return self.spelling.quantity(name)
         except KeyError:
-            if name.lower() in ("dw", "db", "w", "b", "w_new", "b_new", "dw_new"):
+            if name.lower() in BY_LETTER:
                 return self._by_shape(name, np.shape(value))
             raise
 
@@ -81,8 +76,7 @@ class _Comparer(WrongResults):
                 f"Which weight {name!r} of shape {shape} is of is not clear. The weights are {names}: say "
                 f"d{names[:2]}, for instance."
             )
-        kind = "update" if name.endswith("_new") else "gradient" if name.startswith("d") else "weight"
-        return Found(kind, path=same[0].path, latex=same[0].symbol.latex)
+        return Found(kind_of_list(name), path=same[0].path, latex=same[0].symbol.latex)
 
     def _key(self, found):
         position = next((i for i, node in enumerate(self.graph.nodes) if node is found.node), None)
@@ -255,13 +249,6 @@ def _array(name, value):
         raise ValueError(
             f"What {name!r} is compared with is neither a number nor an array of numbers. Received: {value!r}"
         ) from None
-
-
-def _shape(value):
-    try:
-        return np.shape(value)
-    except ValueError:  # rows of different lengths
-        return None
 
 
 def _plain(value):

@@ -32,8 +32,9 @@ class Given:
         exponent = decimal.as_tuple().exponent
         digits = decimal.as_tuple().digits
         if not isinstance(given, str) and isinstance(exponent, int):  # 0.5 may be 0.50 and so on
-            digits = Decimal(text).normalize().as_tuple().digits
-            exponent = Decimal(text).normalize().as_tuple().exponent
+            _, digits, exponent = Decimal(text).normalize().as_tuple()
+            if exponent > 0:  # 1300.0 is written with all the digits before the point
+                digits, exponent = (*digits, *[0] * exponent), 0
         self.significant = len(digits) if array.ndim == 0 else 16
         self.full = self.full or self.significant >= 12
         self.half = 0.5 * 10.0**exponent if isinstance(exponent, int) else 0.0
