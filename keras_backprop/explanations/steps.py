@@ -48,8 +48,8 @@ def steps(model: Any, x: Any, y: Any, n: int, sample_weight: Any = None) -> "Ste
         optimizer = copied(model.optimizer, weights)
         if not optimizer.built:
             optimizer.build(weights)  # its variables cannot be made while a function is traced
-        errors, values, gradients = _run(model, optimizer, batch, weights, n)
-    return Steps(model, (x, y, sample_weight), first, errors, values, gradients)
+        errors, values, gradients, states = _run(model, optimizer, batch, weights, n)
+    return Steps(model, (x, y, sample_weight), first, errors, values, gradients, states)
 
 
 def _run(model, optimizer, batch, weights, n):
@@ -64,15 +64,24 @@ def _run(model, optimizer, batch, weights, n):
         apply(model, optimizer, gradients_for(model, result), weights)
         return result.loss, before, gradients
 
-    errors, values, every = [], [], []
+    errors, values, every, states = [], [], [], [_state(model)]
     for _ in range(n):
         loss, before, gradients = step(*batch)
         errors.append(float(loss))
         values.append([value.numpy() for value in before])
         every.append([gradient.numpy() for gradient in gradients])
+        states.append(_state(model, states[-1]))
     last = [keras.ops.convert_to_numpy(variable).copy() for variable in weights]
     errors.append(float(pass_of(model, *batch).loss))
-    return errors, [*values, last], every
+    return errors, [*values, last], every, states
+
+
+def _state(model, before=None):
+    """Variable -> value of what is not trained: random seeds, moving statistics. What is as before is kept once."""
+    now = {id(v): (v, keras.ops.convert_to_numpy(v).copy()) for v in model.non_trainable_variables}
+    for key in now.keys() & (before or {}).keys():
+        now[key] = before[key] if np.array_equal(before[key][1], now[key][1]) else now[key]
+    return now
 
 
 def _unscaled(gradient, scale):
@@ -89,8 +98,10 @@ class Steps:
         first: the `Explanation` of the first update.
     """
 
-    def __init__(self, model: Any, batch: Any, first: Any, errors: Any, values: Any, gradients: Any) -> None:
-        self._model, self._batch, self.first = model, batch, first
+    def __init__(
+        self, model: Any, batch: Any, first: Any, errors: Any, values: Any, gradients: Any, states: Any
+    ) -> None:
+        self._model, self._batch, self.first, self._states = model, batch, first, states
         self.errors = np.array(errors)
         paths = [weight.path for weight in first.weights]
         self.weights = {path: np.stack([step[i] for step in values]) for i, path in enumerate(paths)}
@@ -123,7 +134,8 @@ class Steps:
     def explanation(self, step: int) -> Explanation:
         """The explanation of one update, counted from 1: the second iteration of a note is `explanation(2)`.
 
-        The optimizer's state, where it has one, is that of the model.
+        Random numbers and moving statistics are those of that step; the optimizer's state, where it has one, is that of
+        the model.
 
         Raises:
             IndexError: there is no such step.
@@ -132,6 +144,8 @@ class Steps:
         with unchanged(self._model):
             for variable in self._model.trainable_weights:
                 variable.assign(self.weights[variable.path][step - 1])
+            for variable, value in self._states[step - 1].values():
+                variable.assign(value)
             x, y, sample_weight = self._batch
             return explain(self._model, x, y, sample_weight)
 

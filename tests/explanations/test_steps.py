@@ -6,7 +6,7 @@ import pytest
 
 from keras_backprop import BackpropSequential, steps
 from keras_backprop.gradients import ByPath
-from tests.explanations.networks import by_hand, chain, same, state, textbook, worked_example
+from tests.explanations.networks import by_hand, chain, dense, same, state, textbook, worked_example
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -44,6 +44,20 @@ def test_gradients_and_rules_of_compile_are_in_it():
     held.compile(keras.optimizers.SGD(0.5), model.loss, gradients=ByPath({"*/bias": 0.0}))
     taken = steps(held, x, y, 3)
     assert np.ptp(taken.weight("b1"), axis=0).max() == 0 and np.ptp(taken.weight("w5")) > 0.01
+
+
+def test_random_numbers_and_statistics_are_those_of_the_step():
+    layers = [dense(4, "tanh"), keras.layers.Dropout(0.5, dtype="float64"), dense(1)]
+    model = keras.Sequential([keras.Input((3,), dtype="float64"), *layers])
+    model.compile("sgd", "mse")
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(4, 3)), random.normal(size=(4, 1))
+    before = state(model)
+    taken = steps(model, x, y, 3)
+    np.testing.assert_allclose([taken.explanation(n).loss for n in (1, 2, 3, 4)], taken.errors, rtol=1e-12)
+    gradient = taken.explanation(3).weight("w1").gradient
+    np.testing.assert_allclose(gradient, taken.gradients[model.layers[0].kernel.path][2], rtol=1e-9)
+    assert same(before, state(model)) and np.ptp(taken.errors) > 0
 
 
 @pytest.mark.slow
