@@ -83,12 +83,11 @@ def sheet(explanation: Any, blank: Any, digits: Any, flavor: Any) -> Sheet:
 def _given(explanation, spelling, table, display, flavor):
     from keras_backprop.explanations.writing.markdown import update_formula
 
-    rows = []
-    for row in given_rows(explanation):
-        values = np.atleast_2d(np.asarray(row.value, "float64").reshape(len(row.value), -1))
-        for example, line in enumerate(values):
-            name = row.formula if len(values) == 1 else f"{row.formula}, \\text{{ example }} {example + 1}"
-            rows.append((f"${name}$", "$" + r",\; ".join(map(latex_number, line)) + "$"))
+    rows, given = [], [(row.formula, np.asarray(row.value, "float64")) for row in given_rows(explanation)]
+    for name, values in [*given, *_roots(explanation.graph)]:
+        for example, line in enumerate(values.reshape(len(values), -1)):
+            of = name if len(values) == 1 else f"{name}, \\text{{ example }} {example + 1}"
+            rows.append((f"${of}$", "$" + r",\; ".join(map(latex_number, line)) + "$"))
     for weight in (*explanation.weights, *explanation.frozen):
         for index in np.ndindex(np.shape(weight.value)):
             rows.append((f"${spelling.name(weight.path, index)}$", f"${latex_number(weight.value[index])}$"))
@@ -99,6 +98,14 @@ def _given(explanation, spelling, table, display, flavor):
     if losses:
         yield display([losses[-1].formula], flavor)
     yield from update_formula(explanation, flavor)
+
+
+def _roots(graph):
+    """(name, values) of what is used and computed of nothing: x̂ normalised by the batch, the state before the first step."""
+    used = {id(edge.source) for node in graph.nodes for edge in node.edges}
+    for node in graph.nodes:
+        if id(node) in used and not node.edges and node.letter != "x":
+            yield node.name().rpartition("_")[0] if node.shape else node.vector, node.value
 
 
 def _entries(explanation):

@@ -2,11 +2,13 @@
 
 import re
 
+import keras
 import numpy as np
 import pytest
 
 from keras_backprop import exercise, explain
-from tests.explanations.networks import chain, textbook, worked_example, xor
+from keras_backprop.explanations.writing.notation import latex_number, precision
+from tests.explanations.networks import chain, dense, recurrent, textbook, worked_example, xor
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -68,3 +70,19 @@ def test_what_is_refused():
         explain(*worked_example()).to_markdown(blank=["w1"])
     with pytest.raises(ValueError, match="An exercise sheet is made of networks"):
         explain(*chain(20, 20, 20)).to_markdown(blank="all")
+
+
+def test_what_is_computed_of_nothing_is_given():
+    layers = [dense(2), keras.layers.BatchNormalization(dtype="float64"), dense(1)]
+    model = keras.Sequential([keras.Input((2,), dtype="float64"), *layers])
+    model.compile("sgd", "mse")
+    explanation = explain(model, np.array([[1.0, 2.0], [3.0, 1.0]]), np.ones((2, 1)))
+    given, _, forward = explanation.to_markdown(blank="gradients").partition("## Forward")
+    z = explanation.link(layers[0].path).z
+    normalised = (z - z.mean(0)) / np.sqrt(z.var(0) + 1e-3)
+    for example, row in enumerate(normalised):
+        with precision(6):
+            values = r",\; ".join(latex_number(value) for value in row)
+        assert rf"$\hat{{x}}^{{(1)}}, \text{{ example }} {example + 1}$ | ${values}$" in given
+    assert r"\hat{x}^{(1)}_2" in forward
+    assert "| $h_0$ | $0$ |" in explain(*recurrent()).to_markdown(blank="gradients")
