@@ -176,7 +176,8 @@ class Explanation:
 
         Args:
             path: str or path, the file to write; the suffix says which format: `.png`, `.svg` or `.pdf`.
-            example: int from 0, whose values are shown; by default those of the first, with the gradients of all.
+            example: int from 0, the only one that is shown; by default the one that `chain` is of, or the values of the first
+                with the gradients of all.
             chain: a `Chain`, or a weight's name: its paths are lit.
             digits: int, decimals.
             numbers: bool, whether numbers stand on the edges; by default where there is room.
@@ -186,7 +187,7 @@ class Explanation:
 
         Raises:
             ImportError: Matplotlib is not installed.
-            ValueError: a suffix that is none of the three.
+            ValueError: a suffix that is none of the three; one example of several, where the drawing has norms over all.
         """
         from keras_backprop.explanations.drawing.plot import plot
 

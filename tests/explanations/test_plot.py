@@ -12,6 +12,7 @@ from matplotlib.image import imread
 
 from keras_backprop import explain
 from keras_backprop.explanations.drawing import blocks, neuron_places, neurons, timeline
+from keras_backprop.explanations.drawing.canvas import MOST_PIXELS, Canvas
 from tests.explanations.networks import chain, dense, recurrent, residual, stack, textbook, worked_example, xor
 
 
@@ -263,3 +264,46 @@ def test_the_blocks_of_a_chain_are_lit():
     lit = neuron_places.lit_blocks(drawn, explanation.chain("left/kernel", 0, 0))
     assert [block.title.partition(" ")[0] for block in drawn if id(block) in lit] == ["left", "both", "last", "E"]
     assert neuron_places.lit_blocks(drawn, None) == set()
+
+
+def test_the_block_of_an_operation_is_lit_by_its_weight():
+    class Own(keras.layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=(2, 3), name="w")
+
+        def call(self, x):
+            return keras.ops.matmul(x, self.w)
+
+    model = keras.Sequential([keras.Input((2,)), Own(name="own"), keras.layers.Dense(1, name="last")])
+    model.compile("sgd", "mse")
+    explanation = explain(model, np.ones((1, 2)), np.ones((1, 1)))
+    drawn = blocks._blocks(explanation)
+    assert len(neuron_places.lit_blocks(drawn, explanation.chain("own/w", 0, 0))) == 3
+
+
+def test_one_of_two_inputs_has_a_number_above():
+    unused, used = keras.Input((1,)), keras.Input((2,))
+    model = keras.Model([unused, used], keras.layers.Dense(1)(used))
+    model.compile("sgd", "mse")
+    explanation = explain(model, [np.ones((1, 1)), np.ones((1, 2))], np.ones((1, 1)))
+    assert "$x^{(2)}_1 = 1$" in texts(neurons.draw(explanation)) and explanation._repr_svg_().startswith("<?xml")
+
+
+def test_a_large_drawing_has_no_more_pixels_than_fit():
+    canvas = Canvas(0, 0, 2 * MOST_PIXELS / 200, 1)
+    assert canvas.pixels().shape == (100, MOST_PIXELS, 4)
+
+
+def test_which_example_is_drawn(tmp_path, monkeypatch):
+    explanation = explain(*xor())
+    drawn = []
+    monkeypatch.setattr(neurons, "draw", lambda explanation, row, *_: drawn.append(row) or Canvas(0, 0, 1, 1))
+    explanation.chain("w5").plot(tmp_path / "all.png")
+    explanation.chain("w5", example=2).plot(tmp_path / "third.png")
+    explanation.plot(tmp_path / "third.png", chain=explanation.chain("w5", example=2))
+    explanation.chain("w5", example=2).plot(tmp_path / "fourth.png", example=3)
+    assert drawn == [None, 2, 2, 3]
+    wide = explain(*chain(20, 2, examples=2))
+    with pytest.raises(ValueError, match="'chain' is drawn layer by layer, with norms over all 2 examples.*example=1"):
+        wide.plot(tmp_path / "wide.png", example=1)
+    assert wide.chain("W1", 0, 0, example=1).plot(tmp_path / "wide.png").exists()

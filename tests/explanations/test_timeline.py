@@ -7,7 +7,7 @@ import pytest
 from keras_backprop import explain
 from keras_backprop.explanations.drawing import timeline
 from tests.explanations.networks import dense, stack
-from tests.explanations.test_plot import texts
+from tests.explanations.test_plot import boxes, texts
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -40,7 +40,13 @@ def test_behind_the_steps_stands_what_is_computed_of_them_and_each_number_once()
 def test_what_is_computed_before_the_steps_has_no_place_in_this_picture():
     recurrent = keras.layers.SimpleRNN(1, dtype="float64")
     assert not timeline.fits(unrolled(dense(1), recurrent))
-    assert timeline.fits(unrolled(keras.layers.SimpleRNN(1, dtype="float64")))
+
+
+def test_the_error_is_on_the_sheet_where_it_comes_right_behind_the_steps():
+    explanation = unrolled(keras.layers.SimpleRNN(1, dtype="float64"))
+    placed, sheet = boxes(timeline.draw(explanation))
+    assert timeline.fits(explanation) and any(text.startswith("$E = ") for text, _, _ in placed)
+    assert all(box.x0 >= 0 and box.x1 <= sheet.x1 for _, _, box in placed)
 
 
 def test_an_initial_state_from_a_dense_layer_has_none_either():

@@ -127,7 +127,8 @@ def _blocks(explanation):
         else:
             seen[link.path] = seen.get(link.path, 0) + 1
             block = _block(link, seen[link.path], uses.get(link.path, 1))
-            block.weights = tuple(paths[symbol] for symbol in link.weight_symbols.values() if symbol in paths)
+            entering = (*link.weight_symbols.values(), *link.input_symbols)
+            block.weights = tuple(paths[symbol] for symbol in entering if symbol in paths)
             blocks.append(block)
         for symbol, dx in zip(link.input_symbols, link.downstream, strict=True):
             if symbol in made:

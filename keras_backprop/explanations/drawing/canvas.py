@@ -100,14 +100,16 @@ class Canvas:
     def save(self, path):
         """Write the file and return its path. The same drawing gives the same file."""
         metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
-        dpi = min(200, MOST_PIXELS / max(self.figure.get_size_inches()))
         with rc_context(_STYLE):
-            self.figure.savefig(path, dpi=dpi, metadata=metadata)
+            self.figure.savefig(path, dpi=self._dpi(), metadata=metadata)
         return path
+
+    def _dpi(self):
+        return min(200, MOST_PIXELS / max(self.figure.get_size_inches()))
 
     def pixels(self):
         """The drawing as an array of pixels, `(height, width, 4)`."""
-        self.figure.set_dpi(200)
+        self.figure.set_dpi(self._dpi())
         drawn = FigureCanvasAgg(self.figure)
         drawn.draw()
         return np.asarray(drawn.buffer_rgba())

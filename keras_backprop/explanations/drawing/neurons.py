@@ -122,14 +122,14 @@ class _Drawing:
         self.canvas.text(x, y, "the wider, the larger", FAINT, 12.5, align="left")
 
     def _inputs(self):
-        symbol, values = self.pairs[0][0].input_symbols[0].latex, self.pairs[0][0].inputs[0][self.row]
+        symbol, values = self.pairs[0][0].input_symbols[0], self.pairs[0][0].inputs[0][self.row]
         for unit, value in enumerate(values):
             x, y = self._at(0, unit)
             self.canvas.circle(x, y, INPUT_RADIUS, INPUT, INPUT_EDGE)
             self.canvas.text(
                 x,
                 y,
-                f"${symbol} = {latex_number(value)}$" if self.products else f"${symbol}_{unit + 1} = {short(value)}$",
+                f"${self._name(symbol, unit)} = {self._number(value)}$",
                 size=14 if self.products else 12,
                 zorder=5,
             )
@@ -160,9 +160,11 @@ class _Drawing:
                 self.canvas.text(x, y - RADIUS - 0.5, text, GRADIENT, 14, box=True)
 
     def _name(self, symbol, unit):
-        """A unit's name: z₁ in a chain of single units, else z⁽¹⁾₂."""
-        if self.products or symbol.subscript is None:
+        """A unit's name: z₁ in a chain of single units, else z⁽¹⁾₂; x₂ where there is one input."""
+        if self.products:
             return symbol.latex
+        if symbol.subscript is None:
+            return f"{symbol.latex}_{unit + 1}"
         return f"{symbol.letter}^{{({symbol.subscript})}}_{unit + 1}"
 
     def _gradient(self, dense, name):

@@ -23,11 +23,17 @@ def drawing(explanation, example=None, chain=None, digits=None, numbers=None):
         chain = explanation.chain(chain)
     if example is not None:
         place("example", example, explanation.examples)
+    row = chain.example if example is None and chain is not None else example
     with precision(digits):
         if neurons.fits(explanation):
-            return neurons.draw(explanation, example, chain, numbers)
+            return neurons.draw(explanation, row, chain, numbers)
         if timeline.fits(explanation):
-            return timeline.draw(explanation, example, chain)
+            return timeline.draw(explanation, row, chain)
+        if example is not None and explanation.examples > 1:
+            raise ValueError(
+                f"'{explanation.model}' is drawn layer by layer, with norms over all {explanation.examples} examples: one of "
+                f"them cannot be drawn. Leave `example` out; `to_text(example={example})` shows it. Received: example={example!r}"
+            )
         return blocks.draw(explanation, chain)
 
 

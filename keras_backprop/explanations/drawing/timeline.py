@@ -53,7 +53,7 @@ def draw(explanation: Any, example: Any = None, chain: Any = None) -> Canvas:
     lit = _lit(chain)
     lines = max(len(_lines(gates[t], row)) for t in steps)
     height = 0.75 + 0.3 * lines
-    right = COLUMN * len(steps) + (WIDTH if rest else -0.5)
+    right = COLUMN * len(steps) + WIDTH
     canvas = Canvas(-0.4, -height / 2 - 2.2, max(right + 0.6, 7.5), height / 2 + 2.0)
     _head(canvas, explanation, example, height, right)
     strengths = [float(np.linalg.norm(hidden[t].gradient[row])) for t in steps]
@@ -82,13 +82,8 @@ def draw(explanation: Any, example: Any = None, chain: Any = None) -> Canvas:
 
 def _inputs(graph):
     """Step -> what goes into it. Where the sequence is read backwards, the first step is given the last x."""
-    return {
-        node.time: e.source
-        for node in graph.nodes
-        if node.time
-        for e in node.edges
-        if e.source.letter == "x" and e.source.time
-    }
+    edges = [(node.time, edge.source) for node in graph.nodes if node.time for edge in node.edges]
+    return {time: source for time, source in edges if source.letter == "x" and source.time}
 
 
 def _behind(graph):

@@ -34,6 +34,7 @@ class Chain:
         before, after: floats, the weight before and after the update.
         also: int or None, which weight it is, counted through the network.
         explanation: the `Explanation`.
+        example: int or None, the only example whose paths these are.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Chain:
     explanation: Any = None
     digits: Any = None
     trained: bool = True
+    example: Any = None
     _graph: Any = field(default=None, repr=False)
 
     @property
@@ -157,16 +159,15 @@ class Chain:
         rows.append(("sum", *("" for _ in names), f"${latex_number(self.gradient)}$"))
         return table(("example", *(f"${n}$" for n in names), "product"), rows)
 
-    def plot(self, path: Any, example: int = 0) -> Any:
+    def plot(self, path: Any, example: Any = None) -> Any:
         """Draw the network with the paths to this weight lit. Returns the path.
 
         Args:
             path: str or path, the file to write: `.png`, `.svg` or `.pdf`.
-            example: int, whose values are shown, from 0.
+            example: int from 0, as in `Explanation.plot`; by default the one that the chain is of, if it is of one.
 
         Raises:
-            ImportError: Matplotlib is not installed.
-            ValueError: a suffix that is none of the three.
+            ImportError, ValueError: as `Explanation.plot`.
         """
         return self.explanation.plot(path, chain=self, example=example)
 
@@ -213,5 +214,6 @@ def chain_of(explanation: Any, spelling: Any, weight: Any, index: tuple, example
     return Chain(
         name=found.latex, path=found.path, index=found.index, paths=paths, gradient=gradient,
         before=float(one.value[found.index]), after=float(one.updated[found.index]),
-        also=spelling.running(found.path, found.index), explanation=explanation, digits=digits, trained=one.trained, _graph=graph,
+        also=spelling.running(found.path, found.index), explanation=explanation, digits=digits, trained=one.trained,
+        example=example, _graph=graph,
     )  # fmt: skip
