@@ -1,4 +1,6 @@
-"""The picture of a recurrent layer unrolled in time: what stands in which column, and which networks it is for."""
+"""The picture of a recurrent layer unrolled in time: what stands in which row, and which networks it is for."""
+
+import itertools
 
 import keras
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 
 from keras_backprop import explain
 from keras_backprop.explanations.drawing import timeline
-from tests.explanations.networks import dense, stack
+from tests.explanations.networks import dense, recurrent, stack
 from tests.explanations.test_plot import boxes, texts
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -19,12 +21,12 @@ def unrolled(*layers, steps=3):
 
 
 @pytest.mark.parametrize("kind", ["SimpleRNN", "LSTM", "GRU"])
-def test_the_x_of_a_column_is_the_one_that_its_h_is_computed_of(kind):
+def test_the_x_of_a_row_is_the_one_that_its_h_is_computed_of(kind):
     layer = getattr(keras.layers, kind)(1, go_backwards=True, dtype="float64")
     canvas = timeline.draw(unrolled(layer, dense(1)))
-    places = {text.get_text(): text.get_position()[0] for text in canvas.axes.texts}
-    h = [next(x for text, x in places.items() if text.startswith(f"$h_{t}")) for t in (1, 2, 3)]
-    assert [places[f"$x_{t} = {t}$"] for t in (3, 2, 1)] == h
+    places = {text.get_text(): text.get_position()[1] for text in canvas.axes.texts}
+    h = [next(y for text, y in places.items() if text.startswith(f"$h_{t}")) for t in (1, 2, 3)]
+    assert [places[f"$x_{t} = {t}$"] for t in (3, 2, 1)] == pytest.approx(h, abs=1.2) and h == sorted(h, reverse=True)
 
 
 def test_behind_the_steps_stands_what_is_computed_of_them_and_each_number_once():
@@ -42,11 +44,25 @@ def test_what_is_computed_before_the_steps_has_no_place_in_this_picture():
     assert not timeline.fits(unrolled(dense(1), recurrent))
 
 
-def test_the_error_is_on_the_sheet_where_it_comes_right_behind_the_steps():
-    explanation = unrolled(keras.layers.SimpleRNN(1, dtype="float64"))
-    placed, sheet = boxes(timeline.draw(explanation))
+def wide():
+    model = keras.Sequential([keras.Input((2, 4)), keras.layers.GRU(4), keras.layers.Dense(4)])
+    model.compile("sgd", "mse")
+    return explain(model, np.full((2, 2, 4), -0.001234), np.full((2, 4), -0.001234))
+
+
+@pytest.mark.parametrize("build", [lambda: unrolled(keras.layers.SimpleRNN(1, dtype="float64"), steps=8), wide])
+def test_nothing_is_clipped_and_no_text_lies_on_another(build):
+    explanation = build()
+    canvas = timeline.draw(explanation)
+    placed, sheet = boxes(canvas)
     assert timeline.fits(explanation) and any(text.startswith("$E = ") for text, _, _ in placed)
-    assert all(box.x0 >= 0 and box.x1 <= sheet.x1 for _, _, box in placed)
+    for text, _, box in placed:
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= sheet.x1 and box.y1 <= sheet.y1, f"{text} leaves the sheet"
+    for (one, _, first), (other, _, second) in itertools.combinations(placed, 2):
+        assert not (first.x0 < second.x1 - 1 and second.x0 < first.x1 - 1
+                    and first.y0 < second.y1 - 3 and second.y0 < first.y1 - 3), f"{one} lies on {other}"  # fmt: skip
+    if build is not wide:
+        assert canvas.figure.get_size_inches()[0] < 8  # legible on a telephone
 
 
 def test_an_initial_state_from_a_dense_layer_has_none_either():
@@ -62,3 +78,14 @@ def test_values_of_one_example():
     model = stack(layers, (2, 1), [[[0.5]], [[0.8]]], "mse")
     explanation = explain(model, np.array([[[1.0], [2.0]], [[3.0], [4.0]]]), np.ones((2, 1)))
     assert "$x_1 = 3$" in texts(timeline.draw(explanation, 1)) and "$x_1 = 1$" in texts(timeline.draw(explanation))
+
+
+def test_time_is_unrolled_and_a_vanishing_gradient_is_marked():
+    explanation = explain(*recurrent())
+    found = texts(timeline.draw(explanation))
+    for text in ("$x_1 = 1$", "$h_2 = 0.5509$", r"$\partial E/\partial h_1 = -0.2511$", "$T = 0.4$"):
+        assert text in found
+    layers = [keras.layers.SimpleRNN(1, dtype="float64"), dense(1)]
+    model = stack(layers, (6, 1), [[[0.5]], [[0.3]], [0.1], [[1.2]], [0.0]], "mse")
+    canvas = timeline.draw(explain(model, np.ones((1, 6, 1)), np.ones((1, 1))))
+    assert any("vanishing" in text for text in texts(canvas))

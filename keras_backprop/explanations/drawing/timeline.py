@@ -1,4 +1,4 @@
-"""A recurrent layer unrolled in time: a column for every step, values forward, ∂E/∂h backward, and what vanishes on the way."""
+"""A recurrent layer unrolled in time: a row for every step, values downward, ∂E/∂h upward, and what vanishes on the way."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from keras_backprop.explanations.writing.notation import latex_number
 __all__ = ["draw", "fits"]
 
 MOST_STEPS, MOST_UNITS = 8, 4
-COLUMN, WIDTH = 2.9, 2.2
+GAP, WIDTH, INPUT_WIDTH = 0.65, 2.2, 1.4
 
 
 def fits(explanation: Any) -> bool:
@@ -47,37 +47,35 @@ def draw(explanation: Any, example: Any = None, chain: Any = None) -> Canvas:
     graph, row = explanation.graph, example or 0
     steps = sorted({node.time for node in graph.nodes if node.time})
     hidden = {node.time: node for node in graph.nodes if node.letter == "h" and node.time is not None}
-    inputs = _inputs(graph)
     gates = {t: [n for n in graph.nodes if n.time == t and n.letter not in "xh"] for t in steps}
-    rest = _behind(graph)
-    lit = _lit(chain)
-    lines = max(len(_lines(gates[t], row)) for t in steps)
-    height = 0.75 + 0.3 * lines
-    right = COLUMN * len(steps) + WIDTH
-    canvas = Canvas(-0.4, -height / 2 - 2.2, max(right + 0.6, 7.5), height / 2 + 2.0)
-    _head(canvas, explanation, example, height, right)
+    inputs, behind, lit = _inputs(graph), _behind(graph), _lit(chain)
+    height = 0.75 + 0.3 * max(len(_lines(gates[t], row)) for t in steps)
+    pitch, wide = height + GAP, _wide(hidden[1].units)
+    x = _wide(inputs[1].units, INPUT_WIDTH) + GAP + wide / 2
+    last = -pitch * (len(steps) - 1) - height / 2
+    error = _Error(explanation, behind, row)
+    right = x + wide / 2 + 0.4 + max(2.3, 0.9 + max(node.units for node in (hidden[1], *behind)))
+    canvas = Canvas(-0.4, last - GAP - error.height - 0.4, right, height / 2 + 1.35)
+    _head(canvas, explanation, example, height / 2 + 1.0, right - 0.2)
+    canvas.box(x, (height / 2 + last) / 2, wide + 0.5, height / 2 - last + 0.45, "none", FAINT, dashed=True)
     strengths = [float(np.linalg.norm(hidden[t].gradient[row])) for t in steps]
     strongest = max(strengths) or 1.0
-    canvas.box(
-        (COLUMN * (len(steps) - 1) + WIDTH) / 2,
-        0,
-        COLUMN * (len(steps) - 1) + WIDTH + 0.5,
-        height + 0.75,
-        "none",
-        FAINT,
-        dashed=True,
-    )
     for t, strength in zip(steps, strengths, strict=True):
-        x = COLUMN * (t - 1) + WIDTH / 2
-        _step(canvas, x, height, t, hidden[t], inputs.get(t), gates[t], row, id(hidden[t]) in lit)
-        _gradient(canvas, x, height, hidden[t], row, strength / strongest)
-    for t in steps[1:]:
-        x = COLUMN * (t - 2) + WIDTH
-        canvas.arrow((x, 0.1), (x + COLUMN - WIDTH, 0.1))
-        share = strengths[t - 2] / strongest
-        canvas.arrow((x + COLUMN - WIDTH, -0.15), (x, -0.15), GRADIENT, 0.6 + 2.4 * share, alpha=0.25 + 0.75 * share)
-    _rest(canvas, explanation, rest, row, COLUMN * len(steps), height)
+        y, share = -pitch * (t - 1), strength / strongest
+        _step(canvas, (x, y), (wide, height), hidden[t], gates[t], row, id(hidden[t]) in lit)
+        _given(canvas, (x - wide / 2, y), inputs[t], row)
+        _gradient(canvas, x + wide / 2 + 0.4, y, hidden[t], row, share)
+        below = y - height / 2
+        canvas.arrow((x - 0.12, below), (x - 0.12, below - GAP))
+        back = (3.0, 1.0) if t == steps[-1] else (0.6 + 2.4 * share, 0.25 + 0.75 * share)
+        canvas.arrow((x + 0.12, below - GAP), (x + 0.12, below), GRADIENT, back[0], alpha=back[1])
+    error.draw(canvas, x, last - GAP, wide)
     return canvas
+
+
+def _wide(units, least=WIDTH):
+    """How wide a box is in which so many numbers stand beside each other."""
+    return max(least, 0.7 + 0.95 * units)
 
 
 def _inputs(graph):
@@ -105,21 +103,13 @@ def _lit(chain):
     }
 
 
-def _head(canvas, explanation, example, height, right):
-    top = height / 2 + 1.65
+def _head(canvas, explanation, example, top, right):
     canvas.text(-0.1, top, explanation.model, size=17, align="left", weight="bold")
-    right = max(right, 6.9)
-    canvas.text(right - 1.2, top, r"values $\rightarrow$", size=14, align="right")
-    canvas.text(right + 0.3, top, r"$\leftarrow$ gradients", GRADIENT, 14, align="right")
+    canvas.text(right - 1.45, top, r"values $\downarrow$", size=14, align="right")
+    canvas.text(right, top, r"$\uparrow$ gradients", GRADIENT, 14, align="right")
     shown = "" if explanation.examples == 1 else f"Example {(example or 0) + 1} of {explanation.examples}.  "
-    canvas.text(
-        -0.1,
-        top - 0.4,
-        f"{shown}A column is a time step; the stronger a red arrow, the larger the gradient.",
-        FAINT,
-        12.5,
-        align="left",
-    )
+    text = f"{shown}A row is a time step; the stronger a red arrow, the larger the gradient."
+    canvas.text(-0.1, top - 0.35, text, FAINT, 12.5, align="left")
 
 
 def _lines(nodes, row):
@@ -139,63 +129,63 @@ def _numbers(values):
     return text if len(values) == 1 else f"({text})"
 
 
-def _step(canvas, x, height, t, hidden, given, gates, row, lit):
-    wide = WIDTH
-    canvas.box(x, 0, wide, height, "#fff6df" if lit else "#eaf2fb", "#c98a00" if lit else "#2f6da8")
-    y = height / 2 - 0.28
+def _step(canvas, center, size, hidden, gates, row, lit):
+    canvas.box(*center, *size, "#fff6df" if lit else "#eaf2fb", "#c98a00" if lit else "#2f6da8")
+    x, y = center[0], center[1] + size[1] / 2 - 0.28
     for line in _lines(gates, row):
-        canvas.text(x, y, line, size=12 if hidden.units == 1 else 10, zorder=5)
+        canvas.text(x, y, line, size=12 if hidden.units == 1 else 11, zorder=5)
         y -= 0.3
-    canvas.text(
-        x,
-        y - 0.05,
-        f"$h_{t} = {_numbers(hidden.value[row])}$",
-        size=13 if hidden.units == 1 else 10.5,
-        weight="bold",
-        zorder=5,
-    )
-    if given is not None:
-        below = -height / 2 - 1.5
-        canvas.box(x, below, wide * 0.8, 0.5, INPUT, INPUT_EDGE)
-        name = given.vector if given.units > 1 else given.name()
-        canvas.text(x, below, f"${name} = {_numbers(given.value[row])}$", size=12, zorder=5)
-        canvas.arrow((x, below + 0.25), (x, -height / 2), INK)
+    text = f"$h_{hidden.time} = {_numbers(hidden.value[row])}$"
+    canvas.text(x, y - 0.05, text, size=13 if hidden.units == 1 else 11.5, weight="bold", zorder=5)
 
 
-def _gradient(canvas, x, height, hidden, row, share):
-    y = height / 2 + 0.62
+def _given(canvas, end, given, row):
+    """What goes into a step, at its left."""
+    wide = _wide(given.units, INPUT_WIDTH)
+    x, y = wide / 2, end[1]
+    name = given.vector if given.units > 1 else given.name()
+    text = f"${name} = {_numbers(given.value[row])}$"
+    canvas.box(x, y, wide, 0.5, INPUT, INPUT_EDGE)
+    canvas.text(x, y, text, size=12 if given.units == 1 else 11, zorder=5)
+    canvas.arrow((wide, y), end, INK)
+
+
+def _gradient(canvas, x, y, hidden, row, share):
     text = rf"$\partial E/\partial h_{hidden.time} = {_numbers(hidden.gradient[row])}$"
-    canvas.text(x, y, text, GRADIENT, 12.5 if hidden.units == 1 else 9.5, box=True)
-    if share < 0.1:
+    vanishing = share < 0.1
+    canvas.text(x, y + 0.17 * vanishing, text, GRADIENT, 12.5 if hidden.units == 1 else 11.5, align="left")
+    if vanishing:
         percent = f"{100 * share:.2g}" if share >= 1e-4 else latex_number(100 * share)
-        canvas.text(x, -height / 2 - 0.85, rf"vanishing: ${percent}$ % left", GRADIENT, 12, box=True, weight="bold")
+        canvas.text(x, y - 0.17, rf"vanishing: ${percent}$ % left", GRADIENT, 12, align="left", weight="bold")
 
 
-def _rest(canvas, explanation, rest, row, x, height):
-    """The dense layers behind the last step, and the error."""
-    lines = [
-        f"${node.name(unit)} = {latex_number(node.value[row, unit])}$" for node in rest for unit in range(node.units)
-    ]
-    reds = [
-        rf"$\partial E/\partial {node.name(unit)} = {latex_number(node.gradient[row, unit])}$"
-        for node in rest for unit in range(node.units)
-    ]  # fmt: skip
-    heads = [head for head in explanation.graph.heads if head.targets is not None]
-    place, tall = x + WIDTH / 2 + 0.1, 0.7 + 0.32 * (len(lines) + 1)
-    canvas.box(place, 0, WIDTH + 0.2, tall, ERROR, ERROR_EDGE)
-    canvas.arrow((x - COLUMN + WIDTH, 0.1), (place - WIDTH / 2 - 0.1, 0.1))
-    canvas.arrow((place - WIDTH / 2 - 0.1, -0.15), (x - COLUMN + WIDTH, -0.15), GRADIENT, 3.0)
-    y = tall / 2 - 0.28
-    for line in lines:
-        canvas.text(place, y, line, size=12.5, zorder=5)
-        y -= 0.32
-    if (
-        heads
-        and np.size(heads[0].targets[row]) <= MOST_UNITS
-        and np.issubdtype(np.asarray(heads[0].targets).dtype, np.floating)
-    ):
-        canvas.text(place, y, f"$T = {_numbers(np.atleast_1d(heads[0].targets[row]))}$", size=12.5, zorder=5)
-        y -= 0.32
-    canvas.text(place, y, f"$E = {latex_number(explanation.loss)}$", size=14, zorder=5)
-    for position, red in enumerate(reds):
-        canvas.text(place, tall / 2 + 0.25 + 0.3 * (len(reds) - 1 - position), red, GRADIENT, 12)
+class _Error:
+    """The box of what is computed behind the steps, with the error below.
+
+    Args:
+        explanation: the `Explanation`.
+        behind: list of `Node`.
+        row: int, the example.
+    """
+
+    def __init__(self, explanation, behind, row):
+        units = [(node, unit) for node in behind for unit in range(node.units)]
+        self.lines = [f"${node.name(unit)} = {latex_number(node.value[row, unit])}$" for node, unit in units]
+        self.reds = [
+            rf"$\partial E/\partial {node.name(unit)} = {latex_number(node.gradient[row, unit])}$"
+            for node, unit in units
+        ]
+        head = next((head for head in explanation.graph.heads if head.targets is not None), None)
+        if head is not None and np.size(head.targets[row]) <= MOST_UNITS and np.asarray(head.targets).dtype.kind == "f":
+            self.lines.append(f"$T = {_numbers(np.ravel(head.targets[row]))}$")
+        self.lines.append(f"$E = {latex_number(explanation.loss)}$")
+        self.height = 0.3 + 0.34 * len(self.lines)
+
+    def draw(self, canvas, x, top, wide):
+        """Its upper edge is at `top`."""
+        canvas.box(x, top - self.height / 2, wide, self.height, ERROR, ERROR_EDGE)
+        for position, line in enumerate(self.lines):
+            y = top - 0.32 - 0.34 * position
+            canvas.text(x, y, line, size=14 if line is self.lines[-1] else 12.5, zorder=5)
+            if position < len(self.reds):
+                canvas.text(x + wide / 2 + 0.4, y, self.reds[position], GRADIENT, 12, align="left")
