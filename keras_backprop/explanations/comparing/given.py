@@ -31,10 +31,11 @@ class Given:
             decimal = Decimal(0)
         exponent = decimal.as_tuple().exponent
         digits = decimal.as_tuple().digits
-        if not isinstance(given, str) and isinstance(exponent, int):  # 0.5 may be 0.50 and so on
-            _, digits, exponent = Decimal(text).normalize().as_tuple()
-            if exponent > 0:  # 1300.0 is written with all the digits before the point
-                digits, exponent = (*digits, *[0] * exponent), 0
+        if not isinstance(given, str) and isinstance(
+            exponent, int
+        ):  # 0.5 may be 0.50 and so on, 1300.0 is all its digits
+            whole = decimal == decimal.to_integral_value()
+            _, digits, exponent = (Decimal(int(decimal)) if whole else decimal.normalize()).as_tuple()
         self.significant = len(digits) if array.ndim == 0 else 16
         self.full = self.full or self.significant >= 12
         self.half = 0.5 * 10.0**exponent if isinstance(exponent, int) else 0.0
