@@ -14,7 +14,7 @@ from keras_backprop.check import check_gradients
 from keras_backprop.explanations import explain, steps
 from keras_backprop.explanations.command_line import LOSSES, data_of, options_of, weights_of
 from keras_backprop.explanations.comparing.spelling import Spelling
-from keras_backprop.explanations.drawing.plot import require_matplotlib
+from keras_backprop.explanations.drawing.plot import require_matplotlib, shows_examples
 from keras_backprop.explanations.writing.notation import plain
 from keras_backprop.layers import BackpropDense
 from keras_backprop.losses import HalfMeanSquaredError
@@ -179,7 +179,8 @@ def _draw(explanation, errors, options):
         return [str(error)]
     from keras_backprop.explanations.drawing.curve import error_curve
 
-    network = explanation.plot(options.output_dir / "network.png", example=options.example)
+    example = options.example if shows_examples(explanation) else None
+    network = explanation.plot(options.output_dir / "network.png", example=example)
     return [str(network), str(error_curve(errors, options.epsilon, options.output_dir / "error.png"))]
 
 

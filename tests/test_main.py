@@ -190,6 +190,12 @@ def test_the_default_dtypes_are_put_back(tmp_path):
     assert (keras.config.floatx(), keras.config.dtype_policy().name) == before
 
 
+def test_one_example_of_a_network_that_is_drawn_layer_by_layer(tmp_path, capsys):
+    arguments = "--hidden 9 --input .1 --target .2 --input .3 --target .4 --example 2 --epochs 2"
+    assert main([*arguments.split(), "--output-dir", str(tmp_path)]) == 0
+    assert (tmp_path / "network.png").exists() and "network.png" in capsys.readouterr().out
+
+
 def test_an_error_of_zero_is_drawn_without_a_warning(tmp_path, capsys):
     arguments = "--input 0 --target 0.5 --weights 0 0 0 0"
     assert main([*arguments.split(), "--output-dir", str(tmp_path)]) == 0

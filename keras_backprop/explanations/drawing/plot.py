@@ -37,6 +37,13 @@ def drawing(explanation, example=None, chain=None, digits=None, numbers=None):
         return blocks.draw(explanation, chain)
 
 
+def shows_examples(explanation):
+    """Whether the drawing has numbers of single examples, and not norms over all."""
+    from keras_backprop.explanations.drawing import neurons, timeline
+
+    return neurons.fits(explanation) or timeline.fits(explanation)
+
+
 def svg(explanation):
     """The drawing as text, SVG; None where Matplotlib is not installed."""
     try:
