@@ -129,8 +129,9 @@ def _entries(explanation):
     entries.append(
         _Entry("error", "E", (loss and error_formulas.loss(loss)) or "", float(explanation.loss), ("error",))
     )
+    passed = set(map(id, graph.on_the_way()))
     for node in reversed(nodes):
-        for example in range(explanation.examples) if node.edges else ():
+        for example in range(explanation.examples) if node.edges and id(node) in passed else ():
             for unit in range(node.units):
                 entries.append(_Entry("deltas", of(derivative("E", node.name(unit)), example), "",
                                       float(node.gradient[example, unit]), ("delta", id(node), unit, example)))  # fmt: skip

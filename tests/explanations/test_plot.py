@@ -144,13 +144,8 @@ def test_inputs_stand_in_the_order_of_the_model():
 
 def test_which_networks_are_drawn_by_their_neurons():
     fits = {name: neurons.fits(explain(*network())) for name, network in NETWORKS.items()}
-    assert [name for name, small in fits.items() if not small] == [
-        "masked",
-        "wide",
-        "residual",
-        "branches",
-        "many kinds",
-    ]
+    others = ["masked", "wide", "residual", "branches", "many kinds"]
+    assert [name for name, small in fits.items() if not small] == others
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
@@ -261,6 +256,16 @@ def test_the_block_of_an_operation_is_lit_by_its_weight():
     explanation = explain(model, np.ones((1, 2)), np.ones((1, 1)))
     drawn = blocks._blocks(explanation)
     assert len(neuron_places.lit_blocks(drawn, explanation.chain("own/w", 0, 0))) == 3
+
+
+def test_both_directions_have_a_block():
+    inputs = keras.Input((3, 1))
+    both = keras.layers.Bidirectional(keras.layers.SimpleRNN(1), name="both")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(1, name="last")(both))
+    model.compile("sgd", "mse")
+    drawn = blocks._blocks(explain(model, np.ones((1, 3, 1)), np.ones((1, 1))))
+    merged = next(block for block in drawn if block.title == "both/merge")
+    assert [source.title for source, _ in merged.sources] == ["forward_simple_rnn", "backward_simple_rnn"]
 
 
 def test_one_of_two_inputs_has_a_number_above():

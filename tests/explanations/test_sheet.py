@@ -8,7 +8,7 @@ import pytest
 
 from keras_backprop import exercise, explain
 from keras_backprop.explanations.writing.notation import latex_number, precision
-from tests.explanations.networks import chain, dense, recurrent, textbook, worked_example, xor
+from tests.explanations.networks import chain, dense, recurrent, softmax, textbook, worked_example, xor
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -86,3 +86,8 @@ def test_what_is_computed_of_nothing_is_given():
         assert rf"$\hat{{x}}^{{(1)}}, \text{{ example }} {example + 1}$ | ${values}$" in given
     assert r"\hat{x}^{(1)}_2" in forward
     assert "| $h_0$ | $0$ |" in explain(*recurrent()).to_markdown(blank="gradients")
+
+
+def test_no_error_is_asked_of_a_softmax_that_is_differentiated_with_the_error():
+    answers = explain(*softmax()).to_markdown(blank="deltas").answers
+    assert list(answers) == [rf"\frac{{\partial E}}{{\partial z^{{(1)}}_{unit}}}" for unit in (1, 2)]

@@ -89,3 +89,14 @@ def test_time_is_unrolled_and_a_vanishing_gradient_is_marked():
     model = stack(layers, (6, 1), [[[0.5]], [[0.3]], [0.1], [[1.2]], [0.0]], "mse")
     canvas = timeline.draw(explain(model, np.ones((1, 6, 1)), np.ones((1, 1))))
     assert any("vanishing" in text for text in texts(canvas))
+
+
+def test_no_gradient_is_told_of_a_softmax_that_is_differentiated_with_the_error():
+    layers = [keras.layers.SimpleRNN(1, dtype="float64"), dense(2, "softmax")]
+    weights = [[[0.5]], [[0.8]], [0.1], [[0.3, -0.2]], [0.0, 0.0]]
+    model = stack(layers, (2, 1), weights, keras.losses.CategoricalCrossentropy(dtype="float64"))
+    found = texts(timeline.draw(explain(model, np.ones((1, 2, 1)), np.array([[1.0, 0.0]]))))
+    assert any(text.startswith("$a^{(2)}_1") for text in found)
+    assert [text.split(" =")[0] for text in found if r"\partial E/\partial" in text and "h" not in text] == [
+        rf"$\partial E/\partial z^{{(2)}}_{unit}" for unit in (1, 2)
+    ]

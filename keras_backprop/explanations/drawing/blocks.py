@@ -115,7 +115,7 @@ def _blocks(explanation):
         if link.kind == "loss":
             error.detail = f"{error.detail} + {link.path}" if error.detail else link.path
             block = error
-        elif link.kind == "activation" and link.input_symbols[0] in made:
+        elif link.kind == "activation" and len(link.input_symbols) == 1 and link.input_symbols[0] in made:
             block = made[link.input_symbols[0]]
             block.detail = block.detail.replace(
                 "  ", f", {link.path.rsplit('/', 1)[-1].partition('·')[0].partition('-')[0]}  ", 1

@@ -171,8 +171,11 @@ class _Error:
     def __init__(self, explanation, behind, row):
         units = [(node, unit) for node in behind for unit in range(node.units)]
         self.lines = [f"${node.name(unit)} = {latex_number(node.value[row, unit])}$" for node, unit in units]
+        passed = set(map(id, explanation.graph.on_the_way()))
         self.reds = [
             rf"$\partial E/\partial {node.name(unit)} = {latex_number(node.gradient[row, unit])}$"
+            if id(node) in passed
+            else ""
             for node, unit in units
         ]
         head = next((head for head in explanation.graph.heads if head.targets is not None), None)
@@ -187,5 +190,5 @@ class _Error:
         for position, line in enumerate(self.lines):
             y = top - 0.32 - 0.34 * position
             canvas.text(x, y, line, size=14 if line is self.lines[-1] else 12.5, zorder=5)
-            if position < len(self.reds):
+            if position < len(self.reds) and self.reds[position]:
                 canvas.text(x + wide / 2 + 0.4, y, self.reds[position], GRADIENT, 12, align="left")

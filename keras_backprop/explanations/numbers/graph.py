@@ -120,6 +120,13 @@ class Graph:
             total = total + part
         return total + sum(use.gradient(shape) for use in self.uses if use.path == path)
 
+    def on_the_way(self) -> list:
+        """The nodes that the gradient passes; not a softmax that the error was differentiated together with."""
+        passed = {id(head.node) for head in self.heads} | {
+            id(edge.source) for node in self.nodes for edge in node.edges
+        }
+        return [node for node in self.nodes if id(node) in passed]
+
     def consumers(self, node: Node) -> list:
         """(consumer, edge) for every edge that starts at a node."""
         return [(one, edge) for one in self.nodes for edge in one.edges if edge.source is node]
