@@ -260,12 +260,12 @@ def test_the_block_of_an_operation_is_lit_by_its_weight():
 
 def test_both_directions_have_a_block():
     inputs = keras.Input((3, 1))
-    both = keras.layers.Bidirectional(keras.layers.SimpleRNN(1), name="both")(inputs)
+    both = keras.layers.Bidirectional(keras.layers.SimpleRNN(1, name="memory"), name="both")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(1, name="last")(both))
     model.compile("sgd", "mse")
     drawn = blocks._blocks(explain(model, np.ones((1, 3, 1)), np.ones((1, 1))))
     merged = next(block for block in drawn if block.title == "both/merge")
-    assert [source.title for source, _ in merged.sources] == ["forward_simple_rnn", "backward_simple_rnn"]
+    assert [source.title for source, _ in merged.sources] == ["forward_memory", "backward_memory"]
 
 
 def test_one_of_two_inputs_has_a_number_above():
