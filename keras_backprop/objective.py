@@ -133,7 +133,7 @@ def both(of_predictions, of_values):
 
 
 def is_of_each_example(values, y_pred):
-    """Whether what a loss returns for predictions, a tensor or a structure of them, has a row for each example, if it is known."""
+    """Whether what a loss returns for predictions, or a structure of them, has a row for each example, if that is known."""
     values, prediction = (tf.convert_to_tensor(x) for x in (values, keras.tree.flatten(y_pred)[0]))
     if None in (values.shape.rank, prediction.shape.rank):
         return True
