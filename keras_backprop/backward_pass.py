@@ -143,10 +143,8 @@ def backward_pass(
     """
 
     forward_calls = None
-    # In an eager step Keras gives arrays; a layer or a loss would make tensors of them that nobody here knows.
-    x, y, sample_weight = keras.tree.map_structure(
-        lambda a: tf.convert_to_tensor(a) if isinstance(a, np.ndarray) else a, (x, y, sample_weight)
-    )
+    if getattr(model, "compiled_gradients", None) is not None:
+        x, y, sample_weight = _of_tensors((x, y, sample_weight))
 
     def errors(record, y_pred):
         nonlocal forward_calls
@@ -175,7 +173,8 @@ def _passes_of(
     trains=False,
 ):
     """The passes of a model on a batch, from errors `(record, y_pred) -> dict`, name -> `Objective`. Returns a dict too."""
-    batch = [tensor for tensor in keras.tree.flatten((x, y, sample_weight)) if tensor is not None]
+    x, sample_weight = _of_tensors((x, sample_weight))
+    batch = [tensor for tensor in keras.tree.flatten((x, y, sample_weight)) if tf.is_tensor(tensor)]
     y_pred: Any = None
     added_losses: Any = ()
 
@@ -204,6 +203,14 @@ def _passes_of(
         )
         result.added_losses = added_losses
     return {name: result for name, (result, _) in results.items()}
+
+
+def _of_tensors(arrays):
+    """Tensors of the arrays that Keras gives in an eager step: a layer would make tensors of them that nobody here knows.
+
+    A `compute_loss` gets the arrays themselves, as in stock Keras, unless the optimizer is given gradients that are made.
+    """
+    return keras.tree.map_structure(lambda a: tf.convert_to_tensor(a) if isinstance(a, np.ndarray) else a, arrays)
 
 
 def passes(

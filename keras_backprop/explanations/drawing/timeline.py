@@ -143,8 +143,7 @@ def _given(canvas, end, given, row):
     """What goes into a step, at its left."""
     wide = _wide(given.units, INPUT_WIDTH)
     x, y = wide / 2, end[1]
-    name = given.vector if given.units > 1 else given.name()
-    text = f"${name} = {_numbers(given.value[row])}$"
+    text = f"${given.vector} = {_numbers(given.value[row])}$"
     canvas.box(x, y, wide, 0.5, INPUT, INPUT_EDGE)
     canvas.text(x, y, text, size=12 if given.units == 1 else 11, zorder=5)
     canvas.arrow((wide, y), end, INK)
