@@ -257,9 +257,8 @@ def _reductions(model, objective):
     if not objective.compiled:
         return {objective.reduction}
     reductions = {getattr(loss, "reduction", None) for loss in _keras.losses_of(_keras.compiled_loss(model))}
-    return {
-        "sum" if reduction in (None, "none") else reduction for reduction in reductions
-    }  # E is the sum of what is left
+    # Keras adds up what a loss has not reduced.
+    return {"sum" if reduction in (None, "none") else reduction for reduction in reductions}
 
 
 def times(scale: Any, upstream: Any) -> Any:
