@@ -24,6 +24,7 @@ from keras_backprop.example_scale import ExampleScale, weights_for
 from keras_backprop.objective import Objective, given_upstream, mean_of, record_objective
 from keras_backprop.observers import telling
 from keras_backprop.required import require_compiled, require_model
+from keras_backprop.scopes import entered_for
 
 
 @overload
@@ -67,7 +68,8 @@ def backward(
 ) -> Any:
     """The forward and the backward pass of a model on one batch. No weight is changed.
 
-    The forward pass is a call of the model like any other: in training mode batch statistics and seeds advance.
+    The forward pass is a call of the model like any other: in training mode batch statistics and seeds advance. The rules hold
+    that the model was compiled with.
 
     Args:
         model: a Keras model, stock or `BackpropModel`; compiled, if neither `loss` nor `upstream` is given.
@@ -113,7 +115,8 @@ def backward(
         targets = () if y is None else (y,)
         return {name: mean_of(function, record, y_pred, *targets) for name, function in several.items()}
 
-    results = _passes_of(model, x, y, sample_weight, errors, training, weights=weights, of_inputs=True)
+    with entered_for(model):
+        results = _passes_of(model, x, y, sample_weight, errors, training, weights=weights, of_inputs=True)
     return results if isinstance(loss, dict) else results[None]
 
 

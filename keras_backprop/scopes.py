@@ -104,9 +104,9 @@ def entered(*scopes: Any) -> Iterator[None]:
 
 
 def entered_for(model: Any) -> Any:
-    """A context: the rules hold that a model was compiled with, if it was."""
+    """A context: the rules hold that a model was compiled with, and those around its `fit`, also in the threads of replicas."""
     scope = getattr(model, "_scope", None)
-    return entered(*(() if scope is None else (scope,)))
+    return entered(*getattr(model, "_scopes", ()), *(() if scope is None else (scope,)))
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.fit import CompiledFit
 from keras_backprop.training.inputs.drawn import plan_of
 from keras_backprop.training.inputs.padding import Shown
+from keras_backprop.training.stock import has_own
 from keras_backprop.training.update import after, lean_update, unwrapped
 
 
@@ -47,6 +48,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     _scopes: Any = ()
     _observers: Any = ()
     _observed_by: Any = ()
+    _gradients_made = False
 
     def compile(self, *args: Any, gradients: Any = None, rules: Any = None, **kwargs: Any) -> Any:
         """As `keras.Model.compile`, and more.
@@ -75,7 +77,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         scope = None if rules is None else Scope(rules)
         super().compile(*args, **kwargs)
         self.compiled_gradients, self.compiled_rules = gradients, rules
-        self._scope = scope
+        self._scope, self._gradients_made = scope, False
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
         given = {"gradients": self.compiled_gradients, "rules": self.compiled_rules}
@@ -118,9 +120,29 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
                     f"The observers of the callbacks have seen no step of the model '{self.name}': its `train_step` does not "
                     "call that of `BackpropModel`. Override `backward_pass`, `make_gradients` or `update_weights` instead."
                 )
+            if history.epoch:
+                self._require_honoured()
             return history
         finally:
             self._observers, self._scopes = (), ()
+
+    def _require_honoured(self):
+        """After a training: what `compile` was given must have had a say in it, whatever `train_step` is the model's own."""
+        if self.compiled_gradients is not None and not self._gradients_made:
+            raise ValueError(
+                f"The model '{self.name}' has been trained without `gradients={self.compiled_gradients!r}`, with which it was "
+                f"compiled: the `train_step` of '{type(self).__name__}' does not call `make_gradients`. In it, write "
+                "`result = self.backward_pass(x, y)`, `self.update_weights(self.make_gradients(result), result.weights)`."
+            )
+        if self._scope is not None:
+            try:
+                self._scope.check()
+            except ValueError as error:
+                if has_own(self, "train_step"):
+                    error.add_note(
+                        "In a `train_step` of one's own they hold for `self.backward_pass(…)` and `backward(self, …)`."
+                    )
+                raise
 
     def _arguments_of_fit(self, args, kwargs):
         """By their names: Keras's, or those of another class with a `fit` of its own that stands between this one and Keras's."""
@@ -180,6 +202,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         loss = _keras.unscale_loss_for_distribution(shown.loss(result))
         self._loss_tracker.update_state(loss, sample_weight=shown.size)
         gradients = self.make_gradients(result) if result.weights or plan_of(self) is not None else []
+        self._gradients_made = True
         update = ObservedUpdate(self, (x, y, sample_weight), examples, result, gradients, self.optimizer)
         with updating(self._observers, update):
             if result.weights:
@@ -198,8 +221,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             A `keras_backprop.Backward`. Its gradients carry the loss scale of the optimizer, if there is one.
         """
         self._observed_by = self._observers or self._observed_by
-        own = () if self._scope is None else (self._scope,)
-        with scopes.entered(*self._scopes, *own):  # also in the threads of replicas
+        with scopes.entered_for(self):
             result = backward_pass(
                 self, x, y, sample_weight, self._observers, weights_of_examples=plan_of(self) is not None, trains=True
             )
@@ -216,6 +238,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         Returns:
             list of tensors, `tf.IndexedSlices` or None, in the order of `result.weights`.
         """
+        self._gradients_made = True
         return result.gradients if self.compiled_gradients is None else made_gradients(self.compiled_gradients, result)
 
     def update_weights(self, gradients: Any, weights: Any) -> None:

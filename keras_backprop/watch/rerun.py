@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_backprop.backward_pass import backward
 from keras_backprop.chain.sweep import weight_named
 from keras_backprop.rule import WeightRead
-from keras_backprop.scopes import entered, entered_for
+from keras_backprop.scopes import entered_for
 from keras_backprop.watch.faults import Fault, Frame
 
 
@@ -34,7 +34,7 @@ class Rerun:
         self.batch = keras.tree.map_structure(
             lambda a: a if a is None or tf.is_tensor(a) else tf.convert_to_tensor(a), (x, y, sample_weight)
         )
-        with entered(*getattr(model, "_scopes", ())), entered_for(model):
+        with entered_for(model):
             self.result = backward(model, *self.batch)
         self.record = self.result._examples.record
         self.operations = self.record.timeline.operations()
