@@ -1,6 +1,7 @@
 """Ctrl-C, wherever it comes."""
 
 import _thread
+import concurrent.futures
 import contextlib
 import sys
 import threading
@@ -61,3 +62,15 @@ def none_mistaken() -> Any:
             known.add(id(one))
             behind += [one.__cause__, one.__context__]
         raise
+
+
+def heard_meanwhile(function: Any, *arguments: Any) -> Any:
+    """Call what takes seconds in one piece, outside Python, in another thread: Ctrl-C ends the waiting at once.
+
+    The function then comes to its end by itself, so it should be one that changes nothing.
+    """
+    executor = concurrent.futures.ThreadPoolExecutor(1)
+    try:
+        return executor.submit(function, *arguments).result()
+    finally:
+        executor.shutdown(wait=False)

@@ -14,7 +14,7 @@ from keras_backprop.training.guarded import guard_of
 from keras_backprop.training.inputs.data import Data
 from keras_backprop.training.inputs.drawn import plan_of
 from keras_backprop.training.inputs.examples import Examples
-from keras_backprop.training.interrupts import none_mistaken
+from keras_backprop.training.interrupts import heard_meanwhile, none_mistaken
 from keras_backprop.training.loops import steps
 from keras_backprop.training.loops.epochs import CAPACITY
 from keras_backprop.training.loops.passes import Memory, Pass
@@ -216,7 +216,7 @@ class Run:
             if (
                 jit_compile and batches.for_xla and not getattr(batches, "single", False)
             ):  # which XLA does in the first call
-                loop(source.tensors, source.order, 0, 0)
+                heard_meanwhile(loop, source.tensors, source.order, 0, 0)
             return loop
 
         def loop():

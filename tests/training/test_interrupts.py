@@ -14,6 +14,7 @@ import pytest
 from keras import layers
 
 from keras_backprop import BackpropSequential
+from keras_backprop.training.interrupts import heard_meanwhile
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -165,3 +166,19 @@ def test_what_comes_of_an_interrupt_is_one(interrupted):
     except KeyboardInterrupt:
         with pytest.raises(KeyboardInterrupt if interrupted else SystemError):
             model.fit(X, Y, verbose=0)
+
+
+def test_what_takes_long_in_one_piece_does_not_delay_one():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    done = threading.Event()
+    try:
+        threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            heard_meanwhile(done.wait, 20)
+        assert not done.is_set()
+    finally:
+        done.set()
+        signal.signal(signal.SIGINT, before)
+    with pytest.raises(ZeroDivisionError):
+        heard_meanwhile(divmod, 1, 0)
+    assert heard_meanwhile(divmod, 7, 2) == (3, 1)

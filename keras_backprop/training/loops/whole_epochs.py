@@ -6,6 +6,7 @@ from typing import Any
 from keras_backprop.training.callbacks import bounds
 from keras_backprop.training.guarded import guard_of, guarded
 from keras_backprop.training.inputs.batches import Batches
+from keras_backprop.training.interrupts import heard_meanwhile
 from keras_backprop.training.loops import steps
 from keras_backprop.training.loops.pace import GROWTH, Pace
 from keras_backprop.training.path import FitPath
@@ -76,7 +77,7 @@ class WholeEpochs:
                 parts[1] = validation, steps.test_step(model, self.validation.batch)
             loop = model._loops.epochs(*parts, jit_compile)
             if jit_compile:  # which XLA does in the first call
-                loop(self.train, self.validation, seed, (0, 0), (0, 0), [], {})
+                heard_meanwhile(loop, self.train, self.validation, seed, (0, 0), (0, 0), [], {})
             self.variables = [v for part in parts if part is not None for v in part[1].graph.variables]
             return loop
 
