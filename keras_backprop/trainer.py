@@ -161,7 +161,9 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             plan.prepare(self)
             plan.batches_given = True
         try:
-            return super().train_on_batch(*args, **kwargs)
+            logs = super().train_on_batch(*args, **kwargs)
+            self._require_honoured()
+            return logs
         finally:
             self._scopes = ()
 
