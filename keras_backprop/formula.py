@@ -71,6 +71,7 @@ class LossFormula(_Conditional):
         logits: str or None, the derivative by z where the loss is computed from the logits that a softmax or sigmoid made a of.
         classes: bool, the targets are numbers of classes; T in the formulas is then one hot.
         shown: str, the term as books write it, where a sums to 1 or another number is understood; else as it is.
+        shown_slope: str, the derivative of `shown` by a, where it is another than `slope`.
         when: dict, option -> the value that it must have for the formula to hold.
     """
 
@@ -82,6 +83,7 @@ class LossFormula(_Conditional):
     logits: str | None = None
     classes: bool = False
     shown: str = ""
+    shown_slope: str = ""
     row: bool = False
     parts: tuple = ()
     couples: bool = False

@@ -24,7 +24,7 @@ def _smoothed(formula: LossFormula, rest: str) -> LossFormula:
     def smooth(text):
         return re.sub(r"\bT\b", f"(T*(1 - label_smoothing) + {rest})", text)
 
-    texts: Any = {name: smooth(getattr(formula, name)) for name in ("term", "slope", "shown")}
+    texts: Any = {name: smooth(getattr(formula, name)) for name in ("term", "slope", "shown", "shown_slope")}
     return replace(
         formula,
         **texts,
@@ -44,7 +44,13 @@ def _is_number(value):
 _BINARY = LossFormula("-(T*log(a) + (1 - T)*log(1 - a))", "(1 - T)/(1 - a) - T/a", logits="a - T", when=_PLAIN)
 _BINARY_LOGITS = LossFormula("log(1 + exp(a)) - T*a", "sigmoid(a) - T", when={**_PLAIN, "from_logits": True})
 _CATEGORICAL = LossFormula(
-    "-T*log(a/total(a))", "total(T)/total(a) - T/a", mean=False, logits="a - T", shown="-T*log(a)", when=_PLAIN
+    "-T*log(a/total(a))",
+    "total(T)/total(a) - T/a",
+    mean=False,
+    logits="a - T",
+    shown="-T*log(a)",
+    shown_slope="-T/a",
+    when=_PLAIN,
 )
 _CATEGORICAL_LOGITS = LossFormula(
     "-T*log(softmax(a))", "softmax(a) - T", mean=False, when={**_PLAIN, "from_logits": True}

@@ -11,6 +11,7 @@ from keras_backprop.explanations.comparing.lists import BY_LETTER, kind_of_list,
 from keras_backprop.explanations.comparing.mistakes import Slips, read
 from keras_backprop.explanations.comparing.wrong_results import WrongResults
 from keras_backprop.explanations.observing.asked import number_of, place
+from keras_backprop.explanations.writing.notation import plain
 
 __all__ = ["compare"]
 
@@ -138,6 +139,11 @@ class _Comparer(WrongResults):
             return np.asarray(weight.updated, "float64")[place]
         if found.kind == "change":
             return np.asarray(weight.updated, "float64")[place] - np.asarray(weight.value, "float64")[place]
+        if found.kind == "delta" and self.graph.is_skipped(found.node):
+            raise ValueError(
+                f"{plain(found.latex)} is not known: the error and the activation that makes {plain(found.node.name())} are "
+                "differentiated together. Compare ∂E/∂z instead."
+            )
         return np.asarray(read(self.graph, key, self.example), "float64")
 
     def _judged(self, found, key, value, expected, given):

@@ -87,6 +87,11 @@ class LossSlips:
                     "the activation is missing: z − T instead of a − T, where a is the sigmoid or softmax of z",
                     put(share * (head.prediction.value - targets)),
                 )
+            elif not together and head.formula is not None and head.formula.shown_slope:
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    below = targets_like(head, a).sum(-1, keepdims=True) / a.sum(-1, keepdims=True)
+                    scale = np.divide(head.value, below - targets / a)
+                    yield "−T/a alone: Keras divides a by its sum first, which adds ΣT/Σa", put(-scale * targets / a)
             yield "the target is missing: a instead of a − T", put(share * a)
             yield "the prediction is missing: −T instead of a − T", put(-share * targets)
             yield "|T − a| instead of a − T: the sign was lost", put(np.abs(head.value))

@@ -27,6 +27,8 @@ class Head:
         targets: array of the targets, or None.
         prediction: `Node`, the predictions: the node, or what a softmax makes of it.
         slope: function (values of node and prediction) -> value; None where it is not known.
+        inner: function of the same -> ∂E/∂prediction, where that lies behind node: the activation between the two was
+            differentiated together with the error. None elsewhere, and where it is not known.
         via: str, which loss or link it comes from.
         formula: the `LossFormula`, or None.
         options: dict, letters of the formula -> numbers: the options of the loss.
@@ -38,6 +40,7 @@ class Head:
     targets: Any = None
     prediction: Any = None
     slope: Callable | None = None
+    inner: Callable | None = None
     via: str = ""
     formula: Any = None
     options: dict = field(default_factory=dict)
@@ -80,6 +83,10 @@ class Graph:
         for node in reversed(self.nodes):
             for edge in node.edges:
                 edge.source.gradient = _rounded(edge.source.gradient + edge.back(node.gradient), round_to)
+        for head in self.heads:  # last: what passes the activation is in the gradient of the node already
+            if head.inner is not None:
+                direct = head.inner(head.node.value, head.prediction.value)
+                head.prediction.gradient = _rounded(head.prediction.gradient + direct, round_to)
 
     def forward(self, round_to: Any = None) -> bool:
         """Compute all values anew, and the derivatives and heads. False where something is not known: then nothing is sure."""
@@ -126,6 +133,10 @@ class Graph:
             id(edge.source) for node in self.nodes for edge in node.edges
         }
         return [node for node in self.nodes if id(node) in passed]
+
+    def is_skipped(self, node: Node) -> bool:
+        """Whether the gradient jumps over a node, and what it is there is not known."""
+        return any(head.prediction is node is not head.node and head.inner is None for head in self.heads)
 
     def consumers(self, node: Node) -> list:
         """(consumer, edge) for every edge that starts at a node."""

@@ -252,8 +252,12 @@ class _Builder:
             if error is not None:
                 self.graph.errors.append((prediction, error))
             options = error_formulas.plain_options(link)
-            head = Head(node, _f(dx), text or "", targets, prediction, slope, link.path, link.formula, options)
-            self.graph.heads.append(head)
+            inner = error_formulas.slope_by_predictions(link) if prediction is not node else None
+            if inner is not None and not _leads_to(inner(node.value, prediction.value), prediction, node, dx):
+                inner = None
+            self.graph.heads.append(
+                Head(node, _f(dx), text or "", targets, prediction, slope, inner, link.path, link.formula, options)
+            )
 
 
 def _f(array):
@@ -266,6 +270,12 @@ def _width(link):
 
 def _is_recurrent(link):
     return isinstance(link.op, (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU))
+
+
+def _leads_to(gradient, prediction, node, dx):
+    """Whether a gradient of the predictions gives that of the node of which they are made."""
+    edges = [edge for edge in prediction.edges if edge.source is node]
+    return bool(edges) and agrees(sum(edge.back(gradient) for edge in edges), dx)
 
 
 def _softmax_jacobian(y):

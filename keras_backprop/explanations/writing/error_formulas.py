@@ -130,13 +130,31 @@ def _parts(formula, names, slope=False):
 
 def slope_function(link: Any) -> Any:
     """A function (values, predictions) -> ∂E/∂a or ∂E/∂z by the rule's formula, with T and the coefficients of the record."""
-    formula, slope = link.formula, _slope(link) if isinstance(link.formula, LossFormula) else None
-    if slope is None or not link.upstream or link.upstream[0] is None:
+    slope = _slope(link) if isinstance(link.formula, LossFormula) else None
+    return _slope_function(link, slope, _of_slope(link)) if slope is not None else None
+
+
+def slope_by_predictions(link: Any) -> Any:
+    """The same for ∂E/∂a of an error that was differentiated together with the activation that made a."""
+    formula = link.formula
+    if not from_logits(link) or not isinstance(formula, LossFormula):
         return None
-    coefficient = np.asarray(link.upstream[0], "float64").reshape(-1, 1) * _of_slope(link)
+    return _slope_function(link, formula.shown_slope or formula.slope, _of_slope(link, by_predictions=True))
+
+
+def _slope_function(link, slope, numbers):
+    formula = link.formula
+    if not link.upstream or link.upstream[0] is None:
+        return None
+    coefficient = np.asarray(link.upstream[0], "float64").reshape(-1, 1) * numbers
     given = {**plain_options(link), "T": _targets(link), "c": coefficient}
     outside = 1.0 if formula.couples else coefficient
-    return lambda value, prediction: outside * evaluate(slope, with_parts(formula.parts, {**given, "a": prediction}))
+
+    def function(value, prediction):
+        with np.errstate(all="ignore"):  # a probability of 0
+            return outside * evaluate(slope, with_parts(formula.parts, {**given, "a": prediction}))
+
+    return function
 
 
 def error_function(link: Any) -> Any:
@@ -169,19 +187,18 @@ def _targets(link):
 
 def _slope(link):
     """The formula of the slope that this link used: by the logits, or by the predictions."""
-    logits = len(link.inputs) > 2
-    return link.formula.logits if logits else link.formula.slope
+    return link.formula.logits if from_logits(link) else link.formula.slope
 
 
-def _of_slope(link):
+def _of_slope(link, by_predictions=False):
     """The numbers before the slope, but for the upstream gradient."""
-    formula, logits = link.formula, len(link.inputs) > 2
+    formula, logits = link.formula, from_logits(link) and not by_predictions
     return formula.factor * (1.0 if logits else formula.times) / (link.inputs[1].shape[-1] if formula.mean else 1)
 
 
 def from_logits(link: Any) -> bool:
     """Whether a cross-entropy and the activation before it were differentiated together."""
-    return link.kind == "loss" and len(link.inputs) > 2
+    return link.kind == "loss" and any(dx is not None for dx in link.downstream[2:])  # with classes left out it is not
 
 
 def uniform_coefficient(link: Any) -> float | None:

@@ -106,6 +106,11 @@ def remarks(explanation):
                 f"The {name} and the cross-entropy are differentiated together: ∂E/∂z = a − T, over the number of examples. The "
                 f"derivative of the {name} and that of the logarithm cancel; there is no factor ∂a/∂z besides."
             )
+        elif link.kind == "loss" and getattr(link.formula, "shown_slope", ""):
+            yield (
+                "Before the logarithm Keras divides a by its sum, which is 1 for probabilities. So ∂E/∂a has the term ΣT/Σa besides "
+                "the −T/a of books."
+            )
 
 
 def single_weights(explanation, example=None):
