@@ -73,8 +73,9 @@ def _spread(link, weight):
 
 def _axes(link):
     """The axes of a layer that normalises, counted from the front."""
-    axis = link.op.axis
-    return [one % np.ndim(link.inputs[0]) for one in (axis if isinstance(axis, (list, tuple)) else [axis])]
+    axis, before = link.op.axis, 0 if link.steps is None else 1  # of one time step
+    rank = np.ndim(link.inputs[0]) - before
+    return [one % rank + before for one in (axis if isinstance(axis, (list, tuple)) else [axis])]
 
 
 def _of_batch(link, source):
@@ -127,13 +128,22 @@ def _of_example(groups, centred=True):
 def _of_axes(link):
     shape, axes = np.shape(link.inputs[0]), _axes(link)
     kept = [n if position not in axes else 1 for position, n in enumerate(shape) if position]
-    return np.broadcast_to(np.arange(int(np.prod(kept))).reshape(kept), shape[1:])
+    return _of_each_step(np.broadcast_to(np.arange(int(np.prod(kept))).reshape(kept), shape[1:]), link)
+
+
+def _of_each_step(ids, link):
+    """Groups that do not reach over several time steps."""
+    if link.steps is None:
+        return ids
+    return ids + np.arange(link.steps).reshape(-1, *(1,) * (ids.ndim - 1)) * (int(ids.max()) + 1)
 
 
 def _of_channels(link):
-    shape, axis = np.shape(link.inputs[0])[1:], link.op.axis % np.ndim(link.inputs[0]) - 1
+    (axis,) = _axes(link)
+    shape, axis = np.shape(link.inputs[0])[1:], axis - 1
     wide = [n if position == axis else 1 for position, n in enumerate(shape)]
-    return np.broadcast_to((np.arange(shape[axis]) // (shape[axis] // link.op.groups)).reshape(wide), shape)
+    ids = np.broadcast_to((np.arange(shape[axis]) // (shape[axis] // link.op.groups)).reshape(wide), shape)
+    return _of_each_step(ids, link)
 
 
 _KINDS: dict = {

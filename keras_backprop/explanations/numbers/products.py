@@ -46,9 +46,23 @@ def stages_of(link: Any) -> list[Stage] | None:
     """The products of a link; None where it is no such layer, or in a layout that is not known here."""
     for kinds, stages in _STAGES:
         if isinstance(link.op, kinds):
-            made = stages(link) if link.weights else None
-            return None if made is None or any(one is None for one in made) else made
+            made = stages(link.of_one_step()) if link.weights else None
+            if made is None or any(one is None for one in made):
+                return None
+            return made if link.steps is None else _in_every_step(made, link)
     return None
+
+
+def _in_every_step(stages, link):
+    """The products of one time step, again in each of them."""
+    sizes = [int(np.prod(np.shape(link.inputs[0])[2:])), *(int(np.prod(stage.shape)) for stage in stages)]
+    return [
+        _stage(weight, (link.steps, *shape), (link.steps, *positions), [
+            Product(np.where(taken < 0, -1, taken + step * size), entries)
+            for step in range(link.steps) for taken, entries in products
+        ])
+        for (weight, products, shape, positions), size in zip(stages, sizes, strict=False)
+    ]  # fmt: skip
 
 
 def _stage(weight, shape, positions, products):

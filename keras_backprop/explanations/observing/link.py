@@ -1,6 +1,6 @@
 """The nouns of an explanation: a link of the chain, a weight, and the symbols they are written with."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,6 +90,8 @@ class Link:
         options: dict, the call's options: numbers, words, None.
         trained: tuple of the attribute names of the weights that are trained.
         jacobian: of a small link without weights a function that gives all its derivatives (see `jacobian_of`); else None.
+        steps: int, of how many time steps the link saw each by itself (`TimeDistributed`): the second axis of its tensors; else
+            None.
     """
 
     path: str
@@ -113,6 +115,7 @@ class Link:
     trained: tuple = ()
     jacobian: Any = None
     known: bool = False
+    steps: int | None = None
 
     @property
     def z(self) -> Any:
@@ -123,6 +126,13 @@ class Link:
     def a(self) -> Any:
         """What the activation of a dense layer or a convolution gives; None for other links."""
         return self._output("a")
+
+    def of_one_step(self) -> "Link":
+        """The link as it saw the first time step, without what all steps together give; itself, where it saw them at once."""
+        if self.steps is None:
+            return self
+        one = {name: tuple(None if x is None else x[:, 0] for x in getattr(self, name)) for name in _PER_STEP}
+        return replace(self, **one, weight_gradients={}, jacobian=None, steps=None)
 
     @property
     def shape(self) -> Any:
@@ -141,6 +151,9 @@ class Link:
     def __repr__(self) -> str:
         names = ", ".join(str(s) for s in self.output_symbols)
         return f"<Link {self.path}: {self.kind}, {names} of shape {self.shape}>"
+
+
+_PER_STEP = ("inputs", "outputs", "upstream", "downstream")
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,9 +22,10 @@ class Names:
         kinds: list of their kinds.
         inputs: the model's input tensors.
         targets: the targets.
+        turns: dict, id of a `Call` that only turns axes around -> itself (see `repeated.py`).
     """
 
-    def __init__(self, calls, kinds, inputs, targets=()):
+    def __init__(self, calls, kinds, inputs, targets=(), turns=()):
         self._tensors: dict = {}
         self._weights: dict = {}
         self._losses = sum(kind == "loss" for kind in kinds)
@@ -35,7 +36,7 @@ class Names:
         self._in_time, self._several_in_time = recurrent > 0, recurrent > 1
         self._several_attentions = sum(attention_role(call.op, call.path) == "Q" for call in calls) > 1
         self._tables = len({id(call.op.embeddings) for call in calls if isinstance(call.op, keras.layers.Embedding)})
-        self._targets = {id(t) for t in targets}
+        self._targets, self._turns = {id(t) for t in targets}, turns
         self._one_target = len(self._targets) == 1 and self._losses <= 1
         for call, kind in zip(calls, kinds, strict=True):
             self._name_outputs(call, kind)
@@ -54,7 +55,7 @@ class Names:
         if isinstance(call.op, WeightRead):
             self._tensors[id(call.output)] = self.of_weight(call.op.variable)
             return
-        if is_conversion(call.op):
+        if is_conversion(call.op) or id(call) in self._turns:
             known = self.of(call.input)
             if known is not None:  # the same quantity, in another dtype or shape
                 self._tensors.setdefault(id(call.output), known)

@@ -18,6 +18,7 @@ from keras_backprop.explanations.observing.link import Link, Weight
 from keras_backprop.explanations.observing.names import Names
 from keras_backprop.explanations.observing.one_step import apply, gradients_for, pass_of
 from keras_backprop.explanations.observing.options import options_of
+from keras_backprop.explanations.observing.repeated import examples_first, jacobian_of_steps, turns_of
 from keras_backprop.explanations.observing.unchanged import new_values, unchanged
 from keras_backprop.explanations.writing.optimizers import optimizer_formula
 from keras_backprop.formula_value import evaluate
@@ -63,7 +64,11 @@ def explain(model: Any, x: Any, y: Any, sample_weight: Any = None) -> Explanatio
         updated = new_values(model.optimizer, given, weights, update) if model.optimizer else _numpy(weights)
         scale = 1.0 if result.scale is None else float(result.scale)
         targets = [tensor for tensor in keras.tree.flatten(y) if tensor is not None]
-        noted = _Noted(Names(calls, kinds, inputs, targets), scale, seen, weights, updated)
+        turns = turns_of(calls, inputs[0].shape[0])
+        names = Names(calls, kinds, inputs, targets, turns)
+        noted = _Noted(names, scale, seen, weights, updated, with_steps=bool(turns))
+        kept = [id(call) not in turns for call in calls]
+        calls, kinds = list(itertools.compress(calls, kept)), list(itertools.compress(kinds, kept))
         after = sum(any(call is one for one in calls) for call in result.calls[:forward])
         links = [noted.link(call, kind) for call, kind in zip(calls, kinds, strict=True)]
         return Explanation(
@@ -92,8 +97,8 @@ def _with_remark(formula, gradients):
 class _Noted:
     """From what was recorded and observed to links and weights, as NumPy arrays."""
 
-    def __init__(self, names, scale, seen, weights, updated):
-        self.names, self.scale, self.seen = names, scale, seen
+    def __init__(self, names, scale, seen, weights, updated, with_steps):
+        self.names, self.scale, self.seen, self.with_steps = names, scale, seen, with_steps
         self.updated = {id(v): value for v, value in zip(weights, updated, strict=True)}
         self.uses: dict = {}
 
@@ -123,18 +128,23 @@ class _Noted:
                 formula, call.inputs[varied], call, self._unscaled(dys[0]), downstream[varied], options
             )
             formula = None if local is None else formula
+        steps = call.repeats if self.with_steps else None
+
+        def examples(arrays):
+            return tuple(examples_first(array, steps) for array in arrays)
+
         return Link(
             path=_path(call),
             kind=kind,
             rule=rule.name,
             op=call.op,
-            inputs=tuple(map(_numpy, call.inputs)),
-            outputs=tuple(map(_numpy, call.outputs)),
+            inputs=examples(map(_numpy, call.inputs)),
+            outputs=examples(map(_numpy, call.outputs)),
             input_symbols=tuple(map(self.names.of, call.inputs)),
             output_symbols=tuple(map(self.names.of, call.outputs)),
-            upstream=tuple(map(self._unscaled, dys)),
-            downstream=downstream,
-            local_derivative=local,
+            upstream=examples(map(self._unscaled, dys)),
+            downstream=examples(downstream),
+            local_derivative=examples_first(local, steps),
             weights={name: _numpy(v) for name, v in variables.items()},
             weight_gradients={name: self._unscaled(dW) for name, dW in weight_gradients.items()},
             updates={name: self.updated[id(v)] for name, v in variables.items() if id(v) in self.updated},
@@ -144,9 +154,10 @@ class _Noted:
             known=rule.formula is not None,
             options=options,
             trained=tuple(name for name, v in variables.items() if id(v) in self.updated),
-            jacobian=jacobian_of(call, rule)
+            jacobian=jacobian_of_steps(jacobian_of(call, rule), steps)
             if kind in ("layer", "op", "activation") and link and not variables and not parts
             else None,
+            steps=steps,
         )
 
     def frozen(self, variable):

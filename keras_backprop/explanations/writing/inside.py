@@ -23,7 +23,8 @@ def inside_rows(link: Any, example: int = 0) -> list[tuple[str, str]]:
         return []
     for kinds, rows in _ROWS:
         if isinstance(link.op, kinds):
-            return rows(link, example)
+            of = "" if link.steps is None else ", first time step"
+            return [(what + of, numbers) for what, numbers in rows(link.of_one_step(), example)]
     return []
 
 

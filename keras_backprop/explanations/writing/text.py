@@ -108,8 +108,8 @@ def remarks(explanation):
             )
         elif link.kind == "loss" and getattr(link.formula, "shown_slope", ""):
             yield (
-                "Before the logarithm Keras divides a by its sum, which is 1 for probabilities. So ∂E/∂a has the term ΣT/Σa besides "
-                "the −T/a of books."
+                "Before the logarithm Keras divides a by its sum, which is 1 for probabilities. So ∂E/∂a has the term ΣT/Σa "
+                "besides the −T/a of books."
             )
 
 
