@@ -12,8 +12,8 @@ def normalised(text):
     """Subscripts and superscripts as ASCII, LaTeX without its braces and backslashes."""
     text = str(text).strip()
     text = re.sub(
-        r"(^|∂|^d_?)\\?(gamma|beta)(?=[\d_^(\['₀-₉⁽′]|$)(?!.*/)",
-        lambda m: m[1] + {"gamma": "γ", "beta": "β"}[m[2]],
+        r"(^|∂|^d_?)\\?(gamma|beta|alpha)(?=[\d_^(\['₀-₉⁽′]|$)(?!.*/)",
+        lambda m: m[1] + {"gamma": "γ", "beta": "β", "alpha": "α"}[m[2]],
         text,
     )
     text = re.sub(r"[⁽⁰¹²³⁴⁵⁶⁷⁸⁹⁾]+", lambda m: "^" + m[0].translate(_SUPER), text)
@@ -21,7 +21,7 @@ def normalised(text):
     text = re.sub(r"\\frac\{(.+)\}\{(\\partial.+)\}$", r"\1/\2", text)
     text = text.replace("\\partial ", "∂").replace("\\partial", "∂").replace("\\delta", "δ")
     text = re.sub(r"_(\{?[\d,]+\}?)\^(\{?\(\d+\)\}?)", r"^\2_\1", text)  # the layer before the unit: w_{11}^{(2)}
-    text = re.sub(r"^([A-Za-zδγβ]+)([\d,]+)\^(\(\d+\))$", r"\1^\3_\2", text)
+    text = re.sub(r"^([A-Za-zδγβα]+)([\d,]+)\^(\(\d+\))$", r"\1^\3_\2", text)
     text = re.sub(r"^(∂|d)[LJC](?=[/_](?:∂|d))", r"\1E", text)  # L, J and C are other letters for the error
     text = text.replace("^{\\prime}", "'").replace("\\prime", "'").replace("′", "'").replace("{", "").replace("}", "")
     return re.sub(r"\s*([_^/,'])\s*", r"\1", text)
@@ -36,7 +36,7 @@ def kind_of(text):
         (r"(?:Δ|Delta_?|change(?:\s+of)?\s+)(.+)", "change"),
         (r"(?:new|updated)[\s_]+(.+)", "update"),
         (r"(.+?)(?:'|\+|_?plus|[\s_]*(?:new|updated|after))", "update"),
-        (r"d_?([A-Za-zγβ]\S*)", "gradient"),
+        (r"d_?([A-Za-zγβα]\S*)", "gradient"),
     ):
         match = re.fullmatch(pattern, text)
         if match:
@@ -54,7 +54,7 @@ def is_role(name, symbol):
 def parsed_name(name, letter):
     """(letter, number or None, places, whether these count from 0) of `w^(2)_11`, `W2[0,1]`, `w2_11`, `w_5`, `z`."""
     match = re.fullmatch(
-        r"(?P<letter>[A-Za-zγβ]?)_?(?:\^?\(?(?P<number>\d+)\)?)?"
+        r"(?P<letter>[A-Za-zγβα]?)_?(?:\^?\(?(?P<number>\d+)\)?)?"
         r"(?:_\(?(?P<places>\d+(?:,\d+)*)\)?|(?P<index>(?:\[[\d,\s]+\])+)|,(?P<more>\d+(?:,\d+)*))?",
         name,
     )  # fmt: skip

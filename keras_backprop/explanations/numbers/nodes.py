@@ -27,6 +27,7 @@ class Node:
         plain: bool, its layer needs no number, its only unit none either.
         shape: tuple, how the units lie: rows, columns, channels. Empty: in a row.
         place: tuple of ints from 1, of one position of a layer: which.
+        called: str, where a unit has no letter of its own: the template of its name, in that of the unit of which it is made.
         origins: list, for each unit the (node, unit) that it was taken from as it is, or None; it then has that name.
     """
 
@@ -42,6 +43,7 @@ class Node:
     plain: bool = False
     shape: tuple = ()
     place: tuple = ()
+    called: str = ""
     origins: list = field(default_factory=list)
 
     @property
@@ -53,6 +55,8 @@ class Node:
         if self.origins and self.origins[unit] is not None:
             node, of = self.origins[unit]
             return node.name(of)
+        if self.called:
+            return self.called.format(self.edges[0].source.name(unit))
         if self.shape or self.place:
             return self._name_at((*self.place, *(i + 1 for i in np.unravel_index(unit, self.shape or (self.units,)))))
         if self.time is not None:
@@ -64,6 +68,8 @@ class Node:
     @property
     def vector(self) -> str:
         """The name of all units together of a time step, h_2; where they are one row taken from another node, that row's."""
+        if self.called:
+            return self.called.format(self.edges[0].source.vector)
         node, row, units = self, 0, [(self, unit) for unit in range(self.units)]
         while all(one.origins and one.origins[of] is not None for one, of in units):
             units = [one.origins[of] for one, of in units]

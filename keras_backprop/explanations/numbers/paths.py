@@ -68,6 +68,11 @@ class Chain:
             for path in self.paths
         ]
 
+    @property
+    def _is_whole(self):
+        """Whether the only factor is the gradient itself: nothing is known of how it comes about."""
+        return [f.name for path in self.paths for f in path.factors] == [derivative("E", self.name)]
+
     def to_text(self, digits: Any = None) -> str:
         """The chain for a terminal. `digits`: int, decimals; by default four."""
         with precision(self.digits if digits is None else digits):
@@ -87,10 +92,13 @@ class Chain:
             rows = [
                 (plain(f.name), "= " + plain(f.formula) if f.formula else "", number(f.value)) for f in self.factors
             ]
-            lines += [*columns(rows), ""]
+            lines += [*columns(rows), ""] if not self._is_whole else []
         for count, path in enumerate(self.paths, start=1):
             lead = f"  path {count}" if len(self.paths) > 1 else "  ∂E/∂" + name
             where = f", example {path.example + 1}" if several and path.example is not None else ""
+            if self._is_whole:
+                lines.append(f"  ∂E/∂{name} = {number(path.value)}, by the rule of a link that is not looked into")
+                continue
             names = " · ".join(plain(f.name) for f in path.factors)
             product = f"{_product(path)} = {number(path.value)}"
             if len(self.paths) > 1:
@@ -126,7 +134,7 @@ class Chain:
             parts = [f"### The chain of ${self.name}$"]
             if several:
                 parts.append(self._table(table))
-            else:
+            elif not self._is_whole:
                 rows = [
                     (f"${f.name}$", f"${f.formula}$" if f.formula else "", f"${latex_number(f.value)}$")
                     for f in self.factors
@@ -135,7 +143,10 @@ class Chain:
             for path in self.paths if len(self.paths) <= 12 else ():
                 names = r" \cdot ".join(f.name for f in path.factors)
                 values = r" \cdot ".join(latex_factor(f.value) for f in path.factors)
-                if len(self.paths) == 1:
+                if self._is_whole:
+                    by = r"\text{ by the rule of a link that is not looked into}"
+                    lines += aligned(gradient, [latex_number(path.value) + by])
+                elif len(self.paths) == 1:
                     lines += aligned(gradient, [names, values, latex_number(path.value)])
                 elif not several:
                     lines += [f"& {part}" for part in broken(names)]

@@ -13,6 +13,7 @@ from keras_backprop.explanations.numbers.nodes import Edge, Node, Use, places_in
 from keras_backprop.explanations.numbers.normalised import normalised
 from keras_backprop.explanations.numbers.own_weights import add_reads, with_weight
 from keras_backprop.explanations.numbers.positions import by_position, derived, fits, flat, joined, node_of
+from keras_backprop.explanations.numbers.rectified import rectified
 from keras_backprop.explanations.numbers.unrolled import unroll
 from keras_backprop.explanations.writing import error_formulas, formulas
 from keras_backprop.explanations.writing.rows import is_dense, shown
@@ -164,11 +165,12 @@ class _Builder:
         return node is not None
 
     def _windowed(self, link):
-        """A convolution, a dense layer at every position, a table: position by position; what normalises."""
+        """A convolution, a dense layer at every position, a table: position by position; what normalises; `PReLU`."""
         if not link.input_symbols or not link.known:
             return False
         source = self.nodes.get(link.input_symbols[0])
-        node = by_position(link, self.graph, source, self.path_of) or normalised(link, self.graph, source, self.path_of)
+        looks = (by_position, normalised, rectified)
+        node = next(filter(None, (look(link, self.graph, source, self.path_of) for look in looks)), None)
         if node is not None:
             self.nodes[link.output_symbols[0]] = node
         return node is not None

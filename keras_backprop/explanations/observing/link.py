@@ -49,10 +49,10 @@ class Symbol(NamedTuple):
         return f"{letter}_{self.subscript}" if self.subscript < 10 else f"{letter}_{{{self.subscript}}}"
 
 
-WEIGHTS = "wWuUbDPγβC"
+WEIGHTS = "wWuUbDPγβαC"
 """The letters of weights."""
 
-_GREEK = {"γ": r"\gamma", "β": r"\beta"}
+_GREEK = {"γ": r"\gamma", "β": r"\beta", "α": r"\alpha"}
 
 
 def text_of(name: str) -> str:

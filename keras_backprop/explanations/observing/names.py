@@ -2,8 +2,9 @@
 
 x is an input, z what the activation of a dense layer or a convolution is applied to, a what it gives; layers are counted in the
 order they run. y is the output of any other link, e the errors of the examples, R a penalty, T the targets. W and b are weights,
-D and P those of a separable convolution, U is that of the step before, γ and β are scale and shift, C is a table (as in
-Bengio et al., "A neural probabilistic language model", 2003).
+D and P those of a separable convolution, U is that of the step before, γ and β are scale and shift, α is the slope below 0 of
+PReLU (He et al., "Delving deep into rectifiers", 2015), C is a table (Bengio et al., "A neural probabilistic language model",
+2003).
 """
 
 import math
@@ -101,8 +102,8 @@ class Names:
             self._tensors[id(output)] = symbol
         if isinstance(call.op, keras.layers.Embedding) and id(call.op.embeddings) not in self._weights:
             self._weights[id(call.op.embeddings)] = Symbol("C", self._next("C") if self._tables > 1 else None)
-        if isinstance(call.op, _NORMALISING):
-            self._name_weights(call.op, _OF_NORMALISING, self._tensors[id(call.output)].subscript)
+        if isinstance(call.op, (*_NORMALISING, keras.layers.PReLU)):
+            self._name_weights(call.op, _OF_UNITS, self._tensors[id(call.output)].subscript)
 
     def _name_weights(self, owner, letters, layer):
         for name, letter in letters.items():
@@ -118,7 +119,7 @@ class Names:
 
 _OF_PRODUCTS = {"kernel": "W", "depthwise_kernel": "D", "pointwise_kernel": "P", "bias": "b"}
 _OF_CELLS = {"kernel": "W", "recurrent_kernel": "U", "bias": "b"}
-_OF_NORMALISING = {"gamma": "γ", "scale": "γ", "beta": "β"}
+_OF_UNITS = {"gamma": "γ", "scale": "γ", "beta": "β", "alpha": "α"}
 """Attribute of a layer -> the letter of the weight."""
 
 _NORMALISING = (

@@ -1,7 +1,7 @@
 """Layers that see every time step of an example by itself (`TimeDistributed`), shown as they are meant.
 
-They run with the steps as so many more rows, the steps first. Here the examples come first again, as in every other tensor, and the
-operations that only turn the axes around are left out.
+They run with the steps as so many more rows, the steps first. Here the examples come first again, as in every other tensor,
+and the operations that only turn the axes around are left out.
 """
 
 from typing import Any

@@ -1,0 +1,58 @@
+"""PReLU in a chain: its weight α, and what lies before it."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_backprop import explain
+from keras_backprop.explanations.writing.notation import plain
+from tests.explanations.networks import dense, stack
+
+L = keras.layers
+W, ALPHA, V = [[0.5, -1.0], [0.3, 0.8]], [0.25, 0.1], [[2.0], [-3.0]]
+X = np.array([[1.0, 1.0], [-1.0, 0.5]])
+
+
+@pytest.fixture(scope="module")
+def explanation():
+    layers = [dense(2, use_bias=False), L.PReLU(dtype="float64"), dense(1, use_bias=False)]
+    return explain(
+        stack(layers, (2,), [W, ALPHA, V], keras.losses.MeanSquaredError(dtype="float64")), X, np.zeros((2, 1))
+    )
+
+
+def test_paths_lead_to_the_weight_and_past_it(explanation):
+    z = X @ np.array(W)
+    a = np.where(z > 0, z, np.array(ALPHA) * z)
+    da = (a @ np.array(V)) @ np.array(V).T  # 2·(a − 0)/2 examples
+    slope = np.where(z > 0, 1.0, ALPHA)
+    for name, right in (
+        ("α1_1", (da * np.minimum(z, 0)).sum(0)[0]), ("alpha1_2", (da * np.minimum(z, 0)).sum(0)[1]),
+        ("w1_12", (da * slope)[:, 1] @ X[:, 0]),
+    ):  # fmt: skip
+        chain = explanation.chain(name)
+        assert chain.gradient == pytest.approx(right) == pytest.approx(sum(path.value for path in chain.paths))
+        assert explanation.compare(f"d{name}", right).correct
+    last = explanation.chain("α1_2", example=0).paths[0].factors[-1]
+    assert plain(last.formula) == "min(0, z⁽¹⁾₂)" and last.value == z[0, 1]
+    assert explanation.compare("∂a1_2/∂z1_2", 0.1, example=0).correct
+    assert "∂E/∂α₁ = Σₙ ∂E/∂a₁ · min(0, z₁)" in explanation.to_text()
+
+
+def test_a_weight_that_positions_share(float64):
+    layers = [L.Conv1D(2, 2), L.PReLU(name="p", shared_axes=[1], alpha_initializer="ones"), L.Flatten(), L.Dense(1)]
+    model = keras.Sequential([keras.Input((4, 1)), *layers])
+    model.compile("sgd", "mse")
+    explanation = explain(model, np.random.default_rng(0).normal(size=(2, 4, 1)), np.ones((2, 1)))
+    assert not explanation.graph.opaque
+    chain = explanation.chain("p/alpha", 0, 1)
+    assert sum(path.value for path in chain.paths) == pytest.approx(chain.gradient) and len(chain.paths) == 6
+
+
+def test_what_is_not_looked_into_is_no_product_of_itself():
+    model = keras.Sequential([keras.Input((2, 3, 1)), L.ConvLSTM1D(1, 2, dropout=0.5), L.Flatten(), L.Dense(1)])
+    model.compile("sgd", "mse")
+    chain = explain(model, np.ones((1, 2, 3, 1)), np.ones((1, 1))).chain("conv_lstm_cell/bias", 0)
+    assert "by the rule of a link that is not looked into" in chain.to_text()
+    assert "by the rule of a link that is not looked into" in chain.to_markdown()
+    assert chain.to_text().count("∂E/∂") == 1
