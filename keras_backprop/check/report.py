@@ -132,6 +132,11 @@ class Report:
         lines += map(str, self.culprits)
         if self.forward is not None:
             lines.append(self.forward)
+        elif not self.passed and not self.culprits and all(row.tape_relative <= self.tolerance for row in self.rows):
+            lines.append(
+                "The tape says the same, and central differences do not: what TensorFlow was told to take for a gradient "
+                "(`tf.custom_gradient`, a registered gradient) is not that of what runs forward."
+            )
         elif not self.passed and not self.culprits:
             lines.append("No single rule is wrong: look at what runs between the layers, and at the forward rules.")
         return "\n".join(lines)

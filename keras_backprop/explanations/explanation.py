@@ -180,14 +180,15 @@ class Explanation:
                 with the gradients of all.
             chain: a `Chain`, or a weight's name: its paths are lit.
             digits: int, decimals.
-            numbers: bool, whether numbers stand on the edges; by default where there is room.
+            numbers: bool, whether numbers stand on the edges; by default where there is room. Of drawings neuron by neuron only.
 
         Returns:
             The path, as a `pathlib.Path`.
 
         Raises:
             ImportError: Matplotlib is not installed.
-            ValueError: a suffix that is none of the three; one example of several, where the drawing has norms over all.
+            ValueError: a suffix that is none of the three; one example of several, where the drawing has norms over all;
+                `numbers`, where no edges between units are drawn.
         """
         from keras_backprop.explanations.drawing.plot import plot
 

@@ -358,3 +358,13 @@ def test_rules_of_compile_are_checked():
     model = digits_mlp()
     model.compile("sgd", model.loss, rules={keras.activations.tanh: lambda call, dy: Gradients(dy)})
     assert [culprit.path for culprit in check_gradients(model, *digits()).culprits] == ["second/tanh"]
+
+
+def test_a_gradient_that_tensorflow_was_told_to_take_is_told_of():
+    @tf.custom_gradient
+    def sine(x):
+        return tf.sin(x), lambda dy: 2 * dy
+
+    report = check_layer(layers.Lambda(sine), np.array([[1.0, 2.0]]))
+    assert not report.passed and not report.culprits
+    assert "The tape says the same" in str(report) and "`tf.custom_gradient`" in str(report)

@@ -294,3 +294,10 @@ def test_which_example_is_drawn(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="'chain' is drawn layer by layer, with norms over all 2 examples.*example=1"):
         wide.plot(tmp_path / "wide.png", example=1)
     assert wide.chain("W1", 0, 0, example=1).plot(tmp_path / "wide.png").exists()
+
+
+@pytest.mark.parametrize("numbers", [True, False])
+def test_numbers_on_edges_that_are_not_drawn(tmp_path, numbers):
+    with pytest.raises(ValueError, match=r"`numbers`.*'residual' is drawn layer by layer.*Leave it out"):
+        explain(*residual()).plot(tmp_path / "residual.png", numbers=numbers)
+    assert not list(tmp_path.iterdir())

@@ -27,6 +27,12 @@ def drawing(explanation, example=None, chain=None, digits=None, numbers=None):
     with precision(digits):
         if neurons.fits(explanation):
             return neurons.draw(explanation, row, chain, numbers)
+        if numbers is not None:
+            raise ValueError(
+                f"`numbers` says whether numbers stand on the edges between single units, and '{explanation.model}' is drawn "
+                f"{'unrolled in time' if timeline.fits(explanation) else 'layer by layer'}, without such edges. Leave it out. "
+                f"Received: numbers={numbers!r}"
+            )
         if timeline.fits(explanation):
             return timeline.draw(explanation, row, chain)
         if example is not None and explanation.examples > 1:

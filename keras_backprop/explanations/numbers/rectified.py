@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_backprop.explanations.numbers.agreement import agrees
 from keras_backprop.explanations.numbers.nodes import Edge, Node, Use, places_in
-from keras_backprop.explanations.numbers.positions import fits, flat, node_of
+from keras_backprop.explanations.numbers.positions import fits, node_of
 
 __all__ = ["rectified"]
 
