@@ -33,6 +33,8 @@ def fits(explanation: Any) -> bool:
     if not explanation.links or explanation.links[-1].kind not in ("loss", "regularizer", "op"):
         return False
     nodes = [node for node in explanation.graph.nodes if node.time]
+    if any(node.place for node in nodes):
+        return False  # pictures
     steps, units = {node.time for node in nodes}, max((node.units for node in nodes), default=0)
     behind = _behind(explanation.graph)
     computed = [node for node in explanation.graph.nodes if node.time is None and node.edges and not node.origins]

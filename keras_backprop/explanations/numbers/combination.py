@@ -52,7 +52,7 @@ def combined(link: Any, sources: list, plain: bool) -> Any:
             return None
         text = rf"\frac{{1}}{{{len(sources)}}}" if expression == "dy/inputs" else _TEXTS.get(expression, "")
         edge = Edge(source, local=local, text=text, rule=link.rule)
-        edge.beside = {"dy*b": sources[-1], "dy*a": sources[0]}.get(expression)
+        edge.beside = {"dy*b": (sources[-1],), "dy*a": (sources[0],)}.get(expression, ())
         node.edges.append(edge)
     if formula.value in _COMPUTED:
         function = _COMPUTED[formula.value]

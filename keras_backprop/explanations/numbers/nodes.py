@@ -98,6 +98,9 @@ class Node:
         """`y^{(1)}_{2,1,3}`: row, column, channel."""
         return f"{self._above()}_{{{','.join(map(str, place))}}}"
 
+    def __repr__(self) -> str:
+        return f"<Node {self.name()} of shape {self.value.shape}>"
+
     def taken_from(self, unit: int, node: "Node", of: int) -> bool:
         """Whether a unit is nothing but that unit of another node."""
         return bool(self.origins) and self.origins[unit] is not None and self.origins[unit] == (node, of)
@@ -125,7 +128,8 @@ class Edge:
         taken: array `(out,)` of ints, which unit of the source each unit is, −1 for none; or None. (Flatten, Concatenate.)
         text: str, LaTeX of the derivative; with `{y}` or `{x}` a template, y the node's name, x the source's: `{y}(1 - {y})`. ""
             where it is not known.
-        beside: `Node`, the other factor of a product of two: its unit is the derivative; or None.
+        beside: tuple of `Node`, whose units make the derivative: the other factor of a product of two. `text` is then a template
+            of their names, `(1 - {0})`, by default `{0}`.
         rule: str, the name of the rule that gave it.
         function: bool, whether it is the derivative of an activation function.
         derive: function (node's value, the sources' values…) -> local or Jacobian; None where it is not known, or needs none.
@@ -141,7 +145,7 @@ class Edge:
     text: str = ""
     rule: str = ""
     function: bool = False
-    beside: Any = None
+    beside: tuple = ()
     derive: Callable | None = None
 
     def reached(self, of: int, example: Any = None) -> Any:

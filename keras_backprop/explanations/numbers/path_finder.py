@@ -137,8 +137,8 @@ class Finder:
         return Factor(name, formula, float(head.value[example, unit]), None, (node, unit))
 
     def _formula(self, edge, consumer, other, node, unit):
-        if edge.beside is not None:
-            return edge.beside.name(unit)
+        if edge.beside:
+            return (edge.text or "{0}").format(*(beside.name(unit) for beside in edge.beside))
         if edge.weight is not None:
             return self.spelling.entry(edge.weight, edge.entry(unit, other))
         if not edge.text:

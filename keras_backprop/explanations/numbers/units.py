@@ -14,7 +14,7 @@ from keras_backprop.explanations.numbers.normalised import normalised
 from keras_backprop.explanations.numbers.own_weights import add_reads, with_weight
 from keras_backprop.explanations.numbers.positions import by_position, derived, fits, flat, joined, node_of
 from keras_backprop.explanations.numbers.rectified import rectified
-from keras_backprop.explanations.numbers.unrolled import unroll
+from keras_backprop.explanations.numbers.unrolled import RECURRENT, unroll
 from keras_backprop.explanations.writing import error_formulas, formulas
 from keras_backprop.explanations.writing.rows import is_dense, shown
 from keras_backprop.formula import Formula
@@ -192,7 +192,7 @@ class _Builder:
         return True
 
     def _recurrent(self, link):
-        if not _is_recurrent(link) or link.rule not in ("simplernn", "lstm", "gru"):
+        if not _is_recurrent(link) or link.rule not in ("simplernn", "lstm", "gru", "convlstm"):
             return False
         states = [self.nodes.get(symbol) for symbol in link.input_symbols[1:]]
         unrolled = unroll(
@@ -202,7 +202,7 @@ class _Builder:
             return False
         hidden, carried = unrolled
         first = hidden[-1]
-        if link.outputs[0].ndim == 3:
+        if link.op.return_sequences:
             first = joined(node_of(link.output_symbols[0], link.outputs[0]), hidden)
             self.graph.nodes.append(first)
         for symbol, node in zip(link.output_symbols, (first, *carried), strict=False):
@@ -271,7 +271,7 @@ def _width(link):
 
 
 def _is_recurrent(link):
-    return isinstance(link.op, (keras.layers.SimpleRNN, keras.layers.LSTM, keras.layers.GRU))
+    return isinstance(link.op, RECURRENT)
 
 
 def _leads_to(gradient, prediction, node, dx):

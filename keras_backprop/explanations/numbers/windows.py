@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["windows_of", "windows_over"]
+__all__ = ["as_matrix", "windows_of", "windows_over"]
 
 
 def windows_over(shape: tuple, positions: tuple, size: tuple, steps: tuple, dilation: tuple, padding: str) -> Any:
@@ -28,6 +28,25 @@ def windows_over(shape: tuple, positions: tuple, size: tuple, steps: tuple, dila
     starts = [[p * s for p, s in zip(at, steps, strict=True)] for at in np.ndindex(*positions)]
     within = list(zip(wide, dilation, strict=True))
     return np.array([places[tuple(slice(a, a + k, d) for a, (k, d) in zip(at, within, strict=True))] for at in starts])
+
+
+def as_matrix(kernel: Any, seen: Any, inputs: int) -> Any:
+    """A kernel as the matrix by which one example, as a row, is multiplied.
+
+    Args:
+        kernel: array `(*size, in, out)`.
+        seen: ints `(windows, *size)`, as from `windows_over`.
+        inputs: int, how many numbers go in.
+
+    Returns:
+        Array `(inputs, windows·out)` of numbers of the kernel; −1 where there is none.
+    """
+    into, out = kernel.shape[-2:]
+    of_places, seen = kernel.reshape(-1, into, out), seen.reshape(len(seen), -1)
+    matrix = np.full((inputs // into, into, len(seen), out), -1)
+    window, place = np.nonzero(seen >= 0)
+    matrix[seen[window, place], :, window] = of_places[place]
+    return matrix.reshape(inputs, -1)
 
 
 def windows_of(link: Any, size: Any) -> Any:
