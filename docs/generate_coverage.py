@@ -178,8 +178,8 @@ def page():
   runs all), counted wherever the rule takes part, in a layer made of others too; *largest error* is the largest difference
   from the tape in float64 in such a case, relative to the largest entry of the tensor's gradient.
 * **formula**: whether `explain` writes the rule out. "Of its links": what runs other layers is written link by link. "None":
-  the rule is named without an "=", because there is no formula shorter than its code (sorting, decompositions,
-  interpolation), or because no course has asked for it.
+  the rule is named without an "=", because there is no formula shorter than its code (L·U, interpolation), or because
+  no course has asked for it.
 * **fused kernel**: the rule calls one of TensorFlow's kernels that compute a backward pass in one go.""",
         f"## Layers ({len(layers)})",
         "\n".join(layer_table(layers, grid)),

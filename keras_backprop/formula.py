@@ -42,6 +42,7 @@ class Formula(_Conditional):
         when: dict, option -> the value that it must have for the formula to hold; "class" -> the name of the operation's class,
             where others share the rule.
         inputs: str, the letters of the inputs in their order, where they are others than `x`, or `a` and `b`: "qkv".
+        outputs: tuple of (letter, expression), of several outputs each; `value` is then "". The gradient of `e` is `de`.
         parts: tuple of (letter, expression), in order, what the other expressions are made of: `(("P", "softmax(q @ k.T)"),)`.
             One that begins with d is a gradient, and is of `dy`.
     """
@@ -52,6 +53,7 @@ class Formula(_Conditional):
     when: dict = field(default_factory=dict)
     inputs: str = ""
     parts: tuple = ()
+    outputs: tuple = ()
 
 
 @dataclass(frozen=True)

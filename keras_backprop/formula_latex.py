@@ -24,10 +24,25 @@ _OPERATORS = {
     "where": r"\mathrm{where}", "arctan2": r"\mathrm{arctan2}", "taken": r"\mathrm{taken}", "placed": r"\mathrm{put\ back}",
     "triangle": r"\mathrm{triangle}", "product_so_far": r"\mathrm{product\ so\ far}",
     "sum_so_far": r"\mathrm{sum\ so\ far}", "sum_from_here": r"\mathrm{sum\ from\ here\ on}", "det": r"\det",
+    "differences": r"\mathrm{differences}", "pairs": r"\mathrm{pair\ sums}", "ascending": r"\mathrm{in\ ascending\ order}",
+    "the_largest": r"\mathrm{the\ largest}", "cholesky": r"\mathrm{cholesky}", "pinv": r"\mathrm{pseudoinverse}",
+    "half_lower": r"\mathrm{lower}_{1/2}", "eigenvalues": r"\mathrm{eigenvalues}", "eigenvectors": r"\mathrm{eigenvectors}",
+    "orthonormal": r"\mathrm{Q\ of}", "triangular": r"\mathrm{R\ of}", "mirrored": r"\mathrm{lower\ mirrored}",
+    "upper": r"\mathrm{upper}", "svd": r"\mathrm{SVD}", "singular": r"\mathrm{singular\ values}", "left": r"\mathrm{U\ of}",
+    "right": r"\mathrm{Vᵀ\ of}", "both": r"\mathrm{symmetric\ sum}", "diag": r"\mathrm{diag}", "real": r"\mathrm{Re}",
+    "imag": r"\mathrm{Im}", "half": r"\mathrm{first\ half}",
     "longest": r"\mathrm{longest\ side}", "orthogonal": r"\mathrm{orthogonal}",
 }  # fmt: skip
 
-_SUMS = {"product": r"\prod ", "total": r"\sum ", "whole": r"\sum ", "examples": r"\sum_n "}
+_SUMS = {
+    "product": r"\prod ", "total": r"\sum ", "whole": r"\sum ", "examples": r"\sum_n ", "over_features": r"\sum_i ",
+    "over_keys": r"\sum_s ", "over_queries": r"\sum_t ",
+}  # fmt: skip
+
+_TRANSFORMS = {
+    "fourier": "F", "fourier2": "F", "adjoint": "F^{*}", "adjoint2": "F^{*}", "unfourier2": "F^{-1}", "unadjoint2": "F^{-*}",
+}  # fmt: skip
+"""F is the matrix of a Fourier transform, F* its conjugate transpose."""
 
 _COMPARED = {ast.Gt: ">", ast.Lt: "<", ast.GtE: r"\geq", ast.LtE: r"\leq", ast.Eq: "="}
 
@@ -52,6 +67,8 @@ def _write(node, names):
         text = names.get(node.id, letter)
         return text, SIGN if text.startswith("-") else ATOM
     if isinstance(node, ast.Constant):
+        if isinstance(node.value, complex):
+            return r"\mathrm{i}", ATOM
         return f"{node.value:g}" if isinstance(node.value, (int, float)) else str(node.value), ATOM
     if isinstance(node, ast.UnaryOp):
         return "-" + _in(node.operand, names, PRODUCT), SIGN
@@ -100,6 +117,12 @@ def _write_call(node, names):
         return "(" + r" \times ".join(_in(one, names, PRODUCT) for one in node.args) + ")", ATOM
     if name == "summed":
         return r"\sum " + r" \cdot ".join(_in(one, names, PRODUCT) for one in node.args), PRODUCT
+    if name in _TRANSFORMS:
+        return rf"{_TRANSFORMS[name]} \cdot {_in(node.args[0], names, ATOM)}", PRODUCT
+    if name == "each":
+        return _write(node.args[0], names)
+    if name == "over_pairs":
+        return r"\sum_{t,s} " + r" \odot ".join(_in(one, names, PRODUCT) for one in node.args), PRODUCT
     if name == "sqrt":
         return rf"\sqrt{{{arguments}}}", ATOM
     if name in _SUMS:

@@ -67,6 +67,12 @@ def _pairs(labels, alike):
     return (equal & ~np.eye(len(labels), dtype=bool) if alike else ~equal).astype(float)
 
 
+def _differences(values):
+    """vⱼ − vᵢ, ∞ where there is none."""
+    difference = values[None, :] - values[:, None]
+    return np.where(difference == 0, np.inf, difference)
+
+
 _FUNCTIONS: dict[str, Any] = {
     "sigmoid": _sigmoid, "tanh": np.tanh, "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "abs": np.abs, "sign": np.sign,
     "max": np.maximum, "min": np.minimum, "cosh": np.cosh, "softmax": _softmax, "pi": math.pi,
@@ -89,6 +95,18 @@ _FUNCTIONS: dict[str, Any] = {
     "erf": lambda x: np.vectorize(math.erf)(np.asarray(x)), "channels": lambda x: x,
     "where": np.where, "floor": np.floor, "arctan2": np.arctan2, "cross": np.cross,
     "inverse": np.linalg.inv, "det": np.linalg.det,
+    "real": np.real, "imag": np.imag, "fourier": np.fft.fft, "fourier2": np.fft.fft2, "unfourier2": np.fft.ifft2,
+    "adjoint": lambda z: np.conj(np.fft.fft(np.conj(z))), "adjoint2": lambda z: np.conj(np.fft.fft2(np.conj(z))),
+    "unadjoint2": lambda z: np.conj(np.fft.ifft2(np.conj(z))), "half": lambda z: z[..., : np.shape(z)[-1] // 2 + 1],
+    "pairs": lambda q, k: q[:, None, :] + k[None, :, :], "each": lambda x: np.asarray(x)[..., None],
+    "over_features": lambda x: np.sum(x, -1), "over_keys": lambda x: np.sum(x, 1), "over_queries": lambda x: np.sum(x, 0),
+    "over_pairs": lambda S, u: np.sum(S[..., None] * u, (0, 1)), "ascending": lambda x: np.sort(x, -1),
+    "cholesky": np.linalg.cholesky, "pinv": np.linalg.pinv, "half_lower": lambda x: np.tril(x) - np.diag(np.diag(x)) / 2,
+    "eigenvalues": lambda x: np.linalg.eigh(x)[0], "eigenvectors": lambda x: np.linalg.eigh(x)[1], "diag": np.diag,
+    "differences": _differences, "orthonormal": lambda x: np.linalg.qr(x)[0], "triangular": lambda x: np.linalg.qr(x)[1],
+    "mirrored": lambda x: np.tril(x) + np.tril(x, -1).T, "upper": np.triu, "both": lambda x: x + x.T,
+    "svd": lambda x: np.linalg.svd(x, full_matrices=False), "left": lambda x: np.linalg.svd(x, full_matrices=False)[0],
+    "singular": lambda x: np.linalg.svd(x, compute_uv=False), "right": lambda x: np.linalg.svd(x, full_matrices=False)[2],
     "product": lambda x: np.prod(x, -1, keepdims=True), "sum_so_far": lambda x: np.cumsum(x, -1),
     "product_so_far": lambda x: np.cumprod(x, -1), "sum_from_here": lambda x: np.flip(np.cumsum(np.flip(x, -1), -1), -1),
     "whole": lambda x: np.sum(x), "same": lambda labels: _pairs(labels, True), "different": lambda labels: _pairs(labels, False),

@@ -9,9 +9,11 @@ import itertools
 from keras_backprop._keras import ops
 from keras_backprop.formula import Formula, written
 from keras_backprop.registry import registered
+from keras_backprop.rules.attention_formulas import ATTENTION
 from keras_backprop.rules.elementwise_formulas import ELEMENTWISE
 from keras_backprop.rules.layer_formulas import LAYERS
 from keras_backprop.rules.loss_formulas import LOSSES
+from keras_backprop.rules.matrix_formulas import MATRICES
 from keras_backprop.rules.operation_formulas import OPERATIONS
 from keras_backprop.rules.recurrent_formulas import RECURRENT
 from keras_backprop.rules.window_formulas import WINDOWS
@@ -22,7 +24,7 @@ OF_TENSORFLOW = {
     "Exp": ops.Exp, "Expm1": ops.Expm1, "Log": ops.Log, "Log1p": ops.Log1p, "Reciprocal": ops.Reciprocal, "Sin": ops.Sin,
     "Cos": ops.Cos, "Tan": ops.Tan, "Sinh": ops.Sinh, "Cosh": ops.Cosh, "Atan": ops.Arctan, "Tanh": ops.Tanh,
     "Sigmoid": ops.Sigmoid, "Relu": ops.Relu, "Relu6": ops.Relu6, "Softplus": ops.Softplus, "Softsign": ops.Softsign,
-    "Selu": ops.Selu, "MatMul": ops.Matmul,
+    "Selu": ops.Selu, "MatMul": ops.Matmul, "Transpose": ops.Transpose,
 }  # fmt: skip
 """Type of a TensorFlow operation -> the operation of Keras that computes the same."""
 
@@ -39,7 +41,9 @@ def hang() -> None:
     Raises:
         ValueError: one function would have two formulas.
     """
-    tables = itertools.chain(*(table.items() for table in (ELEMENTWISE, LAYERS, WINDOWS, OPERATIONS)))
+    tables = itertools.chain(
+        *(table.items() for table in (ELEMENTWISE, LAYERS, WINDOWS, OPERATIONS, MATRICES, ATTENTION))
+    )
     every = ((key, formula) for keys, formula in tables for key in keys)
     for key, formula in itertools.chain(every, LOSSES.items(), RECURRENT.items()):
         written(formula)(registered()[key].backward)

@@ -22,22 +22,6 @@ _OF_THE_LARGER = {"a": "dy*(a >= b)", "b": "dy*(a < b)"}
 _OF_THE_SMALLER = {"a": "dy*(a <= b)", "b": "dy*(a > b)"}
 _TIED = {"reverse": True, "tie_weights": True, "logit_soft_cap": None}
 _SCALE_AND_SHIFT = {"gamma": "examples(dy*h)", "beta": "examples(dy)"}
-_DOT = {"class": "Attention", "score_mode": "dot", "use_scale": False, "dropout": 0.0}
-
-
-def _attention(times, inputs, when, mask=False):
-    """Scores, weights P, output. With two inputs the values are the keys as well. A mask m is −∞ where nothing is seen."""
-    keys = "v" if inputs == "qv" else "k"
-    weights = f"softmax({times}q @ {keys}.T{' + m' if mask else ''})"
-    gradients = {"q": f"{times}dS @ {keys}", "v": "P.T @ dy"}
-    if keys == "k":
-        gradients["k"] = f"{times}dS.T @ q"
-    else:
-        gradients["v"] += f" + {times}dS.T @ q"
-    parts = (("P", weights), ("dP", "dy @ v.T"), ("dS", "P*(dP - total(P*dP))"))
-    return Formula("P @ v", gradients=gradients, when=when, inputs=inputs, parts=parts)
-
-
 _SOFTMAX = Formula("softmax(x)", gradients={"x": "y*(dy - total(y*dy))"})
 DENSE = Formula("x @ W + b", gradients={"x": "dy @ W.T", "W": "x.T @ dy", "b": "examples(dy)"})
 
@@ -144,19 +128,6 @@ LAYERS = {
         )
     ),
     (layers.Embedding,): Formula("C[k]", gradients={"C": "onehot(k).T @ dy"}, inputs="k"),
-    (layers.Attention,): Cases(
-        (
-            _attention("", "qvk", {**_DOT, "inputs": 3, "masked": False}),
-            _attention("", "qvk", {**_DOT, "masked": True, "inputs": lambda count: count > 2}, mask=True),
-            _attention("", "qv", {**_DOT, "inputs": 2, "masked": False}),
-        )
-    ),
-    (ops.DotProductAttention,): Cases(
-        (
-            _attention("scale*", "qkv", {"masked": False, "biased": False, "scale": is_number}),
-            _attention("scale*", "qkv", {"masked": True, "biased": False, "scale": is_number}, mask=True),
-        )
-    ),
     (regularizers.L1,): Formula("l1*total(abs(x))", gradients={"x": "dy*l1*sign(x)"}),
     (regularizers.L2,): Formula("l2*total(x**2)", gradients={"x": "dy*2*l2*x"}),
     (regularizers.L1L2,): Formula("l1*total(abs(x)) + l2*total(x**2)", gradients={"x": "dy*(l1*sign(x) + 2*l2*x)"}),

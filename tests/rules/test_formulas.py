@@ -20,6 +20,7 @@ from keras_backprop.registry import registered
 from keras_backprop.rule import Call
 from keras_backprop.rules.formulas import OF_TENSORFLOW, of_tensorflow
 from keras_backprop.rules.layers.rnn.wrappers import Merge
+from keras_backprop.rules.matrix_formulas import MATRICES
 from keras_backprop.rules.operation_formulas import OPERATIONS
 from keras_backprop.rules.window_formulas import WINDOWS
 
@@ -108,11 +109,11 @@ def upstream_of(y):
 
 L = keras.layers
 APART = {
-    *WINDOWS_OF_LAYERS, *(key for keys in OPERATIONS for key in keys), L.BatchNormalization, L.LayerNormalization, L.Embedding, L.Attention, L.PReLU, L.EinsumDense,
+    *WINDOWS_OF_LAYERS, *(key for keys in (*OPERATIONS, *MATRICES) for key in keys), L.BatchNormalization, L.LayerNormalization, L.Embedding, L.Attention, L.PReLU, L.EinsumDense,
     L.GroupNormalization, ops.Matmul, ops.Add, L.RMSNormalization, L.Rescaling, ops.Divide, ops.Maximum, ops.Minimum, ops.Subtract,
     ops.Multiply, ops.DotProductAttention, L.Normalization, L.ReversibleEmbedding, L.Maximum, L.Masking, L.GaussianNoise, L.Dot, Merge, ops.Logaddexp, ops.Hypot, ops.Logsumexp,
 }  # fmt: skip
-"""What has a test of its own below."""
+"""What has a test of its own, below or in test_matrix_formulas.py."""
 SEEN = [WRITTEN[key].backward for key in APART]  # functions that other keys may share
 LAYERS = [
     k
@@ -797,10 +798,11 @@ def test_an_operation_of_tensorflow(kind):
     given = {"a": a, "b": tf.transpose(b)} if kind == "MatMul" else given
     with tf.GradientTape() as tape:
         tape.watch(list(given.values()))
-        y = getattr(tf.raw_ops, kind)(**given)
+        y = getattr(tf.raw_ops, kind)(**given, **({"perm": [1, 0]} if kind == "Transpose" else {}))
     dy = upstream_of(y)
     tensors = [one.numpy() for one in given.values()]
     values = {**dict(zip("ab" if len(given) == 2 else "x", tensors, strict=True)), "y": y.numpy(), "dy": dy}
+    values["permuted"] = np.transpose
     rtol = 1e-7 if kind == "Selu" else 1e-9
     np.testing.assert_allclose(evaluate(formula.value, values), y, rtol=rtol)
     written = [f"dy*({formula.derivative})"] if formula.derivative else list(formula.gradients.values())

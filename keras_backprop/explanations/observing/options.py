@@ -13,7 +13,7 @@ ATTRIBUTES = (
     "epsilon", "delta", "score_mode",
     "use_scale", "invert", "interpolation", "tie_weights", "logit_soft_cap", "normalize",
     "dropout", "recurrent_dropout", "reset_after", "is_causal", "equation", "renorm", "scale", "offset", "order",
-    "x_min", "x_max", "mode", "turns",
+    "x_min", "x_max", "mode", "turns", "upper", "compute_uv",
 )  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def options_of(call: Any, gradients: Any) -> dict:
     "masked" and "biased", whether there is a mask, or something is added to scores; "broadcasts", whether an input that has a
     gradient is of another shape than the output; "of_batch", whether a normalisation has the statistics of the batch; "rank", of
     the first input; "over", what an axis (of the last input) spans: the whole "batch", an "example" with all its axes, or
-    "others"; "last", whether an axis is the last one; "row", which of two inputs is one row that all examples have.
+    "others"; "wide", whether the matrix that goes in is wider than tall; "cut", whether a transform is of a given length; "last", whether an axis is the last one; "row", which of two inputs is one row that all examples have.
     """
     given = {name: getattr(call.op, name) for name in ATTRIBUTES if _is_plain(_as_plain(getattr(call.op, name, None)))}
     given |= {**_keras.options_of(call.op), **call.arguments}
@@ -48,6 +48,12 @@ def options_of(call: Any, gradients: Any) -> dict:
         "rank": len(call.inputs[0].shape) if call.inputs else 0,
         "over": _spanned(given.get("axis"), call.inputs),
         "row": _row(call),
+        "wide": bool(call.inputs)
+        and call.inputs[0].shape.rank >= 2
+        and call.inputs[0].shape[-1] > call.inputs[0].shape[-2],
+        "cut": {**vars(call.op), **call.arguments}.get("fft_length") is not None
+        if hasattr(call.op, "__dict__")
+        else False,
         "last": bool(call.outputs) and given.get("axis") in (-1, len(call.outputs[0].shape) - 1),
     }
 

@@ -13,6 +13,7 @@ from keras_backprop.explanations.writing.notation import derivative, latex_facto
 from keras_backprop.explanations.writing.through_time import weight_gradient
 from keras_backprop.formula import Formula, RecurrentFormula
 from keras_backprop.formula_latex import latex
+from keras_backprop.formula_zeros import without
 
 
 def function_of(link: Any) -> Any:
@@ -72,15 +73,19 @@ LETTERS = {
 
 _OF_LAYERS = {
     "h": r"\hat{x}", "gamma": r"\gamma", "beta": r"\beta", "alpha": r"\alpha",
-    "dP": derivative("E", "P"), "dS": derivative("E", "S"), "du": derivative("E", "u"),
+    **{f"d{letter}": derivative("E", letter) for letter in "PSuzMAB"},
     "r": r"\frac{1}{\sigma}", "s": r"\sigma", "mu": r"\mu",
 }  # fmt: skip
 
 
-def value(link: Any) -> str | None:
-    """What a link computes, as LaTeX; None where its rule does not say."""
+def value(link: Any, position: int = 0) -> str | None:
+    """What a link computes, of several outputs the one at a position, as LaTeX; None where its rule does not say."""
     formula = link.formula
-    if not isinstance(formula, Formula) or not formula.value or not any(link.input_symbols):
+    if not isinstance(formula, Formula) or not any(link.input_symbols):
+        return None
+    if formula.outputs:
+        return _latex(link, formula.outputs[position][1]) if position < len(formula.outputs) else None
+    if not formula.value:
         return None
     if formula.value == "a + b":
         return " + ".join(_input(link, n) for n in range(len(link.input_symbols)))
@@ -100,10 +105,16 @@ def gradient(link: Any, letter: str, upstream: str) -> str | None:
         return weight_gradient(link, letter)
     if not isinstance(formula, Formula) or letter not in formula.gradients:
         return None
-    written = _latex(link, formula.gradients[letter], dy=upstream)
+    zeros = {f"d{of[0]}" for of, dy in zip(formula.outputs, link.upstream, strict=False) if dy is None}
+    parts = []
+    for name, text in formula.parts if letter == next(iter(formula.gradients)) or zeros else ():
+        left = without(text, zeros) if zeros else text
+        zeros |= {name} if left == "0" else set()
+        parts += [(name, left)] if name[0] == "d" and left != "0" else []
+    expression = formula.gradients[letter]
+    written = _latex(link, without(expression, zeros) if zeros else expression, dy=upstream)
     if letter != next(iter(formula.gradients)):
         return written
-    parts = [(name, text) for name, text in formula.parts if name[0] == "d"]
     return written + "".join(rf",\quad {_OF_LAYERS[name]} = {_latex(link, text, dy=upstream)}" for name, text in parts)
 
 
@@ -139,6 +150,8 @@ def _latex(link, expression, **more):
         expression = expression if "gamma" in weights else expression.replace("gamma*", "")
     named = {letter: symbol.latex for letter, symbol in weights.items() if len(symbol.letter) == 1}
     named |= {letter: _input(link, n) for n, letter in enumerate(_letters(link)) if n < len(link.input_symbols)}
+    for (letter, _), symbol in zip(getattr(link.formula, "outputs", ()), link.output_symbols, strict=False):
+        named |= {letter: symbol.latex, f"d{letter}": derivative("E", symbol.latex)}
     y = link.output_symbols[0].latex if link.output_symbols[0] is not None else "y"
     return latex(expression, {**_OF_LAYERS, **_count(link), **numbers(link.options), **named, "y": y, **more})
 

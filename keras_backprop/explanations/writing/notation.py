@@ -14,7 +14,7 @@ ENTRIES = 3  # of more values the first ones
 
 _PLAIN = {
     r"\partial ": "∂", r"\cdot": "·", r"\odot": "⊙", r"\sigma": "σ", r"\sum": "Σ", r"\sum_n": "Σₙ", r"\sumₜ": "Σₜ", r"c_n": "cₙ",
-    r"^\top": "ᵀ", r"^2": "²", r"^3": "³",
+    r"^\top": "ᵀ", r"^{*}": "*", r"^2": "²", r"^3": "³",
     r"\mathrel{+}=": "+=", r"\left": "", r"\right": "", r"\Phi": "Φ", r"\alpha": "α", r"\operatorname": "", r"\,": " ",
     r"\;": " ", r"\to": "→", r"\_": "_", "-": "−", r"\geq": "≥", r"\leq": "≤", r"\sqrt": "√", r"\delta": "δ", r"\pi": "π",
     r"\eta": "η", r"\beta": "β", r"\varepsilon": "ε",

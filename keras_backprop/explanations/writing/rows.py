@@ -91,7 +91,8 @@ def forward_rows(explanation, view=None):
             continue  # of constants only
         for symbol, value in _outputs(link):
             made = error_formulas.error_of_examples(link) if link.kind == "loss" else None
-            rows.append(Row(link.path, f"{symbol.latex} = {made or _forward(link)}", view.of(value)))
+            position = link.output_symbols.index(symbol)
+            rows.append(Row(link.path, f"{symbol.latex} = {made or _forward(link, position)}", view.of(value)))
     rows.append(Row("error", f"E = {_total(explanation)}", explanation.loss))
     return rows
 
@@ -170,14 +171,15 @@ def _line(gradient, sign, formula, link):
     return rf"{gradient}\text{{, by the rule }}{rule}"
 
 
-def _forward(link):
+def _forward(link, position):
     if is_dense(link):
         W, b = link.weight_symbols["kernel"], link.weight_symbols.get("bias")
         product = rf"{_latex(link.input_symbols[0])} \cdot {W.latex}"
         return product if b is None else f"{product} + {b.latex}"
-    if len(link.input_symbols) == 1 and link.input_symbols[0] is not None and not link.weights:
+    one_output = not getattr(link.formula, "outputs", ())
+    if one_output and len(link.input_symbols) == 1 and link.input_symbols[0] is not None and not link.weights:
         return formulas.activation(link)
-    return formulas.value(link) or _called(link)
+    return formulas.value(link, position) or _called(link)
 
 
 def _called(link):
