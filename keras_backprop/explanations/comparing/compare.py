@@ -25,6 +25,10 @@ def compare(explanation: Any, spelling: Any, numbers: dict, example: Any) -> Com
     return Comparison(one for name, value in numbers.items() for one in comparer.compared(name, value))
 
 
+SINGLE = 2e-6
+"""And so far off is what a model computes in single precision, in all its digits."""
+
+
 class _Comparer(WrongResults):
     def __init__(self, explanation, spelling, example):
         self.explanation, self.spelling, self.graph = explanation, spelling, spelling.graph
@@ -118,7 +122,8 @@ class _Comparer(WrongResults):
             else ()
         )
         single = any(np.asarray(w.value).dtype.itemsize <= 4 for w in self.explanation.weights)
-        how = Given(given, eps=2.0**-23 if single else 0.0)  # what the model computes is rounded itself
+        rounded = single or bool(self.graph.extra)  # the model computes with rounded numbers, or Keras with a rounded λ
+        how = Given(given, eps=SINGLE if rounded else 0.0)
         how.value = value
         verdict, mistakes, remark = self._judged(found, key, value, expected, how)
         return Compared(name, _plain(value), _plain(expected), verdict, mistakes, worst, where, remark)

@@ -54,12 +54,13 @@ class Given:
             return False
         difference, size = np.abs(self.value - number), np.abs(number)
         if self.full:
-            tolerance = 2e-6 if self.single else 1e-7 if not exact else 1e-8
+            tolerance = max(self.eps, 2e-6 if self.single else 1e-7 if not exact else 1e-8)
             largest = float(np.max(size, initial=0.0))
             return bool(
                 np.all(
                     difference
-                    <= (2e-5 if self.single and self.value.ndim else tolerance) * max(largest, 1e-300) + 1e-15
+                    <= (2e-5 if (self.single or self.eps) and self.value.ndim else tolerance) * max(largest, 1e-300)
+                    + 1e-15
                 )
             )
         share = 0.03 if exact else 1e-3

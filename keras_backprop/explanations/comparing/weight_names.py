@@ -130,6 +130,9 @@ class WeightNames:
             chosen = of_layer or (same if number is None and len(same) == 1 else [])
             if not chosen:
                 return None
+            shape = np.shape(self.weights[chosen[0]].value)
+            if len(places) < len(shape) == 2 and min(shape) == 1 and (zero_based or places[0] < 10):
+                places = [n if size > 1 else 1 - zero_based for n, size in zip(places * 2, shape, strict=True)]
             if zero_based:
                 return chosen[0], self._checked(chosen[0], tuple(places))
             numbers = (

@@ -153,6 +153,19 @@ class WrongResults(WrongValues):
         ):
             if uses and all(use.edge is not None for use in uses):
                 yield sentence, self._with_sources(uses, found, [put(use.edge.source.value) for use in uses])[place]
+        further = [
+            next(
+                (use.edge.source.value * e.local for e in use.edge.source.edges if e.function and e.local is not None),
+                None,
+            )
+            for use in uses
+            if use.edge is not None
+        ]
+        if further and len(further) == len(uses) and all(values is not None for values in further):
+            yield (
+                "one factor too many: the chain of this weight ends at ∂z/∂w, and does not go on through the layer before",
+                self._with_sources(uses, found, further)[place],
+            )
         before = [
             next((e.source.value for e in use.edge.source.edges if e.function), None)
             for use in uses

@@ -28,7 +28,8 @@ def options_of(call: Any, gradients: Any) -> dict:
     "masked" and "biased", whether there is a mask, or something is added to scores; "broadcasts", whether an input that has a
     gradient is of another shape than the output; "of_batch", whether a normalisation has the statistics of the batch; "rank", of
     the first input; "over", what an axis (of the last input) spans: the whole "batch", an "example" with all its axes, or
-    "others"; "wide", whether the matrix that goes in is wider than tall; "cut", whether a transform is of a given length; "last", whether an axis is the last one; "row", which of two inputs is one row that all examples have.
+    "others"; "wide", whether the matrix that goes in is wider than tall; "cut", whether a transform is of a given length; "last",
+    whether an axis is the last one; "row", which of two inputs is one row that all examples have.
     """
     given = {name: getattr(call.op, name) for name in ATTRIBUTES if _is_plain(_as_plain(getattr(call.op, name, None)))}
     given |= {**_keras.options_of(call.op), **call.arguments}

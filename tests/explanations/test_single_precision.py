@@ -1,0 +1,68 @@
+"""Numbers of double precision, as a program of one's own gives them, compared with a model of Keras's default precision."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_backprop import explain
+
+W1, B1, W2, B2 = np.array([[0.2, -0.3], [0.4, 0.1]]), np.array([0.1, -0.2]), np.array([[0.7], [-0.8]]), np.array([0.05])
+X, T = np.array([[1.0, 2.0], [0.5, -1.0]]), np.array([[0.5], [1.0]])
+
+
+@pytest.fixture(scope="module")
+def explanation():
+    layers = [keras.Input((2,)), keras.layers.Dense(2, "tanh"), keras.layers.Dense(1)]
+    model = keras.Sequential(layers, name="net")
+    model.set_weights([W1, B1, W2, B2])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    return explain(model, X, T)
+
+
+a = np.tanh(X @ W1 + B1)
+d = a @ W2 + B2 - T
+back = d @ W2.T
+
+
+def test_right_numbers_are_right(explanation):
+    dz = back * (1 - a**2)
+    result = explanation.compare({"dw1_11": X[:, 0] @ dz[:, 0], "dw2_1": (a.T @ d)[0, 0], "E": np.mean(d**2)})
+    assert [one.verdict for one in result] == ["exact"] * 3, str(result)
+    assert [one.verdict for one in explanation.compare(dW=[X.T @ dz, a.T @ d])] == ["exact"] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("dw1_11", X[:, 0] @ (back * a * (1 - a))[:, 0], "that of the sigmoid"),
+        ("dw1_21", 2 * X[:, 1] @ (back * (1 - a**2))[:, 0], "sum over the 2 examples"),
+        ("dw2_1", 2 * (a.T @ d)[0, 0], "factor 2"),
+        ("w2_2_new", -0.8 + 0.1 * (a.T @ d)[1, 0], "added"),
+        ("dw2_2", (a * (1 - a**2)).T[1] @ d[:, 0], "one factor too many"),
+    ],
+)
+def test_mistakes_are_named(explanation, name, value, word):
+    (one,) = explanation.compare(name, float(value))
+    assert one.verdict == "mistake" and any(word in sentence for sentence in one.mistakes), str(one)
+
+
+def test_nonsense_is_not_named(explanation):
+    for name, value in (("dw1_11", 0.1234567891234), ("dw2_1", -0.9876543212345), ("E", 0.3333333333333)):
+        assert explanation.compare(name, value)[0].verdict == "unknown"
+
+
+def test_one_number_says_which_of_the_only_column():
+    layers = [keras.Input((1,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(1)]
+    model = keras.Sequential(layers, name="net")
+    model.compile("sgd", "mse")
+    explanation = explain(model, np.ones((1, 1)), np.ones((1, 1)))
+    for short, whole in (
+        ("w1_2", "w1_12"),
+        ("w2_3", "w2_31"),
+        ("W2[2]", "W2[2,0]"),
+        ("w⁽²⁾₁", "w⁽²⁾₁₁"),
+        ("w1_13", "w1_13"),
+    ):
+        assert explanation.chain(short).index == explanation.chain(whole).index
+    with pytest.raises(IndexError):
+        explanation.chain("w2_4")
