@@ -32,6 +32,8 @@ class WeightNames:
             for path, w in sorted(self.weights.items(), key=lambda one: one[1].symbol.subscript or 0)  # frozen ones stand last
             if w.symbol.letter in ("w", "W") and np.ndim(w.value) == 2
         ]  # fmt: skip
+        if any(w.symbol.letter in ("w", "W") and np.ndim(w.value) > 2 for w in self.weights.values()):
+            self._dense = []  # beside the kernel of a convolution nobody counts them so
 
     def available(self) -> str:
         """A sentence with the names that there are."""

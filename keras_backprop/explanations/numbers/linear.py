@@ -1,12 +1,14 @@
-"""What is known of the derivatives of a link: whether they are the same wherever one takes them, whether of one number alone."""
+"""What is known of the derivatives of a link: whether they are the same everywhere, of one number alone, all that there is."""
 
 from typing import Any
 
 import numpy as np
 
+from keras_backprop.explanations.numbers.agreement import agrees
+from keras_backprop.explanations.numbers.positions import flat
 from keras_backprop.rule import Operation
 
-__all__ = ["is_elementwise", "is_linear"]
+__all__ = ["accounts_for", "is_elementwise", "is_linear"]
 
 RULES = {
     "Add", "Cast", "Copy", "CropImages", "Cropping1D", "Cropping2D", "Cropping3D", "DepthToSpace", "Diag", "Diagflat",
@@ -47,3 +49,13 @@ def is_elementwise(link: Any) -> bool:
         return link.formula is None or link.kind != "activation"
     ((jacobian,),) = link.jacobian()
     return jacobian is not None and not np.any(jacobian * (1 - np.eye(jacobian.shape[-1])))
+
+
+def accounts_for(every: list, link: Any, varied: list) -> bool:
+    """Whether the derivatives of single examples give what the link made of the gradient."""
+    dys = [np.zeros(np.shape(y)) if dy is None else dy for y, dy in zip(link.outputs, link.upstream, strict=True)]
+    for place, n in enumerate(varied):
+        dx = sum(np.einsum("no,noi->ni", flat(dy), jacobians[place]) for dy, jacobians in zip(dys, every, strict=True))
+        if link.downstream[n] is not None and not agrees(dx, flat(link.downstream[n])):
+            return False
+    return True

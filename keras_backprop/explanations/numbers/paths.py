@@ -10,6 +10,7 @@ from keras_backprop.explanations.observing.asked import place
 from keras_backprop.explanations.writing.breaking import broken, broken_text
 from keras_backprop.explanations.writing.notation import (
     columns,
+    decimals_of_change,
     derivative,
     latex_factor,
     latex_number,
@@ -113,7 +114,9 @@ class Chain:
             lines += [f"  {name} is frozen: its gradient is not computed."]
         elif not self.paths:
             lines += [f"  E does not depend on {name}: ∂E/∂{name} = {number(self.gradient)}"]
-        update = f"  {name}: {number(self.before)} → {number(self.after)}"
+        weight = self.explanation.weight(self.path).value  # its type says how many digits there are
+        with precision(decimals_of_change(*np.array([self.before, self.after], weight.dtype))):
+            update = f"  {name}: {number(self.before)} → {number(self.after)}"
         return [
             *lines,
             f"{update}  ({self.explanation.optimizer})" if self.trained else f"{update}  (frozen: not trained)",

@@ -8,7 +8,7 @@ import numpy as np
 from keras_backprop.explanations.numbers.agreement import CLOSE, agrees
 from keras_backprop.explanations.numbers.combination import combined
 from keras_backprop.explanations.numbers.graph import Graph, Head
-from keras_backprop.explanations.numbers.linear import is_elementwise, is_linear
+from keras_backprop.explanations.numbers.linear import accounts_for, is_elementwise, is_linear
 from keras_backprop.explanations.numbers.nodes import Edge, Node, Use, places_in
 from keras_backprop.explanations.numbers.normalised import normalised
 from keras_backprop.explanations.numbers.own_weights import add_reads, with_weight
@@ -61,7 +61,8 @@ class _Builder:
         for symbol, value in zip(link.input_symbols, link.inputs, strict=True):
             given = symbol is not None and (symbol.letter == "x" or symbol in self.folded)
             if given and symbol not in self.nodes and self._fits(value):
-                self._new(symbol, node_of(symbol, value, plain=value.shape[1:] == (1,)))
+                alone = value.shape[1:] == (1,) and (symbol.subscript is None or self.plain)
+                self._new(symbol, node_of(symbol, value, plain=alone))
         if link.kind == "loss":
             self._loss(link)
         elif (link.kind == "regularizer" and not self._penalises_activity(link)) or isinstance(
@@ -133,7 +134,7 @@ class _Builder:
             edge.local = flat(link.local_derivative)
         elif isinstance(formula, Formula) and formula.value == "softmax(x)" and link.outputs[0].ndim == 2:
             edge.jacobian = _softmax_jacobian(node.value)
-            if not _account_for([[edge.jacobian]], link, [0]):
+            if not accounts_for([[edge.jacobian]], link, [0]):
                 return False  # along another axis
             edge.derive = lambda y, x: _softmax_jacobian(y)
             edge.text = r"{y}([{j} = {i}] - {k})"
@@ -184,11 +185,14 @@ class _Builder:
         every = [[jacobians[n] for n in varied] for jacobians in link.jacobian()]
         if None in link.output_symbols or any(one is None for jacobians in every for one in jacobians):
             return False
-        if not _account_for(every, link, varied):
+        if not accounts_for(every, link, varied):
             return False  # examples depend on each other
         for symbol, value, jacobians in zip(link.output_symbols, link.outputs, every, strict=True):
             node = node_of(symbol, value, self.plain)
             self._new(symbol, derived(node, sources, jacobians, link.rule, is_linear(link)))
+            if getattr(link.formula, "value", "") in _TAKES_ONE and all(np.all((J == 0) | (J == 1)) for J in jacobians):
+                for edge in node.edges:
+                    edge.text = "[{x} = {y}]"
         return True
 
     def _recurrent(self, link):
@@ -262,6 +266,9 @@ class _Builder:
             )
 
 
+_TAKES_ONE = ("largest(window(x))", "largest(x)", "smallest(x)")
+
+
 def _f(array):
     return np.array(array, "float64")
 
@@ -282,16 +289,6 @@ def _leads_to(gradient, prediction, node, dx):
 
 def _softmax_jacobian(y):
     return np.einsum("no,oi->noi", y, np.eye(y.shape[-1])) - np.einsum("no,ni->noi", y, y)
-
-
-def _account_for(every, link, varied):
-    """Whether the derivatives of single examples give what the link made of the gradient."""
-    dys = [np.zeros(np.shape(y)) if dy is None else dy for y, dy in zip(link.outputs, link.upstream, strict=True)]
-    for place, n in enumerate(varied):
-        dx = sum(np.einsum("no,noi->ni", flat(dy), jacobians[place]) for dy, jacobians in zip(dys, every, strict=True))
-        if link.downstream[n] is not None and not agrees(dx, flat(link.downstream[n])):
-            return False
-    return True
 
 
 def _ratio(dx, dy):

@@ -153,7 +153,9 @@ def _latex(link, expression, **more):
     for (letter, _), symbol in zip(getattr(link.formula, "outputs", ()), link.output_symbols, strict=False):
         named |= {letter: symbol.latex, f"d{letter}": derivative("E", symbol.latex)}
     y = link.output_symbols[0].latex if link.output_symbols[0] is not None else "y"
-    return latex(expression, {**_OF_LAYERS, **_count(link), **numbers(link.options), **named, "y": y, **more})
+    written = latex(expression, {**_OF_LAYERS, **_count(link), **numbers(link.options), **named, "y": y, **more})
+    positions = bool(link.outputs) and np.ndim(link.outputs[0]) > 2
+    return written.replace(r"\sum_n ", r"\sum ") if positions else written  # over the positions as well
 
 
 def _count(link):

@@ -91,7 +91,8 @@ def _of_first_weight(link, name, xs, example):
     if dW is None or dy is None or len(dy) != 1 or len(xs) > MOST:
         return []
     products = _products(xs, _positions(dy[example])[:, 0])
-    return [("∂E/∂(first weight), x·∂E/∂y over the windows", f"{products} = {number(np.ravel(dW)[0])}")]
+    z = link.output_symbols[0] or "y"
+    return [(f"∂E/∂(first weight), x·∂E/∂{z} over the windows", f"{products} = {number(np.ravel(dW)[0])}")]
 
 
 def _sum(x, W, bias, y):

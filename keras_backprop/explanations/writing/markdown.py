@@ -5,6 +5,7 @@ from keras_backprop.explanations.writing.matrix_chain import matrix_chain
 from keras_backprop.explanations.writing.notation import (
     bracketed,
     brief,
+    decimals_of_change,
     derivative,
     gradient_of,
     is_small,
@@ -167,7 +168,8 @@ def _update(weight):
     symbol = _math(weight.symbol.latex) if str(weight.symbol) != weight.path else ""
     gradient = "none" if weight.gradient is None else _value(weight.gradient)
     gradient = gradient if weight.trained else "frozen: not trained"
-    return symbol, f"`{weight.path}`", _value(weight.value), gradient, _value(weight.updated)
+    with precision(decimals_of_change(weight.value, weight.updated)):
+        return symbol, f"`{weight.path}`", _value(weight.value), gradient, _value(weight.updated)
 
 
 def _tex(text):

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -44,6 +45,21 @@ def precision(digits: Any) -> Iterator[None]:
         yield
     finally:
         _digits.reset(token)
+
+
+def decimals_of_change(before: Any, after: Any) -> int | None:
+    """In how many decimals the smallest change of a weight shows; None where four, or those that are asked for, do."""
+    before, after = np.asarray(before), np.asarray(after)
+    changes = np.abs(after.astype("float64") - before.astype("float64"))
+    changed = (changes > 0) & np.isfinite(changes)
+    hidden = changed & (np.round(before, 4) == np.round(after, 4)) & (np.abs(after) >= 0.01)
+    if _digits.get() is not None or after.size > FEW or not np.any(hidden):
+        return None
+    changes = changes[changed]
+    largest = float(np.max(np.abs(after), where=np.isfinite(after), initial=1e-3))
+    carried = (7 if after.dtype.itemsize <= 4 else 15) - math.ceil(math.log10(largest))  # decimals that the type has
+    wanted = min(1 - math.floor(math.log10(float(changes.min()))), carried, 9)
+    return wanted if wanted > 4 else None
 
 
 def _with_digits(value, digits):

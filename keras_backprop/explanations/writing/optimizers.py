@@ -3,6 +3,7 @@
 w is a weight, g its gradient ∂E/∂w, t the number of the update (the first is 1). Each line assigns, in order.
 """
 
+import re
 from typing import Any, NamedTuple
 
 import keras
@@ -93,6 +94,8 @@ def _of_group(inner, made, decay, paths):
     numbers |= {letter: _number(getattr(inner, name)) for letter, name in names.items()}
     if decay:
         steps, numbers["lam"] = [("w", "w - eta*lam*w"), *steps], decay
+    if not any(re.search(r"\bt\b", expression) for _, expression in steps):
+        del numbers["t"]
     slots = {letter: (slot, _slots(inner, slot)) for letter, slot in state.items()}
     return OptimizerFormula(steps, numbers, slots, _remarks(inner), _words(inner, steps), paths)
 

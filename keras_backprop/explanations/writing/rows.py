@@ -159,7 +159,8 @@ def weight_formula(link, name):
         return None
     x, dz = _latex(link.input_symbols[0]), gradient_of(link.output_symbols[0])
     if name == "bias":
-        return dz if link.outputs[0].size == link.outputs[0].shape[-1] else rf"\sum_n {dz}"
+        over = r"\sum_n" if np.ndim(link.outputs[0]) == 2 else r"\sum"  # of a sequence over its positions as well
+        return dz if link.outputs[0].size == link.outputs[0].shape[-1] else rf"{over} {dz}"
     return rf"{dz} \cdot {x}" if scalar(link) else rf"{x}^\top {dz}"
 
 

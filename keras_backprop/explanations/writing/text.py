@@ -7,13 +7,22 @@ import numpy as np
 from keras_backprop.explanations.writing import error_formulas
 from keras_backprop.explanations.writing.breaking import COLUMNS, broken_text
 from keras_backprop.explanations.writing.inside import inside_rows
-from keras_backprop.explanations.writing.notation import A_FEW_ROWS, brief, columns, number, plain, precision
+from keras_backprop.explanations.writing.notation import (
+    A_FEW_ROWS,
+    brief,
+    columns,
+    decimals_of_change,
+    number,
+    plain,
+    precision,
+)
 from keras_backprop.explanations.writing.rows import Shown, backward_rows, forward_rows, given_rows, shown
 from keras_backprop.explanations.writing.scalar_chain import factors_of, scalar_chain
 from keras_backprop.explanations.writing.time_rows import general_rows, step_rows
 
-MOST_WEIGHTS, MOST_TERMS = 24, 8
-"""So many single weights are listed one by one, each with so many products at the most."""
+MOST_WEIGHTS, MOST_TERMS, FEW_TERMS = 24, 8, 4
+"""So many single weights are listed one by one, each with so many products at the most; of more than a few those that are 0 are
+counted only."""
 
 MOST_NAMES = 6
 """So many weights are named where an optimizer treats them differently."""
@@ -103,8 +112,9 @@ def remarks(explanation):
         if error_formulas.from_logits(link):
             name = "softmax" if "categorical" in link.rule else "sigmoid"
             yield (
-                f"The {name} and the cross-entropy are differentiated together: ∂E/∂z = a − T, over the number of examples. The "
-                f"derivative of the {name} and that of the logarithm cancel; there is no factor ∂a/∂z besides."
+                f"The {name} and the cross-entropy are differentiated together: ∂E/∂z = a − T, times the factor with which the "
+                f"error enters E. The derivative of the {name} and that of the logarithm cancel; there is no factor ∂a/∂z "
+                "besides."
             )
         elif link.kind == "loss" and getattr(link.formula, "shown_slope", ""):
             yield (
@@ -124,8 +134,11 @@ def single_weights(explanation, example=None):
             continue
         for index in np.ndindex(np.shape(weight.value)) if weight.gradient is not None else ():
             chain = explanation.chain(weight.path, *index, example=example)
-            if 0 < len(chain.paths) <= MOST_TERMS:
-                terms = [" · ".join(_factor(f.value) for f in path.factors) for path in chain.paths]
+            paths = [path for path in chain.paths if path.value] if len(chain.paths) > FEW_TERMS else chain.paths
+            if chain.paths and len(paths) <= MOST_TERMS:
+                terms = [" · ".join(_factor(f.value) for f in path.factors) for path in paths]
+                left = len(chain.paths) - len(paths)
+                terms += [f"0 ({left} product{'s' * (left > 1)})"] if left else []
                 also = f" (w{_subscript(chain.also)})" if chain.also and f"_{chain.also}" != chain.name[1:] else ""
                 total = f" = {_total(chain)}" if len(terms) > 1 or "·" in terms[0] else ""
                 found.append((rf"\frac{{\partial E}}{{\partial {chain.name}}}{also}", " + ".join(terms) + total))
@@ -243,5 +256,7 @@ def update_text(weights):
         gradient = "none" if weight.gradient is None else brief(weight.gradient, with_shape=False)
         if not weight.trained:
             gradient = "frozen: not trained"
-        cells.append((symbol, weight.path, brief(weight.value), gradient, brief(weight.updated, with_shape=False)))
+        with precision(decimals_of_change(weight.value, weight.updated)):
+            before, after = brief(weight.value), brief(weight.updated, with_shape=False)
+        cells.append((symbol, weight.path, before, gradient, after))
     return columns(cells)

@@ -28,6 +28,7 @@ class StepFormulas(NamedTuple):
         sums: list of str, the gradients of the weights, sums over all steps.
         factor: str, the factor from step to step.
         functions: str, which functions φ and σ are.
+        columns: str, which columns of the weights are whose gate's; "" without gates.
     """
 
     forward: list
@@ -35,6 +36,7 @@ class StepFormulas(NamedTuple):
     sums: list
     factor: str
     functions: str
+    columns: str
 
 
 def step_formulas(link: Any) -> StepFormulas | None:
@@ -55,7 +57,18 @@ def step_formulas(link: Any) -> StepFormulas | None:
         ],
         _factor(formula, names),
         r",\; ".join(rf"{sign} = \text{{{_name(f)}}}" for sign, f in functions.items() if f is not None),
+        _columns(link),
     )
+
+
+def _columns(link):
+    """The columns of W, U and b, gate by gate: i 1, f 2, g 3, o 4."""
+    gates, cell = link.formula.forward[0][0].split(", "), getattr(link.op, "cell", link.op)
+    size = getattr(cell, "filters", None) or cell.units
+    ends = [(n * size + 1, (n + 1) * size) for n in range(len(gates))]
+    places = [str(first) if first == last else rf"{first}\text{{ to }}{last}" for first, last in ends]
+    named = r",\; ".join(rf"{gate[-1]}\,{place}" for gate, place in zip(gates, places, strict=True))
+    return rf"\text{{columns of }}W, U, b:\; {named}" if len(gates) > 1 else ""
 
 
 def weight_gradient(link: Any, attribute: str) -> str | None:

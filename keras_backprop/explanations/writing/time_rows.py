@@ -55,6 +55,7 @@ def general_rows(explanation):
                      for position, line in enumerate(lines)]  # fmt: skip
         rows.append(("", "step to step", made.factor))
         rows.append(("", "with", made.functions))
+        rows += [("", "", made.columns)] if made.columns else []
         if masked:
             rows.append(("", "masked", r"\text{the states pass, and the gradients as well}"))
     return rows
