@@ -29,7 +29,7 @@ _OPERATORS = {
     "half_lower": r"\mathrm{lower}_{1/2}", "eigenvalues": r"\mathrm{eigenvalues}", "eigenvectors": r"\mathrm{eigenvectors}",
     "orthonormal": r"\mathrm{Q\ of}", "triangular": r"\mathrm{R\ of}", "mirrored": r"\mathrm{lower\ mirrored}",
     "upper": r"\mathrm{upper}", "svd": r"\mathrm{SVD}", "singular": r"\mathrm{singular\ values}", "left": r"\mathrm{U\ of}",
-    "right": r"\mathrm{Vᵀ\ of}", "both": r"\mathrm{symmetric\ sum}", "diag": r"\mathrm{diag}", "real": r"\mathrm{Re}",
+    "right": r"\mathrm{V^\top\ of}", "both": r"\mathrm{symmetric\ sum}", "diag": r"\mathrm{diag}", "real": r"\mathrm{Re}",
     "imag": r"\mathrm{Im}", "half": r"\mathrm{first\ half}",
     "longest": r"\mathrm{longest\ side}", "orthogonal": r"\mathrm{orthogonal}",
 }  # fmt: skip

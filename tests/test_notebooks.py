@@ -14,7 +14,7 @@ specification.loader.exec_module(render)
 SHOWN = {
     "the_note": ["0.4653 · 0.2037 · 0.6023 = 0.0571", "1000", "![the note](the_note.png)"],
     "two_two_two": ["0.74136507 · 0.186815602 · 0.593269992 = 0.082167041", "w8_new = 0.561370121: exact"],
-    "softmax": ["(softmax and cross‐entropy together)", "was multiplied in addition"],
+    "softmax": ["(softmax and cross entropy together)", "was multiplied in addition"],
     "recurrent": ["Step by step through time", "time step", "path 3"],
     "vanishing_gradients": ["3.8e-05", "![vanishing gradients]"],
     "your_own_rule": ["all agree", "The rule 'forgotten' of 'own/hidden/bell' is wrong"],

@@ -301,3 +301,14 @@ def test_numbers_on_edges_that_are_not_drawn(tmp_path, numbers):
     with pytest.raises(ValueError, match=r"`numbers`.*'residual' is drawn layer by layer.*Leave it out"):
         explain(*residual()).plot(tmp_path / "residual.png", numbers=numbers)
     assert not list(tmp_path.iterdir())
+
+
+def test_gradients_on_edges_are_those_of_the_weights_with_penalties():
+    weights = [keras.layers.Dense(1, kernel_regularizer=keras.regularizers.L2(0.5), name="d")]
+    model = keras.Sequential([keras.Input((2,)), *weights])
+    model.set_weights([np.array([[2.0], [3.0]]), np.array([0.0])])
+    model.compile("sgd", "mse")
+    explanation = explain(model, np.array([[1.0, 1.0]]), np.array([[5.5]]))
+    for example in (None, 0):
+        shown = texts(neurons.draw(explanation, example=example))
+        assert "$1$" in shown and shown.count("$2$") == 2, shown  # 2·(5 − 5.5) + 2·0.5·w, and w₁ itself

@@ -100,3 +100,19 @@ def test_no_gradient_is_told_of_a_softmax_that_is_differentiated_with_the_error(
     assert [text.split(" =")[0] for text in found if r"\partial E/\partial" in text and "h" not in text] == [
         rf"$\partial E/\partial z^{{(2)}}_{unit}" for unit in (1, 2)
     ]
+
+
+def test_what_an_lstm_keeps_in_its_cell_has_not_vanished():
+    model = keras.Sequential([keras.Input((4, 1)), keras.layers.LSTM(1), keras.layers.Dense(1)])
+    W, U, b = (
+        [[0.1, 0.0, 1.0, 0.0]],
+        [[0.0] * 4],
+        [0.0, 4.0, 0.0, 0.0],
+    )  # a forget gate that lets all pass, and no way by h
+    model.set_weights([np.array(w) for w in (W, U, b, [[1.0]], [0.0])])
+    model.compile("sgd", "mse")
+    explanation = explain(model, np.ones((1, 4, 1)), np.zeros((1, 1)))
+    shown = [text.get_text() for text in timeline.draw(explanation).axes.texts]
+    assert sum(r"\partial E/\partial c_" in text for text in shown) == 4 and not any(
+        "vanishing" in text for text in shown
+    )

@@ -169,9 +169,10 @@ class _Drawing:
 
     def _gradient(self, dense, name):
         """The gradient of a weight, or the part of one example in it; None where it is not trained."""
-        total = dense.weight_gradients.get(name)
-        if total is None or self.example is None:
-            return total
+        if dense.weight_gradients.get(name) is None:
+            return None
+        if self.example is None or self.explanation.examples == 1:  # with penalties, and what other uses add
+            return next(w.gradient for w in self.explanation.weights if w.symbol == dense.weight_symbols[name])
         delta = dense.upstream[0][self.row]
         return delta if name == "bias" else np.outer(dense.inputs[0][self.row], delta)
 

@@ -60,13 +60,16 @@ def draw(explanation: Any, example: Any = None, chain: Any = None) -> Canvas:
     canvas = Canvas(-0.4, last - GAP - error.height - 0.4, right, height / 2 + 1.35)
     _head(canvas, explanation, example, height / 2 + 1.0, right - 0.2)
     canvas.box(x, (height / 2 + last) / 2, wide + 0.5, height / 2 - last + 0.45, "none", FAINT, dashed=True)
-    strengths = [float(np.linalg.norm(hidden[t].gradient[row])) for t in steps]
-    strongest = max(strengths) or 1.0
-    for t, strength in zip(steps, strengths, strict=True):
-        y, share = -pitch * (t - 1), strength / strongest
+    states = {t: [hidden[t], *(node for node in gates[t] if node.letter == "c")] for t in steps}  # what a step hands on
+    strengths = np.array([[np.linalg.norm(node.gradient[row]) for node in states[t]] for t in steps])
+    shares = np.max(
+        strengths / np.where(strengths.max(0) > 0, strengths.max(0), 1.0), -1
+    )  # of the state that keeps most
+    for t, share in zip(steps, map(float, shares), strict=True):
+        y = -pitch * (t - 1)
         _step(canvas, (x, y), (wide, height), hidden[t], gates[t], row, id(hidden[t]) in lit)
         _given(canvas, (x - wide / 2, y), inputs[t], row)
-        _gradient(canvas, x + wide / 2 + 0.4, y, hidden[t], row, share)
+        _gradients(canvas, x + wide / 2 + 0.4, y, states[t], row, share)
         below = y - height / 2
         canvas.arrow((x - 0.12, below), (x - 0.12, below - GAP))
         back = (3.0, 1.0) if t == steps[-1] else (0.6 + 2.4 * share, 0.25 + 0.75 * share)
@@ -151,13 +154,17 @@ def _given(canvas, end, given, row):
     canvas.arrow((wide, y), end, INK)
 
 
-def _gradient(canvas, x, y, hidden, row, share):
-    text = rf"$\partial E/\partial h_{hidden.time} = {_numbers(hidden.gradient[row])}$"
-    vanishing = share < 0.1
-    canvas.text(x, y + 0.17 * vanishing, text, GRADIENT, 12.5 if hidden.units == 1 else 11.5, align="left")
+def _gradients(canvas, x, y, states, row, share):
+    """∂E/∂h, and ∂E/∂c of a layer that has it; a vanishing gradient is one that vanishes in both."""
+    size, vanishing = 12.5 if states[0].units == 1 else 11.5, share < 0.1
+    y += 0.17 * (len(states) - 1 + vanishing)
+    for node in states:
+        text = rf"$\partial E/\partial {node.letter}_{node.time} = {_numbers(node.gradient[row])}$"
+        canvas.text(x, y, text, GRADIENT, size, align="left")
+        y -= 0.34
     if vanishing:
         percent = f"{100 * share:.2g}" if share >= 1e-4 else latex_number(100 * share)
-        canvas.text(x, y - 0.17, rf"vanishing: ${percent}$ % left", GRADIENT, 12, align="left", weight="bold")
+        canvas.text(x, y, rf"vanishing: ${percent}$ % left", GRADIENT, 12, align="left", weight="bold")
 
 
 class _Error:

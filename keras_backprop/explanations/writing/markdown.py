@@ -3,6 +3,8 @@
 from keras_backprop.explanations.writing.breaking import ONE_LINE, broken, visible
 from keras_backprop.explanations.writing.matrix_chain import matrix_chain
 from keras_backprop.explanations.writing.notation import (
+    A_FEW_ROWS,
+    FEW,
     bracketed,
     brief,
     decimals_of_change,
@@ -156,12 +158,12 @@ def display(lines, flavor=None):
 
 
 def _rows(rows):
-    cells = [(f"`{row.path}`", _math(row.formula), _value(row.value)) for row in rows]
+    cells = [(f"`{row.path}`", _math(row.formula), _value(row.value, A_FEW_ROWS)) for row in rows]
     return table(("link", "formula", "value"), cells)
 
 
-def _value(array):
-    return _math(latex_array(array)) if is_small(array) else brief(array)
+def _value(array, few=FEW):
+    return _math(latex_array(array)) if is_small(array) else brief(array, few=few)
 
 
 def _update(weight):

@@ -197,7 +197,7 @@ def _loss_rows(link, uses):
             line = _line(gradient_of(symbol), _equals(uses[symbol]), error_formulas.loss_gradient(link), link)
             if error_formulas.from_logits(link):
                 activation = "softmax" if "categorical" in link.rule else "sigmoid"
-                line += rf"\text{{  ({activation} and cross‐entropy together)}}"
+                line += rf"\text{{  ({activation} and cross entropy together)}}"
             rows.append(Row(link.path, line, dx))
     return rows
 
