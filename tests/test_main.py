@@ -154,6 +154,12 @@ def test_a_table_as_spreadsheets_write_it(tmp_path):
         (b"1,2\n3\n", "", "as many numbers in every line"),
         (b"1,0.5,0.4\n", "--outputs 2 --loss categorical_crossentropy", "add up to 1. Received: [[0.5, 0.4]]"),
         (b"1,1\n", "--loss categorical_crossentropy", "two or more --outputs"),
+        (b"1,3\n", "--loss binary_crossentropy", "a class, 0 or 1, or a share between the two. Received: [[3.0]]"),
+        (
+            b"1,1\n",
+            "--loss binary_crossentropy --last-activation linear",
+            "of probabilities, which sigmoid and softmax",
+        ),
         (b"1,1\n", "--seed -1", "0 or more. Received: '-1'"),
     ],
 )

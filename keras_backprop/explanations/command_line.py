@@ -134,6 +134,16 @@ def data_of(options: Any, parser: Parser) -> Any:
                 "argument --target: with categorical_crossentropy the numbers of an example are shares and add up to 1. "
                 f"Received: {target.tolist()}"
             )
+    if options.loss == "binary_crossentropy" and (np.any(target < 0) or np.any(target > 1)):
+        parser.error(
+            "argument --target: with binary_crossentropy a number is a class, 0 or 1, or a share between the two. "
+            f"Received: {target.tolist()}"
+        )
+    if "crossentropy" in options.loss and options.last_activation not in (None, "sigmoid", "softmax"):
+        parser.error(
+            f"argument --last-activation: {options.loss} is of probabilities, which sigmoid and softmax give. "
+            f"Received: {options.last_activation!r}"
+        )
     return x, target
 
 

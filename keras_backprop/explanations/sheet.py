@@ -1,5 +1,6 @@
 """Exercise sheets: an explanation with some numbers left blank, and the solution apart."""
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,7 +97,7 @@ def _given(explanation, spelling, table, display, flavor):
     yield table(("", "value"), rows)
     losses = [row for row in forward_rows(explanation) if row.formula.startswith("E =")]
     if losses:
-        yield display([losses[-1].formula], flavor)
+        yield display([_by_units(explanation, losses[-1].formula)], flavor)
     yield from update_formula(explanation, flavor)
 
 
@@ -106,6 +107,20 @@ def _roots(graph):
     for node in graph.nodes:
         if id(node) in used and not node.edges and node.letter != "x":
             yield node.name().rpartition("_")[0] if node.shape else node.vector, node.value
+
+
+def _by_units(explanation, formula):
+    """The formula of E with the predictions as the sheet calls them: a⁽²⁾₁ of a single one, and not a₂, of all a⁽²⁾."""
+    for link in shown(explanation):
+        symbol = link.input_symbols[1] if link.kind == "loss" and len(link.input_symbols) > 1 else None
+        node = next(
+            (n for n in explanation.graph.nodes if symbol and (n.letter, n.layer) == (symbol.letter, symbol.subscript)),
+            None,
+        )
+        if node is not None and not node.plain and node.time is None and not node.shape:
+            own = node.name() if node.units == 1 else rf"{symbol.letter}^{{({symbol.subscript})}}"
+            formula = re.sub(rf"{re.escape(symbol.latex)}(?![\d^])", lambda _, own=own: own, formula)
+    return formula
 
 
 def _entries(explanation):
@@ -126,9 +141,8 @@ def _entries(explanation):
                 entries.append(_Entry("values", of(node.name(unit), example), _forward(node, unit, spelling),
                                       float(node.value[example, unit]), ("value", id(node), unit, example)))  # fmt: skip
     loss = next((link for link in shown(explanation) if link.kind == "loss"), None)
-    entries.append(
-        _Entry("error", "E", (loss and error_formulas.loss(loss)) or "", float(explanation.loss), ("error",))
-    )
+    written = _by_units(explanation, (loss and error_formulas.loss(loss)) or "")
+    entries.append(_Entry("error", "E", written, float(explanation.loss), ("error",)))
     passed = set(map(id, graph.on_the_way()))
     for node in reversed(nodes):
         for example in range(explanation.examples) if node.edges and id(node) in passed else ():

@@ -91,3 +91,15 @@ def test_what_is_computed_of_nothing_is_given():
 def test_no_error_is_asked_of_a_softmax_that_is_differentiated_with_the_error():
     answers = explain(*softmax()).to_markdown(blank="deltas").answers
     assert list(answers) == [rf"\frac{{\partial E}}{{\partial z^{{(1)}}_{unit}}}" for unit in (1, 2)]
+
+
+def test_the_error_speaks_of_the_units_of_the_sheet():
+    def errors(*units, **options):
+        lines = exercise(*units, **options).to_markdown(blank="E").splitlines()
+        return [line for line in lines if line.startswith(("E =", "| $E$"))]
+
+    for line in errors(2, 2, 1):
+        assert r"(T - a^{(2)}_1)^2" in line and "a_2" not in line
+    for line in errors(2, 3, 3, loss="categorical_crossentropy"):
+        assert r"\log(a^{(2)})" in line
+    assert all("(T - a_2)^2" in line for line in errors(1, 1, 1))  # a chain of single units, where a₂ is its name
