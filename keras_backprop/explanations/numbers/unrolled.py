@@ -100,7 +100,8 @@ class _Steps:
         carried = [self._start("h", 0)]
         if self.gates == "ifgo":
             carried.append(self._start("c", 1))
-        run = {"": self._simple, "ifgo": self._lstm, "urg": self._gru}[self.gates]
+        runs: dict[str, Any] = {"": self._simple, "ifgo": self._lstm, "urg": self._gru}
+        run = runs[self.gates]
         order = range(x.shape[1])
         hidden = []
         for t, place in enumerate(reversed(order) if self.layer.go_backwards else order, start=1):

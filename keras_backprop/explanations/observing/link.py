@@ -131,7 +131,7 @@ class Link:
         """The link as it saw the first time step, without what all steps together give; itself, where it saw them at once."""
         if self.steps is None:
             return self
-        one = {name: tuple(None if x is None else x[:, 0] for x in getattr(self, name)) for name in _PER_STEP}
+        one: Any = {name: tuple(None if x is None else x[:, 0] for x in getattr(self, name)) for name in _PER_STEP}
         return replace(self, **one, weight_gradients={}, jacobian=None, steps=None)
 
     @property

@@ -27,7 +27,7 @@ def turns_of(calls: list, examples: int) -> dict:
     if any(not x.shape.rank or x.shape[0] != call.repeats * examples
            for call in repeated for x in (*call.inputs, *call.outputs)):  # fmt: skip
         return {}
-    made_by = {id(y): call for call in calls for y in call.outputs}
+    made_by: Any = {id(y): call for call in calls for y in call.outputs}
     inside, turns = {id(y) for call in repeated for y in call.outputs}, {}
     for call in calls:
         if call.repeats is not None:
@@ -38,7 +38,7 @@ def turns_of(calls: list, examples: int) -> dict:
             turns |= {id(call): call for _ in brought}
         else:
             continue
-        for shaped in brought:
+        for shaped in filter(None, brought):
             turned = made_by.get(id(shaped.input)) if _is(shaped, "Reshape") else None
             turns |= {id(one): one for one in (shaped, turned) if one is shaped or _is(one, "Transpose")}
     return turns
@@ -66,7 +66,7 @@ def _together(one, steps):
     """`(steps·n, out, in)` -> `(n, steps·out, steps·in)`: no step depends on another."""
     if one is None:
         return None
-    n, out, into = len(one) // steps, *one.shape[1:]
+    n, (out, into) = len(one) // steps, one.shape[1:]
     whole = np.zeros((n, steps, out, steps, into))
     whole[:, range(steps), :, range(steps), :] = one.reshape(steps, n, out, into)
     return whole.reshape(n, steps * out, steps * into)
