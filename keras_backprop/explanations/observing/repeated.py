@@ -34,13 +34,14 @@ def turns_of(calls: list, examples: int) -> dict:
             brought = [made_by.get(id(x)) for x in call.inputs if id(x) not in inside]
         elif _is(call, "Transpose"):
             shaped = made_by.get(id(call.input))
-            brought = [shaped] if shaped is not None and id(shaped.input) in inside else []
+            brought = [shaped] if _is(shaped, "Reshape") and id(shaped.input) in inside else []
             turns |= {id(call): call for _ in brought}
         else:
             continue
-        for shaped in filter(None, brought):
-            turned = made_by.get(id(shaped.input)) if _is(shaped, "Reshape") else None
-            turns |= {id(one): one for one in (shaped, turned) if one is shaped or _is(one, "Transpose")}
+        for shaped in brought:
+            if _is(shaped, "Reshape"):
+                turned = made_by.get(id(shaped.input))
+                turns |= {id(one): one for one in (shaped, turned) if one is shaped or _is(one, "Transpose")}
     return turns
 
 
