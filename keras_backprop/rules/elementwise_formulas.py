@@ -4,10 +4,18 @@ from keras import activations, layers
 
 from keras_backprop._keras import activations as symbolic
 from keras_backprop._keras import ops
-from keras_backprop.formula import Formula
+from keras_backprop.formula import Cases, Formula
 
 _RELU = {"negative_slope": 0, "max_value": None, "threshold": 0}
 _relu = Formula("max(0, x)", "(x > 0)", when=_RELU)
+
+
+def _some(option):
+    """Whether an option is a number other than 0."""
+    return bool(option)
+
+
+_LEAKY, _CAPPED = {**_RELU, "negative_slope": _some}, {**_RELU, "max_value": _some}
 
 ELEMENTWISE = {
     (activations.linear,): Formula("x", "1"),
@@ -15,7 +23,13 @@ ELEMENTWISE = {
     (activations.tanh, ops.Tanh): Formula("tanh(x)", "1 - y**2"),
     (activations.relu, symbolic.ReLU): _relu,
     (ops.Relu,): Formula("max(0, x)", "(x > 0)"),
-    (layers.ReLU,): _relu,
+    (layers.ReLU,): Cases(
+        (
+            _relu,
+            Formula("max(0, x) + negative_slope*min(0, x)", "(x > 0) + negative_slope*(x <= 0)", when=_LEAKY),
+            Formula("min(max(0, x), max_value)", "(x > 0)*(x < max_value)", when=_CAPPED),
+        )
+    ),
     (activations.relu6, ops.Relu6): Formula("min(max(0, x), 6)", "(x > 0)*(x < 6)"),
     (activations.leaky_relu, ops.LeakyRelu, layers.LeakyReLU): Formula(
         "max(0, x) + negative_slope*min(0, x)", "(x > 0) + negative_slope*(x <= 0)"

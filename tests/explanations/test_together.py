@@ -81,3 +81,15 @@ def test_a_slope_that_is_shown_is_that_of_the_term_that_is_shown():
                 assert np.allclose((above - below) / (2 * step), slope, rtol=1e-6)
                 found += 1
     assert found == 3
+
+
+def test_a_focal_error_is_not_a_minus_t():
+    loss = loss_of("BinaryFocalCrossentropy")
+    text = explain(stack([dense(3, "sigmoid", use_bias=False)], (2,), [W], loss), X, ONE_HOT).to_text()
+    assert "together" not in text and "a − T" not in text
+
+
+def test_a_rectifier_has_its_formula_in_a_network():
+    layers = [dense(3, use_bias=False), keras.layers.ReLU(dtype="float64")]
+    text = explain(stack(layers, (2,), [W], loss_of("MeanSquaredError")), X, ONE_HOT).to_text()
+    assert "a₁ = max(0, z₁)" in text and "∂a₁/∂z₁ = [z₁ > 0]" in text

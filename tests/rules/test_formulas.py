@@ -77,7 +77,7 @@ def call_of(key, formula, inputs, output, **more):
 )
 def test_a_derivative(key):
     rule, x = WRITTEN[key], numbers(key)
-    formula = rule.formula
+    formula = cases_of(key)[0]
     values = {**options_of(formula), "x": x}
     if formula.value:
         given = {n: v for n, v in OPTIONS.items() if re.search(rf"\b{n}\b", formula.value)}
@@ -101,6 +101,20 @@ def test_a_derivative(key):
         tolerance = EXACT
     written = np.broadcast_to(evaluate(formula.derivative, {**values, "y": np.asarray(y)}), SHAPE)
     np.testing.assert_allclose(written, derivative, **tolerance)
+
+
+@pytest.mark.parametrize("options", [{}, {"negative_slope": 0.25}, {"max_value": 1.5}, {"max_value": 6.0}])
+def test_a_rectifier_with_its_options(options):
+    layer, x = keras.layers.ReLU(**options, dtype="float64"), 2 * numbers(keras.layers.ReLU)
+    y = layer(tf.constant(x))
+    call = Call(layer, [tf.constant(x)], [y], path="relu")
+    given = options_of_call(call, [tf.constant(x)])
+    formula = WRITTEN[keras.layers.ReLU].formula.of(given)
+    assert formula is not None, given
+    values = {**given, "x": x, "y": y.numpy()}
+    np.testing.assert_allclose(evaluate(formula.value, values), y, **EXACT)
+    derivative = WRITTEN[keras.layers.ReLU].derivative(call)
+    np.testing.assert_allclose(evaluate(formula.derivative, values) * np.ones_like(x), derivative, **EXACT)
 
 
 def upstream_of(y):

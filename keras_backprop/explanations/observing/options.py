@@ -31,7 +31,8 @@ def options_of(call: Any, gradients: Any) -> dict:
     "others"; "wide", whether the matrix that goes in is wider than tall; "cut", whether a transform is of a given length; "last",
     whether an axis is the last one; "row", which of two inputs is one row that all examples have.
     """
-    given = {name: getattr(call.op, name) for name in ATTRIBUTES if _is_plain(_as_plain(getattr(call.op, name, None)))}
+    own = {name: _as_plain(getattr(call.op, name)) for name in ATTRIBUTES if hasattr(call.op, name)}
+    given = {name: value for name, value in own.items() if value is None or _is_plain(value)}
     given |= {**_keras.options_of(call.op), **call.arguments}
     plain = {name: _as_plain(value) for name, value in given.items()}
     varied = [

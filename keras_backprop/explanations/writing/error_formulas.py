@@ -196,8 +196,13 @@ def _of_slope(link, by_predictions=False):
     return formula.factor * (1.0 if logits else formula.times) / (link.inputs[1].shape[-1] if formula.mean else 1)
 
 
+def together(link: Any) -> bool:
+    """Whether a cross-entropy and the activation before it were differentiated together, and nothing comes to a besides."""
+    return from_logits(link) and link.downstream[1] is None
+
+
 def from_logits(link: Any) -> bool:
-    """Whether a cross-entropy and the activation before it were differentiated together."""
+    """Whether a part of the gradient, at least, of what an activation makes into predictions was computed at once."""
     return link.kind == "loss" and any(dx is not None for dx in link.downstream[2:])  # with classes left out it is not
 
 

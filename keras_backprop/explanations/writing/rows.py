@@ -195,7 +195,7 @@ def _loss_rows(link, uses):
     for symbol, dx in zip(link.input_symbols, link.downstream, strict=True):
         if dx is not None and symbol is not None:
             line = _line(gradient_of(symbol), _equals(uses[symbol]), error_formulas.loss_gradient(link), link)
-            if error_formulas.from_logits(link):
+            if error_formulas.together(link):
                 activation = "softmax" if "categorical" in link.rule else "sigmoid"
                 line += rf"\text{{  ({activation} and cross entropy together)}}"
             rows.append(Row(link.path, line, dx))

@@ -109,7 +109,7 @@ def remarks(explanation):
         if link.kind == "loss" and error_formulas.has_weights(link):
             yield f"cₙ is the weight with which the error of example n enters E: {brief(link.upstream[0], few=A_FEW_ROWS)}."
     for link in shown(explanation):
-        if error_formulas.from_logits(link):
+        if error_formulas.together(link):
             name = "softmax" if "categorical" in link.rule else "sigmoid"
             yield (
                 f"The {name} and the cross-entropy are differentiated together: ∂E/∂z = a − T, times the factor with which the "
