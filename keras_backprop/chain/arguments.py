@@ -26,7 +26,13 @@ def suits(rule, op, args):
         listed = bool(args) and isinstance(args[0], (list, tuple)) and getattr(op, "keepdims", None) is not None
         sparse = any(isinstance(x, tf.SparseTensor) for x in tensors)  # Keras has other ways for these
         return not listed and not sparse and all(map(is_sized, tensors))  # a sum of a list Keras stacks first
-    return rule.indices or rule.composition is not None or all(tf.as_dtype(x.dtype).is_floating for x in tensors)
+    return rule.indices or rule.composition is not None or all(_is_cast(op, x) for x in tensors)
+
+
+def _is_cast(layer, x):
+    """Whether a tensor is one that a layer computes with: if somebody calls `layer.call` by itself, Keras has cast nothing."""
+    dtype = tf.as_dtype(x.dtype)
+    return dtype.is_floating and (not layer.autocast or dtype.name == layer.compute_dtype)
 
 
 def is_sized(x):
