@@ -10,8 +10,11 @@ that a new Keras release can break one folder at most.
 * `fitting.py`: Keras's `fit`
 """
 
+import contextlib
+
 import keras
 from keras.src.backend import compute_output_spec
+from keras.src.backend.common.global_state import set_global_attribute
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import StatelessScope, get_stateless_scope
 from keras.src.backend.common.variables import AutocastScope
@@ -236,6 +239,7 @@ __all__ = [
     "standing",
     "starts_constant",
     "state_of",
+    "stateless_scope_set",
     "states_in",
     "step_of",
     "steps_seen",
@@ -258,6 +262,17 @@ __all__ = [
 def current_stateless_scope():
     """The `keras.StatelessScope` we are in, or None."""
     return get_stateless_scope()
+
+
+@contextlib.contextmanager
+def stateless_scope_set(scope):
+    """For the duration of the block, the `keras.StatelessScope` that we are in is another one, or None."""
+    before = get_stateless_scope()
+    set_global_attribute("stateless_scope", scope)
+    try:
+        yield
+    finally:
+        set_global_attribute("stateless_scope", before)
 
 
 def symbolic(x):

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow
 from keras_backprop.chain.operations import weights_of
+from keras_backprop.chain.weights import applied_out_of_same_values
 from keras_backprop.rule import Gradients, Operation, WeightRead
 from keras_backprop.weight_gradients import Repeated, Total, WeightGradient, add, cast
 
@@ -125,7 +126,10 @@ def _apply(call, dys):
     else:
         dy = tuple(tf.zeros_like(y) if d is None else d for d, y in zip(dys, call.outputs, strict=True))
     with _autocast(call.op), _name_scope(call), _named(call):
-        returned = rule.backward(call, dy)
+        if isinstance(call.op, Operation):
+            returned = applied_out_of_same_values(rule, call, dy)
+        else:
+            returned = rule.backward(call, dy)
     if not isinstance(returned, Gradients):
         raise TypeError(
             f"The rule '{rule.name}' of '{call.path}' must return `Gradients(dx, …, weight=dW, …)`. "

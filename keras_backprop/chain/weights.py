@@ -4,13 +4,48 @@ import contextlib
 
 import tensorflow as tf
 
-from keras_backprop import _keras
+from keras_backprop import _keras, _tensorflow
+from keras_backprop.rule import Gradients
+
+
+class SameValues(_keras.StatelessScope):
+    """A context in which weights have given values.
+
+    Args:
+        values: pairs of a `keras.Variable` and a tensor.
+    """
+
+    def __init__(self, values):
+        super().__init__(values, initialize_variables=False)
 
 
 def weights_as_they_are(weights):
     """A context in which weights have the values that they have now."""
-    values = [(v, tf.convert_to_tensor(v.value)) for v in weights]
-    return _keras.StatelessScope(values, initialize_variables=False)
+    return SameValues([(v, tf.convert_to_tensor(v.value)) for v in weights])
+
+
+def applied_out_of_same_values(rule, call, dy):
+    """Apply the rule of an operation of TensorFlow where variables are themselves, not the values of `SameValues`.
+
+    TensorFlow's gradient function may run a user's own, that of a custom gradient, which may compute the forward pass anew
+    under a tape that watches the variables (`tf.recompute_grad` does). The tape would not know their values.
+    """
+    scope = _keras.current_stateless_scope()
+    if not isinstance(scope, SameValues):
+        return rule.backward(call, dy)
+    while isinstance(scope, SameValues):
+        scope = scope.original_scope
+    with _keras.stateless_scope_set(scope):
+        if call.op.name != "IdentityN" or tf.executing_eagerly():
+            return rule.backward(call, dy)
+        graph = tf.compat.v1.get_default_graph()
+        first = _tensorflow.operation_count(graph)
+        returned = rule.backward(call, dy)
+        reads = [one for one in graph.get_operations()[first:] if one.type == "ReadVariableOp"]
+        if not reads:
+            return returned
+        with tf.control_dependencies(reads):  # these would race the optimizer as well
+            return Gradients(*(dx if dx is None else tf.identity(dx) for dx in returned.inputs), **returned.weights)
 
 
 class Reads:
@@ -51,4 +86,4 @@ class Reads:
         values = [tf.convert_to_tensor(v.value) if x is None else x for v, x in zip(weights, values, strict=True)]
         with tf.control_dependencies([*reads, *values]):
             upstream = [(tensor, tf.identity(gradient)) for tensor, gradient in upstream]
-        return upstream, _keras.StatelessScope(zip(weights, values, strict=True), initialize_variables=False)
+        return upstream, SameValues(zip(weights, values, strict=True))

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_backprop import backward
 from keras_backprop._tensorflow import Eager
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
@@ -160,6 +161,52 @@ def test_a_custom_gradient_keeps_what_it_defines(compiled):
     layer = Reversed()
     layer(X)
     assert_equals_the_tape(layer, X, compiled)
+
+
+def _recomputed_by_hand(f):
+    @tf.custom_gradient
+    def g(z):
+        def gradient(dy, variables=None):
+            with tf.GradientTape() as tape:
+                tape.watch([z, *variables])
+                y = f(z)
+            dz, *dw = tape.gradient(y, [z, *variables], dy)
+            return dz, dw
+
+        return f(z), gradient
+
+    return g
+
+
+@WAYS
+@pytest.mark.parametrize(
+    "recomputed",
+    [tf.recompute_grad, keras.remat, _recomputed_by_hand, lambda f: tf.function(tf.recompute_grad(f), autograph=False)],
+    ids=["recompute_grad", "remat", "by_hand", "in_a_function"],
+)
+def test_a_gradient_function_that_reads_weights_under_a_tape_of_its_own(recomputed, compiled):
+    class Recomputed(layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=(4, 4), name="w")
+
+        def call(self, x):
+            return recomputed(lambda z: tf.tanh(keras.ops.matmul(z, self.w)))(x)
+
+    layer = Recomputed()
+    layer(X)
+    model = keras.Sequential([keras.Input((4,)), layer])
+
+    def explicit(x):
+        result = backward(model, x, loss=tf.sin)
+        return [*result.gradients, *result.inputs]
+
+    with tf.GradientTape() as tape:
+        x = tf.constant(X)
+        tape.watch(x)
+        error = tf.reduce_mean(tf.sin(tf.tanh(x @ layer.w.value)))
+    run = tf.function(explicit, autograph=False) if compiled else explicit
+    for a, b in zip(run(x), tape.gradient(error, [layer.w.value, x]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_a_variable_that_an_eager_operation_reads_by_itself_gets_its_gradient():
