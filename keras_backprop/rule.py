@@ -22,9 +22,11 @@ class Call:
         path: str, the name under which errors and reports speak of this call.
         repeats: None, or how many times the call saw every example, the times first: as so many more rows.
         deltas: tuple, set by the sweep: the `deltas` that the rule returned.
+        values: list of pairs, `keras.Variable` and tensor: what the call has read of variables of `op` that the forward pass
+            assigns anew; its rule reads the same.
     """
 
-    __slots__ = ("arguments", "deltas", "inputs", "op", "outputs", "path", "repeats", "rule", "saved")
+    __slots__ = ("arguments", "deltas", "inputs", "op", "outputs", "path", "repeats", "rule", "saved", "values")
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class Call:
         self.rule = rule
         self.repeats = repeats
         self.deltas: tuple = ()
+        self.values: list = []
 
     @property
     def input(self) -> Any:

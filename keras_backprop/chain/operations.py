@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _tensorflow
+from keras_backprop.chain.weights import note_values
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import Call, Copy, Operation, WeightRead
 from keras_backprop.scopes import rule_of
@@ -120,6 +121,7 @@ def links(timeline, closed, owners, weights, sources=()):
                 f"The rule '{one.call.rule.name}' cannot serve '{one.call.path}': something takes what is computed inside, a "
                 "tape of one's own for instance, so that it is followed operation by operation."
             )
+    note_values(timeline, closed)
     at = {}
     for one in closed:
         if id(one) not in opened:

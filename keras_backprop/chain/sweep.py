@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow
 from keras_backprop.chain.operations import weights_of
-from keras_backprop.chain.weights import applied_out_of_same_values
+from keras_backprop.chain.weights import SameValues, applied_out_of_same_values
 from keras_backprop.rule import Gradients, Operation, WeightRead
 from keras_backprop.weight_gradients import Repeated, Total, WeightGradient, add, cast
 
@@ -76,9 +76,10 @@ def sweep(calls, upstream, weights=(), inputs=(), observers=()):
         if not any(dys):
             continue
         dys = [None if dy is None else _densified(call, add(dy)) for dy in dys]
-        returned = _apply(call, dys)
+        with SameValues(call.values) if call.values else contextlib.nullcontext():
+            returned = _apply(call, dys)
+            dxs = _input_gradients(call, returned, needed)
         call.deltas = returned.deltas
-        dxs = _input_gradients(call, returned, needed)
         for x, dx in zip(call.inputs, dxs, strict=True):
             if dx is not None:
                 gradients.setdefault(id(x), []).append(dx)

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import keras
 import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow
@@ -22,6 +23,29 @@ class SameValues(_keras.StatelessScope):
 def weights_as_they_are(weights):
     """A context in which weights have the values that they have now."""
     return SameValues([(v, tf.convert_to_tensor(v.value)) for v in weights])
+
+
+def note_values(timeline, closed):
+    """Set `Call.values` of closed links. A variable that the forward pass assigns anew has several values in one step.
+
+    Shared layers in a `SpectralNormalization` do so, and weights that are clipped in `call`.
+
+    Args:
+        timeline: a `Timeline`.
+        closed: list of `Closed`.
+    """
+    operations = [(i, one) for i, one in enumerate(timeline.operations()) if one is not None]
+    assigned = {id(x) for _, one in operations if one.type not in _READS for x in one.inputs if x.dtype == tf.resource}
+    reads = [(i, one) for i, one in operations if one.type == "ReadVariableOp" and id(one.inputs[0]) in assigned]
+    for link in closed if reads else ():
+        own = {id(one.inputs[0]): one.outputs[0] for i, one in reads if link.first <= i < link.last}
+        variables = link.call.op.variables if own and isinstance(link.call.op, keras.layers.Layer) else ()
+        handles = [(v, id(timeline.handle(v))) for v in variables]
+        link.call.values = [(v, own[handle]) for v, handle in handles if handle in own]
+
+
+_READS = ("ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape")
+"""What takes the handle of a variable and does not change it. A loop or a called function may."""
 
 
 def applied_out_of_same_values(rule, call, dy):
