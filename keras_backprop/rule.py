@@ -24,9 +24,22 @@ class Call:
         deltas: tuple, set by the sweep: the `deltas` that the rule returned.
         values: list of pairs, `keras.Variable` and tensor: what the call has read of variables of `op` that the forward pass
             assigns anew; its rule reads the same.
+        settings: dict, the plain attributes of `op` as they were in the call, by name; its rule finds the same.
     """
 
-    __slots__ = ("arguments", "deltas", "inputs", "op", "outputs", "path", "repeats", "rule", "saved", "values")
+    __slots__ = (
+        "arguments",
+        "deltas",
+        "inputs",
+        "op",
+        "outputs",
+        "path",
+        "repeats",
+        "rule",
+        "saved",
+        "settings",
+        "values",
+    )
 
     def __init__(
         self,
@@ -49,6 +62,7 @@ class Call:
         self.repeats = repeats
         self.deltas: tuple = ()
         self.values: list = []
+        self.settings: dict = {}
 
     @property
     def input(self) -> Any:

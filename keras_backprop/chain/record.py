@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras_backprop import _keras, _tensorflow, replicas
 from keras_backprop.chain import operations
 from keras_backprop.chain.arguments import bind, copied, is_float, is_tensor, name_of, suits, tensors_in
+from keras_backprop.chain.settings import settings_of
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import Call, Copy
 from keras_backprop.scopes import rule_of
@@ -252,6 +253,7 @@ class Record:
 
     def _close(self, call, first, outputs):
         """Append a finished link. A tensor that is returned as it came in gets an identity of its own."""
+        call.settings = settings_of(call.op)
         known = {id(x) for x in call.inputs}
         outputs = keras.tree.map_structure(lambda y: copied(y) if id(y) in known else y, outputs)
         call.outputs = tuple(y for y in keras.tree.flatten(outputs) if is_tensor(y))

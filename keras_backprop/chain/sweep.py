@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow
 from keras_backprop.chain.operations import weights_of
+from keras_backprop.chain.settings import set_as_then
 from keras_backprop.chain.weights import SameValues, applied_out_of_same_values
 from keras_backprop.rule import Gradients, Operation, WeightRead
 from keras_backprop.weight_gradients import Repeated, Total, WeightGradient, add, cast
@@ -76,7 +77,7 @@ def sweep(calls, upstream, weights=(), inputs=(), observers=()):
         if not any(dys):
             continue
         dys = [None if dy is None else _densified(call, add(dy)) for dy in dys]
-        with SameValues(call.values) if call.values else contextlib.nullcontext():
+        with _as_it_ran(call):
             returned = _apply(call, dys)
             dxs = _input_gradients(call, returned, needed)
         call.deltas = returned.deltas
@@ -222,6 +223,13 @@ def _of_shape(call, dx, summed, x):
 def _densified(call, dy):
     keeps_slices = isinstance(call.op, (WeightRead, Operation))
     return tf.convert_to_tensor(dy) if isinstance(dy, tf.IndexedSlices) and not keeps_slices else dy
+
+
+@contextlib.contextmanager
+def _as_it_ran(call):
+    """What a rule reads of a layer is what it was in the call: other calls of it may have had other weights or settings."""
+    with SameValues(call.values) if call.values else contextlib.nullcontext(), set_as_then(call.op, call.settings):
+        yield
 
 
 def _autocast(op):

@@ -1,4 +1,4 @@
-"""Weights that the forward pass assigns anew: every link goes by the values that it has read."""
+"""Weights and settings that are others at each call of a layer: the rule of a link goes by those of its call."""
 
 import keras
 import numpy as np
@@ -37,6 +37,24 @@ class Shared(keras.Model):
         return self.normalised(self.normalised(x, training=True), training=True)
 
 
+class Dilated(keras.Model):
+    """One kernel, looked through in several scales, as detectors do; and other settings that change."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = layers.Conv1D(4, 3, padding="same")
+        self.slope = layers.LeakyReLU()
+        self.normalised = layers.LayerNormalization()
+
+    def call(self, x, training=None):
+        for scale in (1, 2, 3):
+            self.convolution.dilation_rate = (scale,)
+            self.slope.negative_slope = 0.2 * scale
+            self.normalised.epsilon = 0.3 * scale
+            x = self.normalised(self.slope(self.convolution(x)))
+        return x
+
+
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize(
     "make",
@@ -44,10 +62,11 @@ class Shared(keras.Model):
         lambda: Shared(layers.Dense(4, "tanh")),
         lambda: Assigned(layers.Conv1D(4, 3, padding="same"), layers.LayerNormalization(), layers.PReLU()),
         lambda: Assigned(layers.GRU(4, return_sequences=True)),
+        Dilated,
     ],
-    ids=["spectral_normalization", "layers", "gru"],
+    ids=["spectral_normalization", "layers", "gru", "settings"],
 )
-def test_every_link_goes_by_the_values_that_it_has_read(make, compiled):
+def test_every_link_goes_by_what_was_then(make, compiled):
     model, x = make(), tf.constant(X)
     model(x)
     before = model.get_weights()

@@ -1,0 +1,27 @@
+"""The plain attributes of a layer, such as a slope or strides: they may be others at each call of it in one step."""
+
+import contextlib
+
+import keras
+
+
+def settings_of(op):
+    """The attributes of a layer that are numbers, texts or tuples: a dict, name -> value. Of what is no layer: empty."""
+    if not isinstance(op, keras.layers.Layer):
+        return {}
+    return {name: value for name, value in vars(op).items() if isinstance(value, _PLAIN) and not name.startswith("_")}
+
+
+_PLAIN = (bool, int, float, str, tuple, type(None))
+
+
+@contextlib.contextmanager
+def set_as_then(op, settings):
+    """For the duration of the block, a layer has the settings of an earlier time."""
+    attributes = vars(op) if settings else {}  # past Keras, which would track what is assigned
+    changed = {name: attributes[name] for name, value in settings.items() if attributes.get(name, value) != value}
+    attributes.update({name: settings[name] for name in changed})
+    try:
+        yield
+    finally:
+        attributes.update(changed)
