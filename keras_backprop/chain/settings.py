@@ -3,23 +3,25 @@
 import contextlib
 
 import keras
+import numpy as np
 
 
 def settings_of(op):
     """The attributes of a layer that are numbers, texts or tuples: a dict, name -> value. Of what is no layer: empty."""
     if not isinstance(op, keras.layers.Layer):
         return {}
-    return {name: value for name, value in vars(op).items() if isinstance(value, _PLAIN) and not name.startswith("_")}
+    return {name: value for name, value in vars(op).items() if type(value) in _PLAIN and name[0] != "_"}
 
 
-_PLAIN = (bool, int, float, str, tuple, type(None))
+_PLAIN = {bool, int, float, str, tuple, type(None), np.float32, np.float64, np.int32, np.int64}
 
 
 @contextlib.contextmanager
 def set_as_then(op, settings):
     """For the duration of the block, a layer has the settings of an earlier time."""
     attributes = vars(op) if settings else {}  # past Keras, which would track what is assigned
-    changed = {name: attributes[name] for name, value in settings.items() if attributes.get(name, value) != value}
+    # By identity: somebody may have put a tensor there, which cannot be asked whether it is equal.
+    changed = {name: attributes[name] for name, value in settings.items() if attributes.get(name, value) is not value}
     attributes.update({name: settings[name] for name in changed})
     try:
         yield

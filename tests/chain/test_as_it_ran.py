@@ -50,7 +50,7 @@ class Dilated(keras.Model):
         for scale in (1, 2, 3):
             self.convolution.dilation_rate = (scale,)
             self.slope.negative_slope = 0.2 * scale
-            self.normalised.epsilon = 0.3 * scale
+            self.normalised.epsilon, self.normalised.note = 0.3 * scale, (x, scale)
             x = self.normalised(self.slope(self.convolution(x)))
         return x
 
