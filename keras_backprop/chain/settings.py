@@ -1,16 +1,14 @@
-"""The plain attributes of a layer, such as a slope or strides: they may be others at each call of it in one step."""
+"""The plain attributes of a layer, a regulariser or a loss, such as a slope or strides: they may be others at each call of it."""
 
 import contextlib
 
-import keras
 import numpy as np
 
 
 def settings_of(op):
-    """The attributes of a layer that are numbers, texts or tuples: a dict, name -> value. Of what is no layer: empty."""
-    if not isinstance(op, keras.layers.Layer):
-        return {}
-    return {name: value for name, value in vars(op).items() if type(value) in _PLAIN and name[0] != "_"}
+    """The public attributes of what is called that are numbers, texts or tuples: a dict, name -> value."""
+    attributes = getattr(op, "__dict__", {})
+    return {name: value for name, value in attributes.items() if type(value) in _PLAIN and name[0] != "_"}
 
 
 _PLAIN = {bool, int, float, str, tuple, type(None), np.float32, np.float64, np.int32, np.int64}
@@ -18,7 +16,7 @@ _PLAIN = {bool, int, float, str, tuple, type(None), np.float32, np.float64, np.i
 
 @contextlib.contextmanager
 def set_as_then(op, settings):
-    """For the duration of the block, a layer has the settings of an earlier time."""
+    """For the duration of the block, what was called has the settings of an earlier time."""
     attributes = vars(op) if settings else {}  # past Keras, which would track what is assigned
     # By identity: somebody may have put a tensor there, which cannot be asked whether it is equal.
     changed = {name: attributes[name] for name, value in settings.items() if attributes.get(name, value) is not value}

@@ -42,17 +42,19 @@ class Dilated(keras.Model):
 
     def __init__(self):
         super().__init__()
-        self.convolution = layers.Conv1D(4, 3, padding="same")
+        self.penalty = keras.regularizers.L2()
+        self.convolution = layers.Conv1D(4, 3, padding="same", activity_regularizer=self.penalty)
         self.slope = layers.LeakyReLU()
         self.normalised = layers.LayerNormalization()
 
     def call(self, x, training=None):
         for scale in (1, 2, 3):
             self.convolution.dilation_rate = (scale,)
+            self.penalty.l2 = 0.1 * scale
             self.slope.negative_slope = 0.2 * scale
             self.normalised.epsilon, self.normalised.note = 0.3 * scale, (x, scale)
             x = self.normalised(self.slope(self.convolution(x)))
-        return x
+        return x + sum(self.losses)
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
