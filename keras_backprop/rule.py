@@ -29,18 +29,8 @@ class Call:
     """
 
     __slots__ = (
-        "arguments",
-        "deltas",
-        "inputs",
-        "op",
-        "outputs",
-        "path",
-        "repeats",
-        "rule",
-        "saved",
-        "settings",
-        "values",
-    )
+        "arguments", "deltas", "inputs", "op", "outputs", "path", "repeats", "rule", "saved", "settings", "values",
+    )  # fmt: skip
 
     def __init__(
         self,
