@@ -33,6 +33,15 @@ def tapes(model, x, y):
     return loss, tape.gradient(loss, [*(v.value for v in model.trainable_weights), x])
 
 
+def test_the_gradients_in_the_scope_of_a_strategy_are_those_outside():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        model = network("l2")
+        inside = keras_backprop.backward(model, X, Y)
+    for one, other in zip(inside.gradients, keras_backprop.backward(model, X, Y).gradients, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_the_gradients_are_the_tapes(compiled):
     model = network("l2")

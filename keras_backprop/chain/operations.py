@@ -55,9 +55,10 @@ class Timeline:
 
     def handle(self, variable):
         """What stands for a variable here, in this replica: the input of the operations that read it. None if unknown."""
-        if tf.distribute.in_cross_replica_context():
-            return None
-        handle = getattr(variable._value, "handle", None)
+        value = variable._value
+        if tf.distribute.in_cross_replica_context() and isinstance(value, tf.distribute.DistributedValues):
+            value = value.values[0]  # a strategy's scope reads the first copy
+        handle = getattr(value, "handle", None)
         if self.eager or handle is None or not hasattr(self.graph, "capture"):
             return handle
         return self.graph.capture(handle)
