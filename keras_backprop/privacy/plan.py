@@ -23,6 +23,7 @@ from keras_backprop.privacy.sampling import Sampler
 from keras_backprop.privacy.statement import statement
 from keras_backprop.privacy.steps import Steps
 from keras_backprop.privacy.trial import is_known, try_examples
+from keras_backprop.privacy.workers import agree
 
 CLIPPINGS = {"flat": Flat, "per layer": PerLayer, "adaptive": Adaptive}
 
@@ -207,12 +208,7 @@ class Plan(Steps):
             self._count.assign(self.steps * parts)
             self.parts = parts
         require_private_model(model)
-        strategy = getattr(model, "_distribute_strategy", None)
-        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            raise NotImplementedError(
-                "Private training runs on the devices of one machine: several workers would draw from secrets of their own. Use "
-                "`tf.distribute.MirroredStrategy`."
-            )
+        agree(self, model.distribute_strategy)
         count = int(keras.ops.convert_to_numpy(self._count))
         calls = int(_keras.calls_of(optimizer)) if parts > 1 and optimizer.built else count
         if (count - calls) % parts:
@@ -229,7 +225,7 @@ class Plan(Steps):
         model.
         """
         signature = (id(model), id(model.optimizer), id(_keras.compiled_loss(model)))
-        if self._tried == signature or self.examples < 3 or tf.distribute.has_strategy() or not model.trainable_weights:
+        if self._tried == signature or self.examples < 3 or not model.trainable_weights:
             return
         if self._doubted == signature or not is_known(model):
             self._doubted = signature  # the trial builds the losses, by which the model may then look known

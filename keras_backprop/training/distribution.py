@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.replicas import across_workers, is_chief
 from keras_backprop.training.inputs.drawn import arguments_for_keras
 
 SUPPORTED = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy, tf.distribute.OneDeviceStrategy)
@@ -114,23 +115,3 @@ def _with_first_axes(step_function):
         return keras.tree.map_structure(lambda value: tf.expand_dims(value, 0), step_function(data))
 
     return step
-
-
-def across_workers(strategy):
-    """Whether the strategy spans several processes."""
-    resolver = strategy.cluster_resolver
-    return resolver is not None and len(_workers(resolver)) > 1
-
-
-def is_chief(strategy):
-    """Whether this process is the one that writes files: the chief, or worker 0 in a cluster without one."""
-    if not across_workers(strategy):
-        return True
-    resolver = strategy.cluster_resolver
-    return (resolver.task_type, resolver.task_id) == _workers(resolver)[0]
-
-
-def _workers(resolver):
-    """The tasks that train, as (type, id), the chief first."""
-    jobs = resolver.cluster_spec().as_dict()
-    return [(job, task) for job in ("chief", "worker") for task in range(len(jobs.get(job, [])))]

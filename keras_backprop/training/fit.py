@@ -7,8 +7,8 @@ from typing import Any
 import keras
 
 from keras_backprop import _keras
+from keras_backprop.replicas import is_chief
 from keras_backprop.training import backup
-from keras_backprop.training.distribution import is_chief
 from keras_backprop.training.inputs.drawn import plan_of, require_plans_own
 from keras_backprop.training.interrupts import none_forgotten
 from keras_backprop.training.loops.kept import Loops

@@ -206,6 +206,7 @@ import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from tests.privacy.problem import X, Y, a_model, a_plan
+from tests.privacy.workers import Mixes, refused
 
 results = {}
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -217,6 +218,7 @@ for name, options in {"flat": {}, "adaptive": {"clipping": "adaptive"}, "shuffle
         model.fit(X, Y, epochs=2, verbose=0)
         weights = [keras.ops.convert_to_numpy(v).tolist() for v in model.trainable_weights]
         results[name + (", two" if way is strategy else ", one")] = [weights, plan.steps, plan.clipping_norm]
+results["mixes"] = refused(strategy, a_plan(), Mixes())
 print("RESULT" + json.dumps(results))
 """
 
@@ -238,3 +240,4 @@ def test_noise_once_on_two_devices():
         assert steps == steps_of_two == 10 and norm == pytest.approx(norm_of_two, rel=1e-4)
         for a, b in zip(one, two, strict=True):
             np.testing.assert_allclose(a, b, atol=2e-5)
+    assert "depends on who else is in the batch" in results["mixes"]  # `fit` in the strategy's scope

@@ -1,6 +1,7 @@
 """What goes wrong in private training, each with its test."""
 
 import math
+import types
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_backprop import BackpropModel, BackpropSequential, backward, privacy
+from keras_backprop.privacy.workers import agree
 from tests.privacy.problem import X, Y, a_model, a_plan, clipped_sum, flat, own_gradients
 
 
@@ -468,6 +470,15 @@ def test_the_generator_can_be_given(generator):
     assert model.fit_path.compiled and plan.steps == 10
     if isinstance(generator, Counted):
         assert Counted.normals == 10 * 4
+
+
+def test_a_generator_on_each_of_several_workers_is_refused():
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": ["a:1", "b:1"]}), task_type="worker", task_id=1
+    )
+    strategy = types.SimpleNamespace(cluster_resolver=resolver)
+    with pytest.raises(NotImplementedError, match="Leave `generator` out"):
+        agree(a_plan(generator=privacy.SystemRandom(), seed=None), strategy)
 
 
 def test_the_systems_random_numbers():

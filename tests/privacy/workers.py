@@ -1,0 +1,89 @@
+"""What a worker of a cluster trains privately, and one process as well: `python workers.py folder [--kill BATCHES]`."""
+
+import argparse
+import json
+import os
+import pathlib
+import signal
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from keras_backprop import BackpropSequential, privacy
+from tests.privacy.problem import X, Y, a_model, a_plan
+
+CASES = {"flat": {}, "adaptive": {"clipping": "adaptive"}, "shuffled": {"sampling": "shuffled"}}
+
+
+def train(strategy, case, seed=3, callbacks=(), key=None):
+    """Train under a strategy with a plan of one of `CASES`. Returns a dict of lists."""
+    plan = a_plan(**CASES[case], seed=seed)
+    if key is not None:
+        plan._randomness.key.assign(key)
+    with strategy.scope():
+        model = a_model(plan, keras.optimizers.SGD(0.1, momentum=0.9))
+    history = model.fit(X, Y, epochs=3, verbose=0, callbacks=list(callbacks)).history
+    return {
+        "weights": [keras.ops.convert_to_numpy(v).tolist() for v in model.trainable_weights],
+        "loss": history["loss"][-1],
+        "plan": [plan.steps, plan.epsilon(), plan.clipping_norm],
+        "key": keras.ops.convert_to_numpy(plan._randomness.key).tolist(),
+    }
+
+
+class Mixes(layers.Layer):
+    def call(self, x):
+        return x - keras.ops.mean(x, 0, keepdims=True)
+
+
+def refused(strategy, plan, layer):
+    """What is said of a model with this layer, a str."""
+    with strategy.scope():
+        model = BackpropSequential([keras.Input((5,)), layers.Dense(3), layer, layers.Softmax()])
+        model.compile("sgd", "sparse_categorical_crossentropy", gradients=plan)
+        try:
+            model.fit(X, Y, verbose=0)
+        except (NotImplementedError, ValueError) as error:
+            return str(error)
+    return None
+
+
+class Kill(keras.callbacks.Callback):
+    def __init__(self, batches):
+        super().__init__()
+        self.left = batches
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main():
+    """One worker of a cluster."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--kill", type=int, help="kill worker 1 after so many batches, once")
+    arguments = parser.parse_args()
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    task = strategy.cluster_resolver.task_id
+    if arguments.kill:
+        once = arguments.folder / f"{task}.began"
+        again, _ = once.exists(), once.touch()
+        callbacks = [keras.callbacks.BackupAndRestore(arguments.folder / "backup", save_freq=3)]
+        if task == 1 and not again:
+            callbacks.append(Kill(arguments.kill))
+        # What is started again knows nothing of the first one's secret.
+        results = {"flat": train(strategy, "flat", 99 if again else 3, callbacks)}
+    else:
+        results = {case: train(strategy, case, seed=None) for case in CASES}
+        results["mixes"] = refused(strategy, a_plan(), Mixes())
+        generator = refused(strategy, a_plan(seed=None, generator=privacy.SystemRandom()), layers.Dense(2))
+        results["generator"] = generator and generator[-len("Leave `generator` out.") :]
+    (arguments.folder / f"{task}.json").write_text(json.dumps(results))
+    os._exit(0)  # TensorFlow's health check would keep the process for up to 30 s
+
+
+if __name__ == "__main__":
+    main()
