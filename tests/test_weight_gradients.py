@@ -148,3 +148,26 @@ def test_what_norms_have_needed_inside_of_a_loop_is_not_used_outside(make):
     np.testing.assert_allclose(norms, tf.reduce_sum(tf.square(tf.reshape(single, (3, -1))), 1))
     np.testing.assert_allclose(weighted, tf.tensordot(c, single, 1))
     np.testing.assert_allclose(again, norms)
+
+
+@pytest.mark.parametrize("offset", [0, 1e3, 1e4, 1e5])
+@pytest.mark.parametrize("kind", ["product", "lookup"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_norms_where_the_positions_cancel_each_other_are_not_too_small(kind, offset, compiled):
+    """Inputs far from 0, and upstream gradients of the mean 0: what is left is a thousandth of a part, or less."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(3, 6, 40)) + offset).astype("float32")
+    dy = rng.normal(size=(3, 6, 50)).astype("float32")
+    dy -= dy.mean(1, keepdims=True)
+    if kind == "product":
+        part = Contraction("i,o->io", tf.constant(x), tf.constant(dy))
+        exact = np.einsum("nti,nto->nio", x.astype("float64"), dy.astype("float64"))
+    else:  # one row of the table, all the time
+        part = Lookup(tf.zeros([3, 6], tf.int32), tf.constant(dy * np.float32(max(offset, 1))), 4)
+        exact = part.dy.numpy().astype("float64").sum(1)
+    norms = (tf.function(part.squared_norms) if compiled else part.squared_norms)().numpy() ** 0.5
+    exact = np.sqrt((exact.reshape(3, -1) ** 2).sum(1))
+    if kind == "product":
+        assert (norms >= exact * (1 - 1e-5)).all() and (norms <= exact * (1.2 if offset == 1e5 else 1.01)).all()
+    else:  # what is left is rounding alone, and the sum may be off by as much
+        assert (norms >= exact).all() and (norms <= 1e-4 * np.linalg.norm(part.dy, axis=(1, 2))).all()

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_backprop import _tensorflow
+from keras_backprop.weight_gradients import gram
 from keras_backprop.weight_gradients.axes import as_rows, joined_shape, last_sizes, sum_leading
 from keras_backprop.weight_gradients.base import WeightGradient, like, only_kept, weighted_sum
 
@@ -106,9 +107,7 @@ class Contraction(WeightGradient):
             left, right = (dy, x) if self.turned else (x, dy)
             self._singles = tf.matmul(left, right, transpose_a=True)
             return tf.reduce_sum(tf.square(self._singles), axis=[1, 2])
-        # ‖Σₜ xₜ·dyₜᵀ‖² = Σₜₛ ⟨xₜ,xₛ⟩·⟨dyₜ,dyₛ⟩
-        gram = tf.matmul(x, x, transpose_b=True) * tf.matmul(dy, dy, transpose_b=True)
-        return tf.reduce_sum(gram, axis=[1, 2])
+        return gram.squared_norms(lambda dtype: tf.matmul(tf.cast(x, dtype), tf.cast(x, dtype), transpose_b=True), dy)
 
     def weighted_total(self, c: Any) -> Any:
         if self.singles is not None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_backprop.weight_gradients import gram
 from keras_backprop.weight_gradients.base import WeightGradient, like, only_kept
 
 
@@ -41,8 +42,8 @@ class Lookup(WeightGradient):
         n, row = tf.shape(self.indices)[0], self.dy.shape[len(self.indices.shape) :].as_list()
         indices = tf.reshape(self.indices, [n, -1])
         dy = tf.reshape(self.dy, [n, -1, math.prod(row)])
-        same = tf.cast(indices[:, :, None] == indices[:, None, :], dy.dtype)
-        return tf.reduce_sum(same * tf.matmul(dy, dy, transpose_b=True), axis=[1, 2])
+        same = indices[:, :, None] == indices[:, None, :]
+        return gram.squared_norms(lambda dtype: tf.cast(same, dtype), dy)
 
     def weighted_total(self, c: Any) -> Any:
         shape = [-1] + [1] * (len(self.dy.shape) - 1)
