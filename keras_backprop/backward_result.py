@@ -130,8 +130,7 @@ class Backward:
         for index in indices:
             parts = self._of_examples(index)
             if len(parts) == 1:
-                half = parts[0].dtype.size <= 2
-                norms.append((parts[0].as_type(tf.float32) if half else parts[0]).squared_norms())
+                norms.append(parts[0].squared_norms())
             elif parts:  # the norm of a sum where a weight is used several times
                 gradient = self._added(index, [part.per_example() for part in parts])
                 norms.append(tf.reduce_sum(tf.square(gradient), axis=list(range(1, len(gradient.shape)))))
@@ -155,7 +154,7 @@ class Backward:
         norms *= tf.cast(self.example_scale.own(), norms.dtype)
         return norms if self.scale is None else norms / tf.cast(self.scale, norms.dtype)
 
-    def weighted(self, c: Any, penalties: bool = True, left_out: Any = None) -> list[Any]:
+    def weighted(self, c: Any, penalties: bool = True, left_out: Any = None, least: Any = None) -> list[Any]:
         """The gradients with the contribution of example n times cₙ.
 
         Args:
@@ -163,6 +162,7 @@ class Backward:
             penalties: bool, whether those of weights are in it, which are no example's.
             left_out: None, or a tensor of shape `(n,)`, 0 for examples whose numbers are not to be looked at, be they
                 infinite or NaN, and 1 for the others.
+            least: the dtype that results have at least; by default they have that of their weights.
 
         Returns:
             list of tensors, `tf.IndexedSlices` and None.
@@ -178,7 +178,7 @@ class Backward:
                 parts = [part.only(left_out) for part in parts]
             gradients = [part.weighted_total(of_weight) for part in parts]
             gradients += [part.total() for part in numbers] if penalties else []
-            weighted.append(self._added(index, gradients))
+            weighted.append(self._added(index, gradients, least))
         return weighted
 
     def penalties(self) -> list[Any]:
@@ -238,9 +238,10 @@ class Backward:
         """
         return list(dict.fromkeys(path for path, loss in self.added_losses if self._examples.depends(loss)))
 
-    def _added(self, index, gradients):
-        """Gradients of one weight, added up in its dtype; None for none."""
+    def _added(self, index, gradients, least=None):
+        """Gradients of one weight, added up in its dtype, or in a wider one; None for none."""
         dtype = tf.as_dtype(self.weights[index].dtype)
+        dtype = least if least is not None and least.size > dtype.size else dtype
         return add([cast(gradient, dtype) for gradient in gradients]) if gradients else None
 
     def _of_examples(self, index):
@@ -250,7 +251,10 @@ class Backward:
         """The gradient of a weight by examples, and its penalties: two lists of `WeightGradient`."""
         if index not in self._contributions:
             variable = self.weights[index]
-            self._contributions[index] = self._examples.of(variable, self._swept.parts.get(id(variable), []))
+            parts, penalties = self._examples.of(variable, self._swept.parts.get(id(variable), []))
+            # A sum in half precision would be rounded by more than one of many examples contributes.
+            parts = [part.as_type(tf.float32) if part.dtype.size <= 2 else part for part in parts]
+            self._contributions[index] = parts, penalties
         return self._contributions[index]
 
     def apart(self) -> "Backward":

@@ -58,7 +58,8 @@ def private_gradients(plan: Any, result: Any) -> list[Any]:
             [total]
         ):  # one after the other: all noise at once would be as large as all weights
             total += tf.cast(noise.of(weight.shape, FIRST_WEIGHT + i, stddev), total.dtype)
-        gradients.append(total if penalty is None else total + tf.cast(tf.convert_to_tensor(penalty), total.dtype))
+        total = tf.cast(total, weight.dtype)  # half precision would round what is not private yet
+        gradients.append(total if penalty is None else total + tf.convert_to_tensor(penalty))
     changes = []
     if plan.clipping.variables and fits is not None:
         centred = tf.reduce_sum((tf.cast(fits, tf.float32) - 0.5) * tf.cast(present, tf.float32))
@@ -76,7 +77,7 @@ def _finite_sums(result, factors, whole, broken):
     """
 
     def sums(left_out=None):
-        weighted = result.weighted(factors, penalties=False, left_out=left_out)
+        weighted = result.weighted(factors, penalties=False, left_out=left_out, least=tf.float32)
         pairs = zip(weighted, result.weights, strict=True)
         return [None if g is None else tf.ensure_shape(tf.convert_to_tensor(g), v.shape) for g, v in pairs]
 
