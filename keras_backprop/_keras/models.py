@@ -62,7 +62,9 @@ def frozen_weights(model: Any) -> list:
 
 def added_losses(model: Any) -> list:
     """What layers have added to the error in the last call, a list of (path of the layer, loss)."""
-    return [(layer.path, loss) for layer in model._flatten_layers() for loss in getattr(layer, "_losses", ())]
+    return [
+        (layer.path or layer.name, loss) for layer in model._flatten_layers() for loss in getattr(layer, "_losses", ())
+    ]
 
 
 def first_epoch(model: Any) -> Any:

@@ -27,6 +27,7 @@ class Rows:
         self._rows: dict = {}
         timeline = record.timeline
         self._sparse: set = set()  # the parts of sparse examples
+        self._sized_by_values: set = set()  # what has a shape that numbers decide on
         self._numbers: dict = {}  # of matrices of unknown width: how many numbers each example has, in whole rows
         for x in leaves:
             if isinstance(x, tf.SparseTensor):
@@ -59,14 +60,19 @@ class Rows:
         given = [self._rows[id(x)] for x in keras.tree.flatten(layer.inputs) if id(x) in self._rows]
         if given:
             kept = 1 if layer.repeats is not None else given[0] if len(set(given)) == 1 else MIXED
-            self._rows.update((id(y), kept) for y in keras.tree.flatten(layer.outputs))
+            ids = [id(y) for y in keras.tree.flatten(layer.outputs)]
+            self._rows.update(dict.fromkeys(ids, kept))
+            self._sized_by_values.difference_update(ids)
 
     def _run(self, operation):
         if operation.type == "MatMul":
             self._measure(*operation.inputs, *(_attribute(operation, f"transpose_{name}") for name in "ab"))
         given = [self._rows[id(x)] for x in operation.inputs if id(x) in self._rows]
-        if not given or operation.type in OF_SHAPES:
+        sized_by_values = any(id(x) in self._sized_by_values for x in operation.inputs)
+        if not given or (operation.type in OF_SHAPES and not sized_by_values):
             return
+        if sized_by_values or operation.type in SIZED_BY_VALUES:
+            self._sized_by_values.update(map(id, operation.outputs))
         if operation.type == "IdentityN":
             pairs = zip(operation.inputs, operation.outputs, strict=True)
             self._rows.update((id(y), self._rows[id(x)]) for x, y in pairs if id(x) in self._rows)
@@ -106,16 +112,29 @@ class Rows:
         )
 
 
-def _keeps_rows(op):
-    """Whether it is a layer or an activation of Keras that keeps the examples apart, whatever its operations are.
+OPEN_ENDED = (
+    keras.layers.Activation, keras.layers.JaxLayer, keras.layers.Lambda, keras.layers.TFSMLayer, keras.layers.TorchModuleWrapper,
+)  # fmt: skip
+"""Layers of Keras that run a function of somebody's own, which may do anything with the examples."""
 
-    A model may be any graph of operations, a `Lambda` or an activation of one's own may do anything.
-    """
+MIXING_LAYERS = (
+    keras.layers.AugMix, keras.layers.CutMix, keras.layers.Equalization, keras.layers.MixUp, keras.layers.RandAugment,
+)  # fmt: skip
+"""Layers of Keras that mix the examples in training: images with each other, or by one histogram of the batch."""
+
+
+def keeps_rows(layer):
+    """Whether it is a layer of Keras that keeps the examples apart, whatever its operations are."""
+    along_first = 0 in keras.tree.flatten(getattr(layer, "axis", None))
+    known = type(layer).__module__.startswith("keras.") and not isinstance(layer, (*OPEN_ENDED, *MIXING_LAYERS))
+    return known and not along_first
+
+
+def _keeps_rows(op):
+    """Whether it is a layer or an activation of Keras that does. A model may be any graph of operations."""
     if not isinstance(op, keras.layers.Layer):
         return _keras.is_activation(op)
-    open_ended = isinstance(op, (keras.Model, keras.layers.Activation, keras.layers.Lambda))
-    along_first = 0 in keras.tree.flatten(getattr(op, "axis", None))
-    return type(op).__module__.startswith("keras.") and not open_ended and not along_first
+    return not isinstance(op, keras.Model) and keeps_rows(op)
 
 
 def _reshaped(x, y, rows):
@@ -240,6 +259,11 @@ def _attribute(operation, name):
 
 OF_SHAPES = ("Rank", "Shape", "ShapeN", "Size", "BroadcastGradientArgs")
 """What depends on the shape of its input alone."""
+
+SIZED_BY_VALUES = (
+    "DynamicPartition", "ListDiff", "Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2", "Where",
+)  # fmt: skip
+"""Whose outputs are as many as the numbers in its input say."""
 
 ELEMENTWISE = {
     "Abs", "Acos", "Acosh", "Add", "AddN", "AddV2", "Angle", "Asin", "Asinh", "Atan", "Atan2", "Atanh", "Bitcast",

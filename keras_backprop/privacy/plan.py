@@ -22,7 +22,7 @@ from keras_backprop.privacy.requirements import require_private, require_private
 from keras_backprop.privacy.sampling import Sampler
 from keras_backprop.privacy.statement import statement
 from keras_backprop.privacy.steps import Steps
-from keras_backprop.privacy.trial import is_known, try_examples
+from keras_backprop.privacy.trial import is_known, require_built, try_examples
 from keras_backprop.privacy.workers import agree
 
 CLIPPINGS = {"flat": Flat, "per layer": PerLayer, "adaptive": Adaptive}
@@ -225,11 +225,15 @@ class Plan(Steps):
         model.
         """
         signature = (id(model), id(model.optimizer), id(_keras.compiled_loss(model)))
-        if self._tried == signature or self.examples < 3 or not model.trainable_weights:
+        if self._tried == signature or self.examples < 3:
+            return
+        x, y = keras.tree.map_structure(lambda a: a if a is None else a[:3], (x, y))
+        require_built(model, x)
+        if not model.trainable_weights:
             return
         if self._doubted == signature or not is_known(model):
             self._doubted = signature  # the trial builds the losses, by which the model may then look known
-            try_examples(model, *keras.tree.map_structure(lambda a: a if a is None else a[:3], (x, y)))
+            try_examples(model, x, y)
         self._tried = signature
 
     @property

@@ -3,6 +3,7 @@
 from typing import Any
 
 from keras_backprop import _keras
+from keras_backprop.chain.rows import MIXING_LAYERS
 
 
 def require_private(result: Any) -> None:
@@ -41,8 +42,15 @@ def require_private_model(model: Any) -> None:
     """Look at a model before it is trained.
 
     Raises:
-        ValueError: it has layers that keep a state of the examples from step to step.
+        ValueError: it has layers that keep a state of the examples from step to step, or that mix them.
     """
+    mixing = [layer for layer in _keras.layers_in(model) if isinstance(layer, MIXING_LAYERS)]
+    if mixing:
+        raise ValueError(
+            "These layers put something of one example into others, the gradients of which would tell about it: "
+            f"{', '.join(f'{layer.path or layer.name!r} ({type(layer).__name__})' for layer in mixing)}. Leave them out; layers "
+            "that change every image by itself (`RandomFlip`, `RandomBrightness`) may stay."
+        )
     stateful = [layer for layer in _keras.layers_in(model) if getattr(layer, "stateful", False)]
     if stateful:
         raise ValueError(

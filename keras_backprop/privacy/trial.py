@@ -13,9 +13,19 @@ import tensorflow as tf
 
 from keras_backprop import _keras
 from keras_backprop.chain.mixing import MIXING_LOSSES
+from keras_backprop.chain.rows import keeps_rows
 from keras_backprop.privacy.requirements import require_private
 
-_OPEN = (keras.layers.Lambda, keras.layers.Activation, keras.layers.TorchModuleWrapper, keras.layers.JaxLayer)
+
+def require_built(model: Any, x: Any) -> None:
+    """Build a model that would else be built in its first step, by a call that leaves no trace beside its weights."""
+    if model.built and model.variables:
+        return
+    before = [(v, keras.ops.copy(v.value)) for v in model.variables]  # states of random numbers
+    with model.distribute_strategy.scope():
+        model(x)
+    for variable, value in before:
+        variable.assign(value)
 
 
 def is_known(model: Any) -> bool:
@@ -27,14 +37,10 @@ def is_known(model: Any) -> bool:
         if isinstance(layer, keras.Model):
             if graph is None or not all(isinstance(op, keras.layers.Layer) for op in graph.operations):
                 return False
-        elif not type(layer).__module__.startswith("keras.") or isinstance(layer, _OPEN) or _first_axis(layer):
+        elif not keeps_rows(layer):
             return False
     losses = _keras.losses_of(_keras.compiled_loss(model))
     return bool(losses) and all(map(_is_known_loss, losses))
-
-
-def _first_axis(layer):
-    return 0 in keras.tree.flatten(getattr(layer, "axis", None))
 
 
 def _is_known_loss(loss):
@@ -62,7 +68,7 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
 
     kept: list = []  # after each pass, what is no weight
 
-    def contribution(indices, weights, metrics_begin_anew=True):
+    def contribution(indices, weights, metrics_begin_anew=True, place=0):
         for variable, value in before:
             if metrics_begin_anew or id(variable) not in metrics:
                 variable.assign(value)
@@ -71,9 +77,9 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
         kept.append([keras.ops.convert_to_numpy(keras.ops.copy(v.value)) for v in states.values()])
         divisor, shares, _ = result.example_scale.weighted()
         parts = {v.path: result.per_example(v) for v in result.weights}
-        factor = float(divisor * shares[0]) / (1.0 if result.scale is None else float(result.scale))
+        factor = float(divisor * shares[place]) / (1.0 if result.scale is None else float(result.scale))
         return {
-            path: keras.ops.convert_to_numpy(tf.cast(g[0], tf.float64)) * factor
+            path: keras.ops.convert_to_numpy(tf.cast(g[place], tf.float64)) * factor
             for path, g in parts.items()
             if g is not None
         }
@@ -81,14 +87,18 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
     try:
         one, other, alone = contribution([0, 1], [1, 1]), contribution([0, 2], [1, 1]), contribution([0, 1], [1, 0])
         later = contribution([0, 1], [1, 1], metrics_begin_anew=False)
+        moved = contribution([1, 0], [1, 1], place=1)
         contribution([1, 2], [1, 1])  # for what is kept: a layer may keep any row
     finally:
         for variable, value in before:
             variable.assign(value)
+    begun = [keras.ops.convert_to_numpy(value) for _, value in before[: len(states)]]
+    if not all(map(_same, begun, kept[0])):  # random numbers have been drawn, and each place has its own
+        moved = one
     # All states: those of random numbers, and counts of steps, are the same after either pass. What a metric keeps is reported,
     # as the loss is, and may depend on the examples, as long as no gradient depends on it.
     for variable, value, another in zip(states.values(), kept[0], kept[-1], strict=True):
-        if id(variable) not in metrics and not np.array_equal(value, another, equal_nan=value.dtype != object):
+        if id(variable) not in metrics and not _same(value, another):
             raise ValueError(
                 f"What '{variable.path}' keeps from step to step depends on the examples, and no noise is added to it: the "
                 "trained model would tell about them. Let a layer keep nothing of them, or compute it on public data before "
@@ -98,6 +108,7 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
         for changed, what in (
             (other, "who else is in the batch"),
             (later, "what a metric has kept of the steps before"),
+            (moved, "its place in the batch, and so on how many others there are"),
             (
                 alone,
                 "how many examples of the batch count: a loss must return a value for each example, to be weighted",
@@ -112,3 +123,7 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
                     "operation or the loss, mixes the examples along the first axis; then clipping bounds nothing. Let every "
                     "example keep a row of its own."
                 )
+
+
+def _same(value, other):
+    return np.array_equal(value, other, equal_nan=value.dtype != object)

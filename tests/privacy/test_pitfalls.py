@@ -1,5 +1,6 @@
 """What goes wrong in private training, each with its test."""
 
+import contextlib
 import math
 import types
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_backprop import BackpropModel, BackpropSequential, backward, privacy
+from keras_backprop.chain.rows import MIXING_LAYERS
 from keras_backprop.privacy.workers import agree
 from tests.privacy.problem import X, Y, a_model, a_plan, clipped_sum, flat, own_gradients
 
@@ -178,6 +180,116 @@ def test_what_keeps_something_of_the_examples_without_noise_is_refused(layer, me
     with pytest.raises(ValueError, match=message):
         model.fit(np.ones((40, 3, 2), "float32") * X[:, :3, None], Y, verbose=0)
     assert plan.steps == 0
+
+
+class Scaled(layers.Layer):
+    """Multiplies by what a function makes of the batch."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def call(self, x):
+        return x * tf.cast(self.scale(x), x.dtype)
+
+
+@pytest.mark.parametrize(
+    "scale", [lambda x: tf.size(tf.unique(tf.reshape(x, [-1]))[0]), lambda x: tf.shape(tf.where(x > 0))[0]]
+)
+def test_how_many_numbers_there_are_of_a_kind_mixes_the_examples(scale):
+    model = keras.Sequential([keras.Input((5,)), Scaled(scale), layers.Dense(3)])
+    with pytest.raises(ValueError, match="no rows that belong to one example"):
+        tf.function(lambda x: backward(model, x, loss=lambda y: y).squared_norms())(tf.constant(X))
+
+
+def test_what_the_place_in_the_batch_decides_is_refused():
+    model = BackpropSequential(
+        [keras.Input((5,)), Scaled(lambda x: tf.range(tf.shape(x)[0])[:, None]), layers.Dense(3, "softmax")]
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy", gradients=a_plan())
+    with pytest.raises(ValueError, match="depends on its place in the batch"):
+        model.fit(X, Y, verbose=0)
+
+
+class MinusTheMean(layers.Layer):
+    def call(self, x):
+        return x - keras.ops.mean(x, 0, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [lambda: [layers.Dense(3), MinusTheMean()], lambda: [layers.Reshape((1, 5)), layers.TimeDistributed(MinusTheMean()), layers.Flatten(), layers.Dense(3)]],
+)  # fmt: skip
+def test_a_model_that_its_first_step_would_build_is_tried_as_well(stack):
+    model = BackpropSequential([*stack(), layers.Softmax()])
+    model.compile("sgd", "sparse_categorical_crossentropy", gradients=a_plan())
+    with pytest.raises(ValueError, match="depends on who else is in the batch"):
+        model.fit(X, Y, verbose=0)
+
+
+def test_a_model_that_its_first_step_builds_trains_like_one_that_is_built():
+    trained = []
+    for inputs in ([], [keras.Input((5,))]):
+        keras.utils.set_random_seed(3)
+        model = BackpropSequential([*inputs, layers.Dense(4), layers.Dropout(0.5), layers.Dense(3, "softmax")])
+        model.compile("sgd", "sparse_categorical_crossentropy", gradients=a_plan())
+        model.fit(X, Y, verbose=0)
+        trained.append(flat(model.get_weights()))
+    np.testing.assert_array_equal(*trained)
+
+
+IMAGES = np.random.default_rng(0).uniform(0, 255, (4, 12, 12, 3)).astype("float32")
+
+
+@pytest.mark.parametrize("kind", MIXING_LAYERS)
+def test_layers_of_keras_that_mix_images_are_refused(kind):
+    model = BackpropSequential([keras.Input((12, 12, 3)), kind(name="guilty"), layers.Flatten(), layers.Dense(1)])
+    model.compile("sgd", "mse", gradients=a_plan(examples=4, expected_batch_size=2))
+    with pytest.raises(ValueError, match="put something of one example into others.*guilty"):
+        model.fit(IMAGES, np.ones((4, 1)), verbose=0)
+
+
+def image_layers():
+    """The layers of Keras that change images in training, with arguments that they can be made of."""
+    for name, kind in sorted(vars(layers).items()):
+        if isinstance(kind, type) and issubclass(kind, layers.Layer) and "image_preprocessing" in kind.__module__:
+            for options in ({}, {"factor": 0.3}, {"height_factor": 0.3}, {"height": 8, "width": 8}, {"factor": 4}):
+                with contextlib.suppress(Exception):
+                    kind(**options)(IMAGES, training=True)
+                    yield pytest.param(kind, options, id=name)
+                    break
+
+
+@pytest.mark.slow
+def test_no_other_layer_of_keras_mixes_images():
+    other, mixing = np.concatenate([IMAGES[:1], IMAGES[1:] / 5]), set()
+    tried = list(image_layers())
+    for kind, options in (parameters.values for parameters in tried):
+        layer = kind(**options)
+        for _ in range(3):
+            seeds = [(v, keras.ops.copy(v.value)) for v in layer.variables]
+            one = keras.ops.convert_to_numpy(keras.tree.flatten(layer(IMAGES, training=True))[0])[0]
+            for variable, value in seeds:
+                variable.assign(value)
+            two = keras.ops.convert_to_numpy(keras.tree.flatten(layer(other, training=True))[0])[0]
+            if not np.allclose(one, two, atol=1e-3):
+                mixing.add(kind)
+    assert len(tried) > 20 and mixing <= set(MIXING_LAYERS)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
+def test_sums_in_half_precision_are_not_rounded_by_more_than_an_example(policy):
+    """A thousand alike: in half precision one more would be a fraction of what the sum is rounded by, or a multiple."""
+    model = BackpropSequential([keras.Input((40,)), layers.Dense(50, dtype=policy)])
+    model.compile("sgd", "mse")
+    x = np.repeat(np.random.default_rng(0).normal(size=(1, 40)), 1000, 0).astype("float32")
+    result = model.backward_pass(tf.constant(x), tf.zeros((1000, 50)), tf.ones(1000))
+    sums = []
+    for count in (999.0, 1000.0):
+        c = tf.concat([tf.ones(999), [count - 999]], 0)
+        sums.append(flat(result.weighted(c, least=tf.float32)))
+    one = flat(g[-1] for g in map(result.per_example, result.weights))
+    np.testing.assert_allclose(sums[1] - sums[0], one, atol=2e-2 * np.abs(one).max())
 
 
 class Counts(layers.Layer):
