@@ -201,8 +201,10 @@ def _passes_of(
     )
     for result, objective in results.values():
         result.y_pred, result.losses_ran = y_pred, objective.losses_ran
+        # Of a loss that returns one number, or a `compute_loss` without losses, the links alone can tell.
+        read = result.reduction if objective.whole or (objective.compiled and not objective.losses_ran) else None
         result.example_scale = ExampleScale(
-            _reductions(model, objective), batch[0], objective.counted, sample_weight, objective.whole
+            _reductions(model, objective), batch[0], objective.counted, sample_weight, objective.whole, read
         )
         result.added_losses = added_losses
     return {name: result for name, (result, _) in results.items()}

@@ -231,6 +231,10 @@ class Backward:
         """
         return self._examples.mixing() | self.coupling
 
+    def reduction(self) -> Any:
+        """What E is of the examples' own errors, as its links tell: "mean" or "sum" and None, or None and why neither."""
+        return self._examples.reduction()
+
     @property
     def losses_of_examples(self) -> list[str]:
         """The paths of layers that have added something to the loss that depends on the examples: activity regularisers, for

@@ -21,14 +21,23 @@ class ExampleScale:
         counted: list, one entry for each loss: which positions count in its mean, a bool tensor, or None where all do.
         sample_weight: as it was given.
         whole: bool, whether a loss returned something else than a value for each example.
+        read: None, or, where the reductions of losses say nothing of the error, a function that reads off its links what it
+            is of the examples' errors: "mean" or "sum" and None, or None and why neither.
     """
 
-    def __init__(self, reductions: Any, x: Any, counted: Any, sample_weight: Any, whole: bool = False) -> None:
+    def __init__(
+        self, reductions: Any, x: Any, counted: Any, sample_weight: Any, whole: bool = False, read: Any = None
+    ) -> None:
         self._reductions, self._x, self._counted, self._sample_weight = reductions, x, counted, sample_weight
-        self._whole = whole
+        self._whole, self._read = whole, read
 
     def own(self) -> Any:
-        """What turns contributions into gradients of the examples' own errors, sample weights taken out: shape `(n,)`."""
+        """What turns contributions into gradients of the examples' own errors, sample weights taken out: shape `(n,)`.
+
+        An error that is not made by losses of Keras heeds weights or not: there they stay in.
+        """
+        if self._read is not None:
+            return tf.fill([self._n()], tf.cast(self._divisor_read(), tf.float32))
         self._require_one_kind()
         weights = self._weights()
         if self._reductions == {"sum"}:
@@ -46,11 +55,15 @@ class ExampleScale:
             D, a scalar; the shares, which are 1 but for masks, of which each example has valid ones of its own; and 1 for an
             example, 0 for one whose sample weights are all 0. float64, the last two of shape `(n,)`.
         """
-        self._require_one_kind()
+        if self._whole:
+            self._refuse_whole()
         n, given = self._n(), self._given()
         present = tf.ones([n], tf.float64)
         for weights in given:
             present *= tf.cast(tf.reduce_any(tf.reshape(weights, [n, -1]) != 0, 1), tf.float64)
+        if self._read is not None:
+            return tf.cast(self._divisor_read(), tf.float64), tf.ones([n], tf.float64), present
+        self._require_one_kind()
         if self._reductions == {"sum"}:
             return tf.ones((), tf.float64), tf.ones([n], tf.float64), present
         by_weight = self._reductions == {"mean_with_sample_weight"}
@@ -77,12 +90,25 @@ class ExampleScale:
         sizes = tf.reduce_sum(mask, 1)
         return tf.math.divide_no_nan(tf.reduce_sum(sizes), tf.reduce_sum(sizes[:count]))
 
-    def _require_one_kind(self):
-        if self._whole:
+    def _divisor_read(self):
+        """What the sum of the examples' errors is divided by in an error that losses of Keras have not made."""
+        kind, why = self._read()
+        if kind is None and self._whole:
+            self._refuse_whole(f" ({why})")
+        if kind is None:
             raise ValueError(
-                "The gradients of the examples' own errors are not known: a loss returned something else than an error for each "
-                "example, such as one number for the batch. Let it return an error for each; the mean is taken of these."
+                f"The gradients of the examples' own errors are not known: {why}. Let `compute_loss` return the mean "
+                "(`keras.ops.mean`) or the sum of an error for each example."
             )
+        return replicas.divisor_over_replicas(tf.cast(self._n(), tf.float32)) if kind == "mean" else tf.ones([])
+
+    def _refuse_whole(self, why=""):
+        raise ValueError(
+            "The gradients of the examples' own errors are not known: a loss returned something else than an error for each "
+            f"example, such as one number for the batch{why}. Let it return an error for each; the mean is taken of these."
+        )
+
+    def _require_one_kind(self):
         if "sum" in self._reductions and len(self._reductions) > 1:
             raise ValueError(
                 "The norm of each example's own gradient is not known where one loss is a sum over the examples and another a "

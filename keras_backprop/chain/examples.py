@@ -10,6 +10,7 @@ import functools
 import tensorflow as tf
 
 from keras_backprop.chain.mixing import kind_of, mixing
+from keras_backprop.chain.reduction import reduction
 from keras_backprop.chain.rows import MIXED, Rows
 from keras_backprop.chain.sweep import reachable, sweep
 from keras_backprop.rule import Operation
@@ -118,6 +119,10 @@ class Contributions:
     def mixing(self):
         """The links that mix the examples on the way from weights to the error: a dict, path -> why."""
         return mixing(self.seen, self._upstream, self._rows)
+
+    def reduction(self):
+        """Whether the error is the mean or the sum of the examples': "mean" or "sum" and None, or None and why."""
+        return reduction(self.seen, self._upstream, self._rows, self._batch[0].shape[0])
 
     def depends(self, x):
         """Whether a tensor of the forward pass depends on the examples."""

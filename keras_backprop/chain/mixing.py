@@ -42,7 +42,7 @@ def mixing(seen, upstream, rows):
         have_rows = all(rows.depends(y) and rows.of(y) is not MIXED for y in outputs)
         if not had_rows or have_rows or _is_of_examples(call, outputs):
             continue
-        if _scales(call, given) and outputs[0].shape == given[0].shape:
+        if scales(call, given) and outputs[0].shape == given[0].shape:
             scaled.add(id(outputs[0]))
         elif not (_adds(call, given) and all(id(y) in added for y in outputs)):
             found[call.path] = (
@@ -56,21 +56,21 @@ def kind_of(op):
     return op.name if isinstance(op, Operation) else type(op).__name__
 
 
-_SUMS = frozenset(
+SUMS = frozenset(
     ["Add", "AddN", "AddV2", "Cast", "Identity", "Mean", "Neg", "Pack", "Reshape", "Stack", "Sub", "Subtract", "Sum"]
 )
-_QUOTIENTS = frozenset(["DivNoNan", "Divide", "DivideNoNan", "RealDiv", "TrueDivide"])
+QUOTIENTS = frozenset(["DivNoNan", "Divide", "DivideNoNan", "RealDiv", "TrueDivide"])
 _PRODUCTS = frozenset(["Mul", "Multiply"])
 
 
 def _adds(call, given):
     """Whether a link is linear in what has a gradient, and makes of its inputs what may be added up."""
-    return kind_of(call.op) in _SUMS or _scales(call, given)
+    return kind_of(call.op) in SUMS or scales(call, given)
 
 
-def _scales(call, given):
+def scales(call, given):
     kind = kind_of(call.op)
-    return len(given) == 1 and (kind in _PRODUCTS or (kind in _QUOTIENTS and given[0] is call.inputs[0]))
+    return len(given) == 1 and (kind in _PRODUCTS or (kind in QUOTIENTS and given[0] is call.inputs[0]))
 
 
 def _is_of_examples(call, outputs):

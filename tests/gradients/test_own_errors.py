@@ -1,0 +1,91 @@
+"""Gradients of the examples' own errors where no loss of Keras says whether the error is their mean or their sum."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+from keras_backprop import BackpropSequential
+from keras_backprop.gradients import ClippedByExample
+
+X = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+Y = np.random.default_rng(1).normal(size=(6, 3)).astype("float32")
+
+KNOWN = {
+    "mean": lambda y, p: ops.mean((y - p) ** 2),
+    "half the sum": lambda y, p: 0.5 * ops.sum((y - p) ** 2),
+    "mean of sums": lambda y, p: ops.mean(ops.sum((y - p) ** 2, -1)),
+    "sum of means over the batch": lambda y, p: ops.sum(ops.mean((y - p) ** 2, 0)),
+    "sum over their number": lambda y, p: ops.sum((y - p) ** 2) / ops.cast(ops.shape(y)[0], "float32"),
+    "the same by TensorFlow": lambda y, p: tf.reduce_sum((y - p) ** 2) / tf.cast(tf.shape(p)[0], tf.float32),
+    "two means": lambda y, p: ops.mean((y - p) ** 2) - 0.1 * ops.mean(p * y),
+    "sum over a constant": lambda y, p: ops.sum((y - p) ** 2) / 10,
+}
+UNKNOWN = {
+    "root": lambda y, p: ops.sqrt(ops.mean((y - p) ** 2)),
+    "mean and sum": lambda y, p: ops.mean((y - p) ** 2) + ops.sum(p**2),
+    "sum over all numbers": lambda y, p: ops.sum((y - p) ** 2) / ops.cast(ops.size(y), "float32"),
+    "mixing": lambda y, p: ops.mean(ops.matmul(p, ops.transpose(y)) ** 2),
+    "over what examples decide": lambda y, p: ops.sum((y - p) ** 2) / ops.stop_gradient(ops.sum(p**2)),
+}
+
+
+def a_model(error, whose, **options):
+    class Own(BackpropSequential):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return error(y, y_pred)
+
+    keras.utils.set_random_seed(0)
+    hidden = layers.Dense(4, "tanh", kernel_regularizer="l2")
+    model = (Own if whose == "compute_loss" else BackpropSequential)([keras.Input((5,)), hidden, layers.Dense(3)])
+    model.compile("sgd", (lambda y, p: error(y, p)) if whose == "loss" else None, **options)
+    return model
+
+
+def norms(model, way):
+    def run(x, y):
+        return model.backward_pass(x, y).example_norms()
+
+    if way != "eager":
+        n = None if way == "any size" else 6
+        run = tf.function(run, input_signature=[tf.TensorSpec([n, 5]), tf.TensorSpec([n, 3])])
+    return run(tf.constant(X), tf.constant(Y)).numpy()
+
+
+def alone(model, error, i):
+    """The norm of the gradient of an example's error, by a tape."""
+    with tf.GradientTape() as tape:
+        value = error(tf.constant(Y[i : i + 1]), model(tf.constant(X[i : i + 1])))
+    return tf.linalg.global_norm(tape.gradient(value, [v.value for v in model.trainable_weights])).numpy()
+
+
+@pytest.mark.sample(8)
+@pytest.mark.parametrize("whose", ["loss", "compute_loss"])
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_norm_is_that_of_the_error_of_the_example_alone(name, whose):
+    model, error = a_model(KNOWN[name], whose), KNOWN[name]
+    expected = [alone(model, error, i) for i in range(6)]
+    for way in ("eager", "any size", "this size") if "TensorFlow" in name else ("eager",):
+        np.testing.assert_allclose(norms(model, way), expected, rtol=1e-4)
+
+
+@pytest.mark.sample(5)
+@pytest.mark.parametrize("whose", ["loss", "compute_loss"])
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_is_neither_is_refused(name, whose):
+    with pytest.raises(ValueError, match="The gradients of the examples' own errors are not known"):
+        norms(a_model(UNKNOWN[name], whose), "eager")
+
+
+def test_an_error_that_is_one_number_can_be_clipped_by_example():
+    clipped, plain = (a_model(KNOWN["mean"], "loss", gradients=ClippedByExample(norm)) for norm in (0.5, 1e9))
+    before = clipped.get_weights()
+    for model in (clipped, plain):
+        model.fit(X, Y, batch_size=6, verbose=0)
+    result = a_model(KNOWN["mean"], "loss").backward_pass(tf.constant(X), tf.constant(Y))
+    factors = np.minimum(1, 0.5 / result.example_norms().numpy())
+    for index, expected in enumerate(result.weighted(tf.constant(factors))):
+        moved = (before[index] - clipped.get_weights()[index]) / 0.01
+        np.testing.assert_allclose(moved, expected, atol=1e-4)
+    assert not np.allclose(clipped.get_weights()[0], plain.get_weights()[0], atol=1e-5)
