@@ -13,7 +13,7 @@ import keras
 
 from keras_backprop import _keras
 from keras_backprop._tensorflow import gradients_by_type
-from keras_backprop.chain import rows as rows_of
+from keras_backprop.chain import operations_by_rows as rows_of
 from keras_backprop.registry import rule_for
 
 FOLDER = pathlib.Path(__file__).parent

@@ -144,8 +144,8 @@ class Backward:
         0 has the norm 0. None where E depends on no weight.
 
         Raises:
-            ValueError: a gradient exists as a sum over the batch only, and why; or a loss returned one number for the batch, and
-                not an error for each example.
+            ValueError: a gradient exists as a sum over the batch only, and why; or the error is neither a mean nor
+                a sum of errors of the examples.
         """
         squares = self.squared_norms()
         if squares is None:
