@@ -58,9 +58,7 @@ class ExampleScale:
         if self._whole:
             self._refuse_whole()
         n, given = self._n(), self._given()
-        present = tf.ones([n], tf.float64)
-        for weights in given:
-            present *= tf.cast(tf.reduce_any(tf.reshape(weights, [n, -1]) != 0, 1), tf.float64)
+        present = tf.cast(self._present(n), tf.float64)
         if self._read is not None:
             return tf.cast(self._divisor_read(), tf.float64), tf.ones([n], tf.float64), present
         self._require_one_kind()
@@ -127,6 +125,13 @@ class ExampleScale:
         given = [] if self._sample_weight is None else keras.tree.flatten(self._sample_weight)
         return [weights for weights in given if weights is not None]
 
+    def _present(self, n):
+        """Which examples have a weight that is not 0, for whatever output."""
+        given = [None] if self._sample_weight is None else keras.tree.flatten(self._sample_weight)
+        if any(weights is None for weights in given):
+            return tf.fill([n], True)
+        return tf.reduce_any([tf.reduce_any(tf.reshape(weights, [n, -1]) != 0, 1) for weights in given], 0)
+
     def _mask(self, dtype=tf.float32):
         """1 for each position that counts in the mean of the losses, else 0: shape `(n, ·)`; None where all count."""
         masks = {id(mask): mask for mask in self._counted}
@@ -163,6 +168,17 @@ def weights_for(y_pred: Any, sample_weight: Any) -> Any:
     Keras multiplies the errors of all positions, `(n, t)`, with the weights as they are: `(n,)` would be weights of positions.
     """
     shapes = [y.shape.rank for y in keras.tree.flatten(y_pred)]
-    if not tf.is_tensor(sample_weight) or sample_weight.shape.rank != 1 or max(shapes) <= 2:  # a structure is as it is
+    if sample_weight is None or max(shapes) <= 2:
         return sample_weight
-    return keras.tree.map_structure(lambda y: tf.reshape(sample_weight, [-1] + [1] * max(0, y.shape.rank - 2)), y_pred)
+
+    def fitted(weights, y):
+        return tf.reshape(weights, [-1] + [1] * max(0, y.shape.rank - 2)) if weights.shape.rank == 1 else weights
+
+    if not tf.is_tensor(sample_weight):  # for each output its own
+        try:
+            return keras.tree.map_structure(lambda y, w: w if w is None else fitted(w, y), y_pred, sample_weight)
+        except (TypeError, ValueError):  # in a structure of another kind: Keras says what it thinks of it
+            return sample_weight
+    if sample_weight.shape.rank != 1:
+        return sample_weight
+    return keras.tree.map_structure(lambda y: fitted(sample_weight, y), y_pred)

@@ -241,3 +241,27 @@ def test_noise_once_on_two_devices():
         for a, b in zip(one, two, strict=True):
             np.testing.assert_allclose(a, b, atol=2e-5)
     assert "depends on who else is in the batch" in results["mixes"]  # `fit` in the strategy's scope
+
+
+@pytest.mark.parametrize("of_b", [np.ones(40, "float32"), None])
+def test_an_example_without_weight_for_one_output_counts_by_the_others(of_b):
+    def model(plan):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((5,))
+        hidden = layers.Dense(4, "tanh")(inputs)
+        model = BackpropModel(inputs, {name: layers.Dense(1, name=name)(hidden) for name in "ab"})
+        model.compile(keras.optimizers.SGD(0.1), {"a": "mse", "b": "mse"}, gradients=plan)
+        return model
+
+    labelled = (np.arange(40) < 20).astype("float32")
+    y = {"a": X[:, :1], "b": X[:, 1:2]}
+    quiet = {"noise_multiplier": 0.0, "clipping_norm": 100.0}
+    trained, by_hand, draws = model(a_plan(**quiet)), model(None), a_plan(**quiet)
+    trained.fit(X, y, sample_weight={"a": labelled, "b": of_b}, verbose=0)
+    for step in range(5):
+        indices, weights = (a.numpy() for a in draws.sampler.draw(tf.constant(step, tf.int64)))
+        x, targets, rows = X[indices], {name: y[name][indices] for name in "ab"}, len(indices)
+        of_each = {"a": tf.constant(labelled[indices] * weights), "b": tf.constant(weights)}
+        result = by_hand.backward_pass(tf.constant(x), keras.tree.map_structure(tf.constant, targets), of_each)
+        by_hand.optimizer.apply([g * rows / 8 for g in result.gradients], result.weights)
+    same(trained, by_hand)

@@ -42,7 +42,7 @@ class DrawnExamples(Examples):
         sizes = [tf.TensorSpec([self.batch_size, *a.shape[1:]], a.dtype) for a in _flat(self.tensors)]
         x, y, weights = _keras.unpack_x_y_sample_weight(self._packed(self.tensors, sizes))
         one = tf.TensorSpec([self.batch_size], tf.float32)
-        self.batch = (x, y, one if weights is None else weights)
+        self.batch = (x, y, keras.tree.map_structure(lambda w: one if w is None else w, weights))
         if positions:
             self.batch = (*self.batch, tf.TensorSpec([self.batch_size], tf.int32))
 
@@ -64,7 +64,8 @@ class DrawnExamples(Examples):
         places = (indices,) if self.positions else ()
         if given is None:
             return x, y, weights, *places
-        fitted = keras.tree.map_structure(lambda w: None if w is None else w * _fitted(weights, w), given)
+        # An output without weights of its own has those of the rows that fill up the batch, too.
+        fitted = keras.tree.map_structure(lambda w: weights if w is None else w * _fitted(weights, w), given)
         return x, y, fitted, *places
 
     def _packed(self, like, flat):
