@@ -22,6 +22,7 @@ from keras_backprop._tensorflow.operations import (
     sparse_of,
     zeros_like,
 )
+from keras_backprop._tensorflow.substitutes import is_substitute, substitutable
 from keras_backprop._tensorflow.variables import (
     constants_made_at_once,
     only_variables,
@@ -41,6 +42,7 @@ __all__ = [
     "functions_run_eagerly",
     "gradients_by_type",
     "is_once_if",
+    "is_substitute",
     "is_trainable",
     "is_within_reach",
     "once_if",
@@ -50,6 +52,7 @@ __all__ = [
     "registered_gradient",
     "remember_sparse",
     "sparse_of",
+    "substitutable",
     "value_of",
     "variables_made_at_once",
     "with_captures",

@@ -5,6 +5,7 @@ from tensorflow.python.eager.polymorphic_function.concrete_function import Concr
 from tensorflow.python.framework import auto_control_deps_utils
 
 from keras_backprop._tensorflow.once import put_in_line
+from keras_backprop._tensorflow.substitutes import inputs_of, substitute
 
 
 def operation_count(graph):
@@ -19,13 +20,14 @@ def draws_by_itself(graph):
     return any("seed" in node.attr or "seed2" in node.attr for node in nodes)
 
 
-def with_effects(graph, outputs=(), without=()):
+def with_effects(graph, outputs=(), without=(), substituted=False):
     """The operations of a traced function that change something, and all that these need, in order.
 
     Args:
         graph: the graph of a `tf.ConcreteFunction`.
         outputs: list of tensors of it that are needed besides.
         without: list of variables. What uses one of them is left out, unless the result is needed.
+        substituted: bool, whether substitutes (`substitutes.py`) are to run, which need other operations.
     """
     reads = auto_control_deps_utils.RESOURCE_READ_OPS  # they must run as well, says TensorFlow
     wanted = set()
@@ -38,12 +40,12 @@ def with_effects(graph, outputs=(), without=()):
         operation = found.pop()
         if operation not in wanted:
             wanted.add(operation)
-            found += [x.op for x in operation.inputs]
+            found += [x.op for x in inputs_of(operation, substituted)]
             found += _before(operation, left_out.__contains__)
     return [operation for operation in graph.get_operations() if operation in wanted]
 
 
-def copy_operations(operations, inputs, lowered, outputs=(), due=()):
+def copy_operations(operations, inputs, lowered, outputs=(), due=(), substituted=False):
     """Put copies of the operations of one graph into the graph of the function that is being traced.
 
     Args:
@@ -52,6 +54,7 @@ def copy_operations(operations, inputs, lowered, outputs=(), due=()):
         lowered: bool, whether TensorFlow may take loops and branches apart, which an executor of one thread and XLA do not allow.
         outputs: list of tensors that the operations put out.
         due: collection of operations for which `is_once_if`, and whose condition is known to be true.
+        substituted: bool, as `with_effects` was given it.
 
     Returns:
         The copies of `outputs`, a list of tensors.
@@ -76,6 +79,8 @@ def copy_operations(operations, inputs, lowered, outputs=(), due=()):
         if not lowered and "_lower_using_switch_merge" in node.attr:
             node.attr["_lower_using_switch_merge"].b = False
     put_in_line(copies.node, whole.library, {operation.name for operation in due})
+    if substituted:
+        substitute(copies.node)
     used = {name.split(":")[0] for node in copies.node for name in node.input}
     given = {x.name: value for x, value in inputs}
     replaced = {x.name: graph.capture(value) for x, value in inputs if x.op.name in used}

@@ -28,7 +28,7 @@ def may_join(x: Any) -> bool:
     return isinstance(x, tf.Tensor) and x.shape.is_fully_defined() and 1 < x.shape.num_elements() <= LARGEST
 
 
-def row_of(widths: list, joinable: list, number: Any, dtype: Any) -> Any:
+def row_of(widths: list, joinable: list, number: Any, dtype: Any, given: Any = ()) -> Any:
     """A row of figures.
 
     Args:
@@ -37,11 +37,12 @@ def row_of(widths: list, joinable: list, number: Any, dtype: Any) -> Any:
             together.
         number: function (column) -> its figure, a tensor: for what is measured alone.
         dtype: of the row.
+        given: list of (vector, the columns that it holds), what has been measured in another way.
 
     Returns:
         A tensor of shape `(sum(widths),)`.
     """
-    vectors, columns = [], []  # what is stacked, and which columns' it is
+    vectors, columns = [x for x, _ in given], [places for _, places in given]  # what is stacked, and which columns' it is
     for tensors, names, places in groups(joinable):
         made = joined_moments(names, tensors)
         vectors += [made[name] for name in names]

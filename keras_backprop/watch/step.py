@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_backprop.chain.sweep import weight_named
 from keras_backprop.example_statistics import example_cosines, gradient_noise_scale
 from keras_backprop.rule import Operation, WeightRead
-from keras_backprop.watch import units
+from keras_backprop.watch import native, units
 from keras_backprop.watch.joined import WORTH, may_join, row_of
 from keras_backprop.watch.layout import Column, Figure, Layout
 from keras_backprop.watch.moments import BINS, JOINED, moment
@@ -51,6 +51,7 @@ class Step:
         self._columns: dict = {}
         self._numbers: dict = {}
         self._joinable: dict = {}
+        self._measured: dict = {}
         moments = [{m for q in quantities for m in _MOMENTS.get(q, ())} for quantities in wanted.values()]
         self._many = any(len(one & JOINED) >= WORTH for one in moments)
         self._plain: dict = {}
@@ -179,7 +180,8 @@ class Step:
 
         dtype = tf.float64 if self._is_double() else tf.float32
         joinable = [(_plain(x), names) for x, names in self._joinable.values()]
-        return row_of([column.width for column, _ in columns], joinable, number, dtype)
+        given = [native.vector_of(some, number) for some in native.parts(self._measured.values())]
+        return row_of([column.width for column, _ in columns], joinable, number, dtype, given)
 
     def column(self, name: str, x: Any, width: int = 1, same: bool = False, of: Any = None) -> int:
         """The number of a column, a new one if there is none of this moment of this tensor, an activation or a delta."""
@@ -189,7 +191,9 @@ class Step:
             column = Column(name, width, same, _OF_SCALARS[of] if is_scalar else None)
             number = len(self._columns)
             self._columns[key] = number, column, x
-            if self._many and name in JOINED and may_join(x):
+            if not self.several and native.measures(name, x):
+                native.Measured.of(name, x, self._measured).columns[name] = number
+            elif self._many and name in JOINED and may_join(x):
                 self._joinable.setdefault(id(x), (x, {}))[1][name] = number
             elif self._at_once:
                 self._numbers[number] = self._number(column, x)
@@ -204,8 +208,8 @@ class Step:
         if column.moment == "cosine":
             return tf.reduce_mean(example_cosines(x[0]))
         if column.moment == "saturated":
-            saturated, x = x
-            return moment("true", saturated(x))
+            (lower, upper), x = x
+            return moment("true", (x <= lower) | (x >= upper))
         if id(x) not in self._plain:
             self._plain[id(x)] = _plain(x)
         x = self._plain[id(x)]
@@ -244,10 +248,10 @@ class Step:
         if "dead" in wanted and units.can_die(call) and (y.shape.rank or 0) > 1 and y.shape[-1]:
             name, width = ("alive by unit", y.shape[-1]) if self.several else ("alive", 1)
             figures.append(Figure(path, ACTIVATION, "dead", (self.column(name, y, width),), y.shape[-1]))
-        saturated = units.saturation(call) if "saturated" in wanted else None
-        if saturated is not None:
+        limits = units.saturation(call) if "saturated" in wanted else None
+        if limits is not None:
             size = y.shape.num_elements()
-            columns = [self.column("saturated", (saturated, y))]
+            columns = [self.column("saturated", (limits, y))]
             columns += [self.column("count", y)] if size is None else []
             figures.append(Figure(path, ACTIVATION, "saturated", tuple(columns), size))
         return figures

@@ -1,7 +1,8 @@
 """Where activations pass no gradient on: units that are dead, and values that are saturated."""
 
+import math
+
 import keras
-import tensorflow as tf
 
 from keras_backprop.rule import Operation
 from keras_backprop.scopes import spellings
@@ -11,15 +12,15 @@ FLAT = 0.01
 
 _ZERO_WHERE_DEAD = ("relu", "relu6")
 
-_DERIVATIVES = {
-    "sigmoid": lambda y: 4 * y * (1 - y),
-    "tanh": lambda y: 1 - tf.square(y),
-    "softsign": lambda y: tf.square(1 - tf.abs(y)),
-    "hard_sigmoid": lambda y: tf.cast((y > 0) & (y < 1), y.dtype),
-    "hard_tanh": lambda y: tf.cast(tf.abs(y) < 1, y.dtype),
-    "relu6": lambda y: tf.cast(y < 6, y.dtype),
+_LIMITS = {
+    "sigmoid": ((1 - math.sqrt(1 - FLAT)) / 2, (1 + math.sqrt(1 - FLAT)) / 2),  # where 4·y·(1 − y) = FLAT
+    "tanh": (-math.sqrt(1 - FLAT), math.sqrt(1 - FLAT)),  # 1 − y² = FLAT
+    "softsign": (math.sqrt(FLAT) - 1, 1 - math.sqrt(FLAT)),  # (1 − |y|)² = FLAT
+    "hard_sigmoid": (0.0, 1.0),
+    "hard_tanh": (-1.0, 1.0),
+    "relu6": (-math.inf, 6.0),
 }
-"""Of the output, relative to the largest. (Where relu6 is zero it is not saturated but, perhaps, dead.)"""
+"""Of the output: between them the local derivative is more than that. (Where relu6 is zero it is not saturated but, perhaps, dead.)"""
 
 
 def can_die(call):
@@ -28,15 +29,14 @@ def can_die(call):
 
 
 def saturation(call):
-    """A function of the output, a tensor -> booleans, true where it is saturated; None for links that do not saturate."""
-    derivative = _DERIVATIVES.get(_name(call))
-    return None if derivative is None else lambda y: derivative(y) < FLAT
+    """Two numbers, outside of which the output is saturated, and at them; None for links that do not saturate."""
+    return _LIMITS.get(_name(call))
 
 
 def _name(call):
     """The name of the activation that a link is, in any of its spellings; None for other links."""
     op = call.op
-    for name in (*_ZERO_WHERE_DEAD, *_DERIVATIVES):
+    for name in (*_ZERO_WHERE_DEAD, *_LIMITS):
         keys = _SPELLINGS.setdefault(name, None) or _spelled(name)
         if isinstance(op, Operation):
             if op.operation.type in keys:

@@ -50,7 +50,10 @@ class Compiled:
 
     def _belong_to(self, model, parts):
         self.model = model
-        self._parts = [(batches, Operations(step, self._wants_logs)) for batches, step in parts]
+        substituted = not self.jit_compile
+        self._parts = [
+            (batches, Operations(step, self._wants_logs, substituted=substituted)) for batches, step in parts
+        ]
 
     @property
     def captured(self):

@@ -10,6 +10,8 @@ import math
 
 import tensorflow as tf
 
+from keras_backprop import _tensorflow
+
 try:
     from tensorflow.python.eager.context import context, function_executor_type  # not exported
 except ImportError:
@@ -86,8 +88,10 @@ def never_waits(function):
 
 
 def _may_wait(node):
-    if any(sign in node.op for sign in _WAITS) or not hasattr(tf.raw_ops, node.op):
+    if any(sign in node.op for sign in _WAITS):
         return True
+    if not hasattr(tf.raw_ops, node.op):
+        return not _tensorflow.is_substitute(node.op)
     return node.op not in _LOOPS and any(_is_function(x) for x in node.attr.values())
 
 

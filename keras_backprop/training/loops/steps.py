@@ -48,6 +48,7 @@ class Operations:
         logs: bool, whether the logs that it returns are wanted.
         without: list of variables that the step need not change.
         due: list of variables. What is done once if it is due (`_tensorflow.once_if`) and uses one of them is due.
+        substituted: bool, whether operations that XLA does not know may take the place of others (`_tensorflow.substitutable`).
 
     Attributes:
         operations: list of `tf.Operation`, those that change something, and what these, and the logs, need.
@@ -57,10 +58,10 @@ class Operations:
         NotCompiledError: the logs are wanted, and are no dict of numbers.
     """
 
-    def __init__(self, step, logs=False, without=(), due=()):
-        self._step = step
+    def __init__(self, step, logs=False, without=(), due=(), substituted=False):
+        self._step, self._substituted = step, substituted
         self.names, self._logs = _named_numbers(step) if logs else ([], [])
-        self.operations = _tensorflow.with_effects(step.graph, self._logs, without)
+        self.operations = _tensorflow.with_effects(step.graph, self._logs, without, substituted)
         handles = {id(v.handle) for v in due}
         used = {inner.op for outer, inner in step.graph.captures if id(outer) in handles}
         self._due = [
@@ -86,7 +87,7 @@ class Operations:
         """
         batch = [x for x in tf.nest.flatten(batch, expand_composites=True) if x is not None]
         inputs = list(zip(self._step.inputs, [*batch, *self._step.captured_inputs], strict=True))
-        return _tensorflow.copy_operations(self.operations, inputs, lowered, self._logs, self._due)
+        return _tensorflow.copy_operations(self.operations, inputs, lowered, self._logs, self._due, self._substituted)
 
     def run_without_batch(self, lowered):
         """Put those into the graph at hand that change something and need no batch, such as the counting of iterations."""
@@ -98,7 +99,7 @@ class Operations:
             elif operation not in known:
                 operations.append(operation)
         inputs = zip(self._step.inputs[len(batch) :], self._step.captured_inputs, strict=True)
-        _tensorflow.copy_operations(operations, list(inputs), lowered)
+        _tensorflow.copy_operations(operations, list(inputs), lowered, substituted=self._substituted)
 
     def call(self, batch):
         """Put a call of the step into the graph at hand, which XLA compiles for itself. Returns the same."""

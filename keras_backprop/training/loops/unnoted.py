@@ -29,7 +29,7 @@ def unnoted_and_noted(model: Any, step: Any, logs: bool) -> Any:
     if not any(id(v.handle) in used for v in variables):
         return None
     due = variables if len(observers) == 1 else []
-    return Operations(step, logs, without=variables), Operations(step, logs, due=due)
+    return Operations(step, logs, without=variables), Operations(step, logs, due=due, substituted=True)
 
 
 def until_noted(model: Any) -> tf.Tensor:
