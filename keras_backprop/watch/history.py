@@ -21,8 +21,15 @@ class Block:
 
     def __init__(self, epochs: Any, steps: Any, rows: Any) -> None:
         self.epochs, self.steps, self._rows = epochs, steps, rows
-        self.names = [figure[:3] for figure in rows.layout.figures]
-        self._places = {name: i for i, name in enumerate(self.names)}
+
+    @functools.cached_property
+    def names(self) -> list[Any]:
+        """The (path, of, quantity) of each figure."""
+        return [figure[:3] for figure in self._rows.layout.figures]
+
+    @functools.cached_property
+    def _places(self):
+        return {name: i for i, name in enumerate(self.names)}
 
     def series(self, name: tuple[str, str, str]) -> Any:
         """The values of a figure, NaN where it is not told; None where there is no such figure."""

@@ -78,11 +78,11 @@ class Table:
         first = max(self._read, written - capacity)
         self.lost += 0 if last else first - self._read
         places = np.arange(first, written) % capacity
-        steps = first_of(self._steps)[places]
+        steps = _rows(parts(self._steps)[0], places)
         count = len(steps) if before is None else int(np.searchsorted(steps, before))
         self._read = first + count
         chosen = slice(max(count - 1, 0) if last else 0, count)
-        rows = [value_of(part).numpy()[places[chosen]] for part in parts(self._rows)]
+        rows = [_rows(part, places[chosen]) for part in parts(self._rows)]
         return steps[chosen], np.stack(rows)
 
     def skip(self) -> None:
@@ -148,6 +148,12 @@ def local(value: Any) -> Any:
         return own[0]
     replica = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
     return own[int(replica) % len(own)]
+
+
+def _rows(variable, places):
+    """Some rows, an array: to read a variable that rows have been scattered into would copy all of it."""
+    with tf.device(variable.device):
+        return tf.raw_ops.ResourceGather(resource=variable.handle, indices=places, dtype=variable.dtype).numpy()
 
 
 def _put(variable, place, value):
