@@ -161,7 +161,7 @@ class Statistics(BackwardObserver):
     def _values(self, weights, step):
         """The weights as they are, a list of (weight, value)."""
         if self.always or step.several:
-            return [(w, tf.identity(w.value)) for w in weights]
+            return [(w, step.read[id(w)] if id(w) in step.read else tf.convert_to_tensor(w.value)) for w in weights]
         # A value that is kept makes the optimizer copy the weight: here only the steps that are noted copy it, into variables.
         with self._lock:
             for w in weights:

@@ -44,6 +44,7 @@ class Step:
         self.scale: Any = None
         self.iterations: Any = None
         self.before: list = []
+        self.read: dict = {}
         self.uses: dict = {}
         self._makers: dict = {}
         self._inputs: dict = {}
@@ -101,7 +102,11 @@ class Step:
         self._inputs[link.path] = [id(x) for x in call.inputs]
         formula = _formula(call.rule.backward.__doc__ or "")
         for name in link.weight_gradients:
-            self.uses.setdefault(weight_named(call.op, name).path, (link.path, formula))
+            weight = weight_named(call.op, name)
+            self.uses.setdefault(weight.path, (link.path, formula))
+            value = weight.value
+            if isinstance(value, tf.Tensor) and value.dtype == weight.dtype:  # what the forward pass has read
+                self.read[id(weight)] = value
 
     def gradients(self, path: str, gradient: Any, given: Any, clipped: Any) -> None:
         """The figures of a weight's gradient.
