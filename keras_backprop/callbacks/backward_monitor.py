@@ -20,6 +20,10 @@ EPOCHS_IN_A_CALL = 256
 """So many epochs may run before a callback is told of the first (`training/loops/epochs.py`)."""
 
 
+OFTEN = 100
+"""One step in so many, or more, is worth an operation of our own (`watch/native/`)."""
+
+
 class BackwardMonitor(keras.callbacks.Callback):
     """Keeps figures of every link of the backward pass and of every weight while `fit` runs, in the compiled loop too.
 
@@ -102,7 +106,8 @@ class BackwardMonitor(keras.callbacks.Callback):
         self.history = History()
         self.epoch_logs: list = []
         self._epoch = 0
-        self.backward_observer = Statistics(Selection(layers), parsed(quantities), always=self._every == 1)
+        often = self._every is not None and self._every <= OFTEN
+        self.backward_observer = Statistics(Selection(layers), parsed(quantities), self._every == 1, often)
         self._sinks: list = []
         self._sinks += [] if tensorboard is None else [sinks.TensorBoard(tensorboard)]
         self._sinks += [] if csv is None else [sinks.Csv(csv)]

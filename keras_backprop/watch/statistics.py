@@ -22,15 +22,16 @@ class Statistics(BackwardObserver):
         selection: `Selection`, which links and weights.
         wanted: dict, kind of tensor -> set of quantities (`quantities.parsed`).
         always: bool, whether every step is noted; if not, `begin` says which.
+        often: bool, whether so many are that it pays to compile an operation for them (`native/`).
 
     Attributes:
         edges: list of (path, path), from which link to which tensors go.
         uses: dict, path of a weight -> (path of the link that uses it last, the formulas of its rule).
     """
 
-    def __init__(self, selection: Any, wanted: dict, always: bool) -> None:
+    def __init__(self, selection: Any, wanted: dict, always: bool, often: bool) -> None:
         super().__init__()
-        self.selection, self.wanted, self.always = selection, wanted, always
+        self.selection, self.wanted, self.always, self._often = selection, wanted, always, often
         self.others: list = []
         self._tables: dict = {}
         self._tracing, self._lock = threading.local(), threading.Lock()
@@ -151,7 +152,8 @@ class Statistics(BackwardObserver):
         step = getattr(self._tracing, "step", None)
         if step is None or step.graph is not graph:
             several = replicas.several()
-            step = self._tracing.step = Step(self.wanted, several, self.always or several)
+            natively = self._often and not several
+            step = self._tracing.step = Step(self.wanted, several, self.always or several, natively)
             step.graph = graph
         return step
 

@@ -35,10 +35,11 @@ class Step:
         wanted: dict, kind of tensor -> set of quantities (`quantities.parsed`).
         several: bool, whether this is one of several replicas.
         at_once: bool, whether a tensor is measured where it is told of, while it is in the cache, and not when the row is made.
+        natively: bool, whether the operation of our own (`native/`) may measure.
     """
 
-    def __init__(self, wanted: dict, several: bool, at_once: bool) -> None:
-        self.wanted, self.several, self._at_once = wanted, several, at_once
+    def __init__(self, wanted: dict, several: bool, at_once: bool, natively: bool) -> None:
+        self.wanted, self.several, self._at_once, self._natively = wanted, several, at_once, natively
         self.graph: Any = None
         self.paths: list = []
         self.scale: Any = None
@@ -183,9 +184,17 @@ class Step:
         def number(i):
             return self._numbers[i] if i in self._numbers else self._number(*columns[i])
 
+        def otherwise(measured, columns):
+            places = {column: i for i, column in enumerate(columns)}
+            joinable = [
+                (one.x, {name: places[column] for name, column in one.columns.items() if name in JOINED})
+                for one in measured
+            ]
+            return row_of([1] * len(columns), joinable, lambda i: number(columns[i]), tf.float32)
+
         dtype = tf.float64 if self._is_double() else tf.float32
         joinable = [(_plain(x), names) for x, names in self._joinable.values()]
-        given = [native.vector_of(some, number) for some in native.parts(self._measured.values())]
+        given = [native.vector_of(some, otherwise) for some in native.parts(self._measured.values())]
         return row_of([column.width for column, _ in columns], joinable, number, dtype, given)
 
     def column(self, name: str, x: Any, width: int = 1, same: bool = False, of: Any = None) -> int:
@@ -196,7 +205,7 @@ class Step:
             column = Column(name, width, same, _OF_SCALARS[of] if is_scalar else None)
             number = len(self._columns)
             self._columns[key] = number, column, x
-            if not self.several and native.measures(name, x):
+            if self._natively and native.measures(name, x):
                 native.Measured.of(name, x, self._measured).columns[name] = number
             elif self._many and name in JOINED and may_join(x):
                 self._joinable.setdefault(id(x), (x, {}))[1][name] = number

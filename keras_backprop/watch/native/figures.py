@@ -95,12 +95,12 @@ def parts(measured: Any) -> list[list[Measured]]:
     return found
 
 
-def vector_of(measured: list, number: Any) -> tuple[Any, list[int]]:
+def vector_of(measured: list, otherwise: Any) -> tuple[Any, list[int]]:
     """Figures of tensors, by one operation where the step runs in a compiled loop.
 
     Args:
         measured: list of `Measured`.
-        number: function (column) -> its figure by TensorFlow's operations, a scalar tensor.
+        otherwise: function (measured, columns) -> the figures of these columns by TensorFlow's operations, a vector.
 
     Returns:
         A vector, and the columns that it holds.
@@ -120,4 +120,4 @@ def vector_of(measured: list, number: Any) -> tuple[Any, list[int]]:
     node.attr["wanted"].list.i.extend(wanted)
     node.attr["lower"].list.f.extend(lower for lower, _ in limits)
     node.attr["upper"].list.f.extend(upper for _, upper in limits)
-    return _tensorflow.substitutable(tf.stack([number(i) for i in columns]), inputs, node), columns
+    return _tensorflow.substitutable(otherwise(measured, columns), inputs, node), columns
