@@ -1,0 +1,154 @@
+"""The operation of our own that measures tensors: its figures are NumPy's, and those of TensorFlow's operations."""
+
+import shutil
+import subprocess
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_backprop import BackpropModel
+from keras_backprop.callbacks import BackwardMonitor
+from keras_backprop.watch.native import library
+from keras_backprop.watch.native.figures import FIGURES, OPERATION, TOGETHER, Measured, parts
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("cc") is None, reason="a C compiler is needed: apt install gcc libc6-dev"
+)
+OF_ONE = FIGURES[: FIGURES.index("change")]
+
+
+def measured(arrays, wanted, limits):
+    """What the operation puts out of arrays, an array."""
+    assert library.is_loaded()
+    node = tf.compat.v1.NodeDef(name="figures", op=OPERATION, input=[f"x{i}" for i in range(len(arrays))])
+    node.attr["N"].i = len(arrays)
+    node.attr["wanted"].list.i.extend(wanted)
+    node.attr["lower"].list.f.extend([limits[0]] * len(arrays))
+    node.attr["upper"].list.f.extend([limits[1]] * len(arrays))
+
+    @tf.function
+    def run(*tensors):
+        definition = tf.compat.v1.GraphDef(node=[node])
+        for i in range(len(tensors)):
+            place = definition.node.add(name=f"x{i}", op="Placeholder")
+            place.attr["dtype"].type = tf.float32.as_datatype_enum
+        given = {f"x{i}:0": x for i, x in enumerate(tensors)}
+        return tf.graph_util.import_graph_def(definition, given, ["figures:0"])[0]
+
+    return run(*(tf.constant(a) for a in arrays)).numpy()
+
+
+def expected(x, lower, upper):
+    """The figures of an array in double precision, in the order of `OF_ONE`."""
+    x = x.astype("float64")
+    with np.errstate(all="ignore"):
+        mean = x.mean() if x.size else np.nan
+        spread = ((x - mean) ** 2).sum() / 2
+        extremes = [x.max(), x.min()] if x.size else [-np.inf, np.inf]
+        saturated = ((x <= np.float32(lower)) | (x >= np.float32(upper))).sum()
+        return [(x**2).sum() / 2, mean, spread, *extremes, (x == 0).sum(), np.isfinite(x).sum(), saturated]
+
+
+def arrays():
+    draw = np.random.default_rng(0).normal
+    made = {f"{n} numbers": draw(0.5, 2.0, n) for n in (0, 1, 31, 32, 33, 511, 512, 513, 2048, 100_001)}
+    made["a mean far from 0"] = draw(1000.0, 0.1, 3000)
+    made["all alike"] = np.full(777, 3.0)
+    made["zeros"] = draw(size=600) * (np.arange(600) % 3 > 0)
+    made["-0"] = np.full(40, -0.0)
+    for name, value in (("NaN", np.nan), ("infinity", np.inf), ("-infinity", -np.inf)):
+        for place in (5, 640):
+            made[f"{name} at {place}"] = draw(size=650)
+            made[f"{name} at {place}"][place] = value
+    made["sums that overflow"] = np.full(64, 3e38)
+    return {name: a.astype("float32") for name, a in made.items()}
+
+
+@needs_compiler
+def test_figures_are_those_of_numpy():
+    given = arrays()
+    figures = measured(list(given.values()), [2 ** len(OF_ONE) - 1] * len(given), (-1.0, 2.0))
+    for (name, x), row in zip(given.items(), figures.reshape(-1, len(OF_ONE)), strict=True):
+        if name == "sums that overflow":
+            assert row[OF_ONE.index("finite")] == x.size
+            continue
+        for figure, value, exact in zip(OF_ONE, row, expected(x, -1.0, 2.0), strict=True):
+            scale = np.abs(x).max(initial=1.0) if figure == "mean" and np.isfinite(x).all() else 0.0
+            np.testing.assert_allclose(value, exact, 1e-6, 1e-7 * scale, err_msg=f"{figure} of {name}")
+
+
+@needs_compiler
+def test_what_is_wanted_of_each_and_changes():
+    x, y, z = (np.random.default_rng(i).normal(size=700).astype("float32") for i in range(3))
+    bit = {name: 1 << i for i, name in enumerate(FIGURES)}
+    row = measured([x, y, z], [bit["change"] + bit["squares"], 0, bit["min"]], (0.0, 0.0))
+    np.testing.assert_allclose(row, [(x**2).sum() / 2, ((x - y) ** 2).sum() / 2, z.min()], 1e-6)
+
+
+def test_tensors_are_divided_by_their_sizes():
+    sizes = [TOGETHER // 2, TOGETHER // 2, 1, 3 * TOGETHER, 5, 6]
+    groups = parts(Measured(tf.zeros(size)) for size in sizes)
+    assert [[one.size for one in group] for group in groups] == [sizes[:2], sizes[2:3], sizes[3:4], sizes[4:]]
+
+
+def watched(every, jit_compile=False):
+    """What is noted of a small model in two epochs with a smaller last batch; its weights; how often the loop has the operation."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((6,))
+    outputs = layers.Dense(2, "tanh", name="out")(layers.Dense(8, "relu", name="hidden")(inputs))
+    model = BackpropModel(inputs, outputs, name="net")
+    model.compile(keras.optimizers.SGD(0.02, clipnorm=0.5), "mse", jit_compile=jit_compile)
+    x = np.random.default_rng(0).normal(2.0, 3.0, (44, 6)).astype("float32")
+    monitor = BackwardMonitor(quantities="all", every=every)
+    model.fit(x, x[:, :2], batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=[monitor])
+    (loop,) = model._loops.kept.values()
+    definition = loop._function.graph.as_graph_def()
+    nodes = [*definition.node, *(node for inner in definition.library.function for node in inner.node_def)]
+    return monitor.history, model.get_weights(), sum(node.op == OPERATION for node in nodes)
+
+
+@needs_compiler
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_loop_with_it_is_a_loop_without_it(every, monkeypatch):
+    natively, weights, count = watched(every)
+    monkeypatch.setattr(library, "is_loaded", lambda: False)
+    otherwise, same_weights, none = watched(every)
+    assert count > 0 and none == 0
+    for one, another in zip(weights, same_weights, strict=True):
+        np.testing.assert_array_equal(one, another)
+    for one, another in zip(natively, otherwise, strict=True):
+        value, other = one.pop("value"), another.pop("value")
+        assert one == another
+        scale = 1e-7 * (natively.series(one["path"], one["of"], "norm").max() if one["quantity"] == "mean" else 0)
+        np.testing.assert_allclose(value, other, 2e-6, scale, err_msg=str(one))
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_xla_is_given_tensorflows_operations():
+    history, _, count = watched(1, jit_compile=True)
+    assert count == 0 and len(history) > 0
+
+
+def test_without_a_compiler_there_is_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", str(tmp_path / "cc"))
+    assert library._load.__wrapped__() is False
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert library._load.__wrapped__() is False
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("KERAS_BACKPROP_NATIVE", "0")
+    assert library._load.__wrapped__() is False
+
+
+@needs_compiler
+def test_it_is_compiled_once(tmp_path, monkeypatch):
+    made = library.compiled(shutil.which("cc"), tmp_path / "cache")
+    assert [made] == list((tmp_path / "cache").iterdir())
+    monkeypatch.setattr(subprocess, "run", None)
+    assert library.compiled("no compiler", tmp_path / "cache") == made
