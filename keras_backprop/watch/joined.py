@@ -42,7 +42,10 @@ def row_of(widths: list, joinable: list, number: Any, dtype: Any, given: Any = (
     Returns:
         A tensor of shape `(sum(widths),)`.
     """
-    vectors, columns = [x for x, _ in given], [places for _, places in given]  # what is stacked, and which columns' it is
+    vectors, columns = (
+        [x for x, _ in given],
+        [places for _, places in given],
+    )  # what is stacked, and which columns' it is
     for tensors, names, places in groups(joinable):
         made = joined_moments(names, tensors)
         vectors += [made[name] for name in names]
