@@ -185,7 +185,8 @@ def histogram(name: str, first: Any, last: Any, edges: Any) -> str:
         for side in (0, 1)
     )
     parts.append(f'<polyline class="epochs" points="{corners}"/>')
-    for i, anchor in ((low + 1, "start"), (high - 1, "end")):
+    ends = {low + 1: "start", high - 1: "end"} if low + 1 < high - 1 else {low + 1: "middle"}
+    for i, anchor in ends.items():
         edge = edges[min(max(i - 1, 0), len(edges) - 1)]
         parts.append(
             f'<text class="soft" x="{10 + (i - low) * cell:.1f}" y="{height - 8}" text-anchor="{anchor}">'

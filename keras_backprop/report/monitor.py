@@ -207,7 +207,7 @@ def _ranges(history, of, quantity, aim, described):
 def _ratios(history):
     rows, chart, more, shown = _ranges(history, "weight", "update_ratio", 1e-3, "Update-to-weight ratios")
     said = (
-        f"{shown}‖change by one update‖ / ‖weight‖: line from the smallest to the largest, dot the last. About 10^-3, the dotted "
+        f"{shown}‖change by one update‖ / ‖weight‖: line from the smallest to the largest, dot the last. About 0.001, the dotted "
         "line, is usual."
     )
     return section("Update-to-weight ratios", chart, more, said=said) if rows else ""

@@ -77,7 +77,10 @@ def number(x: Any) -> str:
     if x == 0 or 1e-3 <= abs(x) < 1e5:
         return f"{float(f'{x:.3g}'):g}"
     mantissa, exponent = f"{x:.1e}".split("e")
-    return f"{mantissa}·10^{int(exponent)}"
+    return f"{mantissa}·10{str(int(exponent)).translate(_RAISED)}"
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def asset(name: str) -> str:

@@ -20,7 +20,9 @@
     if (x === null) return "–";
     if (x === Infinity) return "not finite";
     if (x === 0) return "0";
-    return x >= 1e-3 && x < 1e5 ? String(Number(x.toPrecision(3))) : x.toExponential(1).replace("e", "·10^").replace("+", "");
+    if (x >= 1e-3 && x < 1e5) return String(Number(x.toPrecision(3)));
+    const [mantissa, exponent] = x.toExponential(1).replace("+", "").split("e");
+    return `${mantissa}·10${exponent.replace(/./g, (c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c]))}`;
   };
   const length = (x) => {
     if (!x || x === Infinity) return x ? data.bar : 0;
