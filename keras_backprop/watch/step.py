@@ -39,7 +39,7 @@ class Step:
     """
 
     def __init__(self, wanted: dict, several: bool, at_once: bool, natively: bool) -> None:
-        self.wanted, self.several, self._at_once, self._natively = wanted, several, at_once, natively
+        self.wanted, self.several, self._at_once = wanted, several, at_once
         self.graph: Any = None
         self.paths: list = []
         self.scale: Any = None
@@ -56,6 +56,7 @@ class Step:
         self._measured: dict = {}
         moments = [{m for q in quantities for m in _MOMENTS.get(q, ())} for quantities in wanted.values()]
         self._many = any(len(one & JOINED) >= WORTH for one in moments)
+        self._natively = natively and self._many
         self._plain: dict = {}
         self._means: dict = {}
         self._sums: list = []

@@ -20,7 +20,7 @@ _LIMITS = {
     "hard_tanh": (-1.0, 1.0),
     "relu6": (-math.inf, 6.0),
 }
-"""Of the output: between them the local derivative is more than that. Where relu6 is zero it is not saturated but, perhaps, dead."""
+"""Of the output: between them the local derivative is more than that. Where relu6 is zero it is dead, perhaps, not saturated."""
 
 
 def can_die(call):
