@@ -73,10 +73,11 @@ def flow(history: Any) -> str:
 
 
 def _summary(history):
-    steps, epochs = history.steps, history.epochs
+    steps, first, last = history.steps, int(history.epochs[0]), int(history.epochs[-1])
+    epochs = f"epoch {first}" if first == last else f"the epochs {first} to {last}"
     return (
-        f'<p class="soft">{len(steps)} noted steps, {int(steps[0])} to {int(steps[-1])}, of the epochs {int(epochs[0])} to '
-        f"{int(epochs[-1])}; {len(history.names())} figures of each. Figures are of the weights before a step's update, without "
+        f'<p class="soft">{len(steps)} noted steps, {int(steps[0])} to {int(steps[-1])}, of {epochs}; '
+        f"{len(history.names())} figures of each. Figures are of the weights before a step's update, without "
         "a loss scale.</p>"
     )
 
