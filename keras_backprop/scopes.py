@@ -137,6 +137,18 @@ def rule_of(key: Any, op: Any, path: str) -> Any:
     return base
 
 
+def refuse_given(rule: Any, op: Any, where: str) -> None:
+    """Raise a `ValueError` if a rule is somebody's own, for a layer that runs where its operations are followed.
+
+    It would be dropped without a word.
+    """
+    if rule is not None and rule.given:
+        raise ValueError(
+            f"The rule '{rule.name}' cannot serve '{getattr(op, 'path', op)}', which runs {where} of TensorFlow: there it is "
+            "followed operation by operation. Call the layer outside, or select it by no rule."
+        )
+
+
 def _in_the_place_of(base, function):
     """A rule that keeps what is known of the forward pass of the one that it stands in for."""
     name = getattr(function, "__name__", type(function).__name__)

@@ -22,7 +22,7 @@ from keras_backprop.chain.arguments import bind, copied, is_float, is_tensor, na
 from keras_backprop.chain.settings import settings_of
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import Call, Copy
-from keras_backprop.scopes import rule_of
+from keras_backprop.scopes import refuse_given, rule_of
 
 
 class Record:
@@ -163,7 +163,7 @@ class Record:
         def body(*args, **kwargs):
             if not self._follows():
                 if not self._inside:
-                    _refuse_given(
+                    refuse_given(
                         rule_of(op, op, op.path if hasattr(op, "path") else op.name), op, "in a loop or a function"
                     )
                 return call(*args, **kwargs)
@@ -293,12 +293,3 @@ class Record:
             source = self.timeline.handle(variable) if value is None else value
             if source is not None:
                 self._values[id(source)] = self._values[id(self.timeline.inside(source))] = variable
-
-
-def _refuse_given(rule, op, where):
-    """A rule of somebody's own for a layer that runs where its operations are followed would be dropped without a word."""
-    if rule is not None and rule.given:
-        raise ValueError(
-            f"The rule '{rule.name}' cannot serve '{getattr(op, 'path', op)}', which runs {where} of TensorFlow: there it is "
-            "followed operation by operation. Call the layer outside, or select it by no rule."
-        )
