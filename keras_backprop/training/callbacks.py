@@ -18,6 +18,7 @@ from keras import callbacks as keras_callbacks
 
 from keras_backprop import _keras
 from keras_backprop.training.cadence import next_due
+from keras_backprop.training.stock import is_stock
 
 _READ_ONLY_LOGS = (
     keras_callbacks.CSVLogger,
@@ -90,6 +91,18 @@ def acts_on_validation(callback):
     """Whether it must be called before and after validation, or during it."""
     names = (*_TEST_METHODS, *_BATCH_METHODS["test"])
     return type(callback) is not keras_callbacks.ProgbarLogger and any(_has(callback, name) for name in names)
+
+
+def own_beginnings(callbacks):
+    """Whether something that is neither Keras's nor ours, and may act, is called at the beginning of epochs.
+
+    Args:
+        callbacks: a Keras `CallbackList`.
+    """
+    name = "on_epoch_begin"
+    return not is_stock(getattr(callbacks, name)) or any(
+        not is_stock(getattr(c, name)) and not _said(c, "reads_only_logs", [name], False) for c in callbacks.callbacks
+    )
 
 
 def bounds(callbacks):

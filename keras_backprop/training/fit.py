@@ -89,11 +89,14 @@ functools.update_wrapper(CompiledFit.fit, _keras.fit)
 
 def _fit(model, *args, **kwargs):
     """What takes the place of Keras's `fit`, inside of all that may have been put around it."""
-    bound = inspect.signature(_keras.fit).bind(model, *args, **kwargs)
+    model.fit_path = None
+    try:
+        bound = inspect.signature(_keras.fit).bind(model, *args, **kwargs)
+    except TypeError:  # which Keras's own says in its words
+        return _keras.fit_batch_by_batch(model, *args, **kwargs)
     bound.apply_defaults()
     arguments = dict(bound.arguments)
     del arguments["self"]
-    model.fit_path = None
     plan = plan_of(model)
     if plan is not None:
         plan.prepare(model)

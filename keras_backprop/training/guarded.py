@@ -182,7 +182,7 @@ def _take(run, epoch, first, last):
         if first == 0:
             run.model.reset_metrics()
         return
-    run.loop(run.train, run.validation, run.seed, (epoch, epoch + 1), (first, last), [False], {})
+    run.loop(run.train, run.validation, run.seed, (epoch, epoch + 1), (first, last), run.begun, [False], {})
 
 
 def _batch(run, epoch, step):

@@ -68,7 +68,7 @@ class Run:
         callbacks.on_train_begin()
         epoch, logs = _keras.first_epoch(model) or self.initial_epoch, None
         while epoch < self.epochs:
-            if not isinstance(self.plan, WholeEpochs):  # which do it themselves
+            if getattr(self.plan, "begins_apart", True):  # else the loop does it
                 model.reset_metrics()
             callbacks.on_epoch_begin(epoch)
             try:

@@ -44,7 +44,7 @@ def own_parts(model):
     What they do in Python at the beginning and the end of an epoch, they must do there.
     """
     names = [name for name in _STEPS if has_own(model, name)]
-    if "metrics" not in names and any(not _is_stock(type(m).reset_state) for m in with_inner(model.metrics)):
+    if "metrics" not in names and any(not is_stock(type(m).reset_state) for m in with_inner(model.metrics)):
         names.append("reset_state")
     return names
 
@@ -52,14 +52,14 @@ def own_parts(model):
 def has_own(model, name):
     """Whether a method is the user's own."""
     owner = next(cls for cls in type(model).__mro__ if name in vars(cls))
-    return name in vars(model) or not (_is_stock_class(owner) and _is_stock(vars(owner)[name]))
+    return name in vars(model) or not (_is_stock_class(owner) and is_stock(vars(owner)[name]))
 
 
 def _is_stock_class(cls):
     return cls in _CLASSES or cls.__module__.split(".")[0] == __name__.split(".")[0]
 
 
-def _is_stock(method):
+def is_stock(method):
     """Whether a method or property is Keras's or this package's: not by its name, which a decorator may copy."""
     code = getattr(getattr(method, "fget", method), "__code__", None)
     return code is not None and any(pathlib.Path(code.co_filename).is_relative_to(folder) for folder in _FOLDERS)

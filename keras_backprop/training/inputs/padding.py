@@ -1,6 +1,7 @@
 """What logs say of a batch: those that a plan draws are filled up to a fixed size with rows of weight 0, which come last."""
 
 import contextlib
+import functools
 from typing import Any
 
 import keras
@@ -17,15 +18,18 @@ class Shown:
         model: the model that is trained.
         x, y, sample_weight: the batch, nested tensors.
         filled: bool, whether rows may fill it up.
-
-    Attributes:
-        size: the number of examples, a scalar tensor.
     """
 
     def __init__(self, model: Any, x: Any, y: Any, sample_weight: Any, filled: bool) -> None:
         self._model, self._batch, self._filled = model, (x, y, sample_weight), filled and sample_weight is not None
-        first = next(tensor for tensor in keras.tree.flatten(x) if tensor is not None)
-        self.size = _rows(sample_weight) if self._filled else tf.shape(first)[0]
+
+    @functools.cached_property
+    def size(self) -> Any:
+        """The number of examples, a scalar tensor. Asked after the forward pass: of a batch that has none, the model speaks first."""
+        x, _, sample_weight = self._batch
+        if self._filled:
+            return _rows(sample_weight)
+        return tf.shape(next(tensor for tensor in keras.tree.flatten(x) if tensor is not None))[0]
 
     def part_losses(self) -> Any:
         """A context for the forward pass: the logs of the losses of several outputs leave out what fills the batch up."""

@@ -33,7 +33,7 @@ class CompiledEpochs(Compiled):
         self.trained = list(model.get_metrics_result())
         super().__init__(model, [train, *([validation] if self.validates else [])], jit_compile)
 
-    def __call__(self, train, validation, seed, epochs, steps, validated, bounds):
+    def __call__(self, train, validation, seed, epochs, steps, begun, validated, bounds):
         """Run epochs, or some steps of one epoch.
 
         Args:
@@ -41,6 +41,7 @@ class CompiledEpochs(Compiled):
             seed: two integers, which with the number of an epoch determine its order of the examples.
             epochs: (first, last), the epochs to run, last excluded; at most `CAPACITY`.
             steps: (first, last), which steps of each epoch, last excluded.
+            begun: int, the number of the epoch that begins with the metrics as they are; all others reset them.
             validated: list of bool, whether to validate at the end of each of the epochs.
             bounds: dict, name of a log -> float. The loop ends after the first epoch in which this log is at or below the
                 bound, or is NaN.
@@ -52,7 +53,7 @@ class CompiledEpochs(Compiled):
             train.tensors,
             validation.tensors if self.validates else None,
             tf.constant(seed, tf.int32),
-            tf.constant([*epochs, *steps], tf.int32),
+            tf.constant([*epochs, *steps, begun], tf.int32),
             tf.constant([*validated, *[False] * (CAPACITY - len(validated))]),
             tf.constant([bounds.get(name, -math.inf) for name in self.names], tf.float64),
         )
@@ -77,17 +78,17 @@ class CompiledEpochs(Compiled):
             self._parts[0][0].specification,
             self._parts[1][0].specification if self.validates else None,
             tf.TensorSpec([2], tf.int32),
-            tf.TensorSpec([4], tf.int32),
+            tf.TensorSpec([5], tf.int32),
             tf.TensorSpec([CAPACITY], tf.bool),
             tf.TensorSpec([len(self.names)], tf.float64),
         )
 
     def _run(self, train, validation, seed, span, validated, bounds):
-        first_epoch, last_epoch, first, last = tf.unstack(span)
+        first_epoch, last_epoch, first, last, begun = tf.unstack(span)
         batches = self._parts[0][0]
 
         def epoch(number, rows, reached):
-            self._reset(first == 0)  # the later parts of an epoch go on with its metrics
+            self._reset((first == 0) & (number != begun))  # the later parts of an epoch go on with its metrics
             order = batches.order(train, tf.stack([seed[0], seed[1] + number]))
             self._steps(0, train, order, first, last)
             row = self._logs()

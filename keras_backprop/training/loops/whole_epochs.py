@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from keras_backprop.training.callbacks import bounds
+from keras_backprop.training.callbacks import bounds, own_beginnings
 from keras_backprop.training.guarded import guard_of, guarded
 from keras_backprop.training.inputs.batches import Batches
 from keras_backprop.training.interrupts import heard_meanwhile
@@ -13,12 +13,19 @@ from keras_backprop.training.path import FitPath
 from keras_backprop.training.snapshot import Snapshot
 
 
+NONE = -1
+"""The number of no epoch."""
+
+
 class WholeEpochs:
     """Runs the epochs of a `fit` whose data lie in memory.
 
     Args:
         run: the `Run`.
         limit: int, how many epochs may share a call.
+
+    Attributes:
+        begins_apart: bool, whether an epoch begins in Python, where its metrics are to be reset.
     """
 
     def __init__(self, run, limit):
@@ -26,6 +33,7 @@ class WholeEpochs:
         self.model, self.train, self.callbacks = run.model, run.data.train, run.callbacks
         self.validation: Any = None if run.validates_apart else run.data.validation
         self.bounds, self.pace = bounds(run.callbacks.callbacks), Pace()
+        self.begins_apart, self.begun = own_beginnings(run.callbacks), NONE
         self.before: Any = None
         self.loop: Any = None
         self.point: Any = None  # of `guarded.py`
@@ -41,6 +49,7 @@ class WholeEpochs:
         """
         self._take_loop(first)
         told, self.before = first, None
+        self.begun = first if self.begins_apart else NONE
         try:
             results = self._some_epochs(first)
             ending = self.model.stop_training  # said by a thread or a signal: in which epoch, nobody knows
@@ -77,7 +86,7 @@ class WholeEpochs:
                 parts[1] = validation, steps.test_step(model, self.validation.batch)
             loop = model._loops.epochs(*parts, jit_compile)
             if jit_compile:  # which XLA does in the first call
-                heard_meanwhile(loop, self.train, self.validation, seed, (0, 0), (0, 0), [], {})
+                heard_meanwhile(loop, self.train, self.validation, seed, (0, 0), (0, 0), NONE, [], {})
             self.variables = [v for part in parts if part is not None for v in part[1].graph.variables]
             return loop
 
@@ -140,7 +149,9 @@ class WholeEpochs:
         self.validated_inside = finished and self._validates_inside()
         validated = [self.validated_inside and self.run.validates(epoch) for epoch in range(*epochs)]
         start = time.perf_counter()
-        logs = self.loop(self.train, self.validation, self.run.draw_seed(), epochs, which, validated, self.bounds)
+        logs = self.loop(
+            self.train, self.validation, self.run.draw_seed(), epochs, which, self.begun, validated, self.bounds
+        )
         work = len(logs) * (which[1] - which[0])
         if any(validated):
             work += sum(validated[: len(logs)]) * self.validation.steps
