@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow
-from keras_backprop.training.loops.executor import is_small, never_waits, one_thread
+from keras_backprop.training.loops.executor import is_small, must_be_called, never_waits, one_thread
 from keras_backprop.training.loops.steps import Operations
 from keras_backprop.training.loops.unnoted import unnoted_and_noted, until_noted
 
@@ -30,14 +30,16 @@ class Compiled:
     def __init__(self, model, parts, jit_compile, logs=False):
         self.jit_compile, self._wants_logs = jit_compile, logs
         self._belong_to(model, parts)
+        self._called = [not batches.for_xla if jit_compile else must_be_called(step) for batches, step in parts]
         self._twice = (
-            None if jit_compile else unnoted_and_noted(model, parts[0][1], logs)
+            None if jit_compile or self._called[0] else unnoted_and_noted(model, parts[0][1], logs)
         )  # to XLA more code is more work
         # One thread has no fused kernels, which round once instead of twice: in half precision one would see it, and double
         # precision is for those who want the last digits.
         others = ("float16", "bfloat16", "float64")
         self._for_one_thread = (
             not jit_compile
+            and not any(self._called)
             and all(x.compute_dtype not in others for x in _keras.layers_in(model))
             and all(batches.never_waits and never_waits(step) for batches, step in parts)
         )
@@ -103,7 +105,7 @@ class Compiled:
 
         def run(step, start, end, state):
             def one(number, batch, *state):
-                logs = step.call(batch) if self.jit_compile and not batches.for_xla else step.run(batch, lowered)
+                logs = step.call(batch) if self._called[part] else step.run(batch, lowered)
                 return state if after is None else after(number, logs, *state)
 
             return batches.run(one, tensors, order, start, end, state, goes_on, origin=first)

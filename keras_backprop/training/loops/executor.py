@@ -32,6 +32,7 @@ _CONVOLUTIONS = {
 }
 """Of each type of operation: where y, or dy, is found, and where the kernel."""
 
+_CHANNELS_ANYWHERE = ("BiasAdd", "BiasAddGrad")
 _TRANSPOSED = {"MatMul": "transpose_a", "BatchMatMulV2": "adj_x", "BatchMatMulV3": "adj_x"}
 
 
@@ -82,9 +83,29 @@ def never_waits(function):
     Args:
         function: a `tf.ConcreteFunction`.
     """
+    return not any(_may_wait(node) for node in _nodes(function))
+
+
+def must_be_called(function):
+    """Whether a traced function can be called on a CPU, while its operations cannot be copied into a loop.
+
+    There are no kernels for convolutions and poolings whose channels come first. In what is called TensorFlow exchanges them for
+    oneDNN's, and not in the body of a loop.
+
+    Args:
+        function: a `tf.ConcreteFunction`.
+    """
+    return any(
+        node.op not in _CHANNELS_ANYWHERE and node.attr["data_format"].s.startswith(b"NC")
+        for node in _nodes(function)
+        if "data_format" in node.attr
+    )
+
+
+def _nodes(function):
+    """Its operations, and those of the functions that it calls."""
     definition = function.graph.as_graph_def()
-    nodes = [*definition.node, *(node for inner in definition.library.function for node in inner.node_def)]
-    return not any(_may_wait(node) for node in nodes)
+    return [*definition.node, *(node for inner in definition.library.function for node in inner.node_def)]
 
 
 def _may_wait(node):

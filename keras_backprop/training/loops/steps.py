@@ -102,7 +102,7 @@ class Operations:
         _tensorflow.copy_operations(operations, list(inputs), lowered, substituted=self._substituted)
 
     def call(self, batch):
-        """Put a call of the step into the graph at hand, which XLA compiles for itself. Returns the same."""
+        """Put a call of the step into the graph at hand. Returns the same."""
         logs = dict(_named(self._step(batch)))
         return [logs[name] for name in self.names]
 
