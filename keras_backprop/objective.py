@@ -63,9 +63,16 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
                 stack.enter_context(_keras.replaced(variable, _regularizer=run))
         compiled = _keras.compiled_loss(model)
         if compiled is not None:
-            _build(compiled, y, y_pred, sample_weight)
-            for loss in {id(loss): loss for loss in _keras.losses_of(compiled)}.values():
-                stack.enter_context(_recorded(loss, record, returned))
+
+            def record_losses():
+                for loss in {id(loss): loss for loss in _keras.losses_of(compiled)}.values():
+                    stack.enter_context(_recorded(loss, record, returned))
+
+            if compiled.built or replicas.several() or type(model).compute_loss is keras.Model.compute_loss:
+                _build(compiled, y, y_pred, sample_weight)
+                record_losses()
+            else:
+                stack.enter_context(_building(compiled, record_losses))
             if replicas.several() and compiled.built:
                 evened = _keras.with_losses(compiled, lambda loss: _Evened(loss, record))
                 stack.enter_context(_keras.replaced(model, _compile_loss=evened))
@@ -134,7 +141,8 @@ def both(of_predictions, of_values):
 
 def is_of_each_example(values, y_pred):
     """Whether what a loss returns for predictions, or a structure of them, has a row for each example, if that is known."""
-    values, prediction = (tf.convert_to_tensor(x) for x in (values, keras.tree.flatten(y_pred)[0]))
+    pair = values, keras.tree.flatten(y_pred)[0]
+    values, prediction = (x if isinstance(x, tf.RaggedTensor) else tf.convert_to_tensor(x) for x in pair)
     if None in (values.shape.rank, prediction.shape.rank):
         return True
     return values.shape.rank > 0 and values.shape[0] in (None, prediction.shape[0])
@@ -162,6 +170,19 @@ def _build(compiled, y, y_pred, sample_weight):
     if not compiled.built and y is not None:  # to call it would update the metrics that it holds
         with contextlib.suppress(Exception):  # whatever is wrong, the real call says so
             _keras.compute_output_spec(compiled, *keras.tree.map_structure(_keras.symbolic, (y, y_pred, sample_weight)))
+
+
+@contextlib.contextmanager
+def _building(compiled, built):
+    """For the duration of the block, a `CompileLoss` is built of what a `compute_loss` of a user's own gives it; then `built()`."""
+    build = compiled.build
+
+    def build_and_tell(*given):
+        build(*given)
+        built()
+
+    with _keras.replaced(compiled, build=build_and_tell):
+        yield
 
 
 class _Evened:

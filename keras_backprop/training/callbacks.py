@@ -55,7 +55,7 @@ class Listeners:
         found = [c for c in callbacks.callbacks if type(c) is not keras_callbacks.ProgbarLogger]
         found = [(c, [name for name in methods if _has(c, name)]) for c in found]
         found = [(c, names) for c, names in found if names and _said(c, "batch_freq", names, None) != "never"]
-        listed = any(getattr(type(callbacks), name) is not getattr(_LIST, name) for name in methods)
+        listed = _list_has_own(callbacks, methods)
         self.any = bool(found) or listed
         self.finite = {"loss"} if any(type(c) is keras_callbacks.TerminateOnNaN for c, _ in found) else set()
         self.may_stop = any(_said(c, "reads_only_logs", names, False) and not _is_known(c) for c, names in found)
@@ -78,8 +78,17 @@ class Listeners:
             getattr(self._callbacks, f"on_{self._kind}_batch_end")(batch, dict(logs))
 
 
-def acts_on_epochs(callback):
-    """Whether it must be called after every epoch, before the next one starts."""
+def acting_on_epochs(callbacks):
+    """The types of those that must be called after every epoch, before the next one starts: a list of str.
+
+    Args:
+        callbacks: a Keras `CallbackList`, whose class may have methods of its own.
+    """
+    found = [c for c in callbacks.callbacks if _acts_on_epochs(c)]
+    return [type(c).__name__ for c in [*found, *([callbacks] if _list_has_own(callbacks, _EPOCH_METHODS) else [])]]
+
+
+def _acts_on_epochs(callback):
     if type(callback) in _READ_ONLY_LOGS:
         return False
     return any(
@@ -87,10 +96,11 @@ def acts_on_epochs(callback):
     )
 
 
-def acts_on_validation(callback):
-    """Whether it must be called before and after validation, or during it."""
+def act_on_validation(callbacks):
+    """Whether some, or the list itself, must be called before and after validation, or during it."""
     names = (*_TEST_METHODS, *_BATCH_METHODS["test"])
-    return type(callback) is not keras_callbacks.ProgbarLogger and any(_has(callback, name) for name in names)
+    others = [c for c in callbacks.callbacks if type(c) is not keras_callbacks.ProgbarLogger]
+    return _list_has_own(callbacks, names) or any(_has(c, name) for c in others for name in names)
 
 
 def own_beginnings(callbacks):
@@ -100,7 +110,7 @@ def own_beginnings(callbacks):
         callbacks: a Keras `CallbackList`.
     """
     name = "on_epoch_begin"
-    return not is_stock(getattr(callbacks, name)) or any(
+    return _list_has_own(callbacks, [name]) or any(
         not is_stock(getattr(c, name)) and not _said(c, "reads_only_logs", [name], False) for c in callbacks.callbacks
     )
 
@@ -176,6 +186,11 @@ def _said(callback, attribute, names, otherwise):
     return otherwise
 
 
+def _list_has_own(callbacks, names):
+    """Whether a `CallbackList` has one of these methods that is not Keras's."""
+    return any(not is_stock(getattr(callbacks, name)) for name in names)
+
+
 def _has(callback, name):
     """Whether it has a method of its own. Keras marks the empty ones of `Callback`."""
     return not _keras.is_empty(callback, name)
@@ -186,4 +201,3 @@ def _is_of(callback, name, classes):
 
 
 _MLFLOW_CHECKPOINT = "mlflow.tensorflow.callback.MlflowModelCheckpointCallback"
-_LIST = keras_callbacks.CallbackList

@@ -128,8 +128,8 @@ class Run:
 
     def _limit(self):
         """How many epochs may share a call, if the loop is that of whole epochs."""
-        model, callbacks = self.model, self.callbacks.callbacks
-        limit, acting = CAPACITY, [type(c).__name__ for c in callbacks if needs.acts_on_epochs(c)]
+        model = self.model
+        limit, acting = CAPACITY, needs.acting_on_epochs(self.callbacks)
         if model.epochs_per_execution != "auto":
             limit = min(CAPACITY, model.epochs_per_execution)
             self.reason += f", epochs_per_execution={model.epochs_per_execution}"
@@ -140,7 +140,7 @@ class Run:
             limit = 1
             self.reason += ", and random numbers come from a generator that was given"
         self.validates_apart = self.data.validates and (
-            self.data.validation is None or any(map(needs.acts_on_validation, callbacks))
+            self.data.validation is None or needs.act_on_validation(self.callbacks)
         )
         if self.validates_apart and limit > 1:
             limit = 1

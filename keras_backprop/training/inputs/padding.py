@@ -25,7 +25,7 @@ class Shown:
 
     @functools.cached_property
     def size(self) -> Any:
-        """The number of examples, a scalar tensor. Asked after the forward pass: of a batch that has none, the model speaks first."""
+        """The number of examples, a scalar tensor. Asked after the forward pass: a batch without any is the model's affair."""
         x, _, sample_weight = self._batch
         if self._filled:
             return _rows(sample_weight)

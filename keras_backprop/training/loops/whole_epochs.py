@@ -12,7 +12,6 @@ from keras_backprop.training.loops.pace import GROWTH, Pace
 from keras_backprop.training.path import FitPath
 from keras_backprop.training.snapshot import Snapshot
 
-
 NONE = -1
 """The number of no epoch."""
 

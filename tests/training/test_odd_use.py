@@ -1,0 +1,168 @@
+"""Odd uses of `fit`, beside stock Keras: what callbacks do between epochs, kinds of models and of gradients that few people have."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from tests.equality import compare
+from tests.equality.models import FEATURES, NUMBERS
+from tests.equality.small import compiled, fitted, small
+
+random = np.random.default_rng(0)
+IMAGES = random.normal(size=(12, 3, 6, 6)).astype("float32")
+
+
+def assert_equal(program, tolerance=1e-6):
+    stock, ours = (compare.run(program, classes) for classes in (compare.STOCK, compare.SUBJECTS["backprop"]))
+    assert "error" not in stock, stock
+    assert not compare.differences(ours, stock, tolerance)
+
+
+class AtBeginnings(keras.callbacks.Callback):
+    """Acts at the beginning of an epoch, when the metrics have been reset."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.act = act
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.act(self.model)
+
+
+def test_what_a_callback_leaves_in_the_metrics_counts():
+    def program(k):
+        model = compiled(k, jit_compile=False)
+        callback = AtBeginnings(lambda model: model.train_on_batch(FEATURES[:5], NUMBERS[:5]))
+        history = fitted(model, 3, callbacks=[callback], validation_data=(FEATURES[:7], NUMBERS[:7]))
+        return compare.observe(model, history)
+
+    assert_equal(program)
+
+
+class OwnList(keras.callbacks.CallbackList):
+    """Acts itself, in every hook around epochs and validation."""
+
+    def _shrink(self):
+        kernel = self._model.get_layer("hidden").kernel
+        kernel.assign(kernel * 0.9)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._shrink()
+        super().on_epoch_begin(epoch, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        self._shrink()
+
+    def on_test_begin(self, logs=None):
+        self._shrink()
+        super().on_test_begin(logs)
+
+
+def test_a_list_of_callbacks_with_hooks_of_its_own():
+    def program(k):
+        model = compiled(k, jit_compile=False)
+        callbacks = OwnList([], add_history=True, model=model, epochs=3)
+        history = fitted(model, 3, callbacks=callbacks, validation_data=(FEATURES[:7], NUMBERS[:7]))
+        return compare.observe(model, history)
+
+    assert_equal(program)
+
+
+def test_channels_first():
+    def program(k):
+        inputs = keras.Input(IMAGES.shape[1:])
+        convolved = layers.Conv2D(2, 3, data_format="channels_first")(inputs)
+        outputs = layers.Dense(1)(
+            layers.Flatten()(layers.Conv2DTranspose(2, 3, data_format="channels_first")(convolved))
+        )
+        model = k.Model(inputs, outputs)
+        model.compile("sgd", "mse", jit_compile=False)
+        x, y = IMAGES, np.ones((12, 1))
+        history = model.fit(x, y, batch_size=5, epochs=2, verbose=0, shuffle=False, validation_data=(x[:4], y[:4]))
+        return compare.observe(model, history)
+
+    assert_equal(program)
+
+
+class Recomputes(layers.Layer):
+    """Computes what it computes once more in the backward pass, and counts."""
+
+    def build(self, shape):
+        self.inner, self.dropout = layers.Dense(4, "tanh"), layers.Dropout(0.3, seed=3)
+        self.inner.build(shape)
+        self.w = self.add_weight(shape=(4, 3))
+        self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def function(self, x):
+        self.count.assign_add(1.0)
+        return keras.ops.sin(self.dropout(keras.remat(self.inner)(x), training=True) @ self.w)
+
+    def call(self, x):
+        return keras.remat(self.function)(x) + keras.remat(tf.function(self.function))(x)
+
+
+def test_recomputed_gradients_reach_the_weights_inside():
+    def program(k):
+        keras.config.set_floatx("float64")
+        inputs = keras.Input((6,))
+        model = k.Model(inputs, layers.Dense(1)(Recomputes()(inputs)))
+        model.compile("sgd", "mse", jit_compile=False)
+        return compare.observe(model, fitted(model, 2))
+
+    assert_equal(program, 1e-12)
+
+
+def test_what_a_gradient_of_ones_own_assigns_is_assigned():
+    class Counts(layers.Layer):
+        def build(self, shape):
+            self.sum = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, x):
+            @tf.custom_gradient
+            def doubled(x):
+                def backward(dy):
+                    self.sum.assign_add(keras.ops.sum(dy))
+                    return dy * self.sum
+
+                return 2 * x, backward
+
+            return doubled(x)
+
+    def program(k):
+        inputs = keras.Input((6,))
+        model = k.Model(inputs, layers.Dense(1)(Counts()(layers.Dense(4)(inputs))))
+        model.compile("sgd", "mse", jit_compile=False)
+        return compare.observe(model, fitted(model, 2))
+
+    assert_equal(program)
+
+
+def test_a_compute_loss_that_makes_two_outputs_of_one():
+    def program(k):
+        class Split(k.Model):
+            def compute_loss(self, x, y, y_pred, sample_weight=None, **kwargs):
+                return super().compute_loss(x=x, y=y, y_pred=[y_pred, y_pred], sample_weight=sample_weight, **kwargs)
+
+        stack = small(k)
+        model = Split(stack.inputs, stack.outputs)
+        model.compile("sgd", ["mse", "mae"], jit_compile=False)
+        history = model.fit(FEATURES, (NUMBERS, NUMBERS), epochs=2, verbose=0, shuffle=False)
+        return compare.observe(model, history)
+
+    assert_equal(program)
+
+
+def test_a_batch_without_inputs_is_refused_by_the_model():
+    model = compiled(compare.SUBJECTS["backprop"])
+    with pytest.raises(ValueError, match="not optional, but None was passed"):
+        model.fit(None, NUMBERS, verbose=0)
+
+
+def test_an_argument_that_fit_does_not_have():
+    model = compiled(compare.SUBJECTS["backprop"])
+    with pytest.raises(TypeError, match=r"fit\(\) got an unexpected keyword argument 'epoch'"):
+        model.fit(FEATURES, NUMBERS, epoch=3)
+    assert model.fit_path is None
