@@ -174,7 +174,7 @@ def _build(compiled, y, y_pred, sample_weight):
 
 @contextlib.contextmanager
 def _building(compiled, built):
-    """For the duration of the block, a `CompileLoss` is built of what a `compute_loss` of a user's own gives it; then `built()`."""
+    """For the duration of the block, a `CompileLoss` is built of what a `compute_loss` gives it; then `built()`."""
     build = compiled.build
 
     def build_and_tell(*given):
