@@ -97,7 +97,8 @@ class LayerProblem(Problem):
         args, kwargs = self.with_inputs(inputs)
         scope = _keras.current_stateless_scope()
         outputs = self.layer(*args, **kwargs)
-        total = tf.add_n([tf.cast(tf.reduce_sum(r * y), tf.float64) for y, r in self._paired(outputs)])
+        pairs = [(tf.cast(y, tf.float64), tf.cast(r, tf.float64)) for y, r in self._paired(outputs)]
+        total = tf.add_n([tf.reduce_sum(r * y) for y, r in pairs])
         for loss in scope.losses:
             total += tf.reduce_sum(tf.cast(loss, total.dtype))
         return total

@@ -368,3 +368,12 @@ def test_a_gradient_that_tensorflow_was_told_to_take_is_told_of():
     report = check_layer(layers.Lambda(sine), np.array([[1.0, 2.0]]))
     assert not report.passed and not report.culprits
     assert "The tape says the same" in str(report) and "`tf.custom_gradient`" in str(report)
+
+
+def test_outputs_in_single_precision_are_compared_as_exactly():
+    class Beside(keras.layers.Layer):
+        def call(self, x):
+            return x, keras.ops.cast(keras.ops.arange(3000) / 7, "float32")
+
+    report = check_layer(Beside(), np.ones((2, 3), "float32"), finite_differences=False)
+    assert report.passed, report
