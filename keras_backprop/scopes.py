@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_backprop import _keras, registry
 from keras_backprop.rule import Operation
@@ -52,8 +53,9 @@ class Scope:
         self._entries = [(selector, _matcher(selector), rule) for selector, rule in rules.items()]
         self._matched: set = set()  # places among the entries
         self._overruled: set = set()
+        self._overruled_inside: set = set()
 
-    def rule(self, key: Any, op: Any, path: str, base: Any) -> Any:
+    def rule(self, key: Any, op: Any, path: str, base: Any, overruled: bool = False) -> Any:
         """The rule for a link, or None. A later entry wins.
 
         Args:
@@ -61,9 +63,12 @@ class Scope:
             op: the layer, operation or function.
             path: str, the link's path.
             base: the `Rule` that it would have without scopes, or None.
+            overruled: bool, whether an inner scope has a rule for it, so that this one is not asked for any.
         """
         found = [position for position, (_, matches, _) in enumerate(self._entries) if matches(key, op, path)]
-        if not found:
+        if overruled:
+            self._overruled_inside.update(found)
+        if overruled or not found:
             return None
         self._overruled.update(found[:-1])
         self._matched.add(found[-1])
@@ -78,6 +83,10 @@ class Scope:
             why = (
                 f" Later entries select all links of {', '.join(overruled)}: the last one counts." if overruled else ""
             )
+            if self._overruled_inside.intersection(unmatched):
+                why += (
+                    " An inner scope, or what the model was compiled with, has rules for the same links: these count."
+                )
             raise ValueError(
                 f"No link of the backward pass is selected by {', '.join(unmatched.values())}.{why} `keras_backprop.explain` "
                 "shows the links of a model and their paths."
@@ -104,16 +113,17 @@ def entered(*scopes: Any) -> Iterator[None]:
 
 
 def entered_for(model: Any) -> Any:
-    """A context: the rules hold that a model was compiled with, and those around its `fit`, also in the threads of replicas."""
-    scope = getattr(model, "_scope", None)
-    return entered(*getattr(model, "_scopes", ()), *(() if scope is None else (scope,)))
+    """A context: the rules hold that a model was compiled with; in the threads of replicas those around its `fit` as well."""
+    around = getattr(model, "_scopes", ()) if tf.distribute.has_strategy() else ()
+    return entered(*(one for one in (*around, getattr(model, "_scope", None)) if isinstance(one, Scope)))
 
 
 @contextlib.contextmanager
 def use_rules(rules: Any) -> Iterator[Scope]:
     """For the duration of the block, other rules hold: for `fit`, `backward`, `explain` and the checks.
 
-    What was traced before is traced anew. Scopes can be nested; the inner one wins. Other threads are not concerned, but for the
+    What was traced before is traced anew. Scopes can be nested; the inner one wins, and the rules that a model was compiled with
+    win over all of them. Other threads are not concerned, but for the
     replicas of a distribution strategy. The dict is as in `Scope`: layer classes, operation classes, functions, single layers or
     path patterns -> rules `(call, dy) -> Gradients`. A rule for a layer that ends in an activation is of what precedes it.
 
@@ -129,12 +139,11 @@ def use_rules(rules: Any) -> Iterator[Scope]:
 
 def rule_of(key: Any, op: Any, path: str) -> Any:
     """The rule of a link: the innermost scope's that has one, or the registered one; None where there is none."""
-    base = registry.rule_for(key)
+    base, found = registry.rule_for(key), None
     for scope in reversed(current()):
-        rule = scope.rule(key, op, path, base)
-        if rule is not None:
-            return rule
-    return base
+        rule = scope.rule(key, op, path, base, overruled=found is not None)
+        found = rule if found is None else found
+    return base if found is None else found
 
 
 def refuse_given(rule: Any, op: Any, where: str) -> None:

@@ -131,8 +131,9 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         if self.compiled_gradients is not None and not self._gradients_made:
             raise ValueError(
                 f"The model '{self.name}' has been trained without `gradients={self.compiled_gradients!r}`, with which it was "
-                f"compiled: the `train_step` of '{type(self).__name__}' does not call `make_gradients`. In it, write "
-                "`result = self.backward_pass(x, y)`, `self.update_weights(self.make_gradients(result), result.weights)`."
+                f"compiled: '{type(self).__name__}' has a `train_step` or `make_gradients` of its own that does not call that of "
+                "`BackpropModel`. In a step, write `result = self.backward_pass(x, y)`, "
+                "`self.update_weights(self.make_gradients(result), result.weights)`."
             )
         if self._scope is not None:
             try:
@@ -204,7 +205,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         loss = _keras.unscale_loss_for_distribution(shown.loss(result))
         self._loss_tracker.update_state(loss, sample_weight=shown.size)
         gradients = self.make_gradients(result) if result.weights or plan_of(self) is not None else []
-        self._gradients_made = True
+        self._gradients_made = self._gradients_made or not result.weights
         update = ObservedUpdate(self, (x, y, sample_weight), examples, result, gradients, self.optimizer)
         with updating(self._observers, update):
             if result.weights:

@@ -7,6 +7,10 @@ import sys
 import threading
 from typing import Any
 
+import tensorflow as tf
+
+from keras_backprop import _tensorflow
+
 _lock, _blocks, _before = threading.Lock(), 0, sys.unraisablehook
 
 
@@ -69,8 +73,13 @@ def heard_meanwhile(function: Any, *arguments: Any) -> Any:
 
     The function then comes to its end by itself, so it should be one that changes nothing.
     """
-    executor = concurrent.futures.ThreadPoolExecutor(1)
+    device, executor = _tensorflow.device(), concurrent.futures.ThreadPoolExecutor(1)
+
+    def call():
+        with tf.device(device or None):  # as in the thread that waits
+            return function(*arguments)
+
     try:
-        return executor.submit(function, *arguments).result()
+        return executor.submit(call).result()
     finally:
         executor.shutdown(wait=False)

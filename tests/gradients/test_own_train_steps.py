@@ -45,6 +45,11 @@ class ByItsParts(Net):
         return {"loss": result.loss}
 
 
+class MakesItsOwn(Net):
+    def make_gradients(self, result):
+        return result.gradients
+
+
 class ByTape(Net):
     def train_step(self, data):
         with tf.GradientTape() as tape:
@@ -85,12 +90,12 @@ def test_gradients_hold_where_they_are_asked_for():
     assert moved(model) == [False, True]
 
 
-@pytest.mark.parametrize("net", [ByBackward, ByTape])
+@pytest.mark.parametrize("net", [ByBackward, ByTape, MakesItsOwn])
 def test_gradients_that_nobody_asks_for_are_an_error(net):
     model = net()
     model.compile("sgd", "mse", gradients=ByPath({"first/*": 0.0}))
     for train in (model.fit, model.train_on_batch):
-        with pytest.raises(ValueError, match=f"'{net.__name__}' does not call `make_gradients`"):
+        with pytest.raises(ValueError, match=f"'{net.__name__}' has a `train_step` or `make_gradients` of its own"):
             train(X, Y)
 
 
@@ -109,3 +114,13 @@ def test_backward_takes_the_rules_of_the_model():
     assert not check_gradients(model, X, Y).passed
     model.compile("sgd", "mse")
     assert np.any(backward(model, X, Y).gradients[0])
+
+
+def test_the_rules_of_the_model_win_over_those_of_a_block():
+    model = BackpropSequential([keras.Input((3,)), layers.Dense(4, "relu"), layers.Dense(3)])
+    model.compile("sgd", "mse", rules=STOPPED)
+    with (
+        pytest.raises(ValueError, match="what the model was compiled with, has rules"),
+        use_rules({keras.activations.relu: lambda call, dy: Gradients(dy)}),
+    ):
+        assert not np.any(backward(model, X, Y).gradients[0])

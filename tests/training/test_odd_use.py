@@ -20,6 +20,11 @@ def assert_equal(program, tolerance=1e-6):
     assert not compare.differences(ours, stock, tolerance)
 
 
+def assert_compiled(model):
+    path = getattr(model, "fit_path", None)  # stock Keras has none
+    assert path is None or path.compiled, path
+
+
 class AtBeginnings(keras.callbacks.Callback):
     """Acts at the beginning of an epoch, when the metrics have been reset."""
 
@@ -36,6 +41,7 @@ def test_what_a_callback_leaves_in_the_metrics_counts():
         model = compiled(k, jit_compile=False)
         callback = AtBeginnings(lambda model: model.train_on_batch(FEATURES[:5], NUMBERS[:5]))
         history = fitted(model, 3, callbacks=[callback], validation_data=(FEATURES[:7], NUMBERS[:7]))
+        assert_compiled(model)
         return compare.observe(model, history)
 
     assert_equal(program)
@@ -66,6 +72,7 @@ def test_a_list_of_callbacks_with_hooks_of_its_own():
         model = compiled(k, jit_compile=False)
         callbacks = OwnList([], add_history=True, model=model, epochs=3)
         history = fitted(model, 3, callbacks=callbacks, validation_data=(FEATURES[:7], NUMBERS[:7]))
+        assert_compiled(model)
         return compare.observe(model, history)
 
     assert_equal(program)
@@ -82,6 +89,7 @@ def test_channels_first():
         model.compile("sgd", "mse", jit_compile=False)
         x, y = IMAGES, np.ones((12, 1))
         history = model.fit(x, y, batch_size=5, epochs=2, verbose=0, shuffle=False, validation_data=(x[:4], y[:4]))
+        assert_compiled(model)
         return compare.observe(model, history)
 
     assert_equal(program)

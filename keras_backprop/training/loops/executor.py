@@ -95,7 +95,7 @@ def must_be_called(function):
     Args:
         function: a `tf.ConcreteFunction`.
     """
-    return any(
+    return not tf.config.list_logical_devices("GPU") and any(
         node.op not in _CHANNELS_ANYWHERE and node.attr["data_format"].s.startswith(b"NC")
         for node in _nodes(function)
         if "data_format" in node.attr
