@@ -21,7 +21,7 @@ def runs(process):
     return True
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_ended_by_a_signal_it_ends_the_workers(tmp_path, sent):
     script = tmp_path / "worker.py"
     script.write_text(
