@@ -120,7 +120,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
                     f"The observers of the callbacks have seen no step of the model '{self.name}': its `train_step` does not "
                     "call that of `BackpropModel`. Override `backward_pass`, `make_gradients` or `update_weights` instead."
                 )
-            if history.epoch:
+            if getattr(history, "epoch", None):  # of what somebody has put into the place of `keras.Model.fit`, perhaps
                 self._require_honoured()
             return history
         finally:
@@ -205,7 +205,8 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         loss = _keras.unscale_loss_for_distribution(shown.loss(result))
         self._loss_tracker.update_state(loss, sample_weight=shown.size)
         gradients = self.make_gradients(result) if result.weights or plan_of(self) is not None else []
-        self._gradients_made = self._gradients_made or not result.weights
+        if self.compiled_gradients is not None and not result.weights:
+            self._gradients_made = True  # there is nothing to make
         update = ObservedUpdate(self, (x, y, sample_weight), examples, result, gradients, self.optimizer)
         with updating(self._observers, update):
             if result.weights:
@@ -241,8 +242,10 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         Returns:
             list of tensors, `tf.IndexedSlices` or None, in the order of `result.weights`.
         """
+        if self.compiled_gradients is None:
+            return result.gradients
         self._gradients_made = True
-        return result.gradients if self.compiled_gradients is None else made_gradients(self.compiled_gradients, result)
+        return made_gradients(self.compiled_gradients, result)
 
     def update_weights(self, gradients: Any, weights: Any) -> None:
         """Give the gradients to the optimizer.

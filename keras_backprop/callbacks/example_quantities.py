@@ -14,13 +14,13 @@ from keras_backprop.objective import both, is_of_each_example
 def loss(model, result, y):
     """Each example's own loss, as Keras takes it of a batch of one, but for its sample weight: masked positions do not count."""
     compiled = _keras.compiled_loss(model)
-    pairs = [] if compiled is None else _keras.losses_with_pairs(compiled, y, result.y_pred)
-    if not pairs:
-        raise ValueError("the model has no compiled loss")
-    if not result.losses_ran:
+    if compiled is not None and not result.losses_ran:
         raise ValueError(
             "no compiled loss was asked for the errors of the examples: the model's own `compute_loss` does without"
         )
+    pairs = [] if compiled is None else _keras.losses_with_pairs(compiled, y, result.y_pred)
+    if not pairs:
+        raise ValueError("the model has no compiled loss")
     n, total = tf.shape(pairs[0][2])[0], 0.0
     for entry, target, prediction in pairs:
         in_mask = _keras.get_keras_mask(prediction)
