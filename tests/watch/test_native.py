@@ -42,14 +42,15 @@ def measured(arrays, wanted, limits):
 
 
 def expected(x, lower, upper):
-    """The figures of an array in double precision, in the order of `OF_ONE`."""
+    """The figures of an array, computed in double precision, in the order of `OF_ONE`."""
     x = x.astype("float64")
     with np.errstate(all="ignore"):
         mean = x.mean() if x.size else np.nan
         spread = ((x - mean) ** 2).sum() / 2
         extremes = [x.max(), x.min()] if x.size else [-np.inf, np.inf]
         saturated = ((x <= np.float32(lower)) | (x >= np.float32(upper))).sum()
-        return [(x**2).sum() / 2, mean, spread, *extremes, (x == 0).sum(), np.isfinite(x).sum(), saturated]
+        figures = [(x**2).sum() / 2, mean, spread, *extremes, (x == 0).sum(), np.isfinite(x).sum(), saturated]
+        return np.array(figures).astype("float32")
 
 
 def arrays():
@@ -63,6 +64,7 @@ def arrays():
         for place in (5, 640):
             made[f"{name} at {place}"] = draw(size=650)
             made[f"{name} at {place}"][place] = value
+    made["squares that overflow"] = draw(1e20, 1e16, 700)
     made["sums that overflow"] = np.full(64, 3e38)
     return {name: a.astype("float32") for name, a in made.items()}
 

@@ -117,9 +117,10 @@ static float* measure(const float* x, int64_t n, const float* next, int wanted, 
     }
     if (wanted & SQUARES) *out++ = s.squares / 2;
     if (wanted & MEAN) *out++ = mean;
-    if (wanted & SPREAD) { /* the difference of the sums loses no digit unless the mean is most of the squares */
+    if (wanted & SPREAD) { /* the sums lose no digit unless the mean is most of the squares, or they overflow */
       double of_mean = n * mean * mean;
-      *out++ = (2 * of_mean <= s.squares ? s.squares - of_mean : squares_of(x, NULL, mean, n)) / 2;
+      int by_sums = isfinite(s.squares) && 2 * of_mean <= s.squares;
+      *out++ = (by_sums ? s.squares - of_mean : squares_of(x, NULL, mean, n)) / 2;
     }
     if (wanted & MAX) *out++ = s.max;
     if (wanted & MIN) *out++ = s.min;
@@ -139,30 +140,58 @@ typedef struct {
   float *lower, *upper;
 } Attributes;
 
-static void* create(TF_OpKernelConstruction* construction) {
-  TF_Status* status = TF_NewStatus();
-  Attributes* a = calloc(1, sizeof *a);
-  int32_t count = 0;
-  TF_OpKernelConstruction_GetAttrInt32(construction, "N", &count, status);
-  a->count = count;
-  a->wanted = calloc(count, sizeof *a->wanted);
-  a->lower = calloc(count, sizeof *a->lower);
-  a->upper = calloc(count, sizeof *a->upper);
-  TF_OpKernelConstruction_GetAttrInt32List(construction, "wanted", a->wanted, count, status);
-  TF_OpKernelConstruction_GetAttrFloatList(construction, "lower", a->lower, count, status);
-  TF_OpKernelConstruction_GetAttrFloatList(construction, "upper", a->upper, count, status);
-  if (TF_GetCode(status) != TF_OK) TF_OpKernelConstruction_Failure(construction, status);
-  for (int i = 0; i < count; i++) a->width += __builtin_popcount(a->wanted[i]);
-  TF_DeleteStatus(status);
-  return a;
-}
-
 static void destroy(void* kernel) {
   Attributes* a = kernel;
+  if (a == NULL) return;
   free(a->wanted);
   free(a->lower);
   free(a->upper);
   free(a);
+}
+
+/* Returns NULL if there is no memory. */
+static Attributes* attributes_for(int32_t count) {
+  Attributes* a = calloc(1, sizeof *a);
+  if (a == NULL) return NULL;
+  a->count = count;
+  a->wanted = calloc(count, sizeof *a->wanted);
+  a->lower = calloc(count, sizeof *a->lower);
+  a->upper = calloc(count, sizeof *a->upper);
+  if (a->wanted && a->lower && a->upper) return a;
+  destroy(a);
+  return NULL;
+}
+
+/* A kernel that cannot be made is NULL, and TensorFlow, which is told so, does not compute with it. */
+static void* create(TF_OpKernelConstruction* construction) {
+  TF_Status* status = TF_NewStatus();
+  Attributes* a = NULL;
+  int32_t count = 0;
+  TF_OpKernelConstruction_GetAttrInt32(construction, "N", &count, status);
+  if (TF_GetCode(status) == TF_OK && (a = attributes_for(count)) == NULL)
+    TF_SetStatus(status, TF_RESOURCE_EXHAUSTED, "no memory for the attributes of " NAME);
+  if (TF_GetCode(status) == TF_OK)
+    TF_OpKernelConstruction_GetAttrInt32List(construction, "wanted", a->wanted, count, status);
+  if (TF_GetCode(status) == TF_OK)
+    TF_OpKernelConstruction_GetAttrFloatList(construction, "lower", a->lower, count, status);
+  if (TF_GetCode(status) == TF_OK)
+    TF_OpKernelConstruction_GetAttrFloatList(construction, "upper", a->upper, count, status);
+  if (TF_GetCode(status) == TF_OK) {
+    for (int i = 0; i < count; i++) a->width += __builtin_popcount(a->wanted[i]);
+  } else {
+    TF_OpKernelConstruction_Failure(construction, status);
+    destroy(a);
+    a = NULL;
+  }
+  TF_DeleteStatus(status);
+  return a;
+}
+
+/* The i-th input, or NULL: there is none, or it cannot be had, which `status` says. */
+static TF_Tensor* input(TF_OpKernelContext* context, int i, int count, TF_Status* status) {
+  TF_Tensor* x = NULL;
+  if (i < count) TF_GetInput(context, i, &x, status);
+  return x;
 }
 
 static void compute(void* kernel, TF_OpKernelContext* context) {
@@ -170,21 +199,19 @@ static void compute(void* kernel, TF_OpKernelContext* context) {
   TF_Status* status = TF_NewStatus();
   int64_t width = a->width;
   TF_Tensor* y = TF_AllocateOutput(context, 0, TF_FLOAT, &width, 1, width * sizeof(float), status);
-  if (TF_GetCode(status) == TF_OK) {
-    float* out = TF_TensorData(y);
-    TF_Tensor *x = NULL, *next = NULL;
-    TF_GetInput(context, 0, &x, status);
-    for (int i = 0; i < a->count; i++, x = next, next = NULL) {
-      if (i + 1 < a->count) TF_GetInput(context, i + 1, &next, status);
+  float* out = y ? TF_TensorData(y) : NULL;
+  TF_Tensor *x = NULL, *next = NULL;
+  if (TF_GetCode(status) == TF_OK) x = input(context, 0, a->count, status);
+  for (int i = 0; i < a->count && TF_GetCode(status) == TF_OK; i++, x = next, next = NULL) {
+    next = input(context, i + 1, a->count, status);
+    if (TF_GetCode(status) == TF_OK)
       out = measure(
           TF_TensorData(x), TF_TensorElementCount(x), next ? TF_TensorData(next) : NULL, a->wanted[i], a->lower[i], a->upper[i],
           out);
-      TF_DeleteTensor(x);
-    }
-    TF_DeleteTensor(y);
-  } else {
-    TF_OpKernelContext_Failure(context, status);
+    TF_DeleteTensor(x);
   }
+  if (TF_GetCode(status) != TF_OK) TF_OpKernelContext_Failure(context, status);
+  if (y) TF_DeleteTensor(y);
   TF_DeleteStatus(status);
 }
 
@@ -202,7 +229,7 @@ __attribute__((constructor)) static void register_operation(void) {
   TF_OpDefinitionBuilderAddInput(operation, "x: N * float");
   TF_OpDefinitionBuilderAddOutput(operation, "y: float");
   TF_OpDefinitionBuilderSetShapeInferenceFunction(operation, shape_of_vector);
-  TF_RegisterOpDefinition(operation, status);
   TF_RegisterKernelBuilder(NAME, TF_NewKernelBuilder(NAME, "CPU", create, compute, destroy), status);
+  if (TF_GetCode(status) == TF_OK) TF_RegisterOpDefinition(operation, status); /* `library.py` looks whether there is one */
   TF_DeleteStatus(status);
 }
