@@ -1,5 +1,6 @@
 """The operation of our own that measures tensors: its figures are NumPy's, and those of TensorFlow's operations."""
 
+import pathlib
 import shutil
 import subprocess
 
@@ -143,14 +144,57 @@ def test_without_a_compiler_there_is_none(monkeypatch, tmp_path):
     broken.chmod(0o755)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert library._load.__wrapped__() is False
+    monkeypatch.setenv("CC", "cc 'no end of it")
+    assert library._load.__wrapped__() is False
     monkeypatch.delenv("CC")
     monkeypatch.setenv("KERAS_BACKPROP_NATIVE", "0")
     assert library._load.__wrapped__() is False
 
 
+def no_home(path):
+    raise RuntimeError("Could not determine home directory.")
+
+
+@needs_compiler
+def test_without_a_home_there_is_none(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(pathlib.Path, "expanduser", no_home)
+    assert library._load.__wrapped__() is False
+
+
+@needs_compiler
+def test_a_library_without_the_operation_is_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(library, "SOURCE", tmp_path / "nothing.c")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    library.SOURCE.write_bytes(b"int nothing; /* \xe2\x88\x91 */")
+    assert library._load.__wrapped__() is False
+
+
+@needs_compiler
+def test_a_compiler_may_be_a_command(monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", "env IN_FRONT=1 cc")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    commands = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command))
+    assert library._load.__wrapped__() is False  # for nothing was made
+    assert commands[0][:3] == ["env", "IN_FRONT=1", "cc"]
+
+
+@pytest.mark.parametrize(
+    "told, native",
+    [("flags\t\t: fpu avx2", True), ("Features\t: fp asimd", True), ("isa\t: rv64imafdc", False), (None, False)],
+)
+def test_only_what_is_told_of_the_processor_is_used(told, native, tmp_path):
+    if told is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{told}\nprocessor\t: 1\n{told}\n")
+    flags, instructions = library._flags(tmp_path / "cpuinfo")
+    assert ("-march=native" in flags) is native
+    assert instructions == (told if native else "")
+
+
 @needs_compiler
 def test_it_is_compiled_once(tmp_path, monkeypatch):
-    made = library.compiled(shutil.which("cc"), tmp_path / "cache")
+    made = library.compiled(["cc"], tmp_path / "cache")
     assert [made] == list((tmp_path / "cache").iterdir())
     monkeypatch.setattr(subprocess, "run", None)
-    assert library.compiled("no compiler", tmp_path / "cache") == made
+    assert library.compiled(["no compiler"], tmp_path / "cache") == made

@@ -1,7 +1,7 @@
 """The operation of `figures.c`, compiled by the machine's C compiler when it is first wanted.
 
-It is compiled for the processor at hand and kept in the user's cache directory, so that only the first process waits, for a
-second or two. Without a compiler, or with the environment variable `KERAS_BACKPROP_NATIVE=0`, there is none, and figures are
+It is compiled for the processor at hand, where the system says what that can do, and kept in the user's cache directory, so that
+only the first process waits, for a second or two. Without a compiler, or with the environment variable `KERAS_BACKPROP_NATIVE=0`, there is none, and figures are
 computed by TensorFlow's operations.
 """
 
@@ -10,6 +10,7 @@ import hashlib
 import os
 import pathlib
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -19,7 +20,7 @@ import tensorflow as tf
 
 SOURCE = pathlib.Path(__file__).with_name("figures.c")
 
-_FLAGS = ["-std=gnu11", "-O3", "-march=native", "-shared", "-fPIC"]
+_FLAGS = ["-std=gnu11", "-O3", "-shared", "-fPIC"]
 
 _SECONDS = 60
 """So long a compiler may take."""
@@ -35,21 +36,23 @@ def is_loaded() -> bool:
 
 @functools.cache
 def _load():
-    compiler = shutil.which(os.environ.get("CC") or "cc")
-    if compiler is None or os.environ.get("KERAS_BACKPROP_NATIVE") == "0":
+    if os.environ.get("KERAS_BACKPROP_NATIVE") == "0":
         return False
     try:
-        tf.load_op_library(str(compiled(compiler, cache_directory())))
-    except (OSError, subprocess.SubprocessError, tf.errors.OpError):
-        return False
-    return True
+        compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+        if shutil.which(compiler[0]) is None:
+            return False
+        loaded = tf.load_op_library(str(compiled(compiler, cache_directory())))
+    except (OSError, RuntimeError, ValueError, subprocess.SubprocessError, tf.errors.OpError):
+        return False  # whatever is wrong with the machine, `fit` goes on by TensorFlow's operations
+    return hasattr(loaded, "keras_backprop_figures")  # nobody else says whether it could be registered
 
 
-def compiled(compiler: str, directory: pathlib.Path) -> pathlib.Path:
+def compiled(compiler: list[str], directory: pathlib.Path) -> pathlib.Path:
     """The compiled library, made if it is not there.
 
     Args:
-        compiler: path of a C compiler.
+        compiler: the command of a C compiler, such as `["ccache", "gcc"]`.
         directory: where it is kept.
 
     Returns:
@@ -59,12 +62,13 @@ def compiled(compiler: str, directory: pathlib.Path) -> pathlib.Path:
         OSError: the directory cannot be written to.
         subprocess.SubprocessError: the compiler fails.
     """
-    library = directory / f"figures-{_key()}.so"
+    flags, instructions = _flags(pathlib.Path("/proc/cpuinfo"))
+    library = directory / f"figures-{_key(flags, instructions)}.so"
     if not library.exists():
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory) as own:
             made = os.path.join(own, library.name)
-            command = [compiler, *_FLAGS, f"-I{tf.sysconfig.get_include()}", str(SOURCE), "-o", made]
+            command = [*compiler, *flags, f"-I{tf.sysconfig.get_include()}", str(SOURCE), "-o", made]
             subprocess.run(
                 [*command, *tf.sysconfig.get_link_flags()], check=True, capture_output=True, timeout=_SECONDS
             )
@@ -73,14 +77,26 @@ def compiled(compiler: str, directory: pathlib.Path) -> pathlib.Path:
 
 
 def cache_directory() -> pathlib.Path:
-    """Where the library is kept."""
+    """Where the library is kept.
+
+    Raises:
+        RuntimeError: nobody knows where the user's home is.
+    """
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "keras_backprop"
 
 
-def _key():
+def _flags(cpuinfo):
+    """The compiler's flags, and the instructions that they let it use, a string.
+
+    A home may be shared by different machines. So the library is for the processor at hand only where its instructions are known,
+    as Linux tells them of x86 and ARM, and can be part of the key.
+    """
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
+    instructions = "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))
+    return [*_FLAGS, "-march=native"] if instructions else _FLAGS, instructions
+
+
+def _key(flags, instructions):
     """What a library depends on: the source, TensorFlow, and the processor that it is compiled for."""
-    cpu = pathlib.Path("/proc/cpuinfo")
-    lines = cpu.read_text(errors="replace").splitlines() if cpu.exists() else [platform.processor()]
-    instructions = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
-    parts = [SOURCE.read_text(), *_FLAGS, tf.__version__, tf.sysconfig.get_lib(), platform.machine(), instructions]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    parts = [*flags, tf.__version__, tf.sysconfig.get_lib(), platform.machine(), instructions]
+    return hashlib.sha256(SOURCE.read_bytes() + os.fsencode("\n".join(parts))).hexdigest()[:16]
