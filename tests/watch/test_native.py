@@ -97,20 +97,23 @@ def test_tensors_are_divided_by_their_sizes():
     assert [[one.size for one in group] for group in groups] == [sizes[:2], sizes[2:3], sizes[3:4], sizes[4:]]
 
 
-def watched(every, jit_compile=False):
-    """What is noted of a small model in two epochs with a smaller last batch; its weights; how often the loop has the operation."""
+def watched(*every, jit_compile=False):
+    """What is noted of a small model in two epochs with a smaller last batch; its weights; how often the loop has the operation.
+
+    `every`: of each monitor. The first one's history is returned.
+    """
     keras.utils.set_random_seed(3)
     inputs = keras.Input((6,))
     outputs = layers.Dense(2, "tanh", name="out")(layers.Dense(8, "relu", name="hidden")(inputs))
     model = BackpropModel(inputs, outputs, name="net")
     model.compile(keras.optimizers.SGD(0.02, clipnorm=0.5), "mse", jit_compile=jit_compile)
     x = np.random.default_rng(0).normal(2.0, 3.0, (44, 6)).astype("float32")
-    monitor = BackwardMonitor(quantities="all", every=every)
-    model.fit(x, x[:, :2], batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=[monitor])
+    monitors = [BackwardMonitor(quantities="all", every=steps) for steps in every]
+    model.fit(x, x[:, :2], batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=monitors)
     (loop,) = model._loops.kept.values()
     definition = loop._function.graph.as_graph_def()
     nodes = [*definition.node, *(node for inner in definition.library.function for node in inner.node_def)]
-    return monitor.history, model.get_weights(), sum(node.op == OPERATION for node in nodes)
+    return monitors[0].history, model.get_weights(), sum(node.op == OPERATION for node in nodes)
 
 
 @needs_compiler
@@ -127,6 +130,12 @@ def test_a_loop_with_it_is_a_loop_without_it(every, monkeypatch):
         assert one == another
         scale = 1e-7 * (natively.series(one["path"], one["of"], "norm").max() if one["quantity"] == "mean" else 0)
         np.testing.assert_allclose(value, other, 2e-6, scale, err_msg=str(one))
+
+
+@needs_compiler
+def test_each_copy_of_the_step_has_it():
+    _, _, count = watched(1, 2)
+    assert count == 1 + 2  # in the step that only the first notes, and in the one that both note
 
 
 @pytest.mark.slow

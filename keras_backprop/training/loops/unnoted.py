@@ -29,7 +29,8 @@ def unnoted_and_noted(model: Any, step: Any, logs: bool) -> Any:
     if not any(id(v.handle) in used for v in variables):
         return None
     due = variables if len(observers) == 1 else []
-    return Operations(step, logs, without=variables), Operations(step, logs, due=due, substituted=True)
+    unnoted = Operations(step, logs, without=variables, substituted=True)  # for observers that note each step
+    return unnoted, Operations(step, logs, due=due, substituted=True)
 
 
 def until_noted(model: Any) -> tf.Tensor:

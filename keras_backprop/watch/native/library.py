@@ -1,8 +1,8 @@
 """The operation of `figures.c`, compiled by the machine's C compiler when it is first wanted.
 
 It is compiled for the processor at hand, where the system says what that can do, and kept in the user's cache directory, so that
-only the first process waits, for a second or two. Without a compiler, or with the environment variable `KERAS_BACKPROP_NATIVE=0`, there is none, and figures are
-computed by TensorFlow's operations.
+only the first process waits, for a second or two. Without a compiler, or with the environment variable
+`KERAS_BACKPROP_NATIVE=0`, there is none, and figures are computed by TensorFlow's operations.
 """
 
 import functools
