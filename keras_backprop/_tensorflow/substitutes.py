@@ -6,7 +6,7 @@ written beside the others, and put in their place when the loop takes copies of 
 
 import tensorflow as tf
 
-_ATTRIBUTE = "_substitute"
+_ATTRIBUTE, _MARKED = "_substitute", "IdentityN"
 _types: set = set()
 
 
@@ -35,7 +35,10 @@ def is_substitute(kind):
 
 def inputs_of(operation, substituted):
     """What an operation of a graph takes, or what its substitute takes if it has one, a list of tensors."""
-    return list(operation.inputs)[1:] if substituted and _has_substitute(operation.node_def) else operation.inputs
+    # The type first: to ask an operation for its definition is to serialise it.
+    if substituted and operation.type == _MARKED and _has_substitute(operation.node_def):
+        return list(operation.inputs)[1:]
+    return operation.inputs
 
 
 def substitute(nodes):
@@ -51,4 +54,4 @@ def substitute(nodes):
 
 
 def _has_substitute(node):
-    return node.op == "IdentityN" and _ATTRIBUTE in node.attr
+    return node.op == _MARKED and _ATTRIBUTE in node.attr
