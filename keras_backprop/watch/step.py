@@ -7,12 +7,12 @@ from typing import Any
 import tensorflow as tf
 
 from keras_backprop.chain.sweep import weight_named
-from keras_backprop.example_statistics import example_cosines, gradient_noise_scale
 from keras_backprop.rule import Operation, WeightRead
 from keras_backprop.watch import native, units
 from keras_backprop.watch.joined import WORTH, may_join, row_of
 from keras_backprop.watch.layout import Column, Figure, Layout
-from keras_backprop.watch.moments import BINS, JOINED, moment
+from keras_backprop.watch.moments import BINS, JOINED
+from keras_backprop.watch.numbers import Numbers, plain
 from keras_backprop.watch.quantities import ACTIVATION, ALL, DELTA, GRADIENT, OF_EXAMPLES, WEIGHT
 
 _MOMENTS = {
@@ -51,14 +51,13 @@ class Step:
         self._inputs: dict = {}
         self._figures: list = []
         self._columns: dict = {}
-        self._numbers: dict = {}
+        self._known: dict = {}
         self._joinable: dict = {}
         self._measured: dict = {}
         moments = [{m for q in quantities for m in _MOMENTS.get(q, ())} for quantities in wanted.values()]
         self._many = any(len(one & JOINED) >= WORTH for one in moments)
         self._natively = natively and self._many
-        self._plain: dict = {}
-        self._means: dict = {}
+        self._numbers = Numbers()
         self._sums: list = []
         self._of_scalars: set = set()
 
@@ -179,11 +178,12 @@ class Step:
 
     def row(self) -> Any:
         """The figures, a tensor of shape `(layout.width,)`."""
-        self._plain, self._means = {}, {}  # of another graph, perhaps
+        numbers = Numbers()  # in another graph, perhaps
         columns = [(column, x) for _, column, x in self._columns.values()]
 
         def number(i):
-            return self._numbers[i] if i in self._numbers else self._number(*columns[i])
+            column, x = columns[i]
+            return self._known[i] if i in self._known else numbers.of(column, x, self.scale)
 
         def otherwise(measured, columns):
             places = {column: i for i, column in enumerate(columns)}
@@ -194,7 +194,7 @@ class Step:
             return row_of([1] * len(columns), joinable, lambda i: number(columns[i]), tf.float32)
 
         dtype = tf.float64 if self._is_double() else tf.float32
-        joinable = [(_plain(x), names) for x, names in self._joinable.values()]
+        joinable = [(plain(x), names) for x, names in self._joinable.values()]
         given = [native.vector_of(some, otherwise) for some in native.parts(self._measured.values())]
         return row_of([column.width for column, _ in columns], joinable, number, dtype, given)
 
@@ -211,38 +211,8 @@ class Step:
             elif self._many and name in JOINED and may_join(x):
                 self._joinable.setdefault(id(x), (x, {}))[1][name] = number
             elif self._at_once:
-                self._numbers[number] = self._number(column, x)
+                self._known[number] = self._numbers.of(column, x, self.scale)
         return self._columns[key][0]
-
-    def _number(self, column, x):
-        if column.moment == "change":
-            weight, before = x
-            return moment("squares", _plain(weight.value - before))
-        if column.moment == "noise":
-            return _noise(x[0], list(x[1:]))
-        if column.moment == "cosine":
-            return tf.reduce_mean(example_cosines(x[0]))
-        if column.moment == "saturated":
-            (lower, upper), x = x
-            return moment("true", (x <= lower) | (x >= upper))
-        if id(x) not in self._plain:
-            self._plain[id(x)] = _plain(x)
-        x = self._plain[id(x)]
-        if column.scalar is not None:
-            return x
-        if column.moment == "spread":
-            return tf.nn.l2_loss(x - self._mean(x))
-        if column.moment == "mean":
-            return self._mean(x)
-        if column.moment == "unscaled histogram":
-            return moment("histogram", x if self.scale is None else x / tf.cast(self.scale, x.dtype))
-        return moment(column.moment, x)
-
-    def _mean(self, x):
-        """The mean of a plain tensor, computed once."""
-        if id(x) not in self._means:
-            self._means[id(x)] = x, moment("mean", x)  # with the tensor, lest another be given its identity
-        return self._means[id(x)][1]
 
     def _statistics(self, path, of, x, same=False):
         figures = []
@@ -275,17 +245,6 @@ class Step:
         return any(_dtype(x) == tf.float64 for _, _, x in self._columns.values())
 
 
-def _noise(result, weights):
-    """tr Σ and ‖G‖² of some weights, a tensor of shape `(2,)`."""
-    try:
-        return tf.stack(gradient_noise_scale(result, weights)[1:])
-    except ValueError as error:
-        raise ValueError(
-            f"What the gradients of single examples are asked for, of {', '.join(repr(w.path) for w in weights)}: {error} Choose "
-            "weights that have such gradients, by `layers`."
-        ) from error
-
-
 def _formula(docstring):
     """The formulas of a rule, which come first in its docstring, with commas between them."""
     formulas, _, _ = inspect.cleandoc(docstring).partition("\n\n")
@@ -305,9 +264,3 @@ def _is_real(x):
 def _dtype(x):
     one = x[-1] if isinstance(x, tuple) else x
     return tf.as_dtype(getattr(one, "dtype", tf.float32))
-
-
-def _plain(x):
-    """A dense tensor of single or double precision."""
-    x = tf.convert_to_tensor(x)
-    return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
