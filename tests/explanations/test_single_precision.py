@@ -66,3 +66,52 @@ def test_one_number_says_which_of_the_only_column():
         assert explanation.chain(short).index == explanation.chain(whole).index
     with pytest.raises(IndexError):
         explanation.chain("w2_4")
+
+
+def explained(layers, weights, x, targets, loss="mse", optimizer="sgd"):
+    model = keras.Sequential([keras.Input(x.shape[1:]), *layers], name="net")
+    model.set_weights(weights)
+    model.compile(optimizer, loss)
+    return explain(model, x, targets)
+
+
+def test_each_entry_of_an_array_is_judged_on_its_own():
+    layer = keras.layers.Dense(3, "softmax", use_bias=False)
+    kernel, targets = np.array([[0.0, 1.0, -12.0]]), np.array([[1.0, 0.0, 0.0]])
+    explanation = explained([layer], [kernel], np.ones((1, 1)), targets, "categorical_crossentropy")
+    right = np.exp(kernel) / np.exp(kernel).sum() - targets
+    assert explanation.compare(dW=right).verdict == "exact"
+    assert explanation.compare(dW=right * [1, 1, -1]).verdict == "unknown"
+    assert explanation.compare(dW=right * [1, 1, 0]).verdict == "rounding"
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_new_weights_are_judged_by_their_change(optimizer):
+    layers = [keras.layers.Dense(2, "tanh"), keras.layers.Dense(1)]
+    weights = [W1, B1, W2, B2]
+    explanation = explained(layers, weights, X, T, optimizer=getattr(keras.optimizers, optimizer)(1e-5))
+    gradients = [np.asarray(weight.gradient, "float64") for weight in explanation.weights]
+    changes = [-1e-5 * (np.sign(g) if optimizer == "Adam" else g) for g in gradients]
+    for factor, verdict in ((1, "exact"), (0, "mistake"), (-1, "mistake")):
+        new = [w + factor * change for w, change in zip(weights, changes, strict=True)]
+        assert [one.verdict for one in explanation.compare("weights", new)] == [verdict] * 4
+        assert explanation.compare("w1_11_new", f"{new[0][0, 0]:.9f}").verdict == verdict
+
+
+def test_what_is_said_of_the_digits_is_true_and_a_small_change_is_known():
+    layer, small = keras.layers.Dense(1, use_bias=False), keras.optimizers.SGD(1e-5)
+    target = np.array([[0.3 - 0.410153026 / 2]])
+    explanation = explained([layer], [np.array([[0.3]])], np.ones((1, 1)), target, optimizer=small)
+    for number, remark in (
+        (0.41015, "in the 5 digits given"),
+        (0.410153326, "as exactly as single precision computes"),
+        (0.4101531234567, ""),
+    ):
+        (one,) = explanation.compare("dw1_11", number)
+        assert (one.verdict, one.remark) == ("exact", remark)
+    assert explanation.compare("dw1_11", 0.410154).verdict == "rounding"
+    subtracted = float(np.float32(explanation.weights[0].updated[0, 0]) - np.float32(0.3))
+    for number in (-4.10153e-06, -4.10153026e-06, -4.101530261234e-06, subtracted):
+        assert explanation.compare("Δw1_11", number).verdict == "exact"
+    assert "sign" in explanation.compare("Δw1_11", 4.10153e-06).mistake
+    assert explanation.compare("Δw1_11", -4.3e-06).verdict == "unknown"

@@ -15,9 +15,6 @@ from keras_backprop.explanations.writing.notation import plain
 
 __all__ = ["compare"]
 
-NEAR = 2e-3
-"""So far off, relatively, a number may be by rounding of intermediate results."""
-
 
 def compare(explanation: Any, spelling: Any, numbers: dict, example: Any) -> Comparison:
     """Compare numbers by name. See `Explanation.compare`."""
@@ -123,7 +120,9 @@ class _Comparer(WrongResults):
         )
         single = any(np.asarray(w.value).dtype.itemsize <= 4 for w in self.explanation.weights)
         rounded = single or bool(self.graph.extra)  # the model computes with rounded numbers, or Keras with a rounded λ
-        how = Given(given, eps=SINGLE if rounded else 0.0)
+        change = kind == "change"
+        before = self._before(found) if change or kind == "update" else None
+        how = Given(given, SINGLE if rounded else 0.0, _ulp(single), before, change)
         how.value = value
         verdict, mistakes, remark = self._judged(found, key, value, expected, how)
         return Compared(name, _plain(value), _plain(expected), verdict, mistakes, worst, where, remark)
@@ -143,7 +142,7 @@ class _Comparer(WrongResults):
         if found.kind == "update":
             return np.asarray(weight.updated, "float64")[place]
         if found.kind == "change":
-            return np.asarray(weight.updated, "float64")[place] - np.asarray(weight.value, "float64")[place]
+            return self._change(found, weight)
         if found.kind == "delta" and self.graph.is_skipped(found.node):
             raise ValueError(
                 f"{plain(found.latex)} is not known: the error and the activation that makes {plain(found.node.name())} are "
@@ -160,18 +159,10 @@ class _Comparer(WrongResults):
                 "inf and NaN are no numbers: somewhere something was divided by 0, or became too large",
             )
         if given.is_of(expected, exact=True) or (given.significant > 1 and given.rounds(expected)):
-            return (
-                "exact",
-                [],
-                ""
-                if given.full
-                else "in the digit given"
-                if given.significant == 1
-                else f"in the {given.significant} digits given",
-            )
+            return "exact", [], given.digits(expected)
         if given.rounds(expected):
             return "rounding", [], "in one digit it cannot be told from the exact number"
-        near = _relative(value, expected) <= NEAR
+        near = given.is_near(expected)
         rounding = self._rounding(found, key, value, given) if near or not given.full else None
         if rounding is not None and _relative(value, expected) <= 0.02:
             return "rounding", [], rounding
@@ -202,6 +193,16 @@ class _Comparer(WrongResults):
                 yield new if found.kind == "update" else new - self._before(found)
         elif not (found.kind == "error" and not graph.errors):
             yield np.asarray(read(graph, key, self.example))
+
+    def _change(self, found, weight):
+        """new − old; in single precision as exactly as the optimizer's formula says it, where that is what Keras computed."""
+        before = self._before(found)
+        new = np.asarray(weight.updated, "float64")[found.index if found.index is not None else ...]
+        kept = weight.gradient is None or np.asarray(weight.value).dtype.itemsize > 4
+        by_formula = None if kept else self._updated(found, np.asarray(weight.gradient, "float64"))
+        if by_formula is not None and Given(new, ulp=_ulp(True), before=before).is_of(by_formula):
+            return by_formula - before
+        return new - before
 
     def _before(self, found):
         return np.asarray(self.spelling.weights[found.path].value, "float64")[
@@ -260,6 +261,11 @@ def _array(name, value):
         raise ValueError(
             f"What {name!r} is compared with is neither a number nor an array of numbers. Received: {value!r}"
         ) from None
+
+
+def _ulp(single):
+    """The relative distance of two neighbouring numbers."""
+    return float(np.finfo("float32" if single else "float64").eps)
 
 
 def _plain(value):

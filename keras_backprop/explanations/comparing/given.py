@@ -7,6 +7,15 @@ import numpy as np
 
 __all__ = ["Given"]
 
+NEAR = 2e-3
+"""So far off, relatively, a number may be by rounding of intermediate results."""
+
+FLOOR = 5e-7
+"""So far off, by the largest entry of an array, any entry may be in single precision: some of its last digits."""
+
+OF_CHANGE = 2e-5
+"""So far off, relatively, the change of a weight may be: Keras keeps the numbers of an optimizer in single precision."""
+
 
 class Given:
     """How exactly a number was given: by its decimals.
@@ -14,10 +23,15 @@ class Given:
     Args:
         given: a number, an array, or a str.
         eps: float, how far, relatively, the model's own rounding may be from the exact number.
+        ulp: float, the relative distance of two numbers in the weights' precision.
+        before: float or array, of a new weight the weight before: it is the change that is judged. None of other numbers.
+        change: bool, whether the number is such a change itself.
     """
 
-    def __init__(self, given: Any, eps: float = 0.0) -> None:
-        self.eps = eps
+    def __init__(
+        self, given: Any, eps: float = 0.0, ulp: float = 0.0, before: Any = None, change: bool = False
+    ) -> None:
+        self.eps, self.ulp, self.before, self.change = eps, ulp, before, change
         array = np.asarray(given) if not isinstance(given, str) else np.asarray(float(given))
         self.value = np.asarray(array, "float64")
         self.full = array.ndim > 0 or array.dtype == np.float32
@@ -52,17 +66,40 @@ class Given:
         number = np.asarray(number, "float64")
         if number.shape != self.value.shape or not np.all(np.isfinite(number)):
             return False
+        tolerance = self._of_precision(number, exact)
+        if not self.full:
+            share = 0.03 if exact else 1e-3
+            unsure = self.change or (self.eps and self.significant > 6)  # fewer digits are the same in either precision
+            tolerance = min(self.half * (1 + 1e-9), share * float(np.abs(number))) + (tolerance if unsure else 0.0)
+        return bool(np.all(np.abs(self.value - number) <= tolerance + 1e-15))
+
+    def is_near(self, number: Any) -> bool:
+        """Whether the number that was given may be this one but for rounding; of new weights the change counts."""
+        number = np.asarray(number, "float64")
         difference, size = np.abs(self.value - number), np.abs(number)
+        largest = float(np.max(size, initial=0.0))
+        if self.full and self.before is not None and not self.change:
+            return bool(np.all(difference <= NEAR * np.abs(number - self.before) + self._of_precision(number, True)))
+        turned = (self.value * number < 0) & (size > FLOOR * largest)
+        worst = float(np.max(difference, initial=0.0))
+        return worst <= NEAR * (largest or 1.0) and not (self.value.ndim and np.any(turned))
+
+    def digits(self, number: Any) -> str:
+        """In how many digits the number that was given is this one, which it is; "" where all were given."""
         if self.full:
-            tolerance = max(self.eps, 2e-6 if self.single else 1e-7 if not exact else 1e-8)
-            largest = float(np.max(size, initial=0.0))
-            return bool(
-                np.all(
-                    difference
-                    <= (2e-5 if (self.single or self.eps) and self.value.ndim else tolerance) * max(largest, 1e-300)
-                    + 1e-15
-                )
-            )
-        share = 0.03 if exact else 1e-3
-        difference, size = np.max(difference), np.max(size)
-        return bool(difference <= min(self.half * (1 + 1e-9), share * float(size)) + self.eps * float(size) + 1e-15)
+            return ""
+        if self.eps and not self.rounds(number) and self.value:
+            return "as exactly as single precision computes"
+        return "in the digit given" if self.significant == 1 else f"in the {self.significant} digits given"
+
+    def _of_precision(self, number, exact):
+        """How far off a number may be that was computed in another precision, or another order: each entry on its own."""
+        size = np.abs(number)
+        if self.before is not None:
+            change = size if self.change else np.abs(number - self.before)
+            after = np.abs(number + self.before) if self.change else size
+            return OF_CHANGE * change + self.ulp * np.maximum(np.abs(self.before), after)
+        rounded = self.single or self.eps
+        share = max(self.eps, 2e-6 if self.single else 1e-8 if exact else 1e-7)
+        floor = (FLOOR if rounded else 1e-13) * float(np.max(size, initial=0.0)) if size.ndim else 0.0
+        return share * size + floor
