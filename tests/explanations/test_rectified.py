@@ -56,3 +56,19 @@ def test_what_is_not_looked_into_is_no_product_of_itself():
     assert "by the rule of a link that is not looked into" in chain.to_text()
     assert "by the rule of a link that is not looked into" in chain.to_markdown()
     assert chain.to_text().count("∂E/∂") == 1
+
+
+@pytest.mark.parametrize("first", [[], [dense(2)], [dense(2), L.BatchNormalization(dtype="float64")]], ids=len)
+def test_every_layer_has_a_weight_of_its_own(first):
+    second = [L.PReLU(dtype="float64", alpha_initializer="ones", name="p2"), dense(1)]
+    layers = [*first, L.PReLU(dtype="float64", alpha_initializer="ones", name="p1"), dense(2), *second]
+    model = keras.Sequential([keras.Input((2,), dtype="float64"), *layers])
+    model.compile("sgd", "mse")
+    explanation = explain(model, X, np.ones((2, 1)))
+    symbols = [str(weight.symbol) for weight in explanation.weights if "alpha" in weight.path]
+    assert symbols == ["α₁", "α₂"]
+    for number, layer in ((1, model.get_layer("p1")), (2, model.get_layer("p2"))):
+        right = next(weight.gradient[0] for weight in explanation.weights if weight.path == layer.alpha.path)
+        chain = explanation.chain(f"α{number}_1")
+        assert chain.path == layer.alpha.path and sum(path.value for path in chain.paths) == pytest.approx(right)
+        assert explanation.compare(f"∂E/∂α{number}_1", float(right)).correct

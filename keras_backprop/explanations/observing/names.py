@@ -102,7 +102,9 @@ class Names:
             self._tensors[id(output)] = symbol
         if isinstance(call.op, keras.layers.Embedding) and id(call.op.embeddings) not in self._weights:
             self._weights[id(call.op.embeddings)] = Symbol("C", self._next("C") if self._tables > 1 else None)
-        if isinstance(call.op, (*_NORMALISING, keras.layers.PReLU, keras.layers.AdditiveAttention)):
+        if isinstance(call.op, keras.layers.PReLU) and id(call.op.alpha) not in self._weights:
+            self._name_weights(call.op, _OF_UNITS, self._next("α"))  # of its own count: a₁ and y₁ may both be of one
+        elif isinstance(call.op, (*_NORMALISING, keras.layers.AdditiveAttention)):
             self._name_weights(call.op, _OF_UNITS, self._tensors[id(call.output)].subscript)
 
     def _name_weights(self, owner, letters, layer):
