@@ -15,7 +15,12 @@ def _some(option):
     return bool(option)
 
 
-_LEAKY, _CAPPED = {**_RELU, "negative_slope": _some}, {**_RELU, "max_value": _some}
+def _cap(option):
+    """Whether an option is a cap at which the derivative is 1 still."""
+    return bool(option) and option != 6
+
+
+_LEAKY, _CAPPED, _CAPPED_AT_6 = {"negative_slope": _some}, {"max_value": _cap}, {"max_value": 6}
 
 ELEMENTWISE = {
     (activations.linear,): Formula("x", "1"),
@@ -26,8 +31,9 @@ ELEMENTWISE = {
     (layers.ReLU,): Cases(
         (
             _relu,
-            Formula("max(0, x) + negative_slope*min(0, x)", "(x > 0) + negative_slope*(x <= 0)", when=_LEAKY),
-            Formula("min(max(0, x), max_value)", "(x > 0)*(x < max_value)", when=_CAPPED),
+            Formula("max(0, x) + negative_slope*min(0, x)", "(x > 0) + negative_slope*(x <= 0)", when=_RELU | _LEAKY),
+            Formula("min(max(0, x), max_value)", "(x > 0)*(x <= max_value)", when=_RELU | _CAPPED),
+            Formula("min(max(0, x), max_value)", "(x > 0)*(x < max_value)", when=_RELU | _CAPPED_AT_6),
         )
     ),
     (activations.relu6, ops.Relu6): Formula("min(max(0, x), 6)", "(x > 0)*(x < 6)"),

@@ -106,6 +106,7 @@ def test_a_derivative(key):
 @pytest.mark.parametrize("options", [{}, {"negative_slope": 0.25}, {"max_value": 1.5}, {"max_value": 6.0}])
 def test_a_rectifier_with_its_options(options):
     layer, x = keras.layers.ReLU(**options, dtype="float64"), 2 * numbers(keras.layers.ReLU)
+    x[0] = 0.0, options.get("max_value", 1.0), -1.0  # the corners
     y = layer(tf.constant(x))
     call = Call(layer, [tf.constant(x)], [y], path="relu")
     given = options_of_call(call, [tf.constant(x)])
