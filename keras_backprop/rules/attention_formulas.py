@@ -9,8 +9,9 @@ from keras_backprop._keras import ops
 from keras_backprop.formula import Cases, Formula
 from keras_backprop.rules.operation_formulas import is_number
 
-_DOT = {"class": "Attention", "score_mode": "dot", "use_scale": False, "dropout": 0.0}
-_ADDITIVE = {"class": "AdditiveAttention", "dropout": 0.0}
+_PLAIN = {"dropout": 0.0, "outputs": 1, "masks_queries": False}
+_DOT = {"class": "Attention", "score_mode": "dot", "use_scale": False, **_PLAIN}
+_ADDITIVE = {"class": "AdditiveAttention", **_PLAIN}
 
 
 def _attention(times, inputs, when, mask=False):

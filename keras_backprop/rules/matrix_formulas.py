@@ -38,8 +38,8 @@ MATRICES = {
         when={"upper": False},
     ),
     (ops.SolveTriangular,): Formula(
-        "inverse(a) @ b",
-        gradients={"a": "-triangle(inverse(a).T @ dy @ y.T)", "b": "inverse(a).T @ dy"},
+        "inverse(triangle(a)) @ b",  # of a matrix that is none, the other triangle is not read
+        gradients={"a": "-triangle(inverse(triangle(a)).T @ dy @ y.T)", "b": "inverse(triangle(a)).T @ dy"},
         when={"inputs": 2},
     ),
     (ops.Pinv,): Formula(

@@ -18,10 +18,10 @@ from tests.rules.test_formulas import S, close, upstream_of
 L = keras.layers
 RE, IM = np.random.default_rng(5).normal(size=(2, 4, 6))
 TALL = np.random.default_rng(6).normal(size=(4, 3))
-LOWER = np.tril(S) + 3 * np.eye(3)
+FULL = S + 3 * np.eye(3)
 OPERATIONS = [
     (ops.Sort(), {"x": RE}), (ops.TopK(2), {"x": RE}), (ops.Cholesky(), {"x": S @ S.T}), (ops.Pinv(), {"x": TALL}),
-    (ops.SolveTriangular(True), {"a": LOWER, "b": S}), (ops.Slogdet(), {"x": S}), (ops.Eigh(), {"x": S + S.T}),
+    (ops.SolveTriangular(True), {"a": FULL, "b": S}), (ops.SolveTriangular(), {"a": FULL, "b": S}), (ops.Slogdet(), {"x": S}), (ops.Eigh(), {"x": S + S.T}),
     (ops.Qr("reduced"), {"x": TALL}), (ops.SVD(False), {"x": TALL}), (ops.SVD(False, False), {"x": TALL}),
     (ops.SVD(False), {"x": TALL.T}), (ops.FFT(), {"real": RE, "imag": IM}), (ops.FFT2(), {"real": RE, "imag": IM}),
     (ops.IFFT2(), {"real": RE, "imag": IM}), (ops.RFFT(), {"x": RE}),
@@ -33,7 +33,8 @@ def functions_of(op, x, y):
     largest = np.argsort(-x, -1)[..., : y.shape[-1]] if isinstance(op, ops.TopK) else np.argsort(x, -1)
     return {
         "placed": lambda dy: np.put_along_axis(out := np.zeros_like(x), largest, dy, -1) or out,
-        "the_largest": lambda x: -np.sort(-x, -1)[..., :2], "triangle": np.tril, "spread": lambda z: z,
+        "the_largest": lambda x: -np.sort(-x, -1)[..., :2], "triangle": np.tril if getattr(op, "lower", True) else np.triu,
+        "spread": lambda z: z,
         "padded": lambda z: np.pad(z, [(0, 0), (0, x.shape[-1] - z.shape[-1])]),
     }  # fmt: skip
 
@@ -93,6 +94,26 @@ def test_additive_attention(case, scaled):
     sources = [*inputs, *([layer.scale.value] if scaled else [])]
     for letter, dx in zip([*formula.inputs, "gamma"], tape.gradient(y, sources, tf.constant(dy)), strict=False):
         close(evaluate(formula.gradients[letter], values), dx[0] if letter != "gamma" else dx)
+
+
+@pytest.mark.parametrize("layer", [L.Attention, L.AdditiveAttention])
+def test_attention_has_a_formula_only_where_it_holds(layer):
+    q, v = np.random.default_rng(0).normal(size=(2, 1, 3, 2))
+    seen, formula = tf.constant([[True, True, False]]), registered()[layer].formula
+    queries, values = ([seen, None, None], [None, seen, None])
+
+    def found(**arguments):
+        made = layer(use_scale=False)
+        given = {"inputs": [q, v, v], **arguments}
+        outputs = keras.tree.flatten(made(**given))
+        tensors = [tf.constant(x) for x in (q, v, v)] + [m for m in arguments.get("mask", ()) if m is not None]
+        call = Call(made, tensors, outputs, arguments=given, path="attention")
+        return formula.of(options_of(call, [None] * len(tensors)))
+
+    assert found() is not None and not dict(found().parts)["P"].endswith("+ m)")
+    assert dict(found(mask=values).parts)["P"].endswith("+ m)")
+    assert found(mask=queries) is None and found(mask=[seen, seen, None]) is None
+    assert found(return_attention_scores=True) is None
 
 
 def test_terms_of_outputs_that_the_error_does_not_depend_on_are_left_out():

@@ -24,8 +24,9 @@ def options_of(call: Any, gradients: Any) -> dict:
         call: the `Call`.
         gradients: for each input its gradient, None where there is none.
 
-    Besides what the operation and the call say: "class", the name of the operation's class; "inputs", how many tensors go in;
-    "masked" and "biased", whether there is a mask, or something is added to scores; "broadcasts", whether an input that has a
+    Besides what the operation and the call say: "class", the name of the operation's class; "inputs" and "outputs", how many
+    tensors go in and come out; "masked" and "biased", whether there is a mask, or something is added to scores; "masks_queries",
+    whether there is a mask of the first of several inputs; "broadcasts", whether an input that has a
     gradient is of another shape than the output; "of_batch", whether a normalisation has the statistics of the batch; "rank", of
     the first input; "over", what an axis (of the last input) spans: the whole "batch", an "example" with all its axes, or
     "others"; "wide", whether the matrix that goes in is wider than tall; "cut", whether a transform is of a given length; "last",
@@ -41,9 +42,11 @@ def options_of(call: Any, gradients: Any) -> dict:
     return {name: value for name, value in plain.items() if value is None or _is_plain(value)} | {
         "class": type(call.op).__name__,
         "inputs": len(call.inputs),
+        "outputs": len(call.outputs),
         "masked": _some(call.arguments.get("mask"))
         or bool(call.arguments.get("use_causal_mask"))
         or bool(given.get("is_causal")),
+        "masks_queries": isinstance(mask := call.arguments.get("mask"), (list, tuple)) and _some(mask[:1]),
         "biased": call.arguments.get("bias") is not None,
         "broadcasts": any(x.shape != y.shape for y in call.outputs[:1] for x in varied),
         "of_batch": bool({"reserve", "centred"} & set(call.saved)),
