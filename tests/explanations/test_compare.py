@@ -231,3 +231,15 @@ def test_the_error_in_place_of_its_derivative_has_the_options_of_the_loss():
     explanation = explain(model, np.array([[1.0]]), np.array([[3.1]]))  # |T - a| = 1.1
     compared = explanation.compare("db", 0.5 * (1.1 - 0.25))[0]
     assert compared.verdict == "mistake" and any("the error itself" in sentence for sentence in compared.mistakes)
+
+
+def test_both_slopes_of_a_softmax_differentiated_together_are_right():
+    model, x, y = softmax()
+    explanation = explain(model, x, y)
+    a = explanation.graph.nodes[-1].value[0]
+    for number, said in ((-1 / a[0], ""), (1 - 1 / a[0], "Keras's own"), (f"{1 - 1 / a[0]:.6f}", "Keras's own")):
+        (one,) = explanation.compare("∂E/∂a1_1", number if isinstance(number, str) else float(number))
+        assert one.verdict == "exact" and one.remark.startswith(said), str(one)
+    (one,) = explanation.compare("∂E/∂a1", [1 - y[0] / a])
+    assert one.verdict == "exact" and one.remark.startswith("Keras's own")
+    assert explanation.compare("∂E/∂a1_1", float(2 - 1 / a[0])).verdict != "exact"

@@ -8,7 +8,7 @@ import numpy as np
 from keras_backprop.explanations.comparing.comparison import Compared, Comparison
 from keras_backprop.explanations.comparing.given import Given
 from keras_backprop.explanations.comparing.lists import BY_LETTER, kind_of_list, weights_of_list
-from keras_backprop.explanations.comparing.mistakes import Slips, read
+from keras_backprop.explanations.comparing.mistakes import Slips, read, right_as_well
 from keras_backprop.explanations.comparing.wrong_results import WrongResults
 from keras_backprop.explanations.observing.asked import number_of, place
 from keras_backprop.explanations.writing.notation import plain
@@ -160,6 +160,9 @@ class _Comparer(WrongResults):
             )
         if given.is_of(expected, exact=True) or (given.significant > 1 and given.rounds(expected)):
             return "exact", [], given.digits(expected)
+        for other in right_as_well(self.graph, key, self.example):
+            if given.is_of(other, exact=True) or given.rounds(other):
+                return "exact", [], "Keras's own: a is divided by its sum first; −T/a alone gives the same ∂E/∂z"
         if given.rounds(expected):
             return "rounding", [], "in one digit it cannot be told from the exact number"
         near = given.is_near(expected)

@@ -15,7 +15,7 @@ from keras_backprop.explanations.comparing.loss_mistakes import LossSlips
 from keras_backprop.explanations.comparing.repeated_mistakes import RepeatedSlips
 from keras_backprop.explanations.writing.notation import plain
 
-__all__ = ["Slips", "read"]
+__all__ = ["Slips", "read", "right_as_well"]
 
 
 def read(graph: Any, what: Any, example: Any = None) -> Any:
@@ -41,6 +41,17 @@ def read(graph: Any, what: Any, example: Any = None) -> Any:
     array = node.value if kind == "value" else node.gradient
     array = array if unit is None else array[:, unit]
     return array if example is None and len(array) > 1 else array[example or 0]
+
+
+def right_as_well(graph: Any, what: Any, example: Any = None) -> Iterator[Any]:
+    """What else is right: ∂E/∂a of a softmax with the quotient a/Σa, of which its sum 1 is not used yet."""
+    node = None if what[1] is None else graph.nodes[what[1]]
+    for head in graph.heads if what[0] == "delta" else ():
+        if head.prediction is node is not head.node and head.inner_of_quotient:
+            values, other, changed = (head.node.value, node.value), copy.copy(node), copy.copy(graph)
+            other.gradient = node.gradient - head.inner(*values) + head.inner_of_quotient(*values)
+            changed.nodes = [other if one is node else one for one in graph.nodes]
+            yield read(changed, what, example)
 
 
 MOST_NODES, MOST_NUMBERS = 120, 20_000

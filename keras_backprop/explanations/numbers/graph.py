@@ -29,6 +29,7 @@ class Head:
         slope: function (values of node and prediction) -> value; None where it is not known.
         inner: function of the same -> ∂E/∂prediction, where that lies behind node: the activation between the two was
             differentiated together with the error. None elsewhere, and where it is not known.
+        inner_of_quotient: the same, where Keras divides the predictions by their sum before: ΣT/Σa − T/a.
         via: str, which loss or link it comes from.
         formula: the `LossFormula`, or None.
         options: dict, letters of the formula -> numbers: the options of the loss.
@@ -41,6 +42,7 @@ class Head:
     prediction: Any = None
     slope: Callable | None = None
     inner: Callable | None = None
+    inner_of_quotient: Callable | None = None
     via: str = ""
     formula: Any = None
     options: dict = field(default_factory=dict)

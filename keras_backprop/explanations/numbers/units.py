@@ -261,8 +261,11 @@ class _Builder:
             inner = error_formulas.slope_by_predictions(link) if prediction is not node else None
             if inner is not None and not _leads_to(inner(node.value, prediction.value), prediction, node, dx):
                 inner = None
+            whole = inner and link.formula.shown_slope and error_formulas.slope_by_predictions(link, as_shown=False)
             self.graph.heads.append(
-                Head(node, _f(dx), text or "", targets, prediction, slope, inner, link.path, link.formula, options)
+                Head(
+                    node, _f(dx), text or "", targets, prediction, slope, inner, whole, link.path, link.formula, options
+                )
             )
 
 

@@ -134,12 +134,13 @@ def slope_function(link: Any) -> Any:
     return _slope_function(link, slope, _of_slope(link)) if slope is not None else None
 
 
-def slope_by_predictions(link: Any) -> Any:
-    """The same for ∂E/∂a of an error that was differentiated together with the activation that made a."""
+def slope_by_predictions(link: Any, as_shown: bool = True) -> Any:
+    """The same for ∂E/∂a of an error that was differentiated together with the activation that made a: as books or as Keras."""
     formula = link.formula
     if not from_logits(link) or not isinstance(formula, LossFormula):
         return None
-    return _slope_function(link, formula.shown_slope or formula.slope, _of_slope(link, by_predictions=True))
+    slope = (as_shown and formula.shown_slope) or formula.slope
+    return _slope_function(link, slope, _of_slope(link, by_predictions=True))
 
 
 def _slope_function(link, slope, numbers):
