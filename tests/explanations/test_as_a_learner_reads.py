@@ -46,6 +46,21 @@ def test_a_bias_of_positions_is_summed_over_more_than_examples():
     assert "x·∂E/∂z₁ over the windows" in text
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "over"),
+    [
+        (L.PReLU(), (3, 2), "Σₙ"), (L.PReLU(shared_axes=[1]), (3, 2), "Σ"), (L.PReLU(shared_axes=[1]), (2,), "Σ"),
+        (L.LayerNormalization(axis=[1, 2]), (3, 2), "Σₙ"), (L.LayerNormalization(), (3, 2), "Σ"),
+        (L.EinsumDense("abc,cd->abd", (3, 2), bias_axes="bd"), (3, 2), "Σₙ"),
+        (L.EinsumDense("abc,cd->abd", (3, 2), bias_axes="d"), (3, 2), "Σ"),
+    ],
+)  # fmt: skip
+def test_a_weight_with_a_value_for_every_position_is_summed_over_examples_only(layer, shape, over):
+    text = explained([L.Dense(2), layer, *([L.Flatten()] if len(shape) > 1 else []), L.Dense(1)], shape).to_text()
+    letter = {"PReLU": "α", "LayerNormalization": "γ", "EinsumDense": "b₂"}[type(layer).__name__]
+    assert re.search(rf"∂E/∂{letter}.? = {over} ∂E/∂", text), text
+
+
 def test_beside_a_convolution_weights_have_one_name():
     explanation = explained([L.Conv1D(1, 2), L.Flatten(), L.Dense(1)], (2, 1))
     assert "(w₁)" not in explanation.to_text()

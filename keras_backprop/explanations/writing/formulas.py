@@ -113,6 +113,8 @@ def gradient(link: Any, letter: str, upstream: str) -> str | None:
         parts += [(name, left)] if name[0] == "d" and left != "0" else []
     expression = formula.gradients[letter]
     written = _latex(link, without(expression, zeros) if zeros else expression, dy=upstream)
+    if not _of_examples_only(link, letter):
+        written = written.replace(r"\sum_n ", r"\sum ")
     if letter != next(iter(formula.gradients)):
         return written
     return written + "".join(rf",\quad {_OF_LAYERS[name]} = {_latex(link, text, dy=upstream)}" for name, text in parts)
@@ -153,9 +155,13 @@ def _latex(link, expression, **more):
     for (letter, _), symbol in zip(getattr(link.formula, "outputs", ()), link.output_symbols, strict=False):
         named |= {letter: symbol.latex, f"d{letter}": derivative("E", symbol.latex)}
     y = link.output_symbols[0].latex if link.output_symbols[0] is not None else "y"
-    written = latex(expression, {**_OF_LAYERS, **_count(link), **numbers(link.options), **named, "y": y, **more})
-    positions = bool(link.outputs) and np.ndim(link.outputs[0]) > 2
-    return written.replace(r"\sum_n ", r"\sum ") if positions else written  # over the positions as well
+    return latex(expression, {**_OF_LAYERS, **_count(link), **numbers(link.options), **named, "y": y, **more})
+
+
+def _of_examples_only(link, letter):
+    """Whether the gradient of a weight is a sum over the examples, and not over positions as well that share the weight."""
+    weight = next((w for name, w in link.weights.items() if LETTERS.get(name) == letter), None)
+    return weight is None or not link.outputs or np.size(weight) == np.prod(np.shape(link.outputs[0])[1:])
 
 
 def _count(link):
