@@ -68,6 +68,18 @@ def test_beside_a_convolution_weights_have_one_name():
         explanation.chain("w1")
 
 
+def test_beside_the_projections_of_attention_the_others_are_counted():
+    inputs = keras.Input((2, 2))
+    h = L.Dense(1, name="first")(inputs)
+    outputs = L.Dense(1, name="last")(L.Flatten()(L.MultiHeadAttention(1, 1)(h, h)))
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", "mse")
+    explanation = explain(model, np.ones((1, 2, 2)), np.ones((1, 1)))
+    for name, found in (("w2", ("first/kernel", (1, 0))), ("w4", ("last/kernel", (1, 0)))):
+        chain = explanation.chain(name)
+        assert (chain.path, chain.index) == found
+
+
 def test_the_factor_of_a_maximum_says_of_which_number():
     explanation = explained([L.Conv1D(1, 1), L.MaxPooling1D(2), L.Flatten(), L.Dense(1)], (2, 1))
     assert re.search(r"= \[z⁽¹⁾.,₁ = y⁽¹⁾₁,₁\] +1", explanation.chain("b1").to_text())

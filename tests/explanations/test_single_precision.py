@@ -66,6 +66,17 @@ def test_one_number_says_which_of_the_only_column():
         assert explanation.chain(short).index == explanation.chain(whole).index
     with pytest.raises(IndexError):
         explanation.chain("w2_4")
+    for short, index in (("w1_2", (0, 1)), ("W1[2]", (0, 2)), ("w2_3", (2, 0))):
+        assert explanation.chain(short, convention="column").index == index
+
+
+def test_there_is_one_number_in_the_only_row_and_column(explanation):
+    single = explained([keras.layers.Dense(1), keras.layers.Dense(1)], [W1[:1, :1], B1[:1], W2[:1], B2], X[:, :1], T)
+    for name in ("W2[0]", "w2_1", "w2_11", "w2"):
+        assert single.chain(name).index == (0, 0)
+    for name in ("W2[3]", "w1_7", "w1_2"):
+        with pytest.raises(IndexError):
+            single.chain(name)
 
 
 def explained(layers, weights, x, targets, loss="mse", optimizer="sgd"):

@@ -30,10 +30,10 @@ class WeightNames:
         self._dense = [
             path
             for path, w in sorted(self.weights.items(), key=lambda one: one[1].symbol.subscript or 0)  # frozen ones stand last
-            if w.symbol.letter in ("w", "W") and np.ndim(w.value) == 2
+            if _is_kernel(w) and np.ndim(w.value) == 2
         ]  # fmt: skip
-        if any(w.symbol.letter in ("w", "W") and np.ndim(w.value) > 2 for w in self.weights.values()):
-            self._dense = []  # beside the kernel of a convolution nobody counts them so
+        if any(_is_kernel(w) and np.ndim(w.value) > 2 for w in self.weights.values()):
+            self._dense = []  # beside a kernel of more axes, as of a convolution, nobody counts them so
 
     def available(self) -> str:
         """A sentence with the names that there are."""
@@ -134,7 +134,8 @@ class WeightNames:
                 return None
             shape = np.shape(self.weights[chosen[0]].value)
             if len(places) < len(shape) == 2 and min(shape) == 1 and (zero_based or places[0] < 10):
-                places = [n if size > 1 else 1 - zero_based for n, size in zip(places * 2, shape, strict=True)]
+                along, first = int(np.argmax(shape)), 0 if zero_based else 1  # the only row, or the only column
+                return chosen[0], self._checked(chosen[0], tuple((places[0] - first) * (n == along) for n in range(2)))
             if zero_based:
                 return chosen[0], self._checked(chosen[0], tuple(places))
             numbers = (
@@ -182,6 +183,11 @@ class WeightNames:
                 f"Received: {tuple(index)}"
             )
         return tuple(int(i) % n for i, n in zip(index, shape, strict=True))
+
+
+def _is_kernel(weight):
+    """Whether it is a kernel of a layer, w or W, and no projection of attention: those are called by their roles."""
+    return weight.symbol.letter in ("w", "W") and not weight.symbol.role
 
 
 def primed(name: str) -> str:
