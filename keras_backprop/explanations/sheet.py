@@ -113,13 +113,13 @@ def _by_units(explanation, formula):
     """The formula of E with the predictions as the sheet calls them: a⁽²⁾₁ of a single one, and not a₂, of all a⁽²⁾."""
     for link in shown(explanation):
         symbol: Any = link.input_symbols[1] if link.kind == "loss" and len(link.input_symbols) > 1 else None
-        if symbol is None:
+        if symbol is None or symbol.subscript is None:
             continue
         named = (symbol.letter, symbol.subscript)
         node = next((node for node in explanation.graph.nodes if (node.letter, node.layer) == named), None)
         if node is not None and not node.plain and node.time is None and not node.shape:
             own = node.name() if node.units == 1 else rf"{symbol.letter}^{{({symbol.subscript})}}"
-            formula = re.sub(rf"{re.escape(symbol.latex)}(?![\d^])", own.replace("\\", r"\\"), formula)
+            formula = re.sub(rf"(?<![A-Za-z\\]){re.escape(symbol.latex)}(?![\d^])", own.replace("\\", r"\\"), formula)
     return formula
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_backprop import exercise, explain
+from keras_backprop.explanations.sheet import _by_units
 from keras_backprop.explanations.writing.notation import latex_number, precision
 from tests.explanations.networks import chain, dense, recurrent, softmax, textbook, worked_example, xor
 
@@ -103,3 +104,7 @@ def test_the_error_speaks_of_the_units_of_the_sheet():
     for line in errors(2, 3, 3, loss="categorical_crossentropy"):
         assert r"\log(a^{(2)})" in line
     assert all("(T - a_2)^2" in line for line in errors(1, 1, 1))  # a chain of single units, where a₂ is its name
+
+
+def test_a_letter_is_renamed_and_no_end_of_a_word():
+    assert _by_units(explain(*textbook()), r"\alpha_2 \cdot a_2") == r"\alpha_2 \cdot a^{(2)}"

@@ -62,13 +62,14 @@ def step_formulas(link: Any) -> StepFormulas | None:
 
 
 def _columns(link):
-    """The columns of W, U and b, gate by gate: i 1, f 2, g 3, o 4."""
+    """The columns of W, U and, where there is one, b, gate by gate: i 1, f 2, g 3, o 4."""
     gates, cell = link.formula.forward[0][0].split(", "), getattr(link.op, "cell", link.op)
     size = getattr(cell, "filters", None) or cell.units
     ends = [(n * size + 1, (n + 1) * size) for n in range(len(gates))]
     places = [str(first) if first == last else rf"{first}\text{{ to }}{last}" for first, last in ends]
     named = r",\; ".join(rf"{gate[-1]}\,{place}" for gate, place in zip(gates, places, strict=True))
-    return rf"\text{{columns of }}W, U, b:\; {named}" if len(gates) > 1 else ""
+    weights = "W, U, b" if _has_bias(link) else "W, U"
+    return rf"\text{{columns of }}{weights}:\; {named}" if len(gates) > 1 else ""
 
 
 def weight_gradient(link: Any, attribute: str) -> str | None:
