@@ -68,7 +68,7 @@ MATRICES = {
         (
             Formula(
                 "singular(x)",
-                gradients={"x": "u*spread(dy) @ w"},
+                gradients={"x": "u @ diag(dy) @ w"},
                 parts=(("u, s, w", "svd(x)"),),
                 when={"compute_uv": False},
             ),

@@ -34,7 +34,7 @@ def functions_of(op, x, y):
     return {
         "placed": lambda dy: np.put_along_axis(out := np.zeros_like(x), largest, dy, -1) or out,
         "the_largest": lambda x: -np.sort(-x, -1)[..., :2], "triangle": np.tril if getattr(op, "lower", True) else np.triu,
-        "spread": lambda z: z,
+       
         "padded": lambda z: np.pad(z, [(0, 0), (0, x.shape[-1] - z.shape[-1])]),
     }  # fmt: skip
 
@@ -128,4 +128,4 @@ def test_terms_of_outputs_that_the_error_does_not_depend_on_are_left_out():
     model = keras.Sequential([keras.Input((3, 3)), L.EinsumDense("nij,jk->nik", (3, 3)), Eigenvalues(), L.Dense(1)])
     model.compile("sgd", "mse")
     text = explain(model, (S @ S.T)[None], np.ones((1, 1))).to_text()
-    assert "y₁ = eigenvalues(z₁)" in text and "∂E/∂M = y₂ diag(∂E/∂y₁) y₂ᵀ" in text
+    assert "y₁ = eigenvalues(z₁)" in text and "y₂ = eigenvectors(z₁)" in text and "∂E/∂M = y₂ diag(∂E/∂y₁) y₂ᵀ" in text

@@ -1,5 +1,6 @@
 """The chain line by line: which link, which formula, which value. Text and Markdown are written from these."""
 
+import re
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -89,7 +90,7 @@ def forward_rows(explanation, view=None):
             return rows
         if link.kind == "op" and not any(link.input_symbols):
             continue  # of constants only
-        for symbol, value in _outputs(link):
+        for symbol, value in _named_outputs(link):
             made = error_formulas.error_of_examples(link) if link.kind == "loss" else None
             position = link.output_symbols.index(symbol)
             rows.append(Row(link.path, f"{symbol.latex} = {made or _forward(link, position)}", view.of(value)))
@@ -235,6 +236,20 @@ def _outputs(link):
     outputs = list(zip(link.output_symbols, link.outputs, strict=True))
     used = [output for output, dy in zip(outputs, link.upstream, strict=True) if dy is not None]
     return used or outputs
+
+
+def _named_outputs(link):
+    """Those, and what stands in the formula of the gradient besides: the eigenvectors in that of the eigenvalues."""
+    used = _outputs(link)
+    if len(used) == len(link.outputs) or not getattr(link.formula, "outputs", ()):
+        return used
+    lines = " ".join(_downstream(link, n, None) or "" for n, dx in enumerate(link.downstream) if dx is not None)
+    symbols = {symbol for symbol, _ in used}
+    return [
+        (symbol, value)
+        for symbol, value in zip(link.output_symbols, link.outputs, strict=True)
+        if symbol in symbols or re.search(rf"(?<![A-Za-z\\]){re.escape(symbol.latex)}(?!\d)", lines)
+    ]
 
 
 def _upstream(link):
