@@ -185,7 +185,9 @@ def _forward(node, unit, spelling):
         biases = [use for use in spelling.graph.uses if use.node is node and use.edge is None]
         terms += [spelling.entry(use.path, int(use.of_units[unit])) for use in biases]
     if not terms and node.time is None and node.text and len(node.edges) == 1:
-        return formulas.filled(node.text, x=node.edges[0].source.name(unit))
+        edge = node.edges[0]
+        weight = {} if edge.named is None else {"w": spelling.entry(edge.named, edge.entry(unit, unit))}
+        return formulas.filled(node.text, x=edge.source.name(unit), **weight)
     return " + ".join(terms)
 
 

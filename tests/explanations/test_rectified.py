@@ -35,8 +35,18 @@ def test_paths_lead_to_the_weight_and_past_it(explanation):
         assert explanation.compare(f"d{name}", right).correct
     last = explanation.chain("α1_2", example=0).paths[0].factors[-1]
     assert plain(last.formula) == "min(0, z⁽¹⁾₂)" and last.value == z[0, 1]
+    slope = explanation.chain("w1_12", example=0).paths[0].factors[-2]
+    assert plain(slope.formula) == "[z⁽¹⁾₂ > 0] + α⁽¹⁾₂ · [z⁽¹⁾₂ < 0]"
     assert explanation.compare("∂a1_2/∂z1_2", 0.1, example=0).correct
     assert "∂E/∂α₁ = Σₙ ∂E/∂a₁ · min(0, z₁)" in explanation.to_text()
+
+
+def test_a_sheet_calls_every_weight_by_its_name():
+    layers = [dense(2, use_bias=False), L.PReLU(dtype="float64"), dense(1, use_bias=False)]
+    model = stack(layers, (2,), [W, ALPHA, V], "mse")
+    assert r"$\max(0, z^{(1)}_2) + \alpha^{(1)}_{2} \cdot \min(0, z^{(1)}_2)$" in explain(
+        model, X[:1], np.zeros((1, 1))
+    ).to_markdown(blank=["E"])
 
 
 def test_a_weight_that_positions_share(float64):

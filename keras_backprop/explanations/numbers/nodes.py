@@ -22,7 +22,7 @@ class Node:
         compute: function of the values of the edges' sources -> value without the bias; None where it is not known, or the edges
             have weights. Copies of a graph share it: what a mistake may change stands in the node and its edges, not in it.
         bias: array, what is added to the products, or to what `compute` gives.
-        text: str, LaTeX of the formula of the layer, in the letters of the vectors.
+        text: str, LaTeX of the formula of a unit, a template of `{x}`, the name of what it is made of, and `{w}`: `Edge.named`.
         gradient: array, ∂E/∂node.
         plain: bool, its layer needs no number, its only unit none either.
         shape: tuple, how the units lie: rows, columns, channels. Empty: in a row.
@@ -130,6 +130,7 @@ class Edge:
             where it is not known.
         beside: tuple of `Node`, whose units make the derivative: the other factor of a product of two. `text` is then a template
             of their names, `(1 - {0})`, by default `{0}`.
+        named: str or None, the path of a weight whose entry at a unit, by `entries`, `text` calls `{w}`.
         rule: str, the name of the rule that gave it.
         function: bool, whether it is the derivative of an activation function.
         derive: function (node's value, the sources' values…) -> local or Jacobian; None where it is not known, or needs none.
@@ -146,6 +147,7 @@ class Edge:
     rule: str = ""
     function: bool = False
     beside: tuple = ()
+    named: str | None = None
     derive: Callable | None = None
 
     def reached(self, of: int, example: Any = None) -> Any:

@@ -143,6 +143,8 @@ class Finder:
             return self.spelling.entry(edge.weight, edge.entry(unit, other))
         if not edge.text:
             return ""
+        if edge.named is not None:
+            return filled(edge.text, x=node.name(unit), w=self.spelling.entry(edge.named, edge.entry(unit, other)))
         if "{j}" in edge.text:
             y, k = consumer.name(other), consumer.name(unit)
             return f"{y}(1 - {y})" if other == unit else f"-{y} \\cdot {k}"

@@ -10,7 +10,7 @@ from keras_backprop.explanations.numbers.positions import fits, node_of
 
 __all__ = ["rectified"]
 
-_BOTH = r"[{x} > 0] + \alpha \cdot [{x} < 0]"
+_BOTH = r"[{x} > 0] + {w} \cdot [{x} < 0]"
 
 
 def rectified(link: Any, graph: Any, source: Any, path_of: dict) -> Any:
@@ -39,10 +39,11 @@ def rectified(link: Any, graph: Any, source: Any, path_of: dict) -> Any:
     below.edges = [Edge(source, local=1.0 * (z < 0), text="[{x} < 0]", derive=lambda y, x: 1.0 * (x < 0))]
     below.compute = lambda x: np.minimum(x, 0)
     node = node_of(link.output_symbols[0], link.outputs[0], source.plain)
-    node.edges = [Edge(source, local=derive(None, z), text=_BOTH, rule=link.rule, function=True, derive=derive)]
+    edge = Edge(source, None, entries, local=derive(None, z), text=_BOTH, rule=link.rule, function=True, named=path)
+    edge.derive, node.edges = derive, [edge]
     node.compute, node.text = (
         lambda x: np.maximum(x, 0) + alpha * np.minimum(x, 0),
-        r"\max(0, {x}) + \alpha \cdot \min(0, {x})",
+        r"\max(0, {x}) + {w} \cdot \min(0, {x})",
     )
     if not agrees(node.compute(z), node.value):
         return None
