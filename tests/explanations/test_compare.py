@@ -243,3 +243,11 @@ def test_both_slopes_of_a_softmax_differentiated_together_are_right():
     (one,) = explanation.compare("∂E/∂a1", [1 - y[0] / a])
     assert one.verdict == "exact" and one.remark.startswith("Keras's own")
     assert explanation.compare("∂E/∂a1_1", float(2 - 1 / a[0])).verdict != "exact"
+
+
+def test_new_weights_that_were_rounded_are_close_and_old_ones_are_not(explanations):
+    for weight in explanations[textbook].weights:
+        for decimals in (4, 6):
+            new = np.round(np.asarray(weight.updated), decimals)
+            assert explanations[textbook].compare(f"{weight.symbol}_new", new).correct
+        assert "before the update" in explanations[textbook].compare(f"{weight.symbol}_new", weight.value).mistake

@@ -79,10 +79,17 @@ class Given:
         difference, size = np.abs(self.value - number), np.abs(number)
         largest = float(np.max(size, initial=0.0))
         if self.full and self.before is not None and not self.change:
-            return bool(np.all(difference <= NEAR * np.abs(number - self.before) + self._of_precision(number, True)))
+            change = np.abs(number - self.before)
+            last = self._last_decimal() if 4 * self._last_decimal() <= np.max(change, initial=0.0) else 0.0
+            return bool(np.all(difference <= np.maximum(NEAR * change, 1.5 * last) + self._of_precision(number, True)))
         turned = (self.value * number < 0) & (size > FLOOR * largest)
         worst = float(np.max(difference, initial=0.0))
         return worst <= NEAR * (largest or 1.0) and not (self.value.ndim and np.any(turned))
+
+    def _last_decimal(self):
+        """One unit of the last decimal to which all entries were rounded; 0 where they were not."""
+        decimals = next((d for d in range(11) if np.array_equal(np.round(self.value, d), self.value)), None)
+        return 0.0 if decimals is None else 10.0**-decimals
 
     def digits(self, number: Any) -> str:
         """In how many digits the number that was given is this one, which it is; "" where all were given."""
