@@ -250,4 +250,7 @@ def test_new_weights_that_were_rounded_are_close_and_old_ones_are_not(explanatio
         for decimals in (4, 6):
             new = np.round(np.asarray(weight.updated), decimals)
             assert explanations[textbook].compare(f"{weight.symbol}_new", new).correct
+    assert explanations[textbook].compare("Δw5", "-0.0410835").verdict == "exact"
+    assert explanations[textbook].compare("Δw5", "-0.0410836").verdict == "rounding"
+    for weight in explanations[textbook].weights:
         assert "before the update" in explanations[textbook].compare(f"{weight.symbol}_new", weight.value).mistake

@@ -69,7 +69,7 @@ class Given:
         tolerance = self._of_precision(number, exact)
         if not self.full:
             share = 0.03 if exact else 1e-3
-            unsure = self.change or (self.eps and self.significant > 6)  # fewer digits are the same in either precision
+            unsure = self.change or self._in_doubt
             tolerance = min(self.half * (1 + 1e-9), share * float(np.abs(number))) + (tolerance if unsure else 0.0)
         return bool(np.all(np.abs(self.value - number) <= tolerance + 1e-15))
 
@@ -85,6 +85,11 @@ class Given:
         turned = (self.value * number < 0) & (size > FLOOR * largest)
         worst = float(np.max(difference, initial=0.0))
         return worst <= NEAR * (largest or 1.0) and not (self.value.ndim and np.any(turned))
+
+    @property
+    def _in_doubt(self):
+        """Whether there are more digits than are the same in either precision."""
+        return self.full or (bool(self.eps) and self.significant > 6)
 
     def _last_decimal(self):
         """One unit of the last decimal to which all entries were rounded; 0 where they were not."""
@@ -105,7 +110,8 @@ class Given:
         if self.before is not None:
             change = size if self.change else np.abs(number - self.before)
             after = np.abs(number + self.before) if self.change else size
-            return OF_CHANGE * change + self.ulp * np.maximum(np.abs(self.before), after)
+            share = OF_CHANGE if self._in_doubt else 0.0
+            return share * change + self.ulp * np.maximum(np.abs(self.before), after)
         rounded = self.single or self.eps
         share = max(self.eps, 2e-6 if self.single else 1e-8 if exact else 1e-7)
         floor = (FLOOR if rounded else 1e-13) * float(np.max(size, initial=0.0)) if size.ndim else 0.0
