@@ -10,7 +10,9 @@ from keras_backprop.rule import Gradients
 
 
 class SameValues(_keras.StatelessScope):
-    """A context in which weights have given values.
+    """A context in which weights have given values; all else is as it is outside of it.
+
+    What is assigned in it, is: a rule may count or draw random numbers. Weights that have a value here keep it.
 
     Args:
         values: pairs of a `keras.Variable` and a tensor.
@@ -18,6 +20,16 @@ class SameValues(_keras.StatelessScope):
 
     def __init__(self, values):
         super().__init__(values, initialize_variables=False)
+
+    def get_current_value(self, variable):
+        value = super().get_current_value(variable)
+        # Keras asks the innermost scope only.
+        return self.original_scope.get_current_value(variable) if value is None and self.original_scope else value
+
+    def add_update(self, update):
+        variable, value = update
+        with _keras.stateless_scope_set(self.original_scope):
+            variable.assign(value)
 
 
 def weights_as_they_are(weights):

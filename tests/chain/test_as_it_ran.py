@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop import backward
+from keras_backprop import BackpropSequential, Gradients, backward
 from tests.checking import normal
 
 X = normal(5, 6, 4).astype("float32")
@@ -85,3 +85,44 @@ def test_every_link_goes_by_what_was_then(make, compiled):
     run = tf.function(explicit, autograph=False) if compiled else explicit
     for ours, tapes in zip(run(x), expected, strict=True):
         np.testing.assert_allclose(ours, tapes, rtol=1e-4, atol=1e-7)
+
+
+def test_no_weight_is_read_anew_where_another_one_is_assigned():
+    """A read of its own would race the optimizer."""
+
+    class Scaled(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.layer = layers.SimpleRNN(4)
+
+        def call(self, x, training=None):
+            (recurrent,) = (v for v in self.layer.trainable_variables if v.name == "recurrent_kernel")
+            recurrent.assign(0.6 * recurrent)
+            return self.layer(x)
+
+    model, x = Scaled(), tf.constant(X)
+    model.layer.build(x.shape)
+    run = tf.function(lambda x: backward(model, x, loss=tf.sin).gradients, autograph=False).get_concrete_function(x)
+    reads = [one.name for one in run.graph.get_operations() if one.type == "ReadVariableOp"]
+    assert reads and not [name for name in reads if name.startswith("backward/")]
+
+
+def test_a_rule_may_count_and_draw():
+    """What it assigns stays, in compiled steps as in eager ones."""
+    noted = []
+    for eager in (True, False):
+        count, seed = keras.Variable(0.0, trainable=False), keras.random.SeedGenerator(1)
+        drawn = keras.Variable(np.zeros(4, "float32"), trainable=False)
+
+        def rule(call, dy, count=count, seed=seed, drawn=drawn):
+            step = keras.ops.one_hot(keras.ops.cast(count, "int32"), 4)
+            drawn.assign_add(step * keras.random.uniform((), seed=seed))
+            count.assign_add(1)
+            return Gradients(dy)
+
+        model = BackpropSequential([keras.Input((4,)), layers.Dense(3), layers.ReLU()])
+        model.compile("sgd", "mse", rules={layers.ReLU: rule}, run_eagerly=eager)
+        model.fit(np.ones((8, 4)), np.ones((8, 3)), batch_size=2, verbose=0)
+        noted.append([float(count), *drawn.numpy()])
+    np.testing.assert_allclose(noted[1], noted[0])
+    assert noted[1][0] == 4 and len(set(noted[1])) == 5
