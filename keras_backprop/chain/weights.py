@@ -72,16 +72,29 @@ def applied_out_of_same_values(rule, call, dy):
     while isinstance(scope, SameValues):
         scope = scope.original_scope
     with _keras.stateless_scope_set(scope):
-        if call.op.name != "IdentityN" or tf.executing_eagerly():
+        if tf.executing_eagerly():
             return rule.backward(call, dy)
         graph = tf.compat.v1.get_default_graph()
         first = _tensorflow.operation_count(graph)
         returned = rule.backward(call, dy)
-        reads = [one for one in graph.get_operations()[first:] if one.type == "ReadVariableOp"]
+        reads = [one for one in graph.get_operations()[first:] if _reads_values(one)]
         if not reads:
             return returned
-        with tf.control_dependencies(reads):  # these would race the optimizer as well
-            return Gradients(*(dx if dx is None else tf.identity(dx) for dx in returned.inputs), **returned.weights)
+        # These would race the optimizer as well. In a group, for TensorFlow leaves out an edge from what makes the tensor itself;
+        # a call does, and may read more afterwards, once it is inlined.
+        with tf.control_dependencies([tf.group(*reads)]):
+            weights = {name: _now(gradient) for name, gradient in returned.weights.items()}
+            return Gradients(*map(_now, returned.inputs), **weights)
+
+
+def _reads_values(operation):
+    """Whether it is given a variable and may read what is in it: loops, branches and calls of functions may, too."""
+    return operation.type != "VariableShape" and any(x.dtype == tf.resource for x in operation.inputs)
+
+
+def _now(gradient):
+    """A tensor, or slices, that wait for what the operations here wait for."""
+    return tf.identity(gradient) if tf.is_tensor(gradient) else gradient
 
 
 class Reads:

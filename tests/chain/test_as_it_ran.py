@@ -107,6 +107,28 @@ def test_no_weight_is_read_anew_where_another_one_is_assigned():
     assert reads and not [name for name in reads if name.startswith("backward/")]
 
 
+def test_gradients_wait_for_all_that_a_call_of_a_function_reads():
+    """Inlined, a call can give a weight's gradient, and the optimizer its new value, before all of it is read."""
+
+    class Called(layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=(4, 4), name="w")
+            recomputed = tf.recompute_grad(lambda z: tf.tanh(keras.ops.matmul(z, self.w)))
+            self.function = tf.function(recomputed, autograph=False)
+
+        def call(self, x):
+            return self.function(x)
+
+    model = keras.Sequential([keras.Input((6, 4)), Called()])
+    run = tf.function(lambda x: backward(model, x, loss=tf.sin).gradients, autograph=False).get_concrete_function(X)
+    calls = [one for one in run.graph.get_operations() if one.name.startswith("backward/") and "Call" in one.type]
+    assert calls
+    for call in calls:
+        for taken in (one for y in call.outputs for one in y.consumers()):
+            (waits_for,) = taken.control_inputs
+            assert call in waits_for.control_inputs
+
+
 def test_a_rule_may_count_and_draw():
     """What it assigns stays, in compiled steps as in eager ones."""
     noted = []
