@@ -179,7 +179,7 @@ def _weights(run):
 
 def _take(run, epoch, first, last):
     if first == last:
-        if first == 0:
+        if first == 0 and epoch != run.begun:
             run.model.reset_metrics()
         return
     run.loop(run.train, run.validation, run.seed, (epoch, epoch + 1), (first, last), run.begun, [False], {})

@@ -68,7 +68,8 @@ class Run:
         callbacks.on_train_begin()
         epoch, logs = _keras.first_epoch(model) or self.initial_epoch, None
         while epoch < self.epochs:
-            if getattr(self.plan, "begins_apart", True):  # else the loop does it
+            begun = getattr(self.plan, "begins_apart", True)  # else the loop resets the metrics
+            if begun:
                 model.reset_metrics()
             callbacks.on_epoch_begin(epoch)
             try:
@@ -76,7 +77,7 @@ class Run:
                     self._make_plan()
                 epoch, logs = self.plan(epoch)
             except NotCompiledError as reason:
-                return self._go_on_in_keras_loop(reason, epoch)
+                return self._go_on_in_keras_loop(reason, epoch, begun)
             if model.stop_training:
                 break
         if isinstance(model.optimizer, keras.optimizers.Optimizer) and self.epochs > 0:
@@ -252,15 +253,20 @@ class Run:
         with given:
             return self.model._fit_batch_by_batch(**{**self.arguments, **changed})
 
-    def _go_on_in_keras_loop(self, reason, epoch):
-        """Keras's loop from here on, to callbacks that have heard of the beginning of training and of this epoch."""
+    def _go_on_in_keras_loop(self, reason, epoch, begun):
+        """Keras's loop from here on, to callbacks that have heard of the beginning of training and of this epoch.
+
+        What they have left in the metrics counts, if these have been reset before (`begun`).
+        """
         model, callbacks = self.model, self.callbacks
         stop, first_epoch, begin_epoch = model.stop_training, _keras.first_epoch(model), callbacks.on_epoch_begin
         begin_batch, heard = callbacks.on_train_batch_begin, [self.plan == self._one_epoch and self.listeners.any]
+        reset_metrics, are_reset = model.reset_metrics, [False]
 
         def on_train_begin(logs=None):
             model.stop_training = stop  # Keras has set it to False
             _keras.begin_at(model, epoch)
+            are_reset[0] = begun
 
         def on_epoch_begin(number, logs=None):
             _keras.begin_at(model, first_epoch)
@@ -272,10 +278,18 @@ class Run:
                 begin_batch(number, logs)
             heard[0] = False
 
-        with _keras.replaced(
-            callbacks,
-            on_train_begin=on_train_begin,
-            on_epoch_begin=on_epoch_begin,
-            on_train_batch_begin=on_train_batch_begin,
+        def reset_metrics_if_not_done():
+            if not are_reset[0]:
+                reset_metrics()
+            are_reset[0] = False
+
+        with (
+            _keras.replaced(model, reset_metrics=reset_metrics_if_not_done),
+            _keras.replaced(
+                callbacks,
+                on_train_begin=on_train_begin,
+                on_epoch_begin=on_epoch_begin,
+                on_train_batch_begin=on_train_batch_begin,
+            ),
         ):
             return self._in_keras_loop(reason, callbacks=callbacks)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_backprop.callbacks import LocateNaN
 from tests.equality import compare
 from tests.equality.models import FEATURES, NUMBERS
 from tests.equality.small import compiled, fitted, small
@@ -20,9 +21,9 @@ def assert_equal(program, tolerance=1e-6):
     assert not compare.differences(ours, stock, tolerance)
 
 
-def assert_compiled(model):
+def assert_compiled(model, expected=True):
     path = getattr(model, "fit_path", None)  # stock Keras has none
-    assert path is None or path.compiled, path
+    assert path is None or path.compiled is expected, path
 
 
 class AtBeginnings(keras.callbacks.Callback):
@@ -36,15 +37,40 @@ class AtBeginnings(keras.callbacks.Callback):
         self.act(self.model)
 
 
-def test_what_a_callback_leaves_in_the_metrics_counts():
+@pytest.mark.parametrize("falls_back", [False, True])
+def test_what_a_callback_leaves_in_the_metrics_counts(falls_back):
     def program(k):
         model = compiled(k, jit_compile=False)
-        callback = AtBeginnings(lambda model: model.train_on_batch(FEATURES[:5], NUMBERS[:5]))
+
+        def act(model):
+            model.train_on_batch(FEATURES[:5], NUMBERS[:5])
+            if falls_back:
+                model.run_eagerly = True  # from the next `compile` on; Keras's loop goes on meanwhile
+
+        callback = AtBeginnings(act)
         history = fitted(model, 3, callbacks=[callback], validation_data=(FEATURES[:7], NUMBERS[:7]))
-        assert_compiled(model)
+        assert_compiled(model, not falls_back)
         return compare.observe(model, history)
 
     assert_equal(program)
+
+
+def test_it_counts_where_the_first_step_is_skipped():
+    def histories():
+        for bad in (True, False):
+            keras.utils.set_random_seed(1)
+            model = compiled(compare.SUBJECTS["backprop"], jit_compile=False)
+            x, y = FEATURES[:48].copy(), NUMBERS[:48]
+            x[3] = np.nan if bad else x[3]
+            x, y = (x, y) if bad else (x[16:], y[16:])  # as if the first batch did not exist
+            leaves = AtBeginnings(lambda model: model.train_on_batch(FEATURES[:5], NUMBERS[:5]))
+            callbacks = [leaves, LocateNaN("skip", verbose=0)]
+            yield model.fit(x, y, epochs=2, batch_size=16, shuffle=False, verbose=0, callbacks=callbacks).history
+            assert model.fit_path.compiled
+
+    found, expected = histories()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-5)
 
 
 class OwnList(keras.callbacks.CallbackList):
