@@ -123,10 +123,30 @@ def attribute(operation, name):
 OF_SHAPES = ("Rank", "Shape", "ShapeN", "Size", "BroadcastGradientArgs")
 """What depends on the shape of its input alone."""
 
-SIZED_BY_VALUES = (
-    "DynamicPartition", "ListDiff", "Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2", "Where",
-)  # fmt: skip
-"""Whose outputs are as many as the numbers in its input say."""
+_SIZED_BY: dict = {
+    **dict.fromkeys(["DynamicPartition", "Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2"], (0, 1)),
+    **dict.fromkeys(["ListDiff", "RaggedRange", "Range"], (0, 1, 2)),
+    **dict.fromkeys(["Empty", "Fill", "RandomStandardNormal", "RandomUniform", "TruncatedNormal", "Where"], (0,)),
+    **dict.fromkeys(["BroadcastTo", "Reshape", "Tile", "Pad", "PadV2", "MirrorPad", "TopKV2"], (1,)),
+    **dict.fromkeys(["ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor"], (1,)),
+    **dict.fromkeys(["StatelessRandomNormalV2", "StatelessRandomUniformV2", "StatelessTruncatedNormalV2"], (0,)),
+    **dict.fromkeys(["SegmentMax", "SegmentMean", "SegmentMin", "SegmentProd", "SegmentSum"], (1,)),
+    **dict.fromkeys(["UnsortedSegmentMax", "UnsortedSegmentMin", "UnsortedSegmentProd", "UnsortedSegmentSum"], (2,)),
+    **dict.fromkeys(["Bincount", "DenseBincount", "OneHot", "SparseToDense"], (1,)),
+    "LinSpace": (2,),
+    "MatrixDiagV3": (2, 3),
+    "RaggedTensorToTensor": (0, 1, 3, 4),
+    "ScatterNd": (2,),
+    "Slice": (1, 2),
+    "StridedSlice": (1, 2, 3),
+}
+"""Type -> the places of the inputs whose numbers, not shapes alone, say how large the outputs are."""
+
+
+def sizing(operation):
+    """The inputs of an operation whose numbers say how large its outputs are."""
+    return [operation.inputs[i] for i in _SIZED_BY.get(operation.type, ()) if i < len(operation.inputs)]
+
 
 ELEMENTWISE = {
     "Abs", "Acos", "Acosh", "Add", "AddN", "AddV2", "Angle", "Asin", "Asinh", "Atan", "Atan2", "Atanh", "Bitcast",

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras
-from keras_backprop.chain.operations_by_rows import ELEMENTWISE, KEEPS, OF_SHAPES, SIZED_BY_VALUES, attribute, is_first
+from keras_backprop.chain.operations_by_rows import ELEMENTWISE, KEEPS, OF_SHAPES, attribute, is_first, sizing
 
 MIXED = None
 """Depends on the examples, and has no rows of their own for them."""
@@ -83,7 +83,7 @@ class Rows:
         if not given or (operation.type in OF_SHAPES and not sized_by_values):
             self._measure_sizes(operation, of_examples=bool(given))
             return
-        if sized_by_values or operation.type in SIZED_BY_VALUES:
+        if sized_by_values or any(id(x) in self._rows for x in sizing(operation)):
             self._sized_by_values.update(map(id, operation.outputs))
         if operation.type == "IdentityN":
             pairs = zip(operation.inputs, operation.outputs, strict=True)

@@ -66,7 +66,7 @@ def alone(model, error, i):
 def test_the_norm_is_that_of_the_error_of_the_example_alone(name, whose):
     model, error = a_model(KNOWN[name], whose), KNOWN[name]
     expected = [alone(model, error, i) for i in range(6)]
-    for way in ("eager", "any size", "this size") if "TensorFlow" in name else ("eager",):
+    for way in ("eager", "any size", "this size"):
         np.testing.assert_allclose(norms(model, way), expected, rtol=1e-4)
 
 
@@ -76,6 +76,32 @@ def test_the_norm_is_that_of_the_error_of_the_example_alone(name, whose):
 def test_what_is_neither_is_refused(name, whose):
     with pytest.raises(ValueError, match="The gradients of the examples' own errors are not known"):
         norms(a_model(UNKNOWN[name], whose), "eager")
+
+
+SIZES = {
+    "sequence_mask": lambda longest: tf.sequence_mask([1, longest])[0],
+    "range": tf.range,
+    "fill": lambda longest: tf.fill([longest], 1.0),
+    "reshape": lambda longest: tf.reshape(tf.zeros([6]), [longest, -1]),
+    "tile": lambda longest: tf.tile([1.0], [longest]),
+    "broadcast": lambda longest: tf.broadcast_to(1.0, [longest]),
+    "slice": lambda longest: tf.ones([6])[:longest],
+    "pad": lambda longest: tf.pad([1.0], [[0, longest - 1]]),
+    "one_hot": lambda longest: tf.one_hot(1, longest),
+    "where": lambda longest: tf.where(tf.ones([6]) * tf.cast(longest, tf.float32) > 0),
+    "bincount": lambda longest: tf.math.bincount(longest[None] - 1),
+}
+
+
+@pytest.mark.sample(5)
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_that_numbers_of_the_examples_decide_on_are_no_constants(name):
+    def error(y, p):
+        longest = tf.reduce_max(tf.cast(tf.abs(y[:, 0]), tf.int32)) + 2
+        return tf.reduce_sum((y - p) ** 2) / tf.cast(tf.shape(SIZES[name](longest))[0], tf.float32)
+
+    model = a_model(error, "loss")
+    assert model.backward_pass(tf.constant(X), tf.constant(Y)).reduction()[0] is None
 
 
 def test_an_error_that_is_one_number_can_be_clipped_by_example():
