@@ -157,7 +157,14 @@ def keeps_rows(layer):
     """Whether it is a layer of Keras that keeps the examples apart, whatever its operations are."""
     along_first = 0 in keras.tree.flatten(getattr(layer, "axis", None))
     known = type(layer).__module__.startswith("keras.") and not isinstance(layer, (*OPEN_ENDED, *MIXING_LAYERS))
-    return known and not along_first
+    return known and not along_first and not any(map(_is_doubtful, _keras.layers_in(layer)))
+
+
+def _is_doubtful(inner):
+    """Whether a layer in a layer, of a `Pipeline` or a `TimeDistributed` say, may mix the examples."""
+    if isinstance(inner, keras.layers.Activation):
+        return not _keras.is_activation(inner.activation)
+    return isinstance(inner, (*OPEN_ENDED, *MIXING_LAYERS))
 
 
 def _keeps_rows(op):

@@ -115,3 +115,18 @@ def test_an_error_that_is_one_number_can_be_clipped_by_example():
         moved = (before[index] - clipped.get_weights()[index]) / 0.01
         np.testing.assert_allclose(moved, expected, atol=1e-4)
     assert not np.allclose(clipped.get_weights()[0], plain.get_weights()[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda: layers.Pipeline([layers.GaussianNoise(0.1), layers.MixUp()]),
+        lambda: layers.TimeDistributed(layers.Lambda(lambda x: x - ops.mean(x, 0, keepdims=True), lambda s: s)),
+    ],
+    ids=["Pipeline", "TimeDistributed"],
+)
+def test_what_a_layer_of_keras_wraps_may_mix_the_examples(first):
+    model = BackpropSequential([keras.Input((4, 4, 3)), first(), layers.Flatten(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="no rows that belong to one example each"):
+        model.backward_pass(tf.ones((3, 4, 4, 3)), tf.ones((3, 1))).example_norms()
