@@ -16,12 +16,21 @@ _PLAIN = {bool, int, float, str, tuple, type(None), np.float32, np.float64, np.i
 
 @contextlib.contextmanager
 def set_as_then(op, settings):
-    """For the duration of the block, what was called has the settings of an earlier time."""
-    attributes = vars(op) if settings else {}  # past Keras, which would track what is assigned
+    """For the duration of the block, what was called has the settings of an earlier time; what the block writes stays.
+
+    Args:
+        op: what was called.
+        settings: dict, name -> value.
+
+    Yields:
+        A list, which has the names of what the block has written when it has ended.
+    """
+    attributes, written = vars(op) if settings else {}, []  # past Keras, which would track what is assigned
     # By identity: somebody may have put a tensor there, which cannot be asked whether it is equal.
     changed = {name: attributes[name] for name, value in settings.items() if attributes.get(name, value) is not value}
     attributes.update({name: settings[name] for name in changed})
     try:
-        yield
+        yield written
     finally:
-        attributes.update(changed)
+        written += [name for name, value in settings.items() if attributes.get(name, value) is not value]
+        attributes.update({name: value for name, value in changed.items() if name not in written})

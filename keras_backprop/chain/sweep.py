@@ -77,7 +77,7 @@ def sweep(calls, upstream, weights=(), inputs=(), observers=()):
         if not any(dys):
             continue
         dys = [None if dy is None else _densified(call, add(dy)) for dy in dys]
-        with _as_it_ran(call):
+        with _as_it_ran(call, calls):
             returned = _apply(call, dys)
             dxs = _input_gradients(call, returned, needed)
         call.deltas = returned.deltas
@@ -226,10 +226,19 @@ def _densified(call, dy):
 
 
 @contextlib.contextmanager
-def _as_it_ran(call):
-    """What a rule reads of a layer is what it was in the call: other calls of it may have had other weights or settings."""
-    with SameValues(call.values) if call.values else contextlib.nullcontext(), set_as_then(call.op, call.settings):
+def _as_it_ran(call, calls):
+    """What a rule reads of a layer is what it was in the call: other calls of it may have had other weights or settings.
+
+    What it writes there, such as a count, is from then on no setting of any call.
+    """
+    with (
+        SameValues(call.values) if call.values else contextlib.nullcontext(),
+        set_as_then(call.op, call.settings) as written,
+    ):
         yield
+    for other in calls if written else ():
+        if other.op is call.op:
+            other.settings = {name: value for name, value in other.settings.items() if name not in written}
 
 
 def _autocast(op):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop import BackpropSequential, Gradients, backward
+from keras_backprop import BackpropSequential, Gradients, backward, use_rules
 from tests.checking import normal
 
 X = normal(5, 6, 4).astype("float32")
@@ -148,3 +148,27 @@ def test_a_rule_may_count_and_draw():
         noted.append([float(count), *drawn.numpy()])
     np.testing.assert_allclose(noted[1], noted[0])
     assert noted[1][0] == 4 and len(set(noted[1])) == 5
+
+
+def test_what_a_rule_writes_on_its_layer_stays():
+    class Twice(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.layer = layers.LeakyReLU(0.1)
+            self.layer.seen = 0
+
+        def call(self, x):
+            x = self.layer(x)
+            self.layer.negative_slope = 0.3
+            return self.layer(x)
+
+    slopes, model, x = [], Twice(), tf.constant(X)
+
+    def rule(call, dy):
+        call.op.seen += 1
+        slopes.append(call.op.negative_slope)
+        return Gradients(dy)
+
+    with use_rules({layers.LeakyReLU: rule}):
+        backward(model, x, loss=tf.sin)
+    assert model.layer.seen == 2 and slopes == [0.3, 0.1] and model.layer.negative_slope == 0.3
