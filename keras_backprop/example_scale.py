@@ -80,7 +80,8 @@ class ExampleScale:
     def padding_factor(self, count: Any) -> Any:
         """What the error of the batch is to be multiplied by for the mean over its first `count` examples, all others having the
         weight 0."""
-        if self._reductions & {"sum", "mean_with_sample_weight"}:
+        kind = None if self._read is None else self._read()[0]
+        if kind == "sum" or self._reductions & {"sum", "mean_with_sample_weight"}:
             return tf.ones(())
         mask = self._mask()
         if mask is None:

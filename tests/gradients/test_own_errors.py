@@ -130,3 +130,9 @@ def test_what_a_layer_of_keras_wraps_may_mix_the_examples(first):
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="no rows that belong to one example each"):
         model.backward_pass(tf.ones((3, 4, 4, 3)), tf.ones((3, 1))).example_norms()
+
+
+def test_rows_that_fill_up_a_batch_add_nothing_to_a_sum():
+    for name, expected in (("half the sum", 1), ("mean", 6 / 4)):
+        result = a_model(KNOWN[name], "compute_loss").backward_pass(tf.constant(X), tf.constant(Y))
+        np.testing.assert_allclose(result.example_scale.padding_factor(tf.constant(4)), expected)
