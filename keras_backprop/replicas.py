@@ -55,23 +55,3 @@ def _several_replicas():
 def on_several(model):
     """Whether a model is one of a distribution strategy, which has what it needs built before its first step."""
     return tf.distribute.has_strategy() or model.distribute_strategy is not tf.distribute.get_strategy()
-
-
-def across_workers(strategy):
-    """Whether the strategy spans several processes."""
-    resolver = strategy.cluster_resolver
-    return resolver is not None and len(_workers(resolver)) > 1
-
-
-def is_chief(strategy):
-    """Whether this process is the one that writes files: the chief, or worker 0 in a cluster without one."""
-    if not across_workers(strategy):
-        return True
-    resolver = strategy.cluster_resolver
-    return (resolver.task_type, resolver.task_id) == _workers(resolver)[0]
-
-
-def _workers(resolver):
-    """The tasks that train, as (type, id), the chief first."""
-    jobs = resolver.cluster_spec().as_dict()
-    return [(job, task) for job in ("chief", "worker") for task in range(len(jobs.get(job, [])))]

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_backprop import replicas
+from keras_backprop import processes
 
 
 def agree(plan: Any, strategy: Any) -> None:
@@ -19,7 +19,7 @@ def agree(plan: Any, strategy: Any) -> None:
         NotImplementedError: the random numbers are those of a generator, of which each worker has another.
         ValueError: the workers have taken different numbers of steps.
     """
-    if not replicas.across_workers(strategy):
+    if not processes.across_workers(strategy):
         return
     if not plan.repeatable:
         raise NotImplementedError(

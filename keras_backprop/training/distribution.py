@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras
-from keras_backprop.replicas import across_workers, is_chief
+from keras_backprop.processes import across_workers, is_chief
 from keras_backprop.training.inputs.drawn import arguments_for_keras
 
 SUPPORTED = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy, tf.distribute.OneDeviceStrategy)

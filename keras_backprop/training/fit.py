@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_backprop import _keras
-from keras_backprop.replicas import is_chief
+from keras_backprop.processes import is_chief
 from keras_backprop.training import backup
 from keras_backprop.training.inputs.drawn import plan_of, require_plans_own
 from keras_backprop.training.interrupts import none_forgotten
