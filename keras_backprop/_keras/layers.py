@@ -11,6 +11,16 @@ def layers_in(layer: Any) -> list:
     return list(layer._flatten_layers())
 
 
+def axes_of(layer: Any) -> list:
+    """The axes that a layer works along, as it was told."""
+    return keras.tree.flatten([getattr(layer, name, None) for name in ("axis", "axes", "_attention_axes")])
+
+
+def seeds_in(model: Any) -> list:
+    """The states of the random numbers that the layers of a model draw."""
+    return [generator.state for layer in layers_in(model) for generator in layer._seed_generators]
+
+
 def states_in(model: Any) -> list:
     """The variables of a model that are not trained, and the states of recurrent layers, which Keras does not track."""
     of_rnns = keras.tree.flatten([getattr(layer, "states", None) for layer in layers_in(model)])

@@ -87,6 +87,7 @@ class LayerRun(NamedTuple):
         inputs, outputs: its arguments and what it returned, nested.
         last: how many operations there were when it ended.
         repeats: None, or how many times it saw every example.
+        axis: what the call was given as `axis`, if anything.
     """
 
     op: Any
@@ -94,6 +95,7 @@ class LayerRun(NamedTuple):
     outputs: Any
     last: int
     repeats: Any = None
+    axis: Any = None
 
 
 def links(timeline, closed, owners, weights, sources=()):

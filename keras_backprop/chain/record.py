@@ -259,7 +259,9 @@ class Record:
         call.outputs = tuple(y for y in keras.tree.flatten(outputs) if is_tensor(y))
         self._closed.append(operations.Closed(call, first, self.timeline.position()))
         if not call.rule.given:
-            run = operations.LayerRun(call.op, call.inputs, call.outputs, self.timeline.position(), call.repeats)
+            run = operations.LayerRun(
+                call.op, call.inputs, call.outputs, self.timeline.position(), call.repeats, call.arguments.get("axis")
+            )
             self.layers_run.append(run)
         return outputs
 

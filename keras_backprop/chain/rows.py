@@ -1,7 +1,7 @@
 """Which tensors of a forward pass have rows of their own for every example, and which have mixed the examples.
 
-A layer of Keras with a rule of this package keeps the examples apart along the first axis, if it is not told to work along that
-axis. All else may do anything with them; its operations are looked at, one by one, in the order in which they ran.
+A layer of Keras keeps the examples apart along the first axis, if it is not told to work along that axis or to run somebody's own
+function. All else may do anything with them; its operations are looked at, one by one, in the order in which they ran.
 """
 
 import math
@@ -41,7 +41,7 @@ class Rows:
                 self._rows[id(x)] = self._rows[id(timeline.inside(x))] = 1
         for x in record.densified:
             self._rows[id(x)] = 1
-        trusted = sorted((run for run in record.layers_run if _keeps_rows(run.op)), key=lambda run: run.last)
+        trusted = sorted(filter(_keeps_rows, record.layers_run), key=lambda run: run.last)
         for i, operation in enumerate(timeline.operations()):
             while trusted and trusted[0].last <= i:
                 self._trust(trusted.pop(0))
@@ -153,11 +153,21 @@ MIXING_LAYERS = (
 """Layers of Keras that mix the examples in training: images with each other, or by one histogram of the batch."""
 
 
-def keeps_rows(layer):
-    """Whether it is a layer of Keras that keeps the examples apart, whatever its operations are."""
-    along_first = 0 in keras.tree.flatten(getattr(layer, "axis", None))
-    known = type(layer).__module__.startswith("keras.") and not isinstance(layer, (*OPEN_ENDED, *MIXING_LAYERS))
-    return known and not along_first and not any(map(_is_doubtful, _keras.layers_in(layer)))
+def _keeps_rows(run):
+    """Whether what ran is a layer or an activation of Keras that keeps the examples apart, whatever its operations are."""
+    rank = getattr(next(iter(keras.tree.flatten(run.inputs)), None), "shape", tf.TensorShape(None)).rank
+    if not isinstance(run.op, keras.layers.Layer):  # a model may be any graph of operations
+        return _keras.is_activation(run.op) and not _may_be_first([run.axis], rank)
+    layer = run.op
+    if not type(layer).__module__.startswith("keras.") or isinstance(layer, (*OPEN_ENDED, *MIXING_LAYERS, keras.Model)):
+        return False
+    if isinstance(layer, keras.layers.EinsumDense) and not _is_by_rows(layer.equation):
+        return False
+    activations = [getattr(layer, name, None) for name in ("activation", "recurrent_activation")]
+    own = [a for a in activations if not (a is None or isinstance(a, keras.layers.Layer) or _keras.is_activation(a))]
+    if own or any(map(_is_doubtful, _keras.layers_in(layer))):
+        return False
+    return not _may_be_first(_keras.axes_of(layer), rank)
 
 
 def _is_doubtful(inner):
@@ -167,11 +177,17 @@ def _is_doubtful(inner):
     return isinstance(inner, (*OPEN_ENDED, *MIXING_LAYERS))
 
 
-def _keeps_rows(op):
-    """Whether it is a layer or an activation of Keras that does. A model may be any graph of operations."""
-    if not isinstance(op, keras.layers.Layer):
-        return _keras.is_activation(op)
-    return not isinstance(op, keras.Model) and keeps_rows(op)
+def _may_be_first(axes, rank):
+    """Whether one of some axes is the first, or could be, where it is counted from the end and the rank is not known."""
+    known = [axis for axis in axes if isinstance(axis, int)]
+    return any(axis % rank == 0 if rank else axis == 0 or axis < -1 for axis in known)
+
+
+def _is_by_rows(equation):
+    """Whether the first letter of the result is the first of the input, and sums nothing."""
+    operands, result = equation.replace(" ", "").split("->")
+    x, kernel = operands.split(",")
+    return result[:1] == x[:1] and (x[0] == "." or x[0] not in x[1:] + kernel)
 
 
 def _reshaped(x, y, rows):

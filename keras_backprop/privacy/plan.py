@@ -22,7 +22,7 @@ from keras_backprop.privacy.requirements import require_private, require_private
 from keras_backprop.privacy.sampling import Sampler
 from keras_backprop.privacy.statement import statement
 from keras_backprop.privacy.steps import Steps
-from keras_backprop.privacy.trial import is_known, require_built, try_examples
+from keras_backprop.privacy.trial import require_built, try_examples
 from keras_backprop.privacy.workers import agree
 
 CLIPPINGS = {"flat": Flat, "per layer": PerLayer, "adaptive": Adaptive}
@@ -124,7 +124,6 @@ class Plan(Steps):
         self.batches_drawn = self.batches_given = False
         self.sensitivity: Any = None
         self._tried: Any = None
-        self._doubted: Any = None
         self._optimizer: Any = None
 
     def _clipping(self, kind, norm):
@@ -231,9 +230,7 @@ class Plan(Steps):
         require_built(model, x)
         if not model.trainable_weights:
             return
-        if self._doubted == signature or not is_known(model):
-            self._doubted = signature  # the trial builds the losses, by which the model may then look known
-            try_examples(model, x, y)
+        try_examples(model, x, y)
         self._tried = signature
 
     @property

@@ -1,8 +1,7 @@
 """A trial, before anything is trained: does what an example contributes depend on who else is in the batch?
 
-Layers and losses of Keras that keep the examples apart are known. What else a model is made of, a layer, a loss or a graph of
-operations of one's own, may do anything along the first axis; so some steps are tried on the first examples, and nothing is
-changed by it.
+A layer, a loss, an activation or a graph of operations of one's own may do anything along the first axis, and so may a layer of
+Keras that is told to. So some steps are tried on the first examples, and nothing is changed by it.
 """
 
 from typing import Any
@@ -12,8 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
-from keras_backprop.chain.mixing import MIXING_LOSSES
-from keras_backprop.chain.rows import keeps_rows
+from keras_backprop.backward_pass import backward
 from keras_backprop.privacy.requirements import require_private
 
 
@@ -26,27 +24,6 @@ def require_built(model: Any, x: Any) -> None:
         model(x)
     for variable, value in before:
         variable.assign(value)
-
-
-def is_known(model: Any) -> bool:
-    """Whether a model is made of nothing but layers and losses that are known to keep the examples apart."""
-    if type(model).compute_loss is not _keras.Trainer.compute_loss:
-        return False
-    for layer in _keras.layers_in(model):
-        graph: Any = _keras.graph_of(layer) if isinstance(layer, keras.Model) else None
-        if isinstance(layer, keras.Model):
-            if graph is None or not all(isinstance(op, keras.layers.Layer) for op in graph.operations):
-                return False
-        elif not keeps_rows(layer):
-            return False
-    losses = _keras.losses_of(_keras.compiled_loss(model))
-    return bool(losses) and all(map(_is_known_loss, losses))
-
-
-def _is_known_loss(loss):
-    function = getattr(loss, "fn", None)
-    stock = type(loss).__module__.startswith("keras.") and not isinstance(loss, MIXING_LOSSES)
-    return stock and (function is None or getattr(function, "__module__", "").startswith("keras."))
 
 
 def try_examples(model: Any, x: Any, y: Any) -> None:
@@ -66,13 +43,20 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
     # Weights too: `SpectralNormalization` assigns to its layer's kernel.
     before = [(v, keras.ops.copy(v.value)) for v in (*states.values(), *model.trainable_variables)]
 
+    begun = [keras.ops.convert_to_numpy(value) for _, value in before[: len(states)]]
+    of_seeds = {id(v) for v in _keras.seeds_in(model)}
+    seeds = [id(v) in of_seeds for v in states.values()]
     kept: list = []  # after each pass, what is no weight
 
-    def contribution(indices, weights, metrics_begin_anew=True, place=0):
+    def contribution(indices, weights=(1, 1), metrics_begin_anew=True, place=0, training=True):
         for variable, value in before:
             if metrics_begin_anew or id(variable) not in metrics:
                 variable.assign(value)
-        result = model.backward_pass(*take(indices), tf.constant(weights, tf.float32))
+        some_x, some_y = take(indices)
+        if training:
+            result = model.backward_pass(some_x, some_y, tf.constant(weights, tf.float32))
+        else:
+            result = backward(model, some_x, some_y, training=False)
         require_private(result)
         kept.append([keras.ops.convert_to_numpy(keras.ops.copy(v.value)) for v in states.values()])
         divisor, shares, _ = result.example_scale.weighted()
@@ -85,35 +69,42 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
         }
 
     try:
-        one, other, alone = contribution([0, 1], [1, 1]), contribution([0, 2], [1, 1]), contribution([0, 1], [1, 0])
-        later = contribution([0, 1], [1, 1], metrics_begin_anew=False)
-        moved = contribution([1, 0], [1, 1], place=1)
-        contribution([1, 2], [1, 1])  # for what is kept: a layer may keep any row
+        one, other, alone = contribution([0, 1]), contribution([0, 2]), contribution([0, 1], [1, 0])
+        later = contribution([0, 1], metrics_begin_anew=False)
+        contribution([1, 2])  # for what is kept: a layer may keep any row
+        first, last = kept[0], kept[-1]
+        # Each place has random numbers of its own: where some are drawn, places are compared without.
+        drawn = _differ(seeds, begun, first)
+        still = contribution([0, 1], training=False) if drawn else one
+        moved = contribution([1, 0], place=1, training=not drawn)
+        if drawn and _differ(seeds, begun, kept[-1]):  # in inference too
+            moved = still
     finally:
         for variable, value in before:
             variable.assign(value)
-    begun = [keras.ops.convert_to_numpy(value) for _, value in before[: len(states)]]
-    if not all(map(_same, begun, kept[0])):  # random numbers have been drawn, and each place has its own
-        moved = one
     # All states: those of random numbers, and counts of steps, are the same after either pass. What a metric keeps is reported,
     # as the loss is, and may depend on the examples, as long as no gradient depends on it.
-    for variable, value, another in zip(states.values(), kept[0], kept[-1], strict=True):
+    for variable, value, another in zip(states.values(), first, last, strict=True):
         if id(variable) not in metrics and not _same(value, another):
             raise ValueError(
                 f"What '{variable.path}' keeps from step to step depends on the examples, and no noise is added to it: the "
                 "trained model would tell about them. Let a layer keep nothing of them, or compute it on public data before "
                 "training."
             )
-    for path, gradient in one.items():
-        for changed, what in (
-            (other, "who else is in the batch"),
-            (later, "what a metric has kept of the steps before"),
-            (moved, "its place in the batch, and so on how many others there are"),
+    for path in one:
+        for usual, changed, what in (
+            (one, other, "who else is in the batch"),
+            (one, later, "what a metric has kept of the steps before"),
+            (still, moved, "its place in the batch, and so on how many others there are"),
             (
+                one,
                 alone,
                 "how many examples of the batch count: a loss must return a value for each example, to be weighted",
             ),
         ):
+            gradient = usual.get(path)
+            if gradient is None or path not in changed:  # a head that is there in training alone
+                continue
             if not np.allclose(
                 gradient, changed[path], rtol=1e-2, atol=1e-3 * np.abs(gradient).max() + 1e-7, equal_nan=True
             ):
@@ -123,6 +114,11 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
                     "operation or the loss, mixes the examples along the first axis; then clipping bounds nothing. Let every "
                     "example keep a row of its own."
                 )
+
+
+def _differ(which, values, others):
+    """Whether some of the values, those for which `which` is True, are others now."""
+    return not all(_same(*pair) for one, *pair in zip(which, values, others, strict=True) if one)
 
 
 def _same(value, other):

@@ -202,9 +202,19 @@ def test_how_many_numbers_there_are_of_a_kind_mixes_the_examples(scale):
         tf.function(lambda x: backward(model, x, loss=lambda y: y).squared_norms())(tf.constant(X))
 
 
-def test_what_the_place_in_the_batch_decides_is_refused():
+class Steps(layers.Layer):
+    def build(self, shape):
+        self.steps = self.add_weight(shape=(), initializer="zeros", trainable=False, name="steps")
+
+    def call(self, x):
+        self.steps.assign_add(1.0)
+        return x
+
+
+@pytest.mark.parametrize("other", [lambda: [], lambda: [Steps()], lambda: [layers.Dropout(0.5)]])
+def test_what_the_place_in_the_batch_decides_is_refused(other):
     model = BackpropSequential(
-        [keras.Input((5,)), Scaled(lambda x: tf.range(tf.shape(x)[0])[:, None]), layers.Dense(3, "softmax")]
+        [keras.Input((5,)), *other(), Scaled(lambda x: tf.range(tf.shape(x)[0])[:, None]), layers.Dense(3, "softmax")]
     )
     model.compile("sgd", "sparse_categorical_crossentropy", gradients=a_plan())
     with pytest.raises(ValueError, match="depends on its place in the batch"):

@@ -104,5 +104,5 @@ def _each_row_by_itself(layer):
         return graph is not None and all(isinstance(node, keras.layers.Layer) for node in graph.operations)
     activation, rule = getattr(layer, "activation", None), rule_for(layer)
     known = activation is None or _keras.is_activation(activation)
-    along_rows = 0 in keras.tree.flatten(getattr(layer, "axis", None))
+    along_rows = any(axis is not None and (axis == 0 or axis < -1) for axis in _keras.axes_of(layer))
     return rule is not None and rule.rowwise and known and not along_rows

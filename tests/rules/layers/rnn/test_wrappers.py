@@ -92,10 +92,11 @@ def test_time_distributed_over_an_unknown_number_of_steps():
     )
     np.testing.assert_allclose(run(x), expected, rtol=1e-5)
 
-    noticing = layers.TimeDistributed(layers.BatchNormalization())
-    noticing(x)
-    run = tf.function(lambda x: Record().run(noticing, x, training=True), autograph=False)
-    np.testing.assert_allclose(run(x), noticing(x, training=True), rtol=1e-5)
+    for inner in (layers.BatchNormalization(), layers.UnitNormalization(axis=-2)):
+        noticing = layers.TimeDistributed(inner)
+        noticing(x)
+        run = tf.function(lambda x, noticing=noticing: Record().run(noticing, x, training=True), autograph=False)
+        np.testing.assert_allclose(run(x), noticing(x, training=True), rtol=1e-5)
 
 
 def test_time_distributed_over_pictures_of_unknown_size():
