@@ -141,7 +141,8 @@ class Backward:
         """The norm of the gradient of each example's own error, over all weights together, shape `(n,)`.
 
         The mean over the batch, sample weights, and a loss scale are taken out of what it contributes to E; an example of weight
-        0 has the norm 0. None where E depends on no weight.
+        0 has the norm 0. None where E depends on no weight. Where the positions of an example, the steps of a sequence, cancel
+        each other, what rounding may do is added: such a norm is rather too large.
 
         Raises:
             ValueError: a gradient exists as a sum over the batch only, and why; or the error is neither a mean nor

@@ -171,3 +171,17 @@ def test_norms_where_the_positions_cancel_each_other_are_not_too_small(kind, off
         assert (norms >= exact * (1 - 1e-5)).all() and (norms <= exact * (1.2 if offset == 1e5 else 1.01)).all()
     else:  # what is left is rounding alone, and the sum may be off by as much
         assert (norms >= exact).all() and (norms <= 1e-4 * np.linalg.norm(part.dy, axis=(1, 2))).all()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_norm_does_not_depend_on_whose_positions_cancel(compiled):
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(3, 6, 40)).astype("float32"), rng.normal(size=(3, 6, 50)).astype("float32")
+    dy -= 0.9 * dy.mean(1, keepdims=True)
+
+    def norms(offset):
+        part = Contraction("i,o->io", tf.constant(x + np.float32([[[0]], [[0]], [[offset]]])), tf.constant(dy))
+        return (tf.function(part.squared_norms) if compiled else part.squared_norms)().numpy()
+
+    np.testing.assert_array_equal(norms(0)[:2], norms(1e4)[:2])
+    assert (norms(0) > (np.square(np.einsum("nti,nto->nio", x, dy)).sum((1, 2)))).all()
