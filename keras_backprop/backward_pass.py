@@ -204,7 +204,13 @@ def _passes_of(
         # Of a loss that returns one number, or a `compute_loss` without losses, the links alone can tell.
         read = result.reduction if objective.whole or (objective.compiled and not objective.losses_ran) else None
         result.example_scale = ExampleScale(
-            _reductions(model, objective), batch[0], objective.counted, sample_weight, objective.whole, read
+            _reductions(model, objective),
+            batch[0],
+            objective.counted,
+            sample_weight,
+            objective.whole,
+            read,
+            objective.shared,
         )
         result.added_losses = added_losses
     return {name: result for name, (result, _) in results.items()}

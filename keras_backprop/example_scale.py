@@ -23,13 +23,21 @@ class ExampleScale:
         whole: bool, whether a loss returned something else than a value for each example.
         read: None, or, where the reductions of losses say nothing of the error, a function that reads off its links what it
             is of the examples' errors: "mean" or "sum" and None, or None and why neither.
+        shared: bool, whether a mean is over the batch of all replicas, and not over the part of this one.
     """
 
     def __init__(
-        self, reductions: Any, x: Any, counted: Any, sample_weight: Any, whole: bool = False, read: Any = None
+        self,
+        reductions: Any,
+        x: Any,
+        counted: Any,
+        sample_weight: Any,
+        whole: bool = False,
+        read: Any = None,
+        shared: bool = True,
     ) -> None:
         self._reductions, self._x, self._counted, self._sample_weight = reductions, x, counted, sample_weight
-        self._whole, self._read = whole, read
+        self._whole, self._read, self._shared = whole, read, shared
 
     def own(self) -> Any:
         """What turns contributions into gradients of the examples' own errors, sample weights taken out: shape `(n,)`.
@@ -46,7 +54,7 @@ class ExampleScale:
         sizes = tf.ones([self._n()]) if mask is None else tf.reduce_sum(mask, 1)
         by_weight = self._reductions == {"mean_with_sample_weight"}
         total = tf.reduce_sum(sizes * weights if by_weight else sizes)
-        return tf.math.divide_no_nan(replicas.divisor_over_replicas(total), sizes * weights)
+        return tf.math.divide_no_nan(self._over_replicas(total), sizes * weights)
 
     def weighted(self) -> tuple[Any, Any, Any]:
         """The same with the sample weights left in, in three factors, D·shareᵢ·presentᵢ.
@@ -70,12 +78,12 @@ class ExampleScale:
             divisor = tf.cast(n, tf.float64)
             if by_weight and given:
                 divisor = tf.reduce_sum(tf.reduce_mean(tf.reshape(tf.cast(given[0], tf.float64), [n, -1]), 1))
-            return replicas.divisor_over_replicas(divisor), tf.ones([n], tf.float64), present
+            return self._over_replicas(divisor), tf.ones([n], tf.float64), present
         valid = tf.reduce_sum(mask, 1)
         divisor = tf.reduce_sum(valid)
         if by_weight and given:
             divisor = tf.reduce_sum(mask * tf.reshape(tf.cast(given[0], tf.float64), [n, -1]))
-        return replicas.divisor_over_replicas(divisor), tf.math.divide_no_nan(tf.ones((), tf.float64), valid), present
+        return self._over_replicas(divisor), tf.math.divide_no_nan(tf.ones((), tf.float64), valid), present
 
     def padding_factor(self, count: Any) -> Any:
         """What the error of the batch is to be multiplied by for the mean over its first `count` examples, all others having the
@@ -99,7 +107,7 @@ class ExampleScale:
                 f"The gradients of the examples' own errors are not known: {why}. Let `compute_loss` return the mean "
                 "(`keras.ops.mean`) or the sum of an error for each example."
             )
-        return replicas.divisor_over_replicas(tf.cast(self._n(), tf.float32)) if kind == "mean" else tf.ones([])
+        return self._over_replicas(tf.cast(self._n(), tf.float32)) if kind == "mean" else tf.ones([])
 
     def _refuse_whole(self, why=""):
         raise ValueError(
@@ -118,6 +126,10 @@ class ExampleScale:
                 "The gradients of the examples' own errors are not known with `mean_with_sample_weight` and several losses or "
                 "sample weights."
             )
+
+    def _over_replicas(self, divisor):
+        """Losses of Keras are means over the batch of all replicas, other means over the part of this one."""
+        return replicas.divisor_over_replicas(divisor) if self._shared else divisor
 
     def _n(self):
         return tf.shape(self._x)[0]

@@ -26,6 +26,7 @@ class Objective(NamedTuple):
         losses_ran: int, how often a compiled loss was called for it; None of an error that is not compiled.
         counted: list, one entry for each loss: a bool tensor, which positions count in its mean, or None where all do.
         whole: bool, whether a loss returned something else than a value for each example.
+        shared: bool, whether it is of losses of Keras, whose means are over the batch of all replicas.
     """
 
     loss: Any
@@ -35,6 +36,7 @@ class Objective(NamedTuple):
     losses_ran: Any = None
     counted: Any = ()
     whole: bool = False
+    shared: bool = True
 
 
 def record_objective(model, record, x, y, y_pred, sample_weight=None, training=True):
@@ -52,7 +54,10 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
         ValueError: the targets do not fit the predictions.
     """
     returned: list = []
+    scaled: list = []
     with contextlib.ExitStack() as stack:
+        if replicas.several():
+            stack.enter_context(_keras.scaled_losses_noted(scaled))
         for variable in model.trainable_weights:
             regularizer = _keras.current(variable, "_regularizer")
             if regularizer is not None:
@@ -84,6 +89,7 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
             raise ValueError(wrong_targets(model, y, y_pred, error)) from error
     counted = both(_masks_of_predictions(compiled, y_pred), _masks_of(returned))
     told = {"losses_ran": len(returned), "counted": counted, "whole": _is_whole(returned)}
+    told["shared"] = bool(scaled or not replicas.several())
     return Objective(loss, [(loss, tf.ones_like(loss))], compiled=True, **told)
 
 
@@ -91,7 +97,7 @@ def mean_of(loss, record, y_pred, *y):
     """The mean of what a loss or a function of `(y, y_pred)`, or of `y_pred` alone, returns, as an `Objective`."""
     if not isinstance(loss, keras.losses.Loss):  # it heeds no masks
         values = tf.convert_to_tensor(loss(*y, y_pred))
-        return _mean(values, "sum_over_batch_size", whole=not is_of_each_example(values, y_pred))
+        return _mean(values, "sum_over_batch_size", not is_of_each_example(values, y_pred), shared=False)
     returned: list = []
     with _recorded(loss, record, returned):
         values = loss(*y, y_pred)
@@ -102,9 +108,11 @@ def mean_of(loss, record, y_pred, *y):
     return _mean(values, loss.reduction, whole, counted)
 
 
-def _mean(values, reduction, whole, counted=()):
+def _mean(values, reduction, whole, counted=(), shared=True):
     loss = tf.reduce_mean(values)
-    return Objective(loss, [(loss, tf.ones_like(loss))], reduction=reduction, counted=counted, whole=whole)
+    return Objective(
+        loss, [(loss, tf.ones_like(loss))], reduction=reduction, counted=counted, whole=whole, shared=shared
+    )
 
 
 def given_upstream(y_pred, upstream):

@@ -133,7 +133,14 @@ from keras_backprop._keras.optimizers import (
     index_of,
     moments_of,
 )
-from keras_backprop._keras.standing_in import current, is_overwritten, own_added_losses, replaced, standing
+from keras_backprop._keras.standing_in import (
+    current,
+    is_overwritten,
+    own_added_losses,
+    replaced,
+    scaled_losses_noted,
+    standing,
+)
 from keras_backprop._keras.state import finds_by_name, is_deterministic, modules_that_compute, starts_constant, state_of
 
 __all__ = [
@@ -236,6 +243,7 @@ __all__ = [
     "replaced",
     "restore_added_losses",
     "saving_once_prepared",
+    "scaled_losses_noted",
     "seeds_in",
     "set_keras_mask",
     "squeeze_or_expand_to_same_rank",

@@ -6,6 +6,9 @@ are threads that share the layers: each sees its own replacement, and its own li
 
 import contextlib
 import threading
+from typing import Any
+
+from keras.src.losses import loss as loss_module
 
 
 class _Switch:
@@ -134,3 +137,14 @@ def _forget(layer, losses, thread, depth):
             del losses.own[thread]
         if not losses.own:
             vars(layer)["_losses"] = losses.original
+
+
+def scaled_losses_noted(seen: list) -> Any:
+    """For the duration of the block, `seen` gets every mean that a loss of Keras has divided by the number of replicas."""
+    scale = standing(loss_module, "scale_loss_for_distribution")
+
+    def noting(value):
+        seen.append(value)
+        return scale(value)
+
+    return replaced(loss_module, scale_loss_for_distribution=noting)

@@ -30,6 +30,8 @@ class Rows:
         self._sparse: set = set()  # the parts of sparse examples
         self._sizes: set = set()  # what depends on shapes of what has examples, and on nothing else of them
         self._counts: set = set()  # and is their number
+        self._shapes: set = set()  # and is a shape that begins with it
+        self._of_leaves = [x.shape.as_list() for x in leaves if not isinstance(x, tf.SparseTensor) and x.shape.rank]
         self._sized_by_values: set = set()  # what has a shape that numbers decide on
         self._numbers: dict = {}  # of matrices of unknown width: how many numbers each example has, in whole rows
         for x in leaves:
@@ -103,18 +105,28 @@ class Rows:
         if not operation.inputs:
             return
         first = operation.inputs[0]
-        # `tf.shape` is a constant where it is known.
-        of_constant = (
-            operation.type == "StridedSlice" and first.dtype.is_integer and tf.get_static_value(first) is not None
-        )
+        of_constant = operation.type in ("Prod", "StridedSlice") and self._is_shape(tf.get_static_value(first))
         if not of_examples and not of_constant and not any(id(x) in self._sizes for x in operation.inputs):
             return
         self._sizes.update(map(id, operation.outputs))
-        whole = operation.type == "Shape" and self._rows.get(id(first)) == 1
-        same = operation.type in ("Cast", "Identity") and id(first) in self._counts
-        taken = operation.type == "StridedSlice" and (of_constant or id(first) in self._counts) and is_first(operation)
-        if whole or same or taken:
+        packed = operation.type == "Pack" and id(first) in self._counts
+        if packed or (operation.type == "Shape" and self._rows.get(id(first)) == 1):
+            self._shapes.update(map(id, operation.outputs))
+        if operation.type in ("Cast", "Identity"):
+            for known in (self._counts, self._shapes):
+                known.update(id(y) for y in operation.outputs if id(first) in known)
+        whole = operation.type == "Prod" and first.shape.as_list() == [1]
+        taken = operation.type == "StridedSlice" and is_first(operation) and not operation.outputs[0].shape.rank
+        if (whole or taken) and (of_constant or id(first) in self._shapes):
             self._counts.update(map(id, operation.outputs))
+
+    def _is_shape(self, value):
+        """Whether a constant is what `tf.shape` of something with the examples' rows is where that is known."""
+        if value is None or value.ndim != 1 or value.dtype.kind != "i":
+            return False
+        return any(value.tolist() == shape for shape in self._of_leaves if None not in shape) or (
+            value.size == 1 and any(shape[:1] == value.tolist() for shape in self._of_leaves)
+        )
 
     def _measure(self, x, matrix, x_transposed, transposed):
         """The matrix that x is multiplied by tells how wide x is: `tf.tensordot` reshapes to sizes that only the run knows."""

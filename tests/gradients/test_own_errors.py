@@ -21,11 +21,18 @@ KNOWN = {
     "the same by TensorFlow": lambda y, p: tf.reduce_sum((y - p) ** 2) / tf.cast(tf.shape(p)[0], tf.float32),
     "two means": lambda y, p: ops.mean((y - p) ** 2) - 0.1 * ops.mean(p * y),
     "sum over a constant": lambda y, p: ops.sum((y - p) ** 2) / 10,
+    "a loss of Keras in TensorFlow's shapes": lambda y, p: keras.losses.MeanSquaredError()(y, p),
+    "sum over the first of a list in TensorFlow": lambda y, p: (
+        tf.reduce_sum((y - p) ** 2) / tf.cast(tf.constant([10, 3])[0], tf.float32)
+    ),
 }
 UNKNOWN = {
     "root": lambda y, p: ops.sqrt(ops.mean((y - p) ** 2)),
     "mean and sum": lambda y, p: ops.mean((y - p) ** 2) + ops.sum(p**2),
     "sum over all numbers": lambda y, p: ops.sum((y - p) ** 2) / ops.cast(ops.size(y), "float32"),
+    "sum over a shape in TensorFlow": lambda y, p: tf.reduce_sum(
+        tf.reduce_sum((y - p) ** 2) / tf.cast(tf.shape(p), tf.float32)
+    ),
     "mixing": lambda y, p: ops.mean(ops.matmul(p, ops.transpose(y)) ** 2),
     "over what examples decide": lambda y, p: ops.sum((y - p) ** 2) / ops.stop_gradient(ops.sum(p**2)),
 }

@@ -18,9 +18,10 @@ import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
+import keras_backprop
 from keras_backprop import BackwardObserver, Gradients
 from keras_backprop.gradients import ByPath, ClippedByExample
-from tests.gradients.ways import trained
+from tests.gradients.ways import trained, two_devices
 
 mask = np.arange(30).reshape(5, 6) % 2
 
@@ -53,6 +54,28 @@ for name, options in {
         results[f"{name}, {way}"] = [after, [w.tolist() for w in before]]
     if name == "observed":
         results["figures"] = {key: float(value) for key, value in Monitor.backward_observer.read().items()}
+
+
+class Own(keras_backprop.BackpropSequential):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return self.error(y, y_pred)
+
+
+strategy, x = two_devices(), np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+for name, error in {
+    "a mean": lambda y, p: keras.ops.mean((y - p) ** 2),
+    "a loss": lambda y, p: keras.losses.MeanSquaredError()(y, p),
+    "the compiled": "mse",
+}.items():
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        model = (keras_backprop.BackpropSequential if error == "mse" else Own)([keras.Input((5,)), keras.layers.Dense(1)])
+        model.error = error
+        model.compile("sgd", error if error == "mse" else None)
+    one = lambda x: model.backward_pass(x, tf.ones((3, 1))).example_norms()
+    parts = strategy.experimental_distribute_values_from_function(lambda c: tf.constant(x[3 * c.replica_id_in_sync_group :][:3]))
+    two = tf.function(lambda: tf.concat(strategy.experimental_local_results(strategy.run(one, (parts,))), 0))()
+    results["norms, " + name] = [two.numpy().tolist(), one(tf.constant(x[:3])).numpy().tolist() + one(tf.constant(x[3:])).numpy().tolist()]
 print("RESULT" + json.dumps(results))
 """
 
@@ -82,3 +105,9 @@ def test_what_is_held_does_not_move(results):
 def test_figures_of_all_replicas(results):
     figures = results["figures"]
     assert figures["hidden"] > 0 and figures["out"] > 0 and figures["hidden steps"] == 1
+
+
+@pytest.mark.parametrize("error", ["a mean", "a loss", "the compiled"])
+def test_norms_on_two_devices_are_those_on_one(results, error):
+    two, one = results[f"norms, {error}"]
+    np.testing.assert_allclose(two, one, rtol=1e-5)
