@@ -4,6 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_backprop import _keras
 from keras_backprop.privacy.clipping import PerLayer
 from keras_backprop.privacy.randomness import COUNT, FIRST_WEIGHT
 
@@ -22,7 +23,11 @@ def private_gradients(plan: Any, result: Any) -> list[Any]:
 
     Returns:
         list of float tensors, dense, None where E does not depend on the weight; with the loss scale.
+
+    Raises:
+        ValueError: weights of half precision on several replicas.
     """
+    _require_single_precision(result.weights)
     scale = tf.ones([], tf.float64) if result.scale is None else tf.cast(result.scale, tf.float64)
     divisor, shares, present = result.example_scale.weighted()
     weights = result.weights
@@ -121,6 +126,17 @@ class _Noise:
         """
         stddev = 1.0 if stddev is None else tf.cast(stddev * self.share, tf.float32)
         return self.randomness.normal(list(shape), self.step, stream, stddev)
+
+
+def _require_single_precision(weights):
+    """The noise is in the sum of one replica. Those of the others would be rounded before they get any."""
+    context = tf.distribute.get_replica_context()
+    half = [v.path for v in weights if tf.as_dtype(_keras.dtype_of(v)).size < 4]
+    if half and context is not None and context.num_replicas_in_sync > 1:
+        raise ValueError(
+            f"On several replicas the weights of private training must be of single precision. Received: {', '.join(half)} of "
+            "half precision. Use the policy `mixed_float16` or `mixed_bfloat16`, or train on one device."
+        )
 
 
 def _over_replicas(value):

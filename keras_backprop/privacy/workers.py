@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_backprop import processes
@@ -27,24 +28,25 @@ def agree(plan: Any, strategy: Any) -> None:
             f"generator on each would draw others. Received: generator={plan._generator!r}. Leave `generator` out."
         )
     mine = [keras.ops.convert_to_numpy(v) for v in (plan._count, plan._randomness.key)]
-    count, key = _of_the_chief(strategy, mine)
-    if count != mine[0]:
+    count, key = _summed(strategy, mine, of_the_chief=True)
+    (others,) = _summed(strategy, [np.int64(count != mine[0])])
+    if others:  # said on every worker: those that went on would wait for the others
         raise ValueError(
-            f"The plan of this worker has counted {mine[0]} steps, that of the chief {count}. Load the same model on every "
-            "worker, or let `keras.callbacks.BackupAndRestore` resume."
+            f"The plan of this worker has counted {mine[0]} steps, that of the chief {count}, and not all have "
+            "the same. Load the same model on every worker, or let `keras.callbacks.BackupAndRestore` resume."
         )
     plan._randomness.key.assign(key)
 
 
-def _of_the_chief(strategy, values):
-    """What the first of all replicas was given, arrays of whole numbers; the others add zeros."""
+def _summed(strategy, values, of_the_chief=False):
+    """The sums over all replicas, of arrays of whole numbers; or what the first was given, to which the others add zeros."""
 
     @tf.function
     def summed():
         def one():
             context = tf.distribute.get_replica_context()
-            first = tf.cast(tf.equal(context.replica_id_in_sync_group, 0), tf.int64)
-            return [context.all_reduce(tf.distribute.ReduceOp.SUM, first * value) for value in values]
+            counts = tf.equal(context.replica_id_in_sync_group, 0) if of_the_chief else True
+            return [context.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(counts, tf.int64) * v) for v in values]
 
         return [strategy.experimental_local_results(value)[0] for value in strategy.run(one)]
 

@@ -22,6 +22,7 @@ import keras_backprop
 from keras_backprop import BackwardObserver, Gradients
 from keras_backprop.gradients import ByPath, ClippedByExample
 from tests.gradients.ways import trained, two_devices
+from tests.privacy.problem import a_plan
 
 mask = np.arange(30).reshape(5, 6) % 2
 
@@ -60,6 +61,14 @@ class Own(keras_backprop.BackpropSequential):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         return self.error(y, y_pred)
 
+
+with two_devices().scope():
+    model = keras_backprop.BackpropSequential([keras.Input((5,)), keras.layers.Dense(3, dtype="float16", name="half")])
+    model.compile("sgd", "mse", gradients=a_plan())
+    try:
+        model.fit(np.ones((40, 5)), np.ones((40, 3)), verbose=0)
+    except ValueError as error:
+        results["half"] = str(error)
 
 strategy, x = two_devices(), np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
 for name, error in {
@@ -111,3 +120,7 @@ def test_figures_of_all_replicas(results):
 def test_norms_on_two_devices_are_those_on_one(results, error):
     two, one = results[f"norms, {error}"]
     np.testing.assert_allclose(two, one, rtol=1e-5)
+
+
+def test_private_sums_are_not_rounded_before_there_is_noise(results):
+    assert "must be of single precision" in results["half"] and "half/kernel" in results["half"]

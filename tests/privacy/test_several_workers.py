@@ -33,6 +33,8 @@ def assert_equal(worker, process):
 def test_two_workers_draw_alike_and_reach_what_one_process_reaches(tmp_path):
     """Each has a secret of its own in the beginning; the batches and the noise are those of the chief's."""
     (chief, other), _ = two_workers(tmp_path)
+    for worker, said in enumerate([chief.pop("steps"), other.pop("steps")]):
+        assert f"The plan of this worker has counted {worker} steps, that of the chief 0" in said
     assert chief == other
     for case in workers.CASES:
         assert_equal(chief[case], workers.train(tf.distribute.get_strategy(), case, key=chief[case]["key"]))

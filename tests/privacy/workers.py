@@ -79,6 +79,9 @@ def main():
     else:
         results = {case: train(strategy, case, seed=None) for case in CASES}
         results["mixes"] = refused(strategy, a_plan(), Mixes())
+        ahead = a_plan()
+        ahead._count.assign(task)
+        results["steps"] = refused(strategy, ahead, layers.Dense(2))
         generator = refused(strategy, a_plan(seed=None, generator=privacy.SystemRandom()), layers.Dense(2))
         results["generator"] = generator and generator[-len("Leave `generator` out.") :]
     (arguments.folder / f"{task}.json").write_text(json.dumps(results))
