@@ -188,10 +188,11 @@ def weights_for(y_pred: Any, sample_weight: Any) -> Any:
         return tf.reshape(weights, [-1] + [1] * max(0, y.shape.rank - 2)) if weights.shape.rank == 1 else weights
 
     if not tf.is_tensor(sample_weight):  # for each output its own
-        try:
-            return keras.tree.map_structure(lambda y, w: w if w is None else fitted(w, y), y_pred, sample_weight)
-        except (TypeError, ValueError):  # in a structure of another kind: Keras says what it thinks of it
+        weights, predictions = keras.tree.flatten(sample_weight), keras.tree.flatten(y_pred)
+        if len(weights) != len(predictions):  # Keras says what it thinks of it
             return sample_weight
+        pairs = zip(weights, predictions, strict=True)
+        return keras.tree.pack_sequence_as(sample_weight, [w if w is None else fitted(w, y) for w, y in pairs])
     if sample_weight.shape.rank != 1:
         return sample_weight
     return keras.tree.map_structure(lambda y: fitted(sample_weight, y), y_pred)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_backprop import BackpropSequential
+from keras_backprop.example_scale import weights_for
 from keras_backprop.gradients import ClippedByExample
 
 X = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
@@ -143,3 +144,10 @@ def test_rows_that_fill_up_a_batch_add_nothing_to_a_sum():
     for name, expected in (("half the sum", 1), ("mean", 6 / 4)):
         result = a_model(KNOWN[name], "compute_loss").backward_pass(tf.constant(X), tf.constant(Y))
         np.testing.assert_allclose(result.example_scale.padding_factor(tf.constant(4)), expected)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, lambda weights: dict(enumerate(weights))])
+def test_weights_of_examples_fit_in_a_structure_of_another_kind(kind):
+    predictions = [tf.zeros((6, 4, 3)), tf.zeros((6, 3)), tf.zeros((6, 4, 3))]
+    fitted = keras.tree.flatten(weights_for(predictions, kind([tf.ones(6), tf.ones(6), None])))
+    assert [None if w is None else tuple(w.shape) for w in fitted] == [(6, 1), (6,), None]
