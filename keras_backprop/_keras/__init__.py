@@ -80,6 +80,7 @@ from keras_backprop._keras.layers import (
     takes_training,
     training_argument,
     validate_attention,
+    values_as_built,
 )
 from keras_backprop._keras.models import (
     added_losses,
@@ -267,6 +268,7 @@ __all__ = [
     "unscale_loss_for_distribution",
     "validate_attention",
     "validates",
+    "values_as_built",
     "with_losses",
 ]
 

@@ -1,5 +1,6 @@
 """Names of ours for what layers, variables and tensors of Keras keep under private ones. Each says why it is needed."""
 
+import contextlib
 from typing import Any
 
 import keras
@@ -19,6 +20,22 @@ def axes_of(layer: Any) -> list:
 def seeds_in(model: Any) -> list:
     """The states of the random numbers that the layers of a model draw."""
     return [generator.state for layer in layers_in(model) for generator in layer._seed_generators]
+
+
+@contextlib.contextmanager
+def values_as_built(noted: dict) -> Any:
+    """For the duration of the block, `noted` gets variable ids -> (variable, its value when its layer was built)."""
+    lock = keras.layers.Layer._lock_state
+
+    def note(layer):
+        noted.update((id(v), (v, keras.ops.copy(v.value))) for v in layer.variables)
+        return lock(layer)
+
+    keras.layers.Layer._lock_state = note
+    try:
+        yield
+    finally:
+        keras.layers.Layer._lock_state = lock
 
 
 def states_in(model: Any) -> list:

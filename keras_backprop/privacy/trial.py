@@ -19,10 +19,10 @@ def require_built(model: Any, x: Any) -> None:
     """Build a model that would else be built in its first step, by a call that leaves no trace beside its weights."""
     if model.built and model.variables:
         return
-    before = [(v, keras.ops.copy(v.value)) for v in model.variables]  # states of random numbers
-    with model.distribute_strategy.scope():
+    before = {id(v): (v, keras.ops.copy(v.value)) for v in model.variables}  # states of random numbers
+    with model.distribute_strategy.scope(), _keras.values_as_built(before):
         model(x)
-    for variable, value in before:
+    for variable, value in before.values():
         variable.assign(value)
 
 

@@ -6,7 +6,25 @@ import pytest
 from keras import layers
 
 from keras_backprop import BackpropSequential, backward
+from keras_backprop.privacy.trial import require_built
 from tests.privacy.problem import X, Y, a_plan
+
+
+class Steps(layers.Layer):
+    def build(self, shape):
+        self.steps = self.add_weight(shape=(), trainable=False, initializer="zeros")
+        self.steps.assign(5.0)
+
+    def call(self, x):
+        self.steps.assign_add(1.0)
+        return x
+
+
+def test_building_leaves_states_as_they_are_built():
+    model = BackpropSequential([Steps(), layers.Dense(3)])
+    require_built(model, X[:3])
+    assert model.built and float(model.layers[0].steps) == 5
+
 
 MIXING = {
     "softmax": lambda: [layers.Dense(3), layers.Softmax(axis=-2)],
