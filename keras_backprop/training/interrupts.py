@@ -14,6 +14,10 @@ from keras_backprop import _tensorflow
 _lock, _blocks, _before = threading.Lock(), 0, sys.unraisablehook
 
 
+SECONDS = 0.1
+"""So long one waits at a stretch for another thread."""
+
+
 @contextlib.contextmanager
 def none_forgotten() -> Any:
     """For the duration of the block, Ctrl-C that falls into a finalizer or into the callback of a weak reference comes again.
@@ -80,6 +84,9 @@ def heard_meanwhile(function: Any, *arguments: Any) -> Any:
             return function(*arguments)
 
     try:
-        return executor.submit(call).result()
+        future = executor.submit(call)
+        while not concurrent.futures.wait([future], SECONDS).done:
+            pass  # an interrupt that is no signal to this thread (`_thread.interrupt_main`) would not wake it
+        return future.result()
     finally:
         executor.shutdown(wait=False)
