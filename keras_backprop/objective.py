@@ -242,7 +242,7 @@ def _noting(call, returned):
     """A function of `(…, y_true, y_pred)` that notes its predictions and what it returns."""
 
     def noted(*args, **kwargs):
-        returned.append((kwargs.get("y_pred", args[-1]), call(*args, **kwargs)))
+        returned.append((kwargs["y_pred"] if "y_pred" in kwargs else args[-1], call(*args, **kwargs)))
         return returned[-1][1]
 
     return noted

@@ -85,6 +85,23 @@ for name, error in {
     parts = strategy.experimental_distribute_values_from_function(lambda c: tf.constant(x[3 * c.replica_id_in_sync_group :][:3]))
     two = tf.function(lambda: tf.concat(strategy.experimental_local_results(strategy.run(one, (parts,))), 0))()
     results["norms, " + name] = [two.numpy().tolist(), one(tf.constant(x[:3])).numpy().tolist() + one(tf.constant(x[3:])).numpy().tolist()]
+
+
+class ByName(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return keras.ops.mean((y_true - y_pred) ** 2, -1)
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return keras.ops.mean(self.call(y_true=y_true, y_pred=y_pred))
+
+
+results["by name"] = []
+for cls in (keras.Sequential, keras_backprop.BackpropSequential):
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        model = cls([keras.Input((5,)), keras.layers.Dense(1)])
+        model.compile("sgd", ByName())
+    results["by name"].append(model.fit(x, np.ones((6, 1)), verbose=0, shuffle=False).history["loss"])
 print("RESULT" + json.dumps(results))
 """
 
@@ -124,3 +141,7 @@ def test_norms_on_two_devices_are_those_on_one(results, error):
 
 def test_private_sums_are_not_rounded_before_there_is_noise(results):
     assert "must be of single precision" in results["half"] and "half/kernel" in results["half"]
+
+
+def test_a_loss_that_names_its_arguments(results):
+    np.testing.assert_allclose(*results["by name"], rtol=1e-6)
