@@ -22,8 +22,10 @@ def require_built(model: Any, x: Any) -> None:
     before = {id(v): (v, keras.ops.copy(v.value)) for v in model.variables}  # states of random numbers
     with model.distribute_strategy.scope(), _keras.values_as_built(before):
         model(x)
+    own = {id(v) for v in model.variables}  # other threads may build other models meanwhile
     for variable, value in before.values():
-        variable.assign(value)
+        if id(variable) in own:
+            variable.assign(value)
 
 
 def try_examples(model: Any, x: Any, y: Any) -> None:
