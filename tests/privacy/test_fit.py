@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_backprop import BackpropModel, privacy
+from tests.after_batches import AfterBatches, raises
 from tests.privacy.problem import X, Y, a_model, a_plan
 
 WAYS = {
@@ -106,17 +107,6 @@ def test_the_steps_are_saved_with_the_model_and_the_secret_is_not(tmp_path):
         loaded.fit(X, Y, verbose=0)
 
 
-class Interrupt(keras.callbacks.Callback):
-    def __init__(self, batches):
-        super().__init__()
-        self.left = batches
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize(
     ("sampling", "save_freq", "done"),
     [
@@ -135,7 +125,7 @@ def test_backup_and_restore_resumes_with_steps_and_random_state(tmp_path, sampli
 
     with pytest.raises(KeyboardInterrupt):
         a_model(a_plan(sampling=sampling), momentum()).fit(
-            X, Y, epochs=3, verbose=0, callbacks=[backup(), Interrupt(done)]
+            X, Y, epochs=3, verbose=0, callbacks=[backup(), AfterBatches(done, raises(KeyboardInterrupt))]
         )
     plan = a_plan(sampling=sampling, seed=99)  # another process knows nothing of the first one's seed
     resumed = a_model(plan, momentum())

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_backprop import BackpropSequential, privacy
+from tests.after_batches import AfterBatches
 from tests.privacy.problem import X, Y, a_model, a_plan
 
 CASES = {"flat": {}, "adaptive": {"clipping": "adaptive"}, "shuffled": {"sampling": "shuffled"}}
@@ -49,17 +50,6 @@ def refused(strategy, plan, layer):
     return None
 
 
-class Kill(keras.callbacks.Callback):
-    def __init__(self, batches):
-        super().__init__()
-        self.left = batches
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if not self.left:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 def main():
     """One worker of a cluster."""
     parser = argparse.ArgumentParser()
@@ -73,7 +63,7 @@ def main():
         again, _ = once.exists(), once.touch()
         callbacks = [keras.callbacks.BackupAndRestore(arguments.folder / "backup", save_freq=3)]
         if task == 1 and not again:
-            callbacks.append(Kill(arguments.kill))
+            callbacks.append(AfterBatches(arguments.kill, lambda: os.kill(os.getpid(), signal.SIGKILL)))
         # What is started again knows nothing of the first one's secret.
         results = {"flat": train(strategy, "flat", 99 if again else 3, callbacks)}
     else:

@@ -6,20 +6,8 @@ import keras
 import pytest
 import tensorflow as tf
 
+from tests.after_batches import AfterBatches, raises
 from tests.training import problem
-
-
-class Interrupt(keras.callbacks.Callback):
-    """An error after a number of batches."""
-
-    def __init__(self, batches):
-        super().__init__()
-        self.batches = batches
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.batches -= 1
-        if self.batches == 0:
-            raise InterruptedError
 
 
 @pytest.mark.parametrize("save_freq", ["epoch", 3])
@@ -28,7 +16,7 @@ def test_a_resumed_training_ends_as_if_never_interrupted(tmp_path, save_freq):
     strategy, folder = tf.distribute.get_strategy(), tmp_path / "latest"
     backup = [keras.callbacks.BackupAndRestore(folder, save_freq=save_freq) for _ in range(2)]
     with pytest.raises(InterruptedError):
-        problem.train(strategy, ["dropout"], callbacks=[backup[0], Interrupt(9)])
+        problem.train(strategy, ["dropout"], callbacks=[backup[0], AfterBatches(9, raises(InterruptedError))])
     assert {path.name for path in pathlib.Path(folder).iterdir()} == {"latest.weights.h5", "training_metadata.json"}
     resumed = problem.train(strategy, ["dropout"], callbacks=[backup[1]])
     never = keras.callbacks.BackupAndRestore(tmp_path / "never", save_freq=save_freq)  # and so in the same loop
