@@ -1,5 +1,6 @@
 """The Keras models that train by an explicit chain rule."""
 
+import functools
 from typing import Any
 
 import keras
@@ -37,19 +38,25 @@ class BackpropModel(BackpropTrainer, keras.Model):
         """A model that computes what `model` computes and shares its layers and weights. Compile it before `fit`.
 
         Args:
-            model: a Keras model: Functional, Sequential (built) or subclassed (built).
+            model: a Keras model, built. One of a class of its own is of that class afterwards as well: its `train_step`,
+                `compute_loss`, metrics, methods and attributes are there.
             name: str, the new model's name; by default the model's own.
 
         Raises:
-            TypeError: `model` is no Keras model.
+            TypeError: `model` is no Keras model, or a subclass of `BackpropModel` is asked for one with a `call` of its own.
             ValueError: `model` is not built.
         """
         require_model(model, "BackpropModel.from_keras")
         require_built(model, "BackpropModel.from_keras")
         graph = _keras.graph_of(model)
-        if graph is not None:
+        if graph is not None and (type(model) in _PLAIN or cls is not BackpropModel):
             return cls(*_keras.ends_of(graph), name=name or model.name)
-        return _Wrapped(model, name=name or model.name)
+        if cls is not BackpropModel:
+            raise TypeError(
+                f"`{cls.__name__}.from_keras` takes Functional and Sequential models. Write `class Both({cls.__name__}, "
+                f"{type(model).__name__})`, or use `BackpropModel.from_keras`. Received: {model!r}"
+            )
+        return _of_the_same_class(model, name or model.name)
 
 
 @keras.saving.register_keras_serializable(package="keras_backprop", name="BackpropModel")
@@ -84,6 +91,8 @@ class BackpropSequential(BackpropModel, keras.Sequential):
     def from_keras(cls, model: Any, name: str | None = None) -> Any:
         """A stack of the layers of a `keras.Sequential`, which it shares, built or not. Compile it before `fit`.
 
+        One of a class of its own is of that class afterwards as well.
+
         Args:
             model: a `keras.Sequential`. `BackpropModel.from_keras` takes any model.
             name: str, the new model's name; by default the model's own.
@@ -96,6 +105,8 @@ class BackpropSequential(BackpropModel, keras.Sequential):
                 f"`{cls.__name__}.from_keras` takes a `keras.Sequential`; `BackpropModel.from_keras` takes any model. "
                 f"Received: {model!r} (of type {type(model).__name__})"
             )
+        if type(model) not in _PLAIN and cls is BackpropSequential:
+            return _of_the_same_class(model, name or model.name)
         return cls(_keras.stack_of(model), trainable=model.trainable, name=name or model.name)
 
 
@@ -112,27 +123,43 @@ _keras.clones_made_by(BackpropTrainer, _of_ours)
 keras.saving.get_custom_objects().update(BackpropModel=FunctionalBackpropModel, BackpropSequential=BackpropSequential)
 
 
-@keras.saving.register_keras_serializable(package="keras_backprop")
-class _Wrapped(BackpropModel):
-    """A subclassed model, run as the one layer of a `BackpropModel`."""
+_PLAIN = _keras.Functional, keras.Sequential, FunctionalBackpropModel, BackpropSequential
+"""Types of models that have nothing but their layers."""
 
-    def __init__(self, model, **kwargs):
-        if not isinstance(model, keras.Model):
-            raise TypeError(
-                f"Only a `keras.Model` can be wrapped. Received: {model!r} (of type {type(model).__name__})"
-            )
-        super().__init__(**kwargs)
-        self.model = model
-        self.built = True
-        _keras.take_training_as(self, model)  # Keras trains a model whose `call` has no `training` without dropout
 
-    def call(self, inputs, training=None):
-        return self.model(inputs)  # `training` reaches it through Keras's call context, as far as Keras's step said it
+class _OursBelow:
+    """A mixin for classes made by `_with_ours_below`. Files hold a model of the original class, of which ours is made again."""
+
+    name: str
 
     def get_config(self):
-        return {"model": keras.saving.serialize_keras_object(self.model), "name": self.name}
+        original = type(self).__mro__[2]
+        return {"model": keras.saving.serialize_keras_object(_keras.twin(self, original)), "name": self.name}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         model = keras.saving.deserialize_keras_object(config["model"], custom_objects=custom_objects)
-        return cls(model, name=config["name"])
+        if not isinstance(model, keras.Model):
+            raise TypeError(
+                f"Only a `keras.Model` can be wrapped. Received: {model!r} (of type {type(model).__name__})"
+            )
+        return _of_the_same_class(model, config["name"])
+
+
+_IN_FILES = keras.saving.register_keras_serializable("keras_backprop", "OursBelow")
+_IN_FILES(_OursBelow)
+
+
+def _of_the_same_class(model, name):
+    """A model of ours that is of the model's own class as well: what the class overrides, keeps and offers is there."""
+    kinds = [(keras.Sequential, BackpropSequential), (_keras.Functional, FunctionalBackpropModel)]
+    ours = next((ours for kind, ours in kinds if isinstance(model, kind)), BackpropModel)
+    cls: Any = type(model)
+    return _keras.twin(model, cls if isinstance(model, ours) else _with_ours_below(cls, ours), name)
+
+
+@functools.cache
+def _with_ours_below(original: Any, ours: Any) -> Any:
+    """The class that `original` would be, were it derived from a model of ours and not of Keras."""
+    about = {"__module__": original.__module__, "__doc__": original.__doc__}
+    return _IN_FILES(type(original.__name__, (_OursBelow, original, ours), about))

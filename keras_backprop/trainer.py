@@ -18,7 +18,7 @@ from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.fit import CompiledFit
 from keras_backprop.training.inputs.drawn import plan_of
 from keras_backprop.training.inputs.padding import Shown
-from keras_backprop.training.stock import has_own
+from keras_backprop.training.stock import follows_own, has_own
 from keras_backprop.training.update import after, lean_update, unwrapped
 
 
@@ -184,8 +184,11 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     def train_step(self, data):
         """One step: forward pass, error, chain rule, update. Opens no `tf.GradientTape`.
 
-        Three parts of it can be overridden one by one: `backward_pass`, `make_gradients` and `update_weights`.
+        Three parts of it can be overridden one by one: `backward_pass`, `make_gradients` and `update_weights`. Where the class
+        that this is mixed into has a `train_step` of its own, that is the step.
         """
+        if follows_own(self, BackpropTrainer, "train_step"):
+            return super().train_step(data)
         outputs = self._outputs_of_equal(data)
         if outputs is not None:
             return outputs

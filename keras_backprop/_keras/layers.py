@@ -49,12 +49,6 @@ def takes_training(layer: Any) -> bool:
     return layer._call_has_training_arg
 
 
-def take_training_as(layer: Any, other: Any) -> None:
-    """Let Keras's training step pass `training` to `layer.call` where it would pass it to `other.call`, and only there."""
-    layer._call_has_training_arg = other._call_has_training_arg
-    layer._call_has_context_arg["training"] = other._call_has_training_arg
-
-
 def takes_mask(layer: Any) -> bool:
     """Whether `call` has an argument `mask`."""
     return layer._call_has_mask_arg

@@ -1,12 +1,14 @@
 """Names of ours for what a compiled model of Keras keeps under private ones."""
 
 import contextlib
+import types
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 from keras.src.models.functional import Functional
 from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
+from keras.src.trainers.trainer import Trainer
 
 from keras_backprop._keras.standing_in import current, replaced
 
@@ -27,6 +29,25 @@ def with_losses(compiled: Any, replaced: Any) -> Any:
     vars(shadow).update(vars(compiled))
     shadow._flat_losses = [entry._replace(loss=replaced(entry.loss)) for entry in compiled._flat_losses]
     return shadow
+
+
+def twin(model: Any, cls: Any, name: str | None = None) -> Any:
+    """A model of another class with the attributes of a model, as if neither had been compiled. They share layers and weights.
+
+    Args:
+        cls: the model's own class, one that is derived from it, or one that it is derived from.
+        name: str, the name of what is returned; by default the model's own.
+    """
+    other = cls.__new__(cls)
+    bound_to_it = ("build", "quantize")  # which Keras puts around the methods of every layer
+    compiled = ("optimizer", "history", "_compile_config", "_compiled_trainable_state")
+    for key, value in vars(model).items():
+        if key not in (*bound_to_it, *compiled):
+            of_the_model = isinstance(value, types.MethodType) and value.__self__ is model
+            vars(other)[key] = types.MethodType(value.__func__, other) if of_the_model else value
+    Trainer.__init__(other)
+    vars(other)["name"] = name or model.name
+    return other
 
 
 def compute_loss(model: Any, **arguments: Any) -> Any:

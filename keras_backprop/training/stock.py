@@ -50,9 +50,18 @@ def own_parts(model):
 
 
 def has_own(model, name):
-    """Whether a method is the user's own."""
-    owner = next(cls for cls in type(model).__mro__ if name in vars(cls))
-    return name in vars(model) or not (_is_stock_class(owner) and is_stock(vars(owner)[name]))
+    """Whether a method is the user's own, in a class before ours, or in one that ours is mixed into."""
+    return name in vars(model) or _any_own(type(model).__mro__, name)
+
+
+def follows_own(model, cls, name):
+    """Whether a class that `cls` has been mixed into has a method of its user's own: that which `super()` reaches in `cls`."""
+    order = type(model).__mro__
+    return _any_own(order[order.index(cls) + 1 :], name)
+
+
+def _any_own(classes, name):
+    return any(name in vars(one) and not (_is_stock_class(one) and is_stock(vars(one)[name])) for one in classes)
 
 
 def _is_stock_class(cls):
