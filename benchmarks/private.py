@@ -3,7 +3,8 @@
     python -m benchmarks.private [--rounds 30] [--cpu]
     python -m benchmarks.private --memory
 
-Both steps are compiled, get the same batch, and are run in turn; the ratio is the median of the ratios of neighbours in time.
+Both steps are those of a compiled loop, get the same batch, and are run in turn; the ratio is the median of the ratios of
+neighbours in time.
 With `--cpu` it is the time of all threads, which tells more than the clock where others use the machine.
 Memory is how far steps raise that of a process with the built model, each step in processes of its own.
 """
@@ -20,6 +21,7 @@ from keras import layers
 from benchmarks.memory import peak, rise
 from benchmarks.timing import alternate
 from keras_backprop import BackpropModel, privacy
+from keras_backprop.training.loops.steps import Operations
 
 
 def mlp():
@@ -86,7 +88,10 @@ def step_of(make, private, times=1):
     x = tf.constant(rng.normal(size=(n, *inputs.shape[1:])).astype("float32"))
     y, weights = tf.constant(rng.integers(0, 10, n)), tf.ones([n])
     model.optimizer.build(model.trainable_variables)
-    return tf.function(lambda: model.train_step((x, y, weights))), n
+    batch = x, y, weights
+    traced = tf.function(model.train_step, autograph=False).get_concrete_function(batch)
+    operations = Operations(traced, substituted=True)
+    return tf.function(lambda: operations.run(batch, lowered=True) and None, autograph=False), n
 
 
 def compare_time(name, make, rounds, clock):

@@ -59,18 +59,13 @@ def private_gradients(plan: Any, result: Any) -> list[Any]:
         if total is None:
             gradients.append(penalty)
             continue
-        with tf.control_dependencies(
-            [total]
-        ):  # one after the other: all noise at once would be as large as all weights
-            total += tf.cast(noise.of(weight.shape, FIRST_WEIGHT + i, stddev), total.dtype)
+        total = noise.added_to(total, FIRST_WEIGHT + i, stddev)
         total = tf.cast(total, weight.dtype)  # half precision would round what is not private yet
         gradients.append(total if penalty is None else total + tf.convert_to_tensor(penalty))
     changes = []
     if plan.clipping.variables and fits is not None:
         centred = tf.reduce_sum((tf.cast(fits, tf.float32) - 0.5) * tf.cast(present, tf.float32))
-        changes = plan.clipping.observe(
-            _over_replicas(centred), noise.of([], COUNT), noise.last, plan.expected_batch_size
-        )
+        changes = plan.clipping.observe(_over_replicas(centred), noise.of_count(), noise.last, plan.expected_batch_size)
     return _after(gradients, [lambda: plan._count.assign_add(1), *changes])
 
 
@@ -120,12 +115,13 @@ class _Noise:
         if context is not None and context.num_replicas_in_sync > 1:
             self.share *= tf.cast(tf.equal(context.replica_id_in_sync_group, 0), tf.float64)
 
-    def of(self, shape, stream, stddev=None):
-        """Noise for a gradient, which is added up; or, without a standard deviation, one number that is the same on all
-        replicas.
-        """
-        stddev = 1.0 if stddev is None else tf.cast(stddev * self.share, tf.float32)
-        return self.randomness.normal(list(shape), self.step, stream, stddev)
+    def added_to(self, total, stream, stddev):
+        """A gradient with noise."""
+        return self.randomness.added_to(total, self.step, stream, tf.cast(stddev * self.share, tf.float32))
+
+    def of_count(self):
+        """One number for the count of examples, the same on all replicas."""
+        return self.randomness.normal([], self.step, COUNT)
 
 
 def _require_single_precision(weights):

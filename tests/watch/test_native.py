@@ -1,8 +1,6 @@
 """The operation of our own that measures tensors: its figures are NumPy's, and those of TensorFlow's operations."""
 
-import pathlib
 import shutil
-import subprocess
 
 import keras
 import numpy as np
@@ -10,10 +8,9 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop import BackpropModel
+from keras_backprop import BackpropModel, native_library
 from keras_backprop.callbacks import BackwardMonitor
-from keras_backprop.watch.native import library
-from keras_backprop.watch.native.figures import FIGURES, OPERATION, TOGETHER, Measured, parts
+from keras_backprop.watch.native.figures import FIGURES, OPERATION, SOURCE, TOGETHER, Measured, parts
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("cc") is None, reason="a C compiler is needed: apt install gcc libc6-dev"
@@ -23,7 +20,7 @@ OF_ONE = FIGURES[: FIGURES.index("change")]
 
 def measured(arrays, wanted, limits):
     """What the operation puts out of arrays, an array."""
-    assert library.is_loaded()
+    assert native_library.is_loaded(SOURCE, OPERATION)
     node = tf.compat.v1.NodeDef(name="figures", op=OPERATION, input=[f"x{i}" for i in range(len(arrays))])
     node.attr["N"].i = len(arrays)
     node.attr["wanted"].list.i.extend(wanted)
@@ -120,7 +117,7 @@ def watched(*every, jit_compile=False):
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_loop_with_it_is_a_loop_without_it(every, monkeypatch):
     natively, weights, count = watched(every)
-    monkeypatch.setattr(library, "is_loaded", lambda: False)
+    monkeypatch.setattr(native_library, "is_loaded", lambda *_: False)
     otherwise, same_weights, none = watched(every)
     assert count > 0 and none == 0
     for one, another in zip(weights, same_weights, strict=True):
@@ -143,67 +140,3 @@ def test_each_copy_of_the_step_has_it():
 def test_xla_is_given_tensorflows_operations():
     history, _, count = watched(1, jit_compile=True)
     assert count == 0 and len(history) > 0
-
-
-def test_without_a_compiler_there_is_none(monkeypatch, tmp_path):
-    monkeypatch.setenv("CC", str(tmp_path / "cc"))
-    assert library._load.__wrapped__() is False
-    broken = tmp_path / "cc"
-    broken.write_text("#!/bin/sh\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert library._load.__wrapped__() is False
-    monkeypatch.setenv("CC", "cc 'no end of it")
-    assert library._load.__wrapped__() is False
-    monkeypatch.delenv("CC")
-    monkeypatch.setenv("KERAS_BACKPROP_NATIVE", "0")
-    assert library._load.__wrapped__() is False
-
-
-def no_home(path):
-    raise RuntimeError("Could not determine home directory.")
-
-
-@needs_compiler
-def test_without_a_home_there_is_none(monkeypatch):
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(pathlib.Path, "expanduser", no_home)
-    assert library._load.__wrapped__() is False
-
-
-@needs_compiler
-def test_a_library_without_the_operation_is_none(monkeypatch, tmp_path):
-    monkeypatch.setattr(library, "SOURCE", tmp_path / "nothing.c")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    library.SOURCE.write_bytes(b"int nothing; /* \xe2\x88\x91 */")
-    assert library._load.__wrapped__() is False
-
-
-@needs_compiler
-def test_a_compiler_may_be_a_command(monkeypatch, tmp_path):
-    monkeypatch.setenv("CC", "env IN_FRONT=1 cc")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    commands = []
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command))
-    assert library._load.__wrapped__() is False  # for nothing was made
-    assert commands[0][:3] == ["env", "IN_FRONT=1", "cc"]
-
-
-@pytest.mark.parametrize(
-    "told, native",
-    [("flags\t\t: fpu avx2", True), ("Features\t: fp asimd", True), ("isa\t: rv64imafdc", False), (None, False)],
-)
-def test_only_what_is_told_of_the_processor_is_used(told, native, tmp_path):
-    if told is not None:
-        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{told}\nprocessor\t: 1\n{told}\n")
-    flags, instructions = library._flags(tmp_path / "cpuinfo")
-    assert ("-march=native" in flags) is native
-    assert instructions == (told if native else "")
-
-
-@needs_compiler
-def test_it_is_compiled_once(tmp_path, monkeypatch):
-    made = library.compiled(["cc"], tmp_path / "cache")
-    assert [made] == list((tmp_path / "cache").iterdir())
-    monkeypatch.setattr(subprocess, "run", None)
-    assert library.compiled(["no compiler"], tmp_path / "cache") == made

@@ -7,7 +7,7 @@
    between the tensor's `lower` and `upper`.
 
    It is written against TensorFlow's C interface, which stays as it is from version to version, and is compiled in a fraction of a
-   second (`library.py`). */
+   second (`native_library.py`). */
 
 #include <math.h>
 #include <stddef.h>
@@ -230,6 +230,6 @@ __attribute__((constructor)) static void register_operation(void) {
   TF_OpDefinitionBuilderAddOutput(operation, "y: float");
   TF_OpDefinitionBuilderSetShapeInferenceFunction(operation, shape_of_vector);
   TF_RegisterKernelBuilder(NAME, TF_NewKernelBuilder(NAME, "CPU", create, compute, destroy), status);
-  if (TF_GetCode(status) == TF_OK) TF_RegisterOpDefinition(operation, status); /* `library.py` looks whether there is one */
+  if (TF_GetCode(status) == TF_OK) TF_RegisterOpDefinition(operation, status); /* `native_library.py` looks whether there is one */
   TF_DeleteStatus(status);
 }

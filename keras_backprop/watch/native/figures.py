@@ -1,12 +1,14 @@
 """The figures that `figures.c` knows, and how a step asks for them."""
 
 import math
+import pathlib
 from typing import Any
 
 import tensorflow as tf
 
-from keras_backprop import _tensorflow
-from keras_backprop.watch.native import library
+from keras_backprop import _tensorflow, native_library
+
+SOURCE = pathlib.Path(__file__).with_name("figures.c")
 
 OPERATION = "KerasBackpropFigures"
 
@@ -78,7 +80,7 @@ def measures(name: str, x: Any) -> bool:
         and x.shape.rank is not None
         and not tf.executing_eagerly()
         and not tf.config.list_logical_devices("GPU")
-        and library.is_loaded()
+        and native_library.is_loaded(SOURCE, OPERATION)
     )
 
 

@@ -1,8 +1,8 @@
-"""The operation of `figures.c`, compiled by the machine's C compiler when it is first wanted.
+"""Operations of our own in C, compiled by the machine's C compiler when they are first wanted.
 
-It is compiled for the processor at hand, where the system says what that can do, and kept in the user's cache directory, so that
-only the first process waits, for a second or two. Without a compiler, or with the environment variable
-`KERAS_BACKPROP_NATIVE=0`, there is none, and figures are computed by TensorFlow's operations.
+They are compiled for the processor at hand, where the system says what that can do, and kept in the user's cache directory, so
+that only the first process waits, for a second or two. Without a compiler, or with the environment variable
+`KERAS_BACKPROP_NATIVE=0`, there are none, and TensorFlow's operations compute the same.
 """
 
 import functools
@@ -10,6 +10,7 @@ import hashlib
 import os
 import pathlib
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -18,9 +19,7 @@ import threading
 
 import tensorflow as tf
 
-SOURCE = pathlib.Path(__file__).with_name("figures.c")
-
-_FLAGS = ["-std=gnu11", "-O3", "-shared", "-fPIC"]
+_FLAGS = ["-std=gnu11", "-O3", "-fno-math-errno", "-shared", "-fPIC"]
 
 _SECONDS = 60
 """So long a compiler may take."""
@@ -28,30 +27,37 @@ _SECONDS = 60
 _lock = threading.Lock()
 
 
-def is_loaded() -> bool:
-    """Whether TensorFlow knows the operation; the first call compiles and loads it."""
+def is_loaded(source: pathlib.Path, operation: str) -> bool:
+    """Whether TensorFlow knows an operation; the first call compiles and loads it.
+
+    Args:
+        source: of a file in C that registers the operation.
+        operation: its name in TensorFlow, such as `KerasBackpropFigures`.
+    """
     with _lock:
-        return _load()
+        return _load(source, operation)
 
 
 @functools.cache
-def _load():
+def _load(source, operation):
     if os.environ.get("KERAS_BACKPROP_NATIVE") == "0":
         return False
     try:
         compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
         if shutil.which(compiler[0]) is None:
             return False
-        loaded = tf.load_op_library(str(compiled(compiler, cache_directory())))
+        loaded = tf.load_op_library(str(compiled(source, compiler, cache_directory())))
     except (OSError, RuntimeError, ValueError, subprocess.SubprocessError, tf.errors.OpError):
         return False  # whatever is wrong with the machine, `fit` goes on by TensorFlow's operations
-    return hasattr(loaded, "keras_backprop_figures")  # nobody else says whether it could be registered
+    in_python = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", operation).lower()
+    return hasattr(loaded, in_python)  # nobody else says whether it could be registered
 
 
-def compiled(compiler: list[str], directory: pathlib.Path) -> pathlib.Path:
+def compiled(source: pathlib.Path, compiler: list[str], directory: pathlib.Path) -> pathlib.Path:
     """The compiled library, made if it is not there.
 
     Args:
+        source: of a file in C.
         compiler: the command of a C compiler, such as `["ccache", "gcc"]`.
         directory: where it is kept.
 
@@ -63,12 +69,12 @@ def compiled(compiler: list[str], directory: pathlib.Path) -> pathlib.Path:
         subprocess.SubprocessError: the compiler fails.
     """
     flags, instructions = _flags(pathlib.Path("/proc/cpuinfo"))
-    library = directory / f"figures-{_key(flags, instructions)}.so"
+    library = directory / f"{source.stem}-{_key(source, flags, instructions)}.so"
     if not library.exists():
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory) as own:
             made = os.path.join(own, library.name)
-            command = [*compiler, *flags, f"-I{tf.sysconfig.get_include()}", str(SOURCE), "-o", made]
+            command = [*compiler, *flags, f"-I{tf.sysconfig.get_include()}", str(source), "-o", made]
             subprocess.run(
                 [*command, *tf.sysconfig.get_link_flags()], check=True, capture_output=True, timeout=_SECONDS
             )
@@ -96,7 +102,7 @@ def _flags(cpuinfo):
     return [*_FLAGS, "-march=native"] if instructions else _FLAGS, instructions
 
 
-def _key(flags, instructions):
+def _key(source, flags, instructions):
     """What a library depends on: the source, TensorFlow, and the processor that it is compiled for."""
     parts = [*flags, tf.__version__, tf.sysconfig.get_lib(), platform.machine(), instructions]
-    return hashlib.sha256(SOURCE.read_bytes() + os.fsencode("\n".join(parts))).hexdigest()[:16]
+    return hashlib.sha256(source.read_bytes() + os.fsencode("\n".join(parts))).hexdigest()[:16]

@@ -1,0 +1,112 @@
+"""The noise: normal numbers, of TensorFlow's operations or by an operation of our own, which draws the same."""
+
+import math
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_backprop import _tensorflow, native_library
+from keras_backprop.privacy import noise
+from keras_backprop.privacy.randomness import FromSeed
+from tests.privacy.problem import X, Y, a_model, a_plan
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("cc") is None, reason="a C compiler is needed: apt install gcc libc6-dev"
+)
+
+
+@pytest.fixture
+def randomness():
+    with pytest.warns(UserWarning, match="seed=5"):
+        return FromSeed(5)
+
+
+def in_a_loop(function, natively, *arguments):
+    """What a function of tensors returns where its operations are copied into a loop, with the operation of our own or without."""
+    traced = tf.function(function).get_concrete_function(*arguments)
+    operations = _tensorflow.with_effects(traced.graph, traced.outputs, substituted=natively)
+
+    @tf.function(autograph=False)
+    def loop(*arguments):
+        inputs = list(zip(traced.inputs, [*arguments, *traced.captured_inputs], strict=True))
+        return _tensorflow.copy_operations(operations, inputs, True, traced.outputs, substituted=natively)
+
+    loop = loop.get_concrete_function(*arguments)
+    assert (noise.OPERATION in {one.type for one in loop.graph.get_operations()}) == natively
+    return [y.numpy() for y in loop(*arguments)]
+
+
+def with_noise(randomness, shape, natively, x=0.0, stddev=1.0):
+    """A tensor of this shape, filled with x, plus noise, and the tensor as it is thereafter."""
+
+    def added(x):
+        x = x + tf.zeros(shape)
+        return randomness.added_to(x, 3, 16, tf.constant(stddev)), tf.identity(x)
+
+    return in_a_loop(added, natively, tf.constant(x))
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [[], [1], [7], [8], [3, 3], [511], [513], [4, 0], [3, 50, 111]])
+def test_the_operation_draws_what_tensorflow_draws(randomness, shape):
+    (usual, _), (natively, before) = (with_noise(randomness, shape, natively, 2.0) for natively in (False, True))
+    np.testing.assert_allclose(natively, usual, rtol=0, atol=2e-6)
+    assert natively.shape == tuple(shape) and (before == 2).all()
+
+
+@needs_compiler
+def test_without_a_deviation_nothing_is_added(randomness):
+    assert (with_noise(randomness, [100], True, 7.0, stddev=0.0)[0] == 7).all()
+
+
+@needs_compiler
+def test_counters_go_on_beyond_64_bits():
+    assert native_library.is_loaded(noise.SOURCE, noise.OPERATION)
+    key, counter = tf.constant([77], tf.uint64), tf.constant(np.array([2**64 - 2, 5], "uint64"))
+    words = tf.raw_ops.StatelessRandomUniformFullIntV2(shape=[2, 16], key=key, counter=counter, alg=1, dtype=tf.int32)
+
+    def added(x, key, counter):
+        node = tf.compat.v1.NodeDef(op=noise.OPERATION)
+        return _tensorflow.substitutable(x, [x, key, counter, tf.constant(1.0)], node)
+
+    (natively,) = in_a_loop(added, True, tf.zeros([32]), key, counter)
+    u, v = words.numpy().astype("float64") / 2**31
+    radius = np.sqrt(-2 * np.log(np.abs(u + 2.0**-32)))
+    expected = np.concatenate([radius * np.cos(np.pi * v), radius * np.sin(np.pi * v)])
+    np.testing.assert_allclose(natively, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("natively", [False, pytest.param(True, marks=needs_compiler)])
+def test_it_is_normal_far_into_the_tails(randomness, natively):
+    n = 500_000
+    z = with_noise(randomness, [n], natively)[0].astype("float64")
+    assert 4.5 < np.abs(z).max() < 6.661
+    for limit in (0.001, 0.01, 0.1, 0.5, 1, 2, 3, 4, 4.5):
+        for side in (z, -z):
+            expected = n * 0.5 * math.erfc(limit / math.sqrt(2))
+            assert abs((side > limit).sum() - expected) < 4.5 * math.sqrt(expected)
+    for power, moment in enumerate([0, 1, 0, 3, 0, 15], 1):
+        deviation = math.sqrt((np.mean(z ** (2 * power)) - moment**2) / n)
+        assert abs(np.mean(z**power) - moment) < 4.5 * deviation
+    first, second = z[: n // 2], z[n // 2 :]  # cosines and sines of the same angles and radii
+    for one, other in ((first, second), (first**2, second**2), (z[1:], z[:-1]), (z[4:], z[:-4])):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 4.5 / math.sqrt(n // 2)
+
+
+@needs_compiler
+def test_a_loop_with_the_operation_is_one_without(monkeypatch):
+    weights = []
+    for natively in (True, False):
+        if not natively:
+            monkeypatch.setattr(native_library, "is_loaded", lambda *_: False)
+        model = a_model(a_plan())
+        model.fit(X, Y, epochs=3, verbose=0)
+        (loop,) = model._loops.kept.values()
+        definition = loop._function.graph.as_graph_def()
+        nodes = [*definition.node, *(node for inner in definition.library.function for node in inner.node_def)]
+        assert sum(node.op == noise.OPERATION for node in nodes) == (4 if natively else 0)
+        weights.append(model.get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)

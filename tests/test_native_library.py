@@ -1,0 +1,90 @@
+"""Operations of our own: compiled once, where there is a compiler, for the processor at hand."""
+
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+from keras_backprop import native_library
+from keras_backprop.privacy import noise
+from keras_backprop.watch.native import figures
+
+SOURCE = noise.SOURCE
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("cc") is None, reason="a C compiler is needed: apt install gcc libc6-dev"
+)
+
+
+def loaded(source=SOURCE):
+    return native_library._load.__wrapped__(source, noise.OPERATION)
+
+
+@needs_compiler
+def test_each_source_is_a_library_of_its_own(tmp_path):
+    made = [native_library.compiled(source, ["cc"], tmp_path) for source in (noise.SOURCE, figures.SOURCE)]
+    assert sorted(path.stem.split("-")[0] for path in made) == ["figures", "noise"]
+
+
+def test_without_a_compiler_there_is_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", str(tmp_path / "cc"))
+    assert loaded() is False
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert loaded() is False
+    monkeypatch.setenv("CC", "cc 'no end of it")
+    assert loaded() is False
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("KERAS_BACKPROP_NATIVE", "0")
+    assert loaded() is False
+
+
+def no_home(path):
+    raise RuntimeError("Could not determine home directory.")
+
+
+@needs_compiler
+def test_without_a_home_there_is_none(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(pathlib.Path, "expanduser", no_home)
+    assert loaded() is False
+
+
+@needs_compiler
+def test_a_library_without_the_operation_is_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "nothing.c").write_bytes(b"int nothing; /* \xe2\x88\x91 */")
+    assert loaded(tmp_path / "nothing.c") is False
+
+
+@needs_compiler
+def test_a_compiler_may_be_a_command(monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", "env IN_FRONT=1 cc")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    commands = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command))
+    assert loaded() is False  # for nothing was made
+    assert commands[0][:3] == ["env", "IN_FRONT=1", "cc"]
+
+
+@pytest.mark.parametrize(
+    "told, native",
+    [("flags\t\t: fpu avx2", True), ("Features\t: fp asimd", True), ("isa\t: rv64imafdc", False), (None, False)],
+)
+def test_only_what_is_told_of_the_processor_is_used(told, native, tmp_path):
+    if told is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{told}\nprocessor\t: 1\n{told}\n")
+    flags, instructions = native_library._flags(tmp_path / "cpuinfo")
+    assert ("-march=native" in flags) is native
+    assert instructions == (told if native else "")
+
+
+@needs_compiler
+def test_it_is_compiled_once(tmp_path, monkeypatch):
+    made = native_library.compiled(SOURCE, ["cc"], tmp_path / "cache")
+    assert [made] == list((tmp_path / "cache").iterdir())
+    monkeypatch.setattr(subprocess, "run", None)
+    assert native_library.compiled(SOURCE, ["no compiler"], tmp_path / "cache") == made
