@@ -3,8 +3,13 @@
 
 def across_workers(strategy):
     """Whether the strategy spans several processes."""
+    return worker_count(strategy) > 1
+
+
+def worker_count(strategy):
+    """How many processes train."""
     resolver = strategy.cluster_resolver
-    return resolver is not None and len(_workers(resolver)) > 1
+    return 1 if resolver is None else max(1, len(_workers(resolver)))
 
 
 def is_chief(strategy):

@@ -23,7 +23,7 @@ from keras_backprop.privacy.sampling import Sampler
 from keras_backprop.privacy.statement import statement
 from keras_backprop.privacy.steps import Steps
 from keras_backprop.privacy.trial import require_built, try_examples
-from keras_backprop.privacy.workers import agree
+from keras_backprop.privacy.workers import agree, require_same_data
 
 CLIPPINGS = {"flat": Flat, "per layer": PerLayer, "adaptive": Adaptive}
 
@@ -218,6 +218,10 @@ class Plan(Steps):
         if optimizer is not model.optimizer:
             # A loss scale that follows the data would tell about them; that examples overflow is dealt with one by one.
             model.optimizer.dynamic_growth_steps = 2**31 - 1
+
+    def require_same_data(self, model: Any, data: Any) -> None:
+        """See that several workers have the same examples, a list of tensors, before anything is said of them on one."""
+        require_same_data(self, model.distribute_strategy, data)
 
     def try_examples(self, model: Any, x: Any, y: Any) -> None:
         """Try whether examples that are told apart contribute alike, whoever else is in the batch; once for each compiled

@@ -1,5 +1,6 @@
-"""One plan of several workers: all draw from the chief's secret, so that they draw the same batches and noise."""
+"""One plan of several workers: all draw batches and noise from the secret of the chief, and must have the same data."""
 
+import hashlib
 from typing import Any
 
 import keras
@@ -28,26 +29,73 @@ def agree(plan: Any, strategy: Any) -> None:
             f"generator on each would draw others. Received: generator={plan._generator!r}. Leave `generator` out."
         )
     mine = [keras.ops.convert_to_numpy(v) for v in (plan._count, plan._randomness.key)]
-    count, key = _summed(strategy, mine, of_the_chief=True)
-    (others,) = _summed(strategy, [np.int64(count != mine[0])])
-    if others:  # said on every worker: those that went on would wait for the others
+    counts, keys = _of_all(strategy, mine)
+    if (counts != counts[0]).any():  # said on every worker: those that went on would wait for the others
         raise ValueError(
-            f"The plan of this worker has counted {mine[0]} steps, that of the chief {count}, and not all have "
+            f"The plan of this worker has counted {mine[0]} steps, that of the chief {counts[0]}, and not all have "
             "the same. Load the same model on every worker, or let `keras.callbacks.BackupAndRestore` resume."
         )
-    plan._randomness.key.assign(key)
+    plan._randomness.key.assign(keys[0])
 
 
-def _summed(strategy, values, of_the_chief=False):
-    """The sums over all replicas, of arrays of whole numbers; or what the first was given, to which the others add zeros."""
+def require_same_data(plan: Any, strategy: Any, data: Any) -> None:
+    """See that every worker has the same examples in the same order: sizes, types, and `ROWS` rows that the secret chooses.
+
+    Every worker must call it, after `agree`.
+
+    Args:
+        plan: a `Plan`.
+        strategy: a `tf.distribute.Strategy`.
+        data: list of tensors, the examples along their first axes.
+
+    Raises:
+        ValueError: they are others, and on which workers.
+    """
+    if not processes.across_workers(strategy):
+        return
+    digests = _of_all(strategy, digests_of(data, keras.ops.convert_to_numpy(plan._randomness.key)))
+    for what, of_all in zip(("sizes or dtypes", "rows"), digests, strict=True):
+        others = np.flatnonzero(of_all != of_all[0])
+        if others.size:
+            replicas = len(of_all) // processes.worker_count(strategy)
+            workers = ", ".join(map(str, sorted({int(other) // replicas for other in others})))
+            received = ", ".join(f"{tuple(a.shape)} {a.dtype.name}" for a in data)
+            raise ValueError(
+                f"The data of worker {workers} have other {what} than those of worker 0. All workers draw one batch, and each "
+                "takes its part of it, so every worker must be given all examples in the same order: load them alike, and "
+                f"neither shard nor shuffle them. Received on this worker: {received}"
+            )
+
+
+ROWS = 256
+"""So many rows are compared: another order, or another part of the data, does not pass; a few other rows may."""
+
+
+def digests_of(data: Any, key: Any) -> list[Any]:
+    """Of the sizes and dtypes of tensors, and of the bytes of some of their rows: two int64 numbers.
+
+    Args:
+        data: list of tensors with equal first axes.
+        key: array of two int64, which chooses the rows.
+    """
+    sizes = repr([(a.shape.as_list(), a.dtype.name) for a in data]).encode()
+    n = data[0].shape[0]
+    rows = np.random.default_rng(key.view("uint64")).permutation(n)[:ROWS]
+    taken = b"".join(tf.io.serialize_tensor(tf.gather(a, rows)).numpy() for a in data)
+    return [np.frombuffer(hashlib.sha256(x).digest()[:8], "int64")[0] for x in (sizes, taken)]
+
+
+def _of_all(strategy, values):
+    """Arrays of whole numbers as all replicas have them, each with a first axis for the replicas, the chief's first."""
 
     @tf.function
-    def summed():
+    def gathered():
         def one():
             context = tf.distribute.get_replica_context()
-            counts = tf.equal(context.replica_id_in_sync_group, 0) if of_the_chief else True
-            return [context.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(counts, tf.int64) * v) for v in values]
+            mine = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=tf.int64)
+            placed = [tf.tensordot(mine, tf.cast(v, tf.int64), 0) for v in values]
+            return [context.all_reduce(tf.distribute.ReduceOp.SUM, v) for v in placed]
 
         return [strategy.experimental_local_results(value)[0] for value in strategy.run(one)]
 
-    return [value.numpy() for value in summed()]
+    return [value.numpy() for value in gathered()]

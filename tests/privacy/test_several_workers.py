@@ -35,7 +35,13 @@ def test_two_workers_draw_alike_and_reach_what_one_process_reaches(tmp_path):
     (chief, other), _ = two_workers(tmp_path)
     for worker, said in enumerate([chief.pop("steps"), other.pop("steps")]):
         assert f"The plan of this worker has counted {worker} steps, that of the chief 0" in said
+    received = chief.pop("fewer"), other.pop("fewer")
+    assert [said[said.index("Received") :] for said in received] == [
+        f"Received on this worker: ({n}, 5) float32, ({n},) int64" for n in (40, 20)
+    ]
     assert chief == other
+    for case, what in (("order", "rows"), ("part", "rows")):
+        assert f"The data of worker 1 have other {what} than those of worker 0" in chief[case]
     for case in workers.CASES:
         assert_equal(chief[case], workers.train(tf.distribute.get_strategy(), case, key=chief[case]["key"]))
     assert len({tuple(chief[case]["key"]) for case in workers.CASES}) == len(workers.CASES)

@@ -38,13 +38,13 @@ class Mixes(layers.Layer):
         return x - keras.ops.mean(x, 0, keepdims=True)
 
 
-def refused(strategy, plan, layer):
+def refused(strategy, plan, layer, x=X, y=Y):
     """What is said of a model with this layer, a str."""
     with strategy.scope():
         model = BackpropSequential([keras.Input((5,)), layers.Dense(3), layer, layers.Softmax()])
         model.compile("sgd", "sparse_categorical_crossentropy", gradients=plan)
         try:
-            model.fit(X, Y, verbose=0)
+            model.fit(x, y, verbose=0)
         except (NotImplementedError, ValueError) as error:
             return str(error)
     return None
@@ -72,6 +72,11 @@ def main():
         ahead = a_plan()
         ahead._count.assign(task)
         results["steps"] = refused(strategy, ahead, layers.Dense(2))
+        order = slice(None, None, -1 if task else 1)
+        results["order"] = refused(strategy, a_plan(), layers.Dense(2), X[order], Y[order])
+        part = slice(20 * task, 20 * task + 20)  # as many as the plan is for
+        results["part"] = refused(strategy, a_plan(examples=20), layers.Dense(2), X[part], Y[part])
+        results["fewer"] = refused(strategy, a_plan(), layers.Dense(2), X[20 * task :], Y[20 * task :])
         generator = refused(strategy, a_plan(seed=None, generator=privacy.SystemRandom()), layers.Dense(2))
         results["generator"] = generator and generator[-len("Leave `generator` out.") :]
     (arguments.folder / f"{task}.json").write_text(json.dumps(results))
