@@ -22,7 +22,7 @@ from keras_backprop.privacy.requirements import require_private, require_private
 from keras_backprop.privacy.sampling import Sampler
 from keras_backprop.privacy.statement import statement
 from keras_backprop.privacy.steps import Steps
-from keras_backprop.privacy.trial import require_built, try_examples
+from keras_backprop.privacy.trial import try_examples
 from keras_backprop.privacy.workers import agree, require_same_data
 
 CLIPPINGS = {"flat": Flat, "per layer": PerLayer, "adaptive": Adaptive}
@@ -230,11 +230,7 @@ class Plan(Steps):
         signature = (id(model), id(model.optimizer), id(_keras.compiled_loss(model)))
         if self._tried == signature or self.examples < 3:
             return
-        x, y = keras.tree.map_structure(lambda a: a if a is None else a[:3], (x, y))
-        require_built(model, x)
-        if not model.trainable_weights:
-            return
-        try_examples(model, x, y)
+        try_examples(model, x, y, self.examples)
         self._tried = signature
 
     @property

@@ -1,7 +1,7 @@
 """A trial, before anything is trained: does what an example contributes depend on who else is in the batch?
 
 A layer, a loss, an activation or a graph of operations of one's own may do anything along the first axis, and so may a layer of
-Keras that is told to. So some steps are tried on the first examples, and nothing is changed by it.
+Keras that is told to. So some steps are tried on a few examples, and nothing is changed by it.
 """
 
 from typing import Any
@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_backprop import _keras
 from keras_backprop.backward_pass import backward
 from keras_backprop.privacy.requirements import require_private
+from keras_backprop.privacy.trial_examples import choose
 
 
 def require_built(model: Any, x: Any) -> None:
@@ -28,18 +29,24 @@ def require_built(model: Any, x: Any) -> None:
             variable.assign(value)
 
 
-def try_examples(model: Any, x: Any, y: Any) -> None:
-    """Run backward passes of two examples, in which one is the same, and compare what that one contributes.
+def try_examples(model: Any, x: Any, y: Any, n: int) -> None:
+    """Run backward passes of a few examples, half of which are the same, and compare what those contribute.
 
     Args:
         model: a compiled `BackpropModel`.
-        x, y: nested tensors, three examples.
+        x, y: nested tensors, n examples.
+        n: int, 3 or more.
 
     Raises:
-        ValueError: it depends on the other one, or on what weighs nothing; the model keeps something of the examples that is no
+        ValueError: it depends on the others, or on what weighs nothing; the model keeps something of the examples that is no
             weight; or there are no gradients of single examples, and why.
     """
-    take = lambda indices: keras.tree.map_structure(lambda a: a if a is None else tf.gather(a, indices), (x, y))  # noqa: E731
+    watched, some, others = choose(y, n)
+    k = len(watched)
+    take = lambda rows: keras.tree.map_structure(lambda a: a if a is None else tf.gather(a, rows), (x, y))  # noqa: E731
+    require_built(model, take(watched)[0])
+    if not model.trainable_weights:
+        return
     trainable, metrics = ({id(v) for v in vs} for vs in (model.trainable_variables, model.metrics_variables))
     states = {id(v): v for v in (*model.variables, *model.metrics_variables) if id(v) not in trainable}
     # Weights too: `SpectralNormalization` assigns to its layer's kernel.
@@ -50,7 +57,9 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
     seeds = [id(v) in of_seeds for v in states.values()]
     kept: list = []  # after each pass, what is no weight
 
-    def contribution(indices, weights=(1, 1), metrics_begin_anew=True, place=0, training=True):
+    factors: list = []  # by which the watched examples' gradients are added up, all of about the same length
+
+    def contribution(indices, weights=(1,) * (2 * k), metrics_begin_anew=True, first=0, training=True):
         for variable, value in before:
             if metrics_begin_anew or id(variable) not in metrics:
                 variable.assign(value)
@@ -62,23 +71,31 @@ def try_examples(model: Any, x: Any, y: Any) -> None:
         require_private(result)
         kept.append([keras.ops.convert_to_numpy(keras.ops.copy(v.value)) for v in states.values()])
         divisor, shares, _ = result.example_scale.weighted()
-        parts = {v.path: result.per_example(v) for v in result.weights}
-        factor = float(divisor * shares[place]) / (1.0 if result.scale is None else float(result.scale))
+        own = (divisor * shares).numpy() / (1.0 if result.scale is None else float(result.scale))
+        if not factors:
+            squares = result.squared_norms()
+            norms = np.zeros(2 * k) if squares is None else np.sqrt(tf.cast(squares, tf.float64).numpy()) * own
+            usable = np.isfinite(norms) & (norms > 0)
+            factors.extend(np.where(usable, 1 + np.arange(2 * k) / k, 0)[:k] / np.where(usable, norms, 1)[:k])
+        c = np.zeros(2 * k)
+        c[first : first + k] = factors
+        sums = result.weighted(tf.constant(c * own), penalties=False, left_out=tf.constant(c), least=tf.float32)
         return {
-            path: keras.ops.convert_to_numpy(tf.cast(g[place], tf.float64)) * factor
-            for path, g in parts.items()
+            v.path: keras.ops.convert_to_numpy(tf.cast(tf.convert_to_tensor(g), tf.float64))
+            for v, g in zip(result.weights, sums, strict=True)
             if g is not None
         }
 
     try:
-        one, other, alone = contribution([0, 1]), contribution([0, 2]), contribution([0, 1], [1, 0])
-        later = contribution([0, 1], metrics_begin_anew=False)
-        contribution([1, 2])  # for what is kept: a layer may keep any row
+        one, other = contribution(watched + some), contribution(watched + others)
+        alone = contribution(watched + some, [1] * k + [0] * k)
+        later = contribution(watched + some, metrics_begin_anew=False)
+        contribution(some + others)  # for what is kept: a layer may keep any row
         first, last = kept[0], kept[-1]
         # Each place has random numbers of its own: where some are drawn, places are compared without.
         drawn = _differ(seeds, begun, first)
-        still = contribution([0, 1], training=False) if drawn else one
-        moved = contribution([1, 0], place=1, training=not drawn)
+        still = contribution(watched + some, training=False) if drawn else one
+        moved = contribution(some + watched, first=k, training=not drawn)
         if drawn and _differ(seeds, begun, kept[-1]):  # in inference too
             moved = still
     finally:
