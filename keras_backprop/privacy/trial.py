@@ -56,8 +56,7 @@ def try_examples(model: Any, x: Any, y: Any, n: int) -> None:
     of_seeds = {id(v) for v in _keras.seeds_in(model)}
     seeds = [id(v) in of_seeds for v in states.values()]
     kept: list = []  # after each pass, what is no weight
-
-    factors: list = []  # by which the watched examples' gradients are added up, all of about the same length
+    factors: list = []  # by which the watched examples' gradients are added up
 
     def contribution(indices, weights=(1,) * (2 * k), metrics_begin_anew=True, first=0, training=True):
         for variable, value in before:
@@ -71,12 +70,11 @@ def try_examples(model: Any, x: Any, y: Any, n: int) -> None:
         require_private(result)
         kept.append([keras.ops.convert_to_numpy(keras.ops.copy(v.value)) for v in states.values()])
         divisor, shares, _ = result.example_scale.weighted()
-        own = (divisor * shares).numpy() / (1.0 if result.scale is None else float(result.scale))
+        own = (divisor * shares).numpy()
         if not factors:
             squares = result.squared_norms()
             norms = np.zeros(2 * k) if squares is None else np.sqrt(tf.cast(squares, tf.float64).numpy()) * own
-            usable = np.isfinite(norms) & (norms > 0)
-            factors.extend(np.where(usable, 1 + np.arange(2 * k) / k, 0)[:k] / np.where(usable, norms, 1)[:k])
+            factors.extend(_factors(norms[:k]))
         c = np.zeros(2 * k)
         c[first : first + k] = factors
         sums = result.weighted(tf.constant(c * own), penalties=False, left_out=tf.constant(c), least=tf.float32)
@@ -110,6 +108,9 @@ def try_examples(model: Any, x: Any, y: Any, n: int) -> None:
                 "trained model would tell about them. Let a layer keep nothing of them, or compute it on public data before "
                 "training."
             )
+    largest = {id(sums): max((np.abs(g).max(initial=0) for g in sums.values()), default=0) for sums in (one, still)}
+    half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in _keras.layers_in(model))
+    rtol = 1e-2 if half else 1e-3
     for path in one:
         for usual, changed, what in (
             (one, other, "who else is in the batch"),
@@ -124,15 +125,23 @@ def try_examples(model: Any, x: Any, y: Any, n: int) -> None:
             gradient = usual.get(path)
             if gradient is None or path not in changed:  # a head that is there in training alone
                 continue
-            if not np.allclose(
-                gradient, changed[path], rtol=1e-2, atol=1e-3 * np.abs(gradient).max() + 1e-7, equal_nan=True
-            ):
+            atol = rtol / 10 * np.abs(gradient).max(initial=0) + 1e-6 * largest[id(usual)]
+            if not np.allclose(gradient, changed[path], rtol, atol, equal_nan=True):
                 raise ValueError(
                     f"What an example contributes to the gradient of '{path}' depends on {what}. Something above that weight, "
                     "a layer, an "
                     "operation or the loss, mixes the examples along the first axis; then clipping bounds nothing. Let every "
                     "example keep a row of its own."
                 )
+
+
+def _factors(norms):
+    """Factors near 1, each another, with which gradients of these norms are of about one length; 0 for one that is not finite."""
+    usable = np.isfinite(norms) & (norms > 0)
+    usual = np.median(norms[usable]) if usable.any() else 1.0
+    factors = 1 + np.arange(len(norms)) / len(norms)
+    factors[usable] *= np.clip(usual / norms[usable], 1e-3, 1e3)
+    return np.where(np.isfinite(norms), factors, 0)
 
 
 def _differ(which, values, others):
