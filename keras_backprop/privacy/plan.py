@@ -122,6 +122,7 @@ class Plan(Steps):
         self._randomness = FromSeed(seed) if generator is None else FromGenerator(generator)
         self._generator, self._seed = generator, seed
         self.batches_drawn = self.batches_given = False
+        self.random_numbers = {self._randomness.source}  # of this plan, and of what it goes on from
         self.sensitivity: Any = None
         self._tried: Any = None
         self._optimizer: Any = None
@@ -265,16 +266,24 @@ class Plan(Steps):
             "clipping": clipping if isinstance(clipping, str) else {"adaptive": clipping.get_config()},
             "largest_batch_size": self._given_largest,
             "steps": self.steps,
+            "steps_were": {
+                "batches_drawn": self.batches_drawn,
+                "batches_given": self.batches_given,
+                "random_numbers": sorted(self.random_numbers),
+            },
         }
 
     @classmethod
     def from_config(cls, config: Any) -> Any:
         config = dict(config)
-        steps = config.pop("steps", 0)
+        steps, were = config.pop("steps", 0), config.pop("steps_were", None)
         if isinstance(config.get("clipping"), dict):
             config["clipping"] = Adaptive(**config["clipping"]["adaptive"])
         plan = cls(**config)
         plan._count.assign(steps)
+        if steps and were:
+            plan.batches_drawn, plan.batches_given = were["batches_drawn"], were["batches_given"]
+            plan.random_numbers.update(were["random_numbers"])
         return plan
 
     def __repr__(self) -> str:

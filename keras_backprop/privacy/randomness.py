@@ -20,6 +20,10 @@ DRAW, COUNT, ORDER, FIRST_WEIGHT = 0, 1, 2, 16
 """Streams of random numbers: which examples, the noise of a count, the order of an epoch, and one for each weight."""
 
 
+SECRET, GIVEN = "secret seed", "given seed"
+"""Where seeds are from."""
+
+
 class FromSeed:
     """Random numbers that are a function of a seed and the number of the step.
 
@@ -28,6 +32,7 @@ class FromSeed:
     """
 
     def __init__(self, seed: Any = None) -> None:
+        self.source = SECRET if seed is None else GIVEN
         if seed is None:
             key = [secrets.randbits(64) - 2**63 for _ in range(2)]
         else:
@@ -95,7 +100,7 @@ class FromGenerator(FromSeed):
                 f"{', '.join(missing)}"
             )
         super().__init__()
-        self.generator = generator
+        self.generator, self.source = generator, type(generator).__name__
 
     def bits(self, n: int, step: Any) -> Any:
         def draw():

@@ -1,5 +1,6 @@
 """The accountant against known values, and what must be so of any."""
 
+import json
 import math
 import pathlib
 import re
@@ -140,6 +141,32 @@ def test_the_statement_says_what_it_is(sampling, neighbours):
     for also in ("history", "early stopping", "hyper-parameters", "Gaussian noise of 1 times"):
         assert also in text
     assert "replacement" in text if neighbours == "replace one" else "replacement of one" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seed": None}, "not cryptographic, with a secret seed from the operating system."),
+        ({"seed": 3}, "a seed that was given: nothing is guaranteed against anybody who knows it."),
+        ({"seed": None, "generator": privacy.SystemRandom()}, "the generator that was given, `SystemRandom`."),
+    ],
+)
+def test_the_statement_says_where_random_numbers_come_from(options, said):
+    text = a_plan(**options).statement(5)
+    assert (
+        text[text.index("The random numbers") :].partition(" The number of")[0].partition(" That no")[0].endswith(said)
+    )
+
+
+def test_what_was_true_of_the_steps_is_said_of_a_plan_that_goes_on():
+    plan = a_plan(seed=3)
+    plan._count.assign(4)
+    plan.batches_given = True
+    later = privacy.Plan.from_config(json.loads(json.dumps(plan.get_config())))
+    for text in (plan.statement(), later.statement()):
+        assert "The batches of the steps were chosen by the calling program" in text and "a seed that was given" in text
+    unused = privacy.Plan.from_config(a_plan(seed=3).get_config())
+    assert "a seed that was given" not in unused.statement(5) and "Poisson sampling" in unused.statement(5)
 
 
 @pytest.mark.slow

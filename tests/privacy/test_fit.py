@@ -169,6 +169,9 @@ def test_batches_that_the_caller_chose_are_told_of():
     model = a_model(plan)
     model.train_on_batch(X[:8], Y[:8])
     assert plan.steps == 1 and "chosen by the calling program" in plan.statement()
+    by_hand = a_plan()
+    by_hand(model.backward_pass(*map(tf.convert_to_tensor, (X[:8], Y[:8]))))
+    assert by_hand.steps == 1 and "chosen by the calling program" in by_hand.statement()
 
 
 def test_several_inputs_and_outputs():
