@@ -83,11 +83,12 @@ def _random_numbers(plan):
 
 
 _NOT = (
-    "That no example changes what another contributes to the sum is known of the layers and losses of Keras; of others, it was "
-    "tried on a few examples before the first step, and whoever wrote them answers for it. The number of examples and all "
-    "settings count as public. Not private, and not covered: losses and metrics in the history and in logs, what callbacks "
-    "decide by them (early stopping, learning rates, a choice of checkpoints), validation on private data, what observers, recorders "
-    "of examples and checkpoints of the optimizer's accumulators hold, and the plan's random state in backups. Not counted: other "
-    "trainings on the same data, the search for hyper-parameters, and what was computed from the data beforehand, such as means "
-    "for normalization or vocabularies. Computed in floating-point numbers; attacks on their rounding are not considered."
+    "That no example changes what another contributes to the sum is known of the layers and losses of Keras; of others, it "
+    "was tried on a few examples before the first step, and whoever wrote them answers for it. The number of examples and "
+    "all settings count as public. Not private, and not covered: losses and metrics in the history and in logs, what "
+    "callbacks decide by them (early stopping, learning rates, a choice of checkpoints), validation on private data, what "
+    "observers, recorders of examples and checkpoints of the optimizer's accumulators hold, and the plan's random state in "
+    "backups. Not counted: other trainings on the same data, the search for hyper-parameters, and what was computed from "
+    "the data beforehand, such as means for normalization or vocabularies. Computed in floating-point numbers; attacks on "
+    "their rounding are not considered."
 )
