@@ -30,7 +30,7 @@ def require_built(model: Any, x: Any) -> None:
 
 
 def try_examples(model: Any, x: Any, y: Any, n: int) -> None:
-    """Run backward passes of a few examples, half of which are the same, and compare what those contribute.
+    """Run backward passes of a few examples, half of which are the same in two of them, and compare what those contribute.
 
     Args:
         model: a compiled `BackpropModel`.
@@ -56,13 +56,14 @@ def try_examples(model: Any, x: Any, y: Any, n: int) -> None:
     of_seeds = {id(v) for v in _keras.seeds_in(model)}
     seeds = [id(v) in of_seeds for v in states.values()]
     kept: list = []  # after each pass, what is no weight
-    factors: list = []  # by which the watched examples' gradients are added up
+    factors: dict = {}  # by which the gradients of k examples are added up
 
-    def contribution(indices, weights=(1,) * (2 * k), metrics_begin_anew=True, first=0, training=True):
+    def contributions(rows, weights=(1,) * (2 * k), metrics_begin_anew=True, firsts=(0,), training=True):
+        """Of k examples of these rows, from each of the `firsts` on, what they contribute together: a list of dicts."""
         for variable, value in before:
             if metrics_begin_anew or id(variable) not in metrics:
                 variable.assign(value)
-        some_x, some_y = take(indices)
+        some_x, some_y = take(rows)
         if training:
             result = model.backward_pass(some_x, some_y, tf.constant(weights, tf.float32))
         else:
@@ -71,29 +72,19 @@ def try_examples(model: Any, x: Any, y: Any, n: int) -> None:
         kept.append([keras.ops.convert_to_numpy(keras.ops.copy(v.value)) for v in states.values()])
         divisor, shares, _ = result.example_scale.weighted()
         own = (divisor * shares).numpy()
-        if not factors:
-            squares = result.squared_norms()
-            norms = np.zeros(2 * k) if squares is None else np.sqrt(tf.cast(squares, tf.float64).numpy()) * own
-            factors.extend(_factors(norms[:k]))
-        c = np.zeros(2 * k)
-        c[first : first + k] = factors
-        sums = result.weighted(tf.constant(c * own), penalties=False, left_out=tf.constant(c), least=tf.float32)
-        return {
-            v.path: keras.ops.convert_to_numpy(tf.cast(tf.convert_to_tensor(g), tf.float64))
-            for v, g in zip(result.weights, sums, strict=True)
-            if g is not None
-        }
+        return [_sums(result, own, first, factors.setdefault(tuple(rows[first : first + k]), [])) for first in firsts]
 
     try:
-        one, other = contribution(watched + some), contribution(watched + others)
-        alone = contribution(watched + some, [1] * k + [0] * k)
-        later = contribution(watched + some, metrics_begin_anew=False)
-        contribution(some + others)  # for what is kept: a layer may keep any row
-        first, last = kept[0], kept[-1]
+        (one,) = contributions(watched + some)
+        other, of_others = contributions(watched + others, firsts=(0, k))
+        (alone,) = contributions(watched + some, [1] * k + [0] * k)
+        (later,) = contributions(watched + some, metrics_begin_anew=False)
+        (of_others_again,) = contributions(some + others, firsts=(k,))
+        first, last = kept[0], kept[-1]  # no row of one is in the other: a layer may keep any
         # Each place has random numbers of its own: where some are drawn, places are compared without.
         drawn = _differ(seeds, begun, first)
-        still = contribution(watched + some, training=False) if drawn else one
-        moved = contribution(some + watched, first=k, training=not drawn)
+        (still,) = contributions(watched + some, training=False) if drawn else (one,)
+        (moved,) = contributions(some + watched, firsts=(k,), training=not drawn)
         if drawn and _differ(seeds, begun, kept[-1]):  # in inference too
             moved = still
     finally:
@@ -108,12 +99,15 @@ def try_examples(model: Any, x: Any, y: Any, n: int) -> None:
                 "trained model would tell about them. Let a layer keep nothing of them, or compute it on public data before "
                 "training."
             )
-    largest = {id(sums): max((np.abs(g).max(initial=0) for g in sums.values()), default=0) for sums in (one, still)}
+    largest = {
+        id(sums): max((np.abs(g).max(initial=0) for g in sums.values()), default=0) for sums in (one, of_others, still)
+    }
     half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in _keras.layers_in(model))
     rtol = 1e-2 if half else 1e-3
     for path in one:
         for usual, changed, what in (
             (one, other, "who else is in the batch"),
+            (of_others, of_others_again, "who else is in the batch"),
             (one, later, "what a metric has kept of the steps before"),
             (still, moved, "its place in the batch, and so on how many others there are"),
             (
@@ -133,6 +127,31 @@ def try_examples(model: Any, x: Any, y: Any, n: int) -> None:
                     "operation or the loss, mixes the examples along the first axis; then clipping bounds nothing. Let every "
                     "example keep a row of its own."
                 )
+
+
+def _sums(result, own, first, factors):
+    """The gradients of some examples, from one row on, added up with factors, which are found if there are none: path -> array.
+
+    Args:
+        result: a `Backward`.
+        own: array, what turns contributions into the examples' own gradients.
+        first: int.
+        factors: list, of as many as half the rows, or empty.
+    """
+    k = len(own) // 2
+    some = slice(first, first + k)
+    if not factors:
+        squares = result.squared_norms()
+        norms = np.zeros(2 * k) if squares is None else np.sqrt(tf.cast(squares, tf.float64).numpy()) * own
+        factors.extend(_factors(norms[some]))
+    c = np.zeros(2 * k)
+    c[some] = factors
+    sums = result.weighted(tf.constant(c * own), penalties=False, left_out=tf.constant(c), least=tf.float32)
+    return {
+        v.path: keras.ops.convert_to_numpy(tf.cast(tf.convert_to_tensor(g), tf.float64))
+        for v, g in zip(result.weights, sums, strict=True)
+        if g is not None
+    }
 
 
 def _factors(norms):

@@ -92,9 +92,20 @@ def examples_of_one_class_count(y, p):
     return keras.losses.sparse_categorical_crossentropy(y[:, 0], p) * (1 + of_class * keras.ops.sum(of_class))
 
 
+def hardest_two_count(y, p):
+    error = keras.losses.sparse_categorical_crossentropy(y[:, 0], p)
+    return keras.ops.where(error >= keras.ops.top_k(error, 2)[0][-1], error, 0.0)
+
+
 @pytest.mark.parametrize(
     "loss",
-    [labels_of_the_batch_count, positives_of_the_batch_count, hardest_of_the_batch, examples_of_one_class_count],
+    [
+        labels_of_the_batch_count,
+        positives_of_the_batch_count,
+        hardest_of_the_batch,
+        examples_of_one_class_count,
+        hardest_two_count,
+    ],
 )
 def test_a_loss_that_mixes_some_classes_is_found_out_where_data_are_sorted_by_class(loss):
     y = np.sort(Y)[:, None]
