@@ -24,9 +24,10 @@ class ExampleRecorder(keras.callbacks.Callback):
         every: int ≥ 1, record each so-many-th epoch, the first included.
         quantities: which of "loss" (the example's own, sample weights left out), "gradient_norm" (of its own error, over all
             weights, as `Backward.example_norms` tells it), "error" (‖p − y‖ of probabilities, or of predictions), "correct" and
-            "margin" (the log-odds of the given class over the best other). The last two are of models that predict one class for each example by a cross-entropy,
-            of which a binary one has one output: several yes-or-no outputs are several answers, of which an example may have
-            some right, and no one margin. By default all that the model has; a warning names what it has not.
+            "margin" (the log-odds of the given class over the best other). The last two are of models that predict one class
+            for each example by a cross-entropy, of which a binary one has one output: several yes-or-no outputs are several
+            answers, of which an example may have some right, and no one margin. By default all that the model has; a warning
+            names what it has not.
 
     Attributes:
         history: dict, quantity -> float32 array of shape (examples, records), NaN where an example was in no batch. In the order
