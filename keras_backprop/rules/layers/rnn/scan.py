@@ -5,30 +5,29 @@ import tensorflow as tf
 UNROLLED_UP_TO = 4
 """Sequences of at most so many steps are unrolled in a compiled graph: shorter than the loop around them."""
 
+STEPS_IN_A_TURN = 2
+"""So many steps make one turn of a compiled loop. What a turn costs by itself is shared; each further step is traced anew."""
 
-def scan(step, carry, sequences, reverse=False, unroll=False):
+
+def scan(step, carry, sequences, length, reverse=False, unroll=False):
     """carry, out[t], part[t] = step(carry, *(x[t] for x in sequences)) for t = 0 … T−1, or T−1 … 0 if `reverse`.
 
     Args:
         step: function `(carry, *slices) -> (carry, out, part)`: tuples of tensors.
         carry: tuple of tensors.
         sequences: tuple of tensors of shape `(T, …)`, of what a scan has left in parts, or None (then the step gets None).
+        length: int, T; None where it is not known before the graph runs.
         unroll: bool, a Python loop even in a compiled graph. In eager mode it is one anyway.
 
     Returns:
         The last carry, a tuple of tensors of shape `(T, …)` for `out`, and a tuple for `part`, left in parts: nothing is copied
         on the way to another scan, which runs as this one did, and `stacked` makes tensors of them.
     """
-    present = [x for x in sequences if x is not None]
-    for x in present:
-        if isinstance(x, list):
-            return _unrolled(step, carry, sequences, len(x), reverse)
-        if isinstance(x, tf.TensorArray):
-            return _looped(step, carry, sequences, x.size(), reverse)
-    length = present[0].shape[0]
-    if tf.executing_eagerly() or unroll or (length is not None and length <= UNROLLED_UP_TO):
+    parts = [x for x in sequences if isinstance(x, (list, tf.TensorArray))]
+    short = length is not None and length <= UNROLLED_UP_TO
+    if isinstance(parts[0], list) if parts else tf.executing_eagerly() or unroll or short:
         return _unrolled(step, carry, sequences, length, reverse)
-    return _looped(step, carry, sequences, tf.shape(present[0])[0] if length is None else length, reverse)
+    return _looped(step, carry, sequences, length, reverse)
 
 
 def stacked(x):
@@ -46,10 +45,12 @@ def _unrolled(step, carry, sequences, length, reverse):
 
 
 def _looped(step, carry, sequences, length, reverse):
+    steps = 1 if length is None else STEPS_IN_A_TURN
+    extra = 0 if length is None else length % steps
+    length = _length(sequences) if length is None else length
     arrays = [x if x is None or isinstance(x, tf.TensorArray) else _unstacked(x, length) for x in sequences]
     carry = tuple(carry)
-
-    first, after = (length - 1, -1) if reverse else (0, length)
+    first, after, onward = (length - 1, -1, -1) if reverse else (0, length, 1)
 
     def run(t, carry):
         return step(carry, *(None if a is None else a.read(t) for a in arrays))
@@ -57,18 +58,32 @@ def _looped(step, carry, sequences, length, reverse):
     once = tf.function(lambda: run(tf.constant(0), carry)).get_concrete_function()  # for the shapes; it never runs
     _, out, part = once.structured_outputs
 
-    def body(t, carry, written):
-        new_carry, out, part = run(t, carry)
-        written = tuple(array.write(t, y) for array, y in zip(written, (*out, *part), strict=True))
-        return t - 1 if reverse else t + 1, tuple(new_carry), written
+    def advance(t, carry, written):
+        carry, out, part = run(t, carry)
+        return t + onward, tuple(carry), tuple(a.write(t, y) for a, y in zip(written, (*out, *part), strict=True))
 
+    def turn(*state):
+        for _ in range(steps):
+            state = advance(*state)
+        return state
+
+    written = tuple(_array(y.dtype, length, y.shape) for y in (*out, *part))
+    state = tf.convert_to_tensor(first), carry, written
+    for _ in range(extra):
+        state = advance(*state)
     _, carry, written = tf.while_loop(
         lambda t, *_: tf.not_equal(t, after),
-        body,
-        (tf.convert_to_tensor(first), carry, tuple(_array(y.dtype, length, y.shape) for y in (*out, *part))),
+        turn,
+        state,
         parallel_iterations=32,  # as Keras's own loop has it
     )
     return carry, tuple(array.stack() for array in written[: len(out)]), written[len(out) :]
+
+
+def _length(sequences):
+    """T as a tensor."""
+    x = next(x for x in sequences if x is not None)
+    return x.size() if isinstance(x, tf.TensorArray) else tf.shape(x)[0]
 
 
 def _unstacked(x, length):

@@ -39,7 +39,7 @@ def run_forward(loop, sequences, initial_state, mask):
 
     zero = None if loop.unroll else tf.zeros_like(initial_state[0])  # what is put out before the first step that counts
     carry = () if mask is None else zero, initial_state
-    (_, last), (h, *masked), derivatives = scan(step, carry, (xW, mask), unroll=loop.unroll)
+    (_, last), (h, *masked), derivatives = scan(step, carry, (xW, mask), x.shape[0], unroll=loop.unroll)
     ys = masked[0] if masked else h
     y = batch_first(ys) if loop.return_sequences else _apart(ys[-1])
     saved = {
@@ -77,7 +77,8 @@ def run_backward(call, dy):
         d = d if m is None else map(tf.add, d, past[1:])
         return (held, tuple(d)), deltas, ()
 
-    (_, ds), deltas, _ = scan(step, (held, tuple(ds)), (dys, mask, *derivatives), reverse=True, unroll=loop.unroll)
+    sequences, length = (dys, mask, *derivatives), saved["x"].shape[0]
+    (_, ds), deltas, _ = scan(step, (held, tuple(ds)), sequences, length, reverse=True, unroll=loop.unroll)
     dx, weights = f.gradients(saved["x"], saved["before"], derivatives, deltas)
     prefix = "" if call.op is loop.cell else "cell."
     back = (lambda: dx()[0]) if loop.single else (lambda: batch_first(dx(), loop.go_backwards))

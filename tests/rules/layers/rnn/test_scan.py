@@ -9,7 +9,7 @@ from keras_backprop.rules.layers.rnn.scan import scan, stacked
 
 @pytest.mark.parametrize("how", ["eager", "unrolled", "loop", "unknown-length", "xla"])
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("length", [1, 3, 8])
+@pytest.mark.parametrize("length", [1, 3, 7, 8])
 def test_scan(how, reverse, length):
     x = np.random.default_rng(0).normal(size=(length, 2))
     order = range(length)[::-1] if reverse else range(length)
@@ -28,9 +28,9 @@ def test_scan(how, reverse, length):
         return (carry[0] + negative,), (2 * negative,), ()
 
     def run(x):
-        unroll = how == "unrolled"
-        (carry,), (out,), (negative,) = scan(step, (tf.ones(2, tf.float64),), (x, None), reverse, unroll)
-        (total,), (twice,), _ = scan(again, (tf.zeros(2, tf.float64),), (negative,), not reverse, unroll)
+        unroll, known = how == "unrolled", x.shape[0]
+        (carry,), (out,), (negative,) = scan(step, (tf.ones(2, tf.float64),), (x, None), known, reverse, unroll)
+        (total,), (twice,), _ = scan(again, (tf.zeros(2, tf.float64),), (negative,), known, not reverse, unroll)
         return carry, out, stacked(negative), total, twice
 
     if how != "eager":
