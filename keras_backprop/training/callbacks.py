@@ -54,7 +54,7 @@ class Listeners:
         methods = _BATCH_METHODS[kind]
         found = [c for c in callbacks.callbacks if type(c) is not keras_callbacks.ProgbarLogger]
         found = [(c, [name for name in methods if _has(c, name)]) for c in found]
-        found = [(c, names) for c, names in found if names and _said(c, "batch_freq", names, None) != "never"]
+        found = [(c, names) for c, names in found if names and not _is_deaf(c, names)]
         listed = _list_has_own(callbacks, methods)
         self.any = bool(found) or listed
         self.finite = {"loss"} if any(type(c) is keras_callbacks.TerminateOnNaN for c, _ in found) else set()
@@ -122,6 +122,12 @@ def bounds(callbacks):
         for name, bound in getattr(callback, "epoch_end_bounds", {}).items():
             largest[name] = max(bound, largest.get(name, bound))
     return largest
+
+
+def _is_deaf(callback, names):
+    """Whether nothing is lost if it never hears of a batch: it says so, or it is Keras's own and saves at the end of epochs."""
+    saves_by_epoch = type(callback) in _SAVERS and callback.save_freq == "epoch"
+    return saves_by_epoch or _said(callback, "batch_freq", names, None) == "never"
 
 
 def _frequency(callback, names):

@@ -17,6 +17,7 @@ from tqdm.keras import TqdmCallback
 from keras_backprop import BackpropSequential, Gradients
 from keras_backprop.callbacks import GradientCheck
 from keras_backprop.training.cadence import Cadence
+from keras_backprop.training.callbacks import Listeners
 
 random = np.random.default_rng(0)
 X, Y = random.normal(size=(100, 6)).astype("float32"), random.integers(0, 3, 100)
@@ -138,6 +139,22 @@ def test_savers(tmp_path, save_freq):
                 )
         contents.append(found)
     assert_alike(*contents)
+
+
+def test_only_savers_that_may_save_after_a_batch_hear_of_batches(tmp_path):
+    class Own(keras.callbacks.ModelCheckpoint):
+        def _should_save_on_batch(self, batch):
+            return batch == 3
+
+    def hears(callback):
+        return Listeners(keras.callbacks.CallbackList([callback]), "train").any
+
+    path = tmp_path / "{epoch}.weights.h5"
+    assert not hears(keras.callbacks.ModelCheckpoint(path, save_weights_only=True))
+    assert not hears(keras.callbacks.BackupAndRestore(tmp_path))
+    assert hears(keras.callbacks.ModelCheckpoint(path, save_weights_only=True, save_freq=3))
+    assert hears(keras.callbacks.BackupAndRestore(tmp_path, save_freq=3))
+    assert hears(Own(path, save_weights_only=True))
 
 
 def events(folder):
