@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 from tensorflow.python.eager import backprop, backprop_util
-from tensorflow.python.framework import ops
+from tensorflow.python.framework import op_def_registry, ops
 from tensorflow.python.ops import default_gradient
 
 
@@ -31,8 +31,9 @@ class EagerOperation:
         position = self.attributes.index(name) if name in self.attributes[::2] else None
         if position is None:
             raise ValueError(f"Operation {self.type!r} has no attribute {name!r}.")
+        value = self.attributes[position + 1]
         kind = backprop.op_attr_type(self.type, name)
-        return backprop.make_attr(kind, self.attributes[position + 1])
+        return backprop.make_attr(kind, _default(self.type, name) if value is None else value)
 
 
 class CustomGradient(EagerOperation):
@@ -43,6 +44,16 @@ class CustomGradient(EagerOperation):
     def __init__(self, kind, inputs, outputs, backward):
         super().__init__(kind, inputs, (), outputs)
         self.backward = backward
+
+
+@functools.cache
+def _default(kind, name):
+    """The value of an attribute of which nothing was said: in its place a callback of eager operations is told None."""
+    [value] = [attribute.default_value for attribute in op_def_registry.get(kind).attr if attribute.name == name]
+    if value.WhichOneof("value") != "list":
+        return getattr(value, value.WhichOneof("value"))
+    given = [list(values) for _, values in value.list.ListFields()]
+    return given[0] if given else []
 
 
 def registered_gradient(operation):
