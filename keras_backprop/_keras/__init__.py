@@ -44,9 +44,10 @@ from keras_backprop._keras.callbacks import (
     train_writer,
 )
 from keras_backprop._keras.cloning import clones_made_by
-from keras_backprop._keras.epochs import batches_in_all, dataset_of, steps_seen
+from keras_backprop._keras.epochs import batches_in_all, dataset_of, steps_seen, steps_to_come
 from keras_backprop._keras.fitting import (
     TFEpochIterator,
+    epoch_goes_on,
     epochs_given,
     fit,
     fit_batch_by_batch,
@@ -188,6 +189,7 @@ __all__ = [
     "draw_dropout_masks",
     "dtype_of",
     "ends_of",
+    "epoch_goes_on",
     "epochs_given",
     "expected_batch_size",
     "finds_by_name",
@@ -256,6 +258,7 @@ __all__ = [
     "states_in",
     "step_of",
     "steps_seen",
+    "steps_to_come",
     "symbolic",
     "takes_mask",
     "takes_training",

@@ -16,3 +16,8 @@ def batches_in_all(epochs: Any) -> Any:
 def steps_seen(epochs: Any) -> int:
     """How many batches have been asked for, in all epochs together."""
     return epochs._steps_seen
+
+
+def steps_to_come(epochs: Any) -> Any:
+    """The iterator over what is left of the steps of the epoch that has begun."""
+    return epochs._epoch_iterator

@@ -65,7 +65,8 @@ def pythonify_logs(logs):
             numbers.update(pythonify_logs(value))
             continue
         with contextlib.suppress(Exception):  # what is no number stays what it is
-            value = float(keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else value)
+            value = keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else value
+            value = float(value)
         numbers[key] = value
     return numbers
 
@@ -82,7 +83,27 @@ def epochs_given(iterator):
         made.append(iterator)
         return iterator if len(made) == 1 else TFEpochIterator(*args, **kwargs)
 
-    with replaced(_trainer, TFEpochIterator=make), replaced(iterator, reset=lambda: None):
+    with replaced(_trainer, TFEpochIterator=make):
+        yield
+
+
+@contextlib.contextmanager
+def epoch_goes_on(iterator, begun):
+    """For the duration of the block, in this thread, a `TFEpochIterator` is not reset, and its next epoch is one that has begun.
+
+    Begun anew, data that are shuffled would come in the order of another epoch, and a `PyDataset` hear of an end that was none.
+
+    Args:
+        iterator: a `TFEpochIterator`.
+        begun: iterator over the steps of the epoch; None if none has begun.
+    """
+    enumerate_iterator, epochs = iterator._enumerate_iterator, [begun]
+
+    def steps():
+        going, epochs[0] = epochs[0], None
+        return enumerate_iterator() if going is None else going
+
+    with replaced(iterator, reset=lambda: None, _enumerate_iterator=steps):
         yield
 
 

@@ -246,11 +246,10 @@ class Run:
 
     def _in_keras_loop(self, reason, **changed):
         self.model.fit_path = FitPath(False, str(reason))
-        given: Any = contextlib.nullcontext()
-        if not isinstance(self.data.train, Examples):
-            self.data.train.end_epoch()
-            given = _keras.epochs_given(self.data.train.epochs)
-        with given:
+        with contextlib.ExitStack() as stack:
+            if not isinstance(self.data.train, Examples):
+                stack.enter_context(_keras.epochs_given(self.data.train.epochs))
+                stack.enter_context(self.data.train.goes_on())
             return self.model._fit_batch_by_batch(**{**self.arguments, **changed})
 
     def _go_on_in_keras_loop(self, reason, epoch, begun):

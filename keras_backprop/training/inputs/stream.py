@@ -7,6 +7,7 @@ runs in one thread may not.
 """
 
 import contextlib
+import itertools
 from typing import Any
 
 import keras
@@ -128,7 +129,7 @@ class Stream:
     most = 1
 
     def __init__(self, epochs):
-        self._begun = False
+        self._first: Any = None
         self.epochs, self.batch = epochs, steps.specification(_keras.dataset_of(epochs))
 
     @property
@@ -153,24 +154,26 @@ class Stream:
         """A context in which the batches of one epoch are taken. A `StopIteration` in it says that there are no more."""
         del number
         with self.epochs.catch_stop_iteration():
-            self._begun = True
+            self._first = None
             self._steps = iter(self.epochs)
             self._at = 0
             yield
 
-    def end_epoch(self):
-        """End an epoch of which no batch has been taken: Keras's loop begins it again."""
-        if self._begun:
-            self.epochs.reset()
+    def goes_on(self):
+        """A context in which Keras's loop goes on with the epoch that has begun, if one has. No batch of it has been taken."""
+        begun = None if self._first is None else itertools.chain([self._first], _keras.steps_to_come(self.epochs))
+        return _keras.epoch_goes_on(self.epochs, begun)
 
     def room(self, step):
         """How many steps can be made without asking Keras again, when `step` have been made; 0 at the end of the epoch."""
         execution = self.epochs.steps_per_execution
         while self._at <= step:
             try:
-                begin, _, self._iterator = next(self._steps)
+                given = next(self._steps)
             except StopIteration:
                 return 0
+            begin, _, self._iterator = given
+            self._first = self._first or given
             self._at = begin + execution
         in_all = _keras.batches_in_all(self.epochs)
         given = self.epochs.steps_per_epoch  # of which Keras makes whole executions

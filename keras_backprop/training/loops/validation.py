@@ -1,10 +1,13 @@
 """Validation between epochs, as Keras's `evaluate` does it, in compiled calls."""
 
+import dataclasses
+
 from keras_backprop import _keras
 from keras_backprop.training.callbacks import Listeners
 from keras_backprop.training.inputs.batches import Batches
 from keras_backprop.training.loops import steps
 from keras_backprop.training.loops.passes import Memory, Pass
+from keras_backprop.training.path import NotCompiledError
 from keras_backprop.training.stock import has_own
 
 
@@ -20,11 +23,11 @@ class Validation:
 
     def __init__(self, model, data, callbacks, jit_compile):
         self.model, self.data, self.callbacks, self.jit_compile = model, data, callbacks, jit_compile
-        self._pass = None
+        self._pass, self._compiled = None, True
 
     def __call__(self):
         """Returns the logs, a dict of float."""
-        if has_own(self.model, "evaluate"):
+        if not self._compiled or has_own(self.model, "evaluate"):
             return self.model.evaluate(callbacks=self.callbacks, **self.data.evaluate_arguments())
         if self._pass is None:
             self._pass = self._made()
@@ -33,10 +36,33 @@ class Validation:
         self.model.stop_evaluating = False
         self.callbacks.on_test_begin()
         self.model.reset_metrics()
-        self._pass(0)
+        try:
+            self._pass(0)
+        except NotCompiledError as reason:
+            return self._go_on_in_keras_loop(reason)
         logs = _keras.pythonify_logs(_keras.logs_of(self.model, self._pass.logs))
         self.callbacks.on_test_end(logs)
         return logs
+
+    def _go_on_in_keras_loop(self, reason):
+        """Keras's loop, this time and from now on, to callbacks that have heard of the beginning, and of that of the first batch."""
+        model, callbacks, begin_batch = self.model, self.callbacks, self.callbacks.on_test_batch_begin
+        self._compiled, heard = False, [self._pass.listeners.any]
+        model.fit_path = dataclasses.replace(
+            model.fit_path, reason=f"{model.fit_path.reason}, and validation goes batch by batch: {reason}"
+        )
+
+        def on_test_batch_begin(number, logs=None):
+            if not heard[0]:
+                begin_batch(number, logs)
+            heard[0] = False
+
+        with (
+            _keras.replaced(model, reset_metrics=lambda: None),
+            _keras.replaced(callbacks, on_test_begin=lambda logs=None: None, on_test_batch_begin=on_test_batch_begin),
+            self._pass.source.goes_on(),
+        ):
+            return self()
 
     def _made(self):
         if self.data.validation is not None:

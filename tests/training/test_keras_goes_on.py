@@ -1,0 +1,99 @@
+"""Where a step cannot be a loop, Keras's own goes on with the epoch that has begun: no batch twice, none in another order."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_backprop import BackpropModel
+
+X = np.arange(12, dtype="float32")[:, None]
+
+
+class Sequence(keras.utils.PyDataset):
+    """Other batches in every epoch. Notes what it is asked and told."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.order = [], [0, 1, 2]
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        return (X[4 * self.order[index] : 4 * self.order[index] + 4],)
+
+    def on_epoch_end(self):
+        self.asked.append("end")
+        self.order = self.order[1:] + self.order[:1]
+
+
+class Told(keras.callbacks.Callback):
+    """Notes what it hears of."""
+
+    def __init__(self):
+        super().__init__()
+        self.of = []
+        for name in ("epoch_begin", "train_batch_begin", "train_batch_end", "test_batch_begin", "test_batch_end"):
+            setattr(self, f"on_{name}", lambda number, logs=None, name=name: self.of.append((name, number)))
+        for name in ("test_begin", "test_end"):
+            setattr(self, f"on_{name}", lambda logs=None, name=name: self.of.append(name))
+
+
+def noting(base, odd_training, odd_testing):
+    """A model that notes what it sees, and whose steps return a vector where they are odd."""
+
+    class Noting(base):
+        def __init__(self):
+            super().__init__()
+            self.seen = tf.Variable(tf.zeros((0,)), shape=(None,), trainable=False)
+
+        def noted(self, data, odd):
+            x = tf.reshape(data[0] if isinstance(data, tuple) else data, (-1,))
+            self.seen.assign(tf.concat([self.seen, x], 0))
+            return {"x": x if odd else tf.reduce_sum(x)}
+
+        def train_step(self, data):
+            return self.noted(data, odd_training)
+
+        def test_step(self, data):
+            return self.noted(-(data[0] if isinstance(data, tuple) else data), odd_testing)
+
+    return Noting
+
+
+def shuffled():
+    return tf.data.Dataset.from_tensor_slices(X).shuffle(12, seed=3).batch(5)
+
+
+def read_ahead():
+    """A generator that is there once, and is asked before its elements are wanted."""
+    rows = iter(np.arange(60, dtype="float32")[:, None, None])
+    return tf.data.Dataset.from_generator(lambda: rows, output_signature=tf.TensorSpec((1, 1))).prefetch(3)
+
+
+DATA = {
+    "memory": lambda: {"x": X, "batch_size": 4, "validation_data": (X[:7],)},
+    "shuffled": lambda: {"x": shuffled(), "validation_data": shuffled()},
+    "sequence": lambda: {"x": Sequence(), "validation_data": Sequence()},
+    "read-ahead": lambda: {"x": read_ahead(), "steps_per_epoch": 4},
+}
+
+
+@pytest.mark.parametrize("odd", [(True, False), (False, True)], ids=["training", "validation"])
+@pytest.mark.parametrize("data", DATA)
+def test_sees_and_is_told_what_it_is_by_stock(data, odd):
+    seen = []
+    for base in (keras.Model, BackpropModel):
+        keras.utils.set_random_seed(1)
+        model, arguments, told = noting(base, *odd)(), DATA[data](), Told()
+        model.compile("sgd", "mse")
+        history = model.fit(**arguments, epochs=3, shuffle=False, verbose=0, callbacks=[told]).history
+        asked = [getattr(given, "asked", None) for given in arguments.values()]
+        seen.append((keras.ops.convert_to_numpy(model.seen).tolist(), repr(history), told.of, asked))
+    assert seen[1] == seen[0]
+    if data == "read-ahead" and odd[1]:
+        assert model.fit_path.compiled  # there is nothing to validate on
+    else:
+        assert "no dict of numbers" in model.fit_path.reason and model.fit_path.compiled == odd[1]
