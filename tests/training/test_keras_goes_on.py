@@ -81,6 +81,15 @@ DATA = {
 }
 
 
+class Eager(keras.callbacks.Callback):
+    """From the second epoch on."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            self.model.run_eagerly = True
+            self.model.make_train_function(force=True)
+
+
 @pytest.mark.parametrize("odd", [(True, False), (False, True)], ids=["training", "validation"])
 @pytest.mark.parametrize("data", DATA)
 def test_sees_and_is_told_what_it_is_by_stock(data, odd):
@@ -97,3 +106,15 @@ def test_sees_and_is_told_what_it_is_by_stock(data, odd):
         assert model.fit_path.compiled  # there is nothing to validate on
     else:
         assert "no dict of numbers" in model.fit_path.reason and model.fit_path.compiled == odd[1]
+
+
+@pytest.mark.parametrize("data", [Sequence, read_ahead])
+def test_an_epoch_that_has_not_begun_begins(data):
+    seen = []
+    for base in (keras.Model, BackpropModel):
+        keras.utils.set_random_seed(1)
+        model, x = noting(base, False, False)(), data()
+        model.compile("sgd", "mse")
+        model.fit(x, epochs=3, steps_per_epoch=3, shuffle=False, verbose=0, callbacks=[Eager()])
+        seen.append((keras.ops.convert_to_numpy(model.seen).tolist(), getattr(x, "asked", None)))
+    assert seen[1] == seen[0] and not model.fit_path.compiled

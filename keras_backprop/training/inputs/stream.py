@@ -154,10 +154,10 @@ class Stream:
         """A context in which the batches of one epoch are taken. A `StopIteration` in it says that there are no more."""
         del number
         with self.epochs.catch_stop_iteration():
-            self._first = None
             self._steps = iter(self.epochs)
             self._at = 0
             yield
+        self._first = None
 
     def goes_on(self):
         """A context in which Keras's loop goes on with the epoch that has begun, if one has. No batch of it has been taken."""
@@ -169,11 +169,10 @@ class Stream:
         execution = self.epochs.steps_per_execution
         while self._at <= step:
             try:
-                given = next(self._steps)
+                begin, _, self._iterator = taken = next(self._steps)
             except StopIteration:
                 return 0
-            begin, _, self._iterator = given
-            self._first = self._first or given
+            self._first = self._first or taken
             self._at = begin + execution
         in_all = _keras.batches_in_all(self.epochs)
         given = self.epochs.steps_per_epoch  # of which Keras makes whole executions

@@ -45,7 +45,7 @@ class Validation:
         return logs
 
     def _go_on_in_keras_loop(self, reason):
-        """Keras's loop, this time and from now on, to callbacks that have heard of the beginning, and of that of the first batch."""
+        """Keras's loop from now on. Callbacks have heard of the beginning, and of that of the first batch."""
         model, callbacks, begin_batch = self.model, self.callbacks, self.callbacks.on_test_batch_begin
         self._compiled, heard = False, [self._pass.listeners.any]
         model.fit_path = dataclasses.replace(
