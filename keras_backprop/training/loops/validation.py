@@ -1,6 +1,7 @@
 """Validation between epochs, as Keras's `evaluate` does it, in compiled calls."""
 
 import dataclasses
+from typing import Any
 
 from keras_backprop import _keras
 from keras_backprop.training.callbacks import Listeners
@@ -23,7 +24,8 @@ class Validation:
 
     def __init__(self, model, data, callbacks, jit_compile):
         self.model, self.data, self.callbacks, self.jit_compile = model, data, callbacks, jit_compile
-        self._pass, self._compiled = None, True
+        self._pass: Any = None
+        self._compiled = True
 
     def __call__(self):
         """Returns the logs, a dict of float."""
