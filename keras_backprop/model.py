@@ -8,6 +8,7 @@ import keras
 from keras_backprop import _keras
 from keras_backprop.required import require_built, require_model
 from keras_backprop.trainer import BackpropTrainer
+from keras_backprop.training.stock import has_own
 
 
 @keras.saving.register_keras_serializable(package="keras_backprop")
@@ -43,20 +44,17 @@ class BackpropModel(BackpropTrainer, keras.Model):
             name: str, the new model's name; by default the model's own.
 
         Raises:
-            TypeError: `model` is no Keras model, or a subclass of `BackpropModel` is asked for one with a `call` of its own.
+            TypeError: `model` is no Keras model, or this is a subclass of `BackpropModel`, and the model has a `call` or a way to
+                train of its own.
             ValueError: `model` is not built.
         """
         require_model(model, "BackpropModel.from_keras")
         require_built(model, "BackpropModel.from_keras")
         graph = _keras.graph_of(model)
-        if graph is not None and (type(model) in _PLAIN or cls is not BackpropModel):
-            return cls(*_keras.ends_of(graph), name=name or model.name)
-        if cls is not BackpropModel:
-            raise TypeError(
-                f"`{cls.__name__}.from_keras` takes Functional and Sequential models. Write `class Both({cls.__name__}, "
-                f"{type(model).__name__})`, or use `BackpropModel.from_keras`. Received: {model!r}"
-            )
-        return _of_the_same_class(model, name or model.name)
+        if cls is BackpropModel and not (graph is not None and _is_plain(model)):
+            return _of_the_same_class(model, name or model.name)
+        _require_no_own(cls, model, "call" if graph is None else None)
+        return cls(*_keras.ends_of(graph), name=name or model.name)
 
 
 @keras.saving.register_keras_serializable(package="keras_backprop", name="BackpropModel")
@@ -98,15 +96,16 @@ class BackpropSequential(BackpropModel, keras.Sequential):
             name: str, the new model's name; by default the model's own.
 
         Raises:
-            TypeError: `model` is no `keras.Sequential`.
+            TypeError: `model` is no `keras.Sequential`, or as for `BackpropModel.from_keras`.
         """
         if not isinstance(model, keras.Sequential):
             raise TypeError(
                 f"`{cls.__name__}.from_keras` takes a `keras.Sequential`; `BackpropModel.from_keras` takes any model. "
                 f"Received: {model!r} (of type {type(model).__name__})"
             )
-        if type(model) not in _PLAIN and cls is BackpropSequential:
+        if cls is BackpropSequential and not _is_plain(model):
             return _of_the_same_class(model, name or model.name)
+        _require_no_own(cls, model)
         return cls(_keras.stack_of(model), trainable=model.trainable, name=name or model.name)
 
 
@@ -123,18 +122,40 @@ _keras.clones_made_by(BackpropTrainer, _of_ours)
 keras.saving.get_custom_objects().update(BackpropModel=FunctionalBackpropModel, BackpropSequential=BackpropSequential)
 
 
-_PLAIN = _keras.Functional, keras.Sequential, FunctionalBackpropModel, BackpropSequential
-"""Types of models that have nothing but their layers."""
+_OF_TRAINING = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", "metrics")
+"""What decides on the numbers of a training."""
+
+
+def _is_plain(model):
+    """Whether a model has nothing but its layers."""
+    kinds = _keras.Functional, keras.Sequential, FunctionalBackpropModel, BackpropSequential
+    return type(model) in kinds and not any(name in vars(model) for name in _OF_TRAINING)
+
+
+def _require_no_own(cls, model, name=None):
+    """Raise where a model of a user's subclass `cls` would not do what a model's own class, or the model itself, does."""
+    own = [name] if name else [name for name in _OF_TRAINING if has_own(model, name)]
+    if own:
+        kind = type(model).__name__
+        raise TypeError(
+            f"`{cls.__name__}.from_keras` takes layers only, and the model '{model.name}' of class '{kind}' has "
+            f"{', '.join(f'`{x}`' for x in own)} of its own. Use `{_base(model).__name__}.from_keras`, or make models of "
+            f"`class Both({kind}, {cls.__name__})`. Received: {model!r}"
+        )
+
+
+def _base(model):
+    return BackpropSequential if isinstance(model, keras.Sequential) else BackpropModel
 
 
 class _OursBelow:
     """A mixin for classes made by `_with_ours_below`. Files hold a model of the original class, of which ours is made again."""
 
     name: str
+    original: Any
 
     def get_config(self):
-        original = type(self).__mro__[2]
-        return {"model": keras.saving.serialize_keras_object(_keras.twin(self, original)), "name": self.name}
+        return {"model": keras.saving.serialize_keras_object(_keras.twin(self, self.original)), "name": self.name}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -145,6 +166,20 @@ class _OursBelow:
             )
         return _of_the_same_class(model, config["name"])
 
+    def save(self, filepath, *args, **kwargs):
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                f"HDF5 files do not hold that a model of class '{self.original.__name__}' has been made by `from_keras`. Save a "
+                f"'.keras' file, or the weights alone. Received: filepath={str(filepath)!r}"
+            )
+        return super().save(filepath, *args, **kwargs)  # type: ignore[misc]
+
+    def __reduce__(
+        self: Any,
+    ) -> Any:  # the class is not to be found by its name, and need not be: what is unpickled is a file
+        unpickle, arguments = keras.Model.__reduce__(self)
+        return getattr(BackpropModel, unpickle.__name__), arguments
+
 
 _IN_FILES = keras.saving.register_keras_serializable("keras_backprop", "OursBelow")
 _IN_FILES(_OursBelow)
@@ -152,8 +187,7 @@ _IN_FILES(_OursBelow)
 
 def _of_the_same_class(model, name):
     """A model of ours that is of the model's own class as well: what the class overrides, keeps and offers is there."""
-    kinds = [(keras.Sequential, BackpropSequential), (_keras.Functional, FunctionalBackpropModel)]
-    ours = next((ours for kind, ours in kinds if isinstance(model, kind)), BackpropModel)
+    ours = FunctionalBackpropModel if isinstance(model, _keras.Functional) else _base(model)
     cls: Any = type(model)
     return _keras.twin(model, cls if isinstance(model, ours) else _with_ours_below(cls, ours), name)
 
@@ -161,5 +195,5 @@ def _of_the_same_class(model, name):
 @functools.cache
 def _with_ours_below(original: Any, ours: Any) -> Any:
     """The class that `original` would be, were it derived from a model of ours and not of Keras."""
-    about = {"__module__": original.__module__, "__doc__": original.__doc__}
-    return _IN_FILES(type(original.__name__, (_OursBelow, original, ours), about))
+    about = {name: getattr(original, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return _IN_FILES(type(original.__name__, (_OursBelow, original, ours), about | {"original": original}))

@@ -185,7 +185,8 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         """One step: forward pass, error, chain rule, update. Opens no `tf.GradientTape`.
 
         Three parts of it can be overridden one by one: `backward_pass`, `make_gradients` and `update_weights`. Where the class
-        that this is mixed into has a `train_step` of its own, that is the step.
+        that this is mixed into has a `train_step` of its own, that is the step, and its `super()` is Keras's; in
+        `class Mine(Theirs, BackpropModel)` it is this one.
         """
         if follows_own(self, BackpropTrainer, "train_step"):
             return super().train_step(data)

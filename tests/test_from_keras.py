@@ -1,5 +1,7 @@
 """`BackpropModel.from_keras` of a model with a class of its own: what the class does in training, it goes on doing."""
 
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -90,6 +92,35 @@ def test_steps_errors_and_metrics_of_the_class_are_kept(mixin, kind):
         np.testing.assert_array_equal(b, shared)
 
 
+def counting_tapes(monkeypatch):
+    opened, enter = [], tf.GradientTape.__enter__
+    monkeypatch.setattr(tf.GradientTape, "__enter__", lambda tape: opened.append(tape) or enter(tape))
+    return opened
+
+
+def test_a_step_around_keras_step_goes_by_the_chain_rule(monkeypatch):
+    ours, opened = BackpropModel.from_keras(made("called", Counted)), counting_tapes(monkeypatch)
+    trained(ours)
+    assert not opened
+
+
+def test_a_step_that_no_super_reaches_is_no_step(monkeypatch):
+    class Unrelated:
+        def train_step(self, data):
+            raise AssertionError("Keras's class comes before this one")
+
+    class Mine(BackpropModel, Unrelated):
+        def call(self, x):
+            return keras.ops.sum(x, 1, keepdims=True) * self.w
+
+        def build(self, shape):
+            self.w = self.add_weight(shape=())
+
+    opened = counting_tapes(monkeypatch)
+    trained(Mine())
+    assert not opened
+
+
 def test_attributes_and_layers_are_those_of_the_model_and_it_stays_as_it_was():
     model = made("called")
     model.compile("adam", "mse")
@@ -101,6 +132,52 @@ def test_attributes_and_layers_are_those_of_the_model_and_it_stays_as_it_was():
     assert [v.path for v in ours.weights] == [v.path for v in model.weights]
     trained(ours)
     assert type(model.optimizer) is keras.optimizers.Adam and model.optimizer.iterations == 0
+    ours.additional = layers.Dense(2)
+    assert ours.additional in ours.layers and len(model.layers) == 2
+    assert model._trackable_children()["optimizer"] is model.optimizer  # what `tf.train.Checkpoint` saves
+
+
+def test_a_stack_and_what_is_made_of_it_grow_by_themselves():
+    model = made("sequential", Weighted)
+    ours = BackpropModel.from_keras(model)
+    ours.add(layers.Dense(4))
+    assert ours.output_shape == (None, 4) and model.output_shape == (None, 1) and len(model.layers) == 2
+    ours.pop()
+    ours.pop()
+    assert len(ours.layers) == 1 and len(model.layers) == 2
+
+
+def test_what_is_made_predicts_before_it_is_compiled():
+    model = made("called")
+    model.compile("adam", "mse", steps_per_execution=3)
+    x = np.ones((4, 3), "float32")
+    expected = model.predict(x, 1, verbose=0)
+    np.testing.assert_array_equal(BackpropModel.from_keras(model).predict(x, 1, verbose=0), expected)
+
+
+def test_a_compile_of_ones_own_may_make_metrics():
+    class Compiled:
+        def compile(self, *args, **kwargs):
+            super().compile(*args, **kwargs)
+            self.seen = keras.metrics.Mean(name="seen")
+
+        def train_step(self, data):
+            self.seen.update_state(1.0)
+            return super().train_step(data)
+
+    assert "seen" in trained(BackpropModel.from_keras(made("functional", Compiled)))
+
+
+def test_pickled_it_is_of_both_classes():
+    ours = BackpropModel.from_keras(made("functional", Weighted))
+    again = pickle.loads(pickle.dumps(ours))
+    assert isinstance(again, BackpropModel) and isinstance(again, Weighted)
+    np.testing.assert_array_equal(again.get_weights()[0], ours.get_weights()[0])
+
+
+def test_what_hdf5_files_cannot_hold_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="HDF5 files do not hold that a model of class 'Own'"):
+        BackpropModel.from_keras(made("functional", Weighted)).save(tmp_path / "model.h5")
 
 
 def test_a_step_that_was_put_on_the_model_itself_acts_on_ours():
@@ -126,12 +203,16 @@ def test_a_stack_of_a_class_of_its_own_stays_one():
     assert isinstance(ours, BackpropSequential) and isinstance(ours, Weighted)
 
 
-def test_a_subclass_of_ours_cannot_be_put_around_a_call_of_ones_own():
+@pytest.mark.parametrize("kind, mixins, own", [("called", [], "call"), ("functional", [Weighted], "compute_loss")])
+def test_a_subclass_of_ours_takes_layers_only(kind, mixins, own):
     class Mine(BackpropModel):
         pass
 
-    with pytest.raises(TypeError, match=r"`Mine.from_keras` takes .* `class Both\(Mine, Own\)`"):
-        Mine.from_keras(made("called"))
+    with pytest.raises(
+        TypeError, match=rf"`Mine.from_keras` takes layers only.* `{own}`.* of `class Both\(Own, Mine\)`"
+    ):
+        Mine.from_keras(made(kind, *mixins))
+    assert type(Mine.from_keras(made("functional"))).__name__ == "Mine"
 
 
 @pytest.mark.parametrize("mixin", [Counted, Taped])

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from keras.src.models.functional import Functional
 from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
-from keras.src.trainers.trainer import Trainer
 
 from keras_backprop._keras.standing_in import current, replaced
 
@@ -32,22 +32,36 @@ def with_losses(compiled: Any, replaced: Any) -> Any:
 
 
 def twin(model: Any, cls: Any, name: str | None = None) -> Any:
-    """A model of another class with the attributes of a model, as if neither had been compiled. They share layers and weights.
+    """A model of another class with the attributes of a model, not compiled: they share layers, weights and what users have set.
 
     Args:
         cls: the model's own class, one that is derived from it, or one that it is derived from.
         name: str, the name of what is returned; by default the model's own.
     """
     other = cls.__new__(cls)
-    bound_to_it = ("build", "quantize")  # which Keras puts around the methods of every layer
-    compiled = ("optimizer", "history", "_compile_config", "_compiled_trainable_state")
+    its_own = set(vars(other)) - {
+        "_auto_config",
+        "_layers",
+    }  # the tracker and its stores, and methods that are bound to it
+    bookkeeping = vars(keras.Model())
+    for store, (_, tracked) in model._tracker.config.items():
+        other._tracker.config[store][1].extend(tracked)
+        other._tracker.stored_ids[store].update(model._tracker.stored_ids[store])
     for key, value in vars(model).items():
-        if key not in (*bound_to_it, *compiled):
-            of_the_model = isinstance(value, types.MethodType) and value.__self__ is model
-            vars(other)[key] = types.MethodType(value.__func__, other) if of_the_model else value
-    Trainer.__init__(other)
+        if key in its_own or key in _SINCE_COMPILE or value is model._tracker.config["layers"][1]:
+            continue
+        if isinstance(value, types.MethodType) and value.__self__ is model:
+            value = types.MethodType(value.__func__, other)
+        elif (key in bookkeeping or key.startswith("_self_")) and isinstance(value, (list, dict, set)):
+            value = other._tracker.track(value.copy())
+        vars(other)[key] = value
+    TensorFlowTrainer.__init__(other)
     vars(other)["name"] = name or model.name
     return other
+
+
+_SINCE_COMPILE = ("optimizer", "history", "_compile_config", "_compiled_trainable_state")
+"""Attributes of a model that Keras's constructor does not make."""
 
 
 def compute_loss(model: Any, **arguments: Any) -> Any:

@@ -51,17 +51,21 @@ def own_parts(model):
 
 def has_own(model, name):
     """Whether a method is the user's own, in a class before ours, or in one that ours is mixed into."""
-    return name in vars(model) or _any_own(type(model).__mro__, name)
+    if name in vars(model):
+        return True
+    for one in type(model).__mro__:
+        if name in vars(one):
+            if not (_is_stock_class(one) and is_stock(vars(one)[name])):
+                return True
+            if one in _CLASSES:
+                break
+    return False
 
 
 def follows_own(model, cls, name):
-    """Whether a class that `cls` has been mixed into has a method of its user's own: that which `super()` reaches in `cls`."""
+    """Whether the method that `super()` reaches in `cls`, a class of a model, is its user's own."""
     order = type(model).__mro__
-    return _any_own(order[order.index(cls) + 1 :], name)
-
-
-def _any_own(classes, name):
-    return any(name in vars(one) and not (_is_stock_class(one) and is_stock(vars(one)[name])) for one in classes)
+    return not _is_stock_class(next(one for one in order[order.index(cls) + 1 :] if name in vars(one)))
 
 
 def _is_stock_class(cls):
