@@ -31,7 +31,7 @@ def monitor_page(monitor: Any, title: str, epsilon: Any = None, findings: Any = 
     """
     history = monitor.history
     if not len(history.steps):
-        said = "<p>Nothing has been noted yet: call `fit` with the monitor among its callbacks.</p>"
+        said = "<p>Nothing has been noted yet: call <code>fit</code> with the monitor among its callbacks.</p>"
         return page(title, [said])
     body, data = _network(monitor)
     sections = [
@@ -91,7 +91,7 @@ def _error(monitor, epsilon):
         last = {int(e): int(s) for e, s in zip(history.epochs, history.steps, strict=True)}
         at = np.array([last.get(epoch, x) for (epoch, _), x in zip(ends, ends_at, strict=True)], float)
         lines.append(
-            ("epochs", "mean over each epoch, as `fit` says it", at, np.array([loss for _, loss in ends], float))
+            ("epochs", "mean over each epoch, as fit says it", at, np.array([loss for _, loss in ends], float))
         )
     return section("Error", charts.curves(lines, "step", "The error over the steps", epsilon))
 

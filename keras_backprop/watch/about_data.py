@@ -206,10 +206,10 @@ def _unscaled(path, x, size):
 
 
 def _outputs(look):
-    """(the loss's name, targets, predictions, type of the operation that makes these) of every output with a loss of Keras."""
+    """(the loss, its name, targets, predictions, type of the operation that makes these) of every output with a loss."""
     producers = {id(y): one.type for one in look.record.timeline.operations() if one is not None for y in one.outputs}
     pairs = _pairs(look.model, look.batch[1], look.result.y_pred)
-    return [(name, _array(y), _array(p), producers.get(id(p), "")) for _, name, y, p in pairs]
+    return [(loss, name, _array(y), _array(p), producers.get(id(p), "")) for loss, name, y, p in pairs]
 
 
 def _softmax_of_one(outputs):
@@ -218,15 +218,20 @@ def _softmax_of_one(outputs):
             "A softmax of one unit", f"the output has the shape {p.shape}, and each of its numbers is 1 whatever the input is",
             "give the output a sigmoid, or one unit for each class", "output", "critical",
         )
-        for _, _, p, kind in outputs
+        for _, _, _, p, kind in outputs
         if kind == "Softmax" and p.shape[-1] == 1
     ]  # fmt: skip
 
 
 def _reach(outputs, looked):
-    """Targets of a regression outside of the range of the output's activation, or of another shape than the output."""
+    """Targets of a regression outside of the range of the output's activation, or of another shape than the output.
+
+    A loss of one's own may mean by targets whatever it likes, the words of a sentence or what quantiles are of.
+    """
     found = []
-    for name, y, p, kind in outputs:
+    for loss, name, y, p, kind in outputs:
+        if not _is_known(loss):
+            continue
         if "entropy" not in name and y.ndim == p.ndim and y.shape != p.shape:
             found.append(Finding(
                 "Targets of another shape than the output",
@@ -246,6 +251,13 @@ def _reach(outputs, looked):
             ))  # fmt: skip
     looked["targets"] = "within what the output can reach" if not found else "not all within reach"
     return found
+
+
+def _is_known(loss):
+    """Whether a loss, or the function that it wraps, is of Keras or of this package."""
+    function = _keras.current(loss, "fn") or loss
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return module.partition(".")[0] in ("keras", "keras_backprop")
 
 
 _BOUNDS = {"Sigmoid": (0, 1), "Softmax": (0, 1), "Tanh": (-1, 1), "Relu": (0, np.inf), "Softplus": (0, np.inf)}

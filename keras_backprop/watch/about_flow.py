@@ -129,11 +129,9 @@ def _units(look, looked):
 
 
 def _activation(link):
-    """The name of the activation that a link is, or None."""
+    """The name of the activation that a link is, or None. That of a `keras.layers.Activation` is a link of its own."""
     op = link.call.op
-    if isinstance(op, keras.layers.Activation):
-        name = getattr(op.activation, "__name__", "")
-    elif isinstance(op, keras.layers.Layer):
+    if isinstance(op, keras.layers.Layer):
         name = "relu" if type(op) is keras.layers.ReLU and not op.negative_slope and not op.threshold else ""
     elif hasattr(op, "operation"):
         name = op.operation.type.lower()

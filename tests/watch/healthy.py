@@ -236,11 +236,27 @@ def zeros_behind_zeros():
     return model, numbers(8), numbers(1)
 
 
+def quantiles_behind_activation_layers():
+    def pinball(y, quantiles):  # one target, three numbers
+        error, share = y - quantiles, ops.array([0.1, 0.5, 0.9])
+        return ops.mean(ops.maximum(share * error, (share - 1) * error), -1)
+
+    parts = [
+        layers.Dense(16),
+        layers.Activation("sigmoid"),
+        layers.Dense(16),
+        layers.Activation("tanh"),
+        layers.Dense(3),
+    ]
+    return stack(*parts, layers.Activation("softplus"), loss=pinball), numbers(8), numbers(1)
+
+
 HEALTHY = [
     relu_classifier, tanh_regression, sgd_with_momentum, logistic_regression_from_zeros, logits, convolutions,
     pixels_that_are_rescaled, residual_tower, lstm, words, transformer, autoencoder, mixed_precision, missing_values_filled,
     missing_targets_masked, logarithm_made_safe, masked_attention, maximum_of_nothing, gradients_that_are_cleaned, two_outputs,
     fine_tuning, weight_decay, zeros_at_the_end_of_a_branch, zeros_behind_zeros,
+    quantiles_behind_activation_layers,
 ]  # fmt: skip
 
 

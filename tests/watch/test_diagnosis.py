@@ -29,6 +29,7 @@ HEALTHY_IN_EVERY_RUN = [
     "two_outputs",
     "mixed_precision",
     "zeros_behind_zeros",
+    "quantiles_behind_activation_layers",
 ]
 
 
