@@ -32,7 +32,7 @@ def is_loaded(source: pathlib.Path, operation: str) -> bool:
 
     Args:
         source: of a file in C that registers the operation.
-        operation: its name in TensorFlow, such as `KerasBackpropFigures`.
+        operation: its name in TensorFlow, such as `KerasBackpropNoise`.
     """
     with _lock:
         return _load(source, operation)
@@ -88,7 +88,8 @@ def cache_directory() -> pathlib.Path:
     Raises:
         RuntimeError: nobody knows where the user's home is.
     """
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "keras_backprop"
+    given = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))  # which counts if it is absolute, says the XDG specification
+    return (given if given.is_absolute() else pathlib.Path("~/.cache").expanduser()) / "keras_backprop"
 
 
 def _flags(cpuinfo):

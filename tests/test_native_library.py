@@ -53,6 +53,15 @@ def test_without_a_home_there_is_none(monkeypatch):
     assert loaded() is False
 
 
+@pytest.mark.parametrize("given", ["", "relative/cache", None])
+def test_a_cache_that_is_nowhere_is_in_the_home(given, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if given is not None:
+        monkeypatch.setenv("XDG_CACHE_HOME", given)
+    assert native_library.cache_directory() == tmp_path / ".cache" / "keras_backprop"
+
+
 @needs_compiler
 def test_a_library_without_the_operation_is_none(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -80,7 +80,7 @@ def copy_operations(operations, inputs, lowered, outputs=(), due=(), substituted
             node.attr["_lower_using_switch_merge"].b = False
     put_in_line(copies.node, whole.library, {operation.name for operation in due})
     if substituted:
-        substitute(copies.node)
+        substitute(copies.node, in_one_thread=not lowered)
     used = {name.split(":")[0] for node in copies.node for name in node.input}
     given = {x.name: value for x, value in inputs}
     replaced = {x.name: graph.capture(value) for x, value in inputs if x.op.name in used}

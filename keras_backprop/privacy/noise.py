@@ -32,4 +32,10 @@ def added(x: Any, seed: Any, stddev: Any, otherwise: Any) -> Any:
         otherwise: tensor, the same by TensorFlow's operations.
     """
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
-    return _tensorflow.substitutable(otherwise, [x, key, counter, stddev], tf.compat.v1.NodeDef(op=OPERATION))
+    return _tensorflow.substitutable(otherwise, [x, key, counter, stddev], alone())
+
+
+def alone() -> Any:
+    """A graph of the operation, of its inputs "0" to "3"."""
+    node = tf.compat.v1.NodeDef(name="noise", op=OPERATION, input=["0", "1", "2", "3"])
+    return tf.compat.v1.GraphDef(node=[node])

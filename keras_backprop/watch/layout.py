@@ -1,5 +1,6 @@
 """What a row of figures consists of, and what is read from it."""
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,8 +76,14 @@ class Rows:
 
     def __init__(self, layout: Layout, rows: Any) -> None:
         self.layout, self._rows = layout, rows
-        self._first = np.cumsum([0, *(column.width for column in layout.columns)])
-        self._scale = 1.0 if layout.scale < 0 else self._of(layout.scale)[0, :, 0]
+
+    @functools.cached_property
+    def _first(self):
+        return np.cumsum([0, *(column.width for column in self.layout.columns)])
+
+    @functools.cached_property
+    def _scale(self):
+        return 1.0 if self.layout.scale < 0 else self._of(self.layout.scale)[0, :, 0]
 
     @property
     def loss(self) -> Any:

@@ -35,7 +35,7 @@ class Step:
         wanted: dict, kind of tensor -> set of quantities (`quantities.parsed`).
         several: bool, whether this is one of several replicas.
         at_once: bool, whether a tensor is measured where it is told of, while it is in the cache, and not when the row is made.
-        natively: bool, whether the operation of our own (`native/`) may measure.
+        natively: bool, whether operations of our own (`native/`) may measure.
     """
 
     def __init__(self, wanted: dict, several: bool, at_once: bool, natively: bool) -> None:
@@ -56,7 +56,7 @@ class Step:
         self._measured: dict = {}
         moments = [{m for q in quantities for m in _MOMENTS.get(q, ())} for quantities in wanted.values()]
         self._many = any(len(one & JOINED) >= WORTH for one in moments)
-        self._natively = natively and self._many
+        self._natively = natively
         self._numbers = Numbers()
         self._sums: list = []
         self._of_scalars: set = set()
@@ -170,33 +170,47 @@ class Step:
         scale = -1 if self.scale is None else self.column("value", self.scale, same=True)
         updated = -1 if updated is None else self.column("value", updated, same=True)
         summed = {id(t) for x, *ts in self._sums if id(x) not in self._of_scalars for t in ts}  # over the batch
-        columns = tuple(
+        columns = [
             column._replace(scalar=_OTHER[column.scalar]) if column.scalar and id(x) in summed else column
             for _, column, x in self._columns.values()
+        ]
+        order = self._order()
+        place = {number: i for i, number in enumerate(order)}
+        figures = [f._replace(columns=tuple(place[number] for number in f.columns)) for f in self._figures]
+        scale, updated, loss = (place.get(number, -1) for number in (scale, updated, loss))
+        return Layout(
+            tuple(columns[number] for number in order), tuple(figures), scale, updated, loss, self._is_double()
         )
-        return Layout(columns, tuple(self._figures), scale, updated, loss, self._is_double())
 
     def row(self) -> Any:
         """The figures, a tensor of shape `(layout.width,)`."""
         numbers = Numbers()  # in another graph, perhaps
         columns = [(column, x) for _, column, x in self._columns.values()]
 
-        def number(i):
-            column, x = columns[i]
-            return self._known[i] if i in self._known else numbers.of(column, x, self.scale)
+        def value(number):
+            column, x = columns[number]
+            return self._known[number] if number in self._known else numbers.of(column, x, self.scale)
 
         def otherwise(measured, columns):
             places = {column: i for i, column in enumerate(columns)}
-            joinable = [
-                (one.x, {name: places[column] for name, column in one.columns.items() if name in JOINED})
-                for one in measured
-            ]
-            return row_of([1] * len(columns), joinable, lambda i: number(columns[i]), tf.float32)
+            joinable = [(one.x, _places(one.columns, places, JOINED)) for one in measured]
+            return row_of([1] * len(columns), joinable, lambda i: value(columns[i]), tf.float32)
 
+        order = self._order()
+        places = {number: i for i, number in enumerate(order)}
+        joinable = [(plain(x), _places(names, places)) for x, names in self._joinable.values()]
+        given = []
+        if self._measured:
+            vector, measured = native.vector_of(list(self._measured.values()), otherwise)
+            given = [(vector, [places[number] for number in measured])]
+        widths = [columns[number][0].width for number in order]
         dtype = tf.float64 if self._is_double() else tf.float32
-        joinable = [(plain(x), names) for x, names in self._joinable.values()]
-        given = [native.vector_of(some, otherwise) for some in native.parts(self._measured.values())]
-        return row_of([column.width for column, _ in columns], joinable, number, dtype, given)
+        return row_of(widths, joinable, lambda i: value(order[i]), dtype, given)
+
+    def _order(self):
+        """The numbers of the columns, as they stand in a row: first those that come together, which then need not be moved."""
+        first = native.columns_of(list(self._measured.values()))
+        return first + sorted(set(range(len(self._columns))) - set(first))
 
     def column(self, name: str, x: Any, width: int = 1, same: bool = False, of: Any = None) -> int:
         """The number of a column, a new one if there is none of this moment of this tensor, an activation or a delta."""
@@ -207,7 +221,7 @@ class Step:
             number = len(self._columns)
             self._columns[key] = number, column, x
             if self._natively and native.measures(name, x):
-                native.Measured.of(name, x, self._measured).columns[name] = number
+                native.Measured.of(name, x, self._measured, of_weight=same).columns[name] = number
             elif self._many and name in JOINED and may_join(x):
                 self._joinable.setdefault(id(x), (x, {}))[1][name] = number
             elif self._at_once:
@@ -243,6 +257,11 @@ class Step:
 
     def _is_double(self):
         return any(_dtype(x) == tf.float64 for _, _, x in self._columns.values())
+
+
+def _places(names, places, known=()):
+    """The places of columns, of a dict name -> number; of those `known` only, if any are."""
+    return {name: places[number] for name, number in names.items() if not known or name in known}
 
 
 def _formula(docstring):

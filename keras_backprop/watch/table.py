@@ -32,7 +32,7 @@ class Table:
     def __init__(self, layout: Any, rows: Any, strategy: Any) -> None:
         self.layout, self._read, self.lost = layout, 0, 0
         self._dtype = tf.float64 if layout.double else tf.float32
-        capacity = self._capacity(rows)
+        capacity = self._held = self._capacity(rows)
 
         def make():
             with strategy.scope():
@@ -74,7 +74,7 @@ class Table:
         Returns:
             The steps, shape `(rows,)`, and the rows, shape `(replicas, rows, width)`.
         """
-        written, capacity = int(first_of(self._written)), int(first_of(self._capacity_))
+        written, capacity = int(first_of(self._written)), self._held
         first = max(self._read, written - capacity)
         self.lost += 0 if last else first - self._read
         places = np.arange(first, written) % capacity
@@ -92,8 +92,9 @@ class Table:
     def hold(self, rows: Any) -> None:
         """Make room for `rows` as in the constructor. To be called when everything has been read."""
         capacity = self._capacity(rows)
-        if capacity <= int(first_of(self._capacity_)):
+        if capacity <= self._held:
             return
+        self._held = capacity
         for part, written in zip(parts(self._rows), parts(self._written), strict=True):
             part.assign(np.zeros((capacity + 1, self.layout.width), self._dtype.as_numpy_dtype))
             written.assign(0)

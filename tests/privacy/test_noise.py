@@ -68,8 +68,7 @@ def test_counters_go_on_beyond_64_bits():
     words = tf.raw_ops.StatelessRandomUniformFullIntV2(shape=[2, 16], key=key, counter=counter, alg=1, dtype=tf.int32)
 
     def added(x, key, counter):
-        node = tf.compat.v1.NodeDef(op=noise.OPERATION)
-        return _tensorflow.substitutable(x, [x, key, counter, tf.constant(1.0)], node)
+        return _tensorflow.substitutable(x, [x, key, counter, tf.constant(1.0)], noise.alone())
 
     (natively,) = in_a_loop(added, True, tf.zeros([32]), key, counter)
     u, v = words.numpy().astype("float64") / 2**31

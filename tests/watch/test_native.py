@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_backprop import BackpropModel, native_library
 from keras_backprop.callbacks import BackwardMonitor
-from keras_backprop.watch.native.figures import FIGURES, OPERATION, SOURCE, TOGETHER, Measured, parts
+from keras_backprop.watch.native.figures import FIGURES, MEASURE, ROW, ROW_OF, SOURCE, TOGETHER, Measured, _groups
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("cc") is None, reason="a C compiler is needed: apt install gcc libc6-dev"
@@ -19,21 +19,24 @@ OF_ONE = FIGURES[: FIGURES.index("change")]
 
 
 def measured(arrays, wanted, limits):
-    """What the operation puts out of arrays, an array."""
-    assert native_library.is_loaded(SOURCE, OPERATION)
-    node = tf.compat.v1.NodeDef(name="figures", op=OPERATION, input=[f"x{i}" for i in range(len(arrays))])
-    node.attr["N"].i = len(arrays)
+    """What the operations put out of arrays, an array."""
+    assert native_library.is_loaded(SOURCE, MEASURE)
+    definition = tf.compat.v1.GraphDef()
+    row = definition.node.add(name="row", op=ROW)
+    row.attr["width"].i = sum(one.bit_count() for one in wanted)
+    names = [f"x{i}" for i in range(len(arrays))]
+    node = definition.node.add(name="measure", op=MEASURE, input=["row", *names])
+    node.attr["N"].i, node.attr["place"].i = len(arrays), 0
     node.attr["wanted"].list.i.extend(wanted)
     node.attr["lower"].list.f.extend([limits[0]] * len(arrays))
     node.attr["upper"].list.f.extend([limits[1]] * len(arrays))
+    definition.node.add(name="figures", op=ROW_OF, input=["row", "^measure"])
+    for name in names:
+        definition.node.add(name=name, op="Placeholder").attr["dtype"].type = tf.float32.as_datatype_enum
 
     @tf.function
     def run(*tensors):
-        definition = tf.compat.v1.GraphDef(node=[node])
-        for i in range(len(tensors)):
-            place = definition.node.add(name=f"x{i}", op="Placeholder")
-            place.attr["dtype"].type = tf.float32.as_datatype_enum
-        given = {f"x{i}:0": x for i, x in enumerate(tensors)}
+        given = {f"{name}:0": x for name, x in zip(names, tensors, strict=True)}
         return tf.graph_util.import_graph_def(definition, given, ["figures:0"])[0]
 
     return run(*(tf.constant(a) for a in arrays)).numpy()
@@ -88,14 +91,21 @@ def test_what_is_wanted_of_each_and_changes():
     np.testing.assert_allclose(row, [(x**2).sum() / 2, ((x - y) ** 2).sum() / 2, z.min()], 1e-6)
 
 
-def test_tensors_are_divided_by_their_sizes():
+def test_tensors_of_links_come_alone_and_those_of_weights_together():
     sizes = [TOGETHER // 2, TOGETHER // 2, 1, 3 * TOGETHER, 5, 6]
-    groups = parts(Measured(tf.zeros(size)) for size in sizes)
-    assert [[one.size for one in group] for group in groups] == [sizes[:2], sizes[2:3], sizes[3:4], sizes[4:]]
+    both = [Measured(tf.zeros(size), of_weight) for size in sizes for of_weight in (True, False)]
+    groups = [[(one.x.shape[0], one.of_weight) for one in group] for group in _groups(both)]
+    assert groups[: len(sizes)] == [[(size, False)] for size in sizes]
+    assert [[size for size, _ in group] for group in groups[len(sizes) :]] == [
+        sizes[:2],
+        sizes[2:3],
+        sizes[3:4],
+        sizes[4:],
+    ]
 
 
 def watched(*every, jit_compile=False):
-    """What is noted of a small model in two epochs with a smaller last batch; its weights; how often the loop has the operation.
+    """What is noted of a small model in two epochs with a smaller last batch; its weights; how often the loop notes natively.
 
     `every`: of each monitor. The first one's history is returned.
     """
@@ -107,10 +117,14 @@ def watched(*every, jit_compile=False):
     x = np.random.default_rng(0).normal(2.0, 3.0, (44, 6)).astype("float32")
     monitors = [BackwardMonitor(quantities="all", every=steps) for steps in every]
     model.fit(x, x[:, :2], batch_size=8, epochs=2, shuffle=False, verbose=0, callbacks=monitors)
+    return monitors[0].history, model.get_weights(), sum(node.op == ROW for node in nodes_of(model))
+
+
+def nodes_of(model):
+    """The operations of the compiled loop of a model."""
     (loop,) = model._loops.kept.values()
     definition = loop._function.graph.as_graph_def()
-    nodes = [*definition.node, *(node for inner in definition.library.function for node in inner.node_def)]
-    return monitors[0].history, model.get_weights(), sum(node.op == OPERATION for node in nodes)
+    return [*definition.node, *(node for inner in definition.library.function for node in inner.node_def)]
 
 
 @needs_compiler
@@ -133,6 +147,22 @@ def test_a_loop_with_it_is_a_loop_without_it(every, monkeypatch):
 def test_each_copy_of_the_step_has_it():
     _, _, count = watched(1, 2)
     assert count == 1 + 2  # in the step that only the first notes, and in the one that both note
+
+
+@needs_compiler
+@pytest.mark.parametrize("every", [1, 2])
+def test_who_may_write_over_a_tensor_comes_after_its_measurement(every):
+    model = BackpropModel.from_keras(keras.Sequential([keras.Input((6,)), layers.Dense(3, "tanh"), layers.Dense(2)]))
+    model.compile("sgd", "mse", jit_compile=False)
+    x = np.ones((8, 6), "float32")
+    model.fit(x, x[:, :2], batch_size=4, verbose=0, callbacks=[BackwardMonitor(quantities="norm", every=every)])
+    nodes = nodes_of(model)
+    measures = {node.name for node in nodes if node.op == MEASURE}
+    for kind in ("Tanh", "TanhGrad"):  # each writes its result over z, and over ∂E/∂y, where it may
+        after = [
+            not measures.isdisjoint(name.removeprefix("^") for name in node.input) for node in nodes if node.op == kind
+        ]
+        assert sorted(after) == [False] * (every > 1) + [True]  # a step that is not noted measures nothing
 
 
 @pytest.mark.slow

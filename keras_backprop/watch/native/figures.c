@@ -1,15 +1,22 @@
-/* A TensorFlow operation: figures of several tensors, each read once.
+/* TensorFlow operations that measure tensors, each read once, while it is in the cache.
 
-     KerasBackpropFigures(x: N * float; wanted: list(int), lower, upper: list(float)) -> y: float, a vector
+     KerasBackpropRow(; width: int) -> row: float                                               memory for figures, a vector
+     KerasBackpropMeasure(row: float, x: N * float; place: int, wanted: list(int), lower, upper: list(float))
+                                                                                               writes into it, puts nothing out
+     KerasBackpropRowOf(row: float) -> y: float                                                 the vector that has been written
 
-   `wanted` says by bits which figures of each tensor are put out, in the order of `enum Figure`, tensor after tensor. SQUARES,
-   SPREAD and CHANGE are halves, as of `tf.nn.l2_loss`. CHANGE is of the difference to the next tensor; OUTSIDE counts what is not
-   between the tensor's `lower` and `upper`.
+   `wanted` says by bits which figures of each tensor are written from `place` on, in the order of `enum Figure`, tensor after
+   tensor. SQUARES, SPREAD and CHANGE are halves, as of `tf.nn.l2_loss`. CHANGE is of the difference to the next tensor; OUTSIDE
+   counts what is not between the tensor's `lower` and `upper`.
+
+   All that write into a row run before the KerasBackpropRowOf that reads it (control inputs see to that), each to a place of its
+   own. They have no output, for to allocate one takes as long as to measure a small tensor.
 
    It is written against TensorFlow's C interface, which stays as it is from version to version, and is compiled in a fraction of a
    second (`native_library.py`). */
 
 #include <math.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -25,13 +32,23 @@ typedef struct TF_DimensionHandle TF_DimensionHandle;
 #include "tensorflow/c/tf_status.h"
 #include "tensorflow/c/tf_tensor.h"
 
-#define NAME "KerasBackpropFigures"
-
 enum Figure { SQUARES = 1, MEAN = 2, SPREAD = 4, MAX = 8, MIN = 16, ZEROS = 32, FINITE = 64, OUTSIDE = 128, CHANGE = 256 };
 
 /* Numbers are taken in LANES side by side, which makes vector instructions of the loops over them. Each lane adds up
-   BLOCK / LANES of them in single precision; these sums are added up in double precision. */
-enum { LANES = 32, BLOCK = 16 * LANES };
+   BLOCK / LANES of them in single precision; these sums are added up in double precision, TOTALS side by side, for one addition
+   after the other would take longer than all the rest. */
+enum { LANES = 32, BLOCK = 16 * LANES, TOTALS = 8 };
+
+static inline void fold(double totals[TOTALS], const float lanes[LANES]) {
+  for (int l = 0; l < LANES; l += TOTALS)
+    for (int t = 0; t < TOTALS; t++) totals[t] += lanes[l + t];
+}
+
+static inline double sum_of(const double totals[TOTALS]) {
+  double sum = 0;
+  for (int t = 0; t < TOTALS; t++) sum += totals[t];
+  return sum;
+}
 
 typedef struct {
   double sum, squares;
@@ -52,6 +69,7 @@ static inline void add(Sums* s, float x, float lower, float upper) {
 static inline __attribute__((always_inline)) Sums sums_of(const float* x, int64_t n, int limited, float lower, float upper) {
   Sums s = {0, 0, -INFINITY, INFINITY, 0, 0};
   float max[LANES], min[LANES];
+  double sums[TOTALS] = {0}, of_squares[TOTALS] = {0};
   for (int l = 0; l < LANES; l++) max[l] = -INFINITY, min[l] = INFINITY;
   int64_t i = 0;
   while (i + LANES <= n) {
@@ -67,13 +85,15 @@ static inline __attribute__((always_inline)) Sums sums_of(const float* x, int64_
         zeros[l] += v == 0;
         if (limited) outside[l] += (v <= lower) | (v >= upper);
       }
+    fold(sums, sum);
+    fold(of_squares, squares);
     for (int l = 0; l < LANES; l++) {
-      s.sum += sum[l];
-      s.squares += squares[l];
       s.zeros += zeros[l];
       s.outside += outside[l];
     }
   }
+  s.sum = sum_of(sums);
+  s.squares = sum_of(of_squares);
   for (int l = 0; l < LANES; l++) {
     s.max = max[l] > s.max ? max[l] : s.max;
     s.min = min[l] < s.min ? min[l] : s.min;
@@ -84,7 +104,7 @@ static inline __attribute__((always_inline)) Sums sums_of(const float* x, int64_
 
 /* Σ(x − other)² of two arrays, or, without another, Σ(x − mean)². */
 static inline __attribute__((always_inline)) double squares_of(const float* x, const float* other, float mean, int64_t n) {
-  double total = 0;
+  double totals[TOTALS] = {0};
   int64_t i = 0;
   while (i + LANES <= n) {
     float squares[LANES] = {0};
@@ -93,8 +113,9 @@ static inline __attribute__((always_inline)) double squares_of(const float* x, c
         float difference = x[i + l] - (other ? other[i + l] : mean);
         squares[l] += difference * difference;
       }
-    for (int l = 0; l < LANES; l++) total += squares[l];
+    fold(totals, squares);
   }
+  double total = sum_of(totals);
   for (; i < n; i++) {
     double difference = (double)x[i] - (other ? other[i] : mean);
     total += difference * difference;
@@ -102,8 +123,39 @@ static inline __attribute__((always_inline)) double squares_of(const float* x, c
   return total;
 }
 
+/* Σx² and Σ(x − other)² in one pass. */
+static inline void squares_and_change(const float* x, const float* other, int64_t n, double* of_x, double* of_change) {
+  double all_squares[TOTALS] = {0}, all_change[TOTALS] = {0};
+  int64_t i = 0;
+  while (i + LANES <= n) {
+    float squares[LANES] = {0}, change[LANES] = {0};
+    for (int64_t end = i + BLOCK; i < end && i + LANES <= n; i += LANES)
+      for (int l = 0; l < LANES; l++) {
+        float v = x[i + l], difference = v - other[i + l];
+        squares[l] += v * v;
+        change[l] += difference * difference;
+      }
+    fold(all_squares, squares);
+    fold(all_change, change);
+  }
+  *of_x = sum_of(all_squares);
+  *of_change = sum_of(all_change);
+  for (; i < n; i++) {
+    double v = x[i], difference = v - other[i];
+    *of_x += v * v;
+    *of_change += difference * difference;
+  }
+}
+
 /* Writes the figures of x that are wanted, and returns the place after them. `next` is the next tensor, for CHANGE. */
 static float* measure(const float* x, int64_t n, const float* next, int wanted, float lower, float upper, float* out) {
+  if (wanted == (SQUARES | CHANGE)) {
+    double squares, change;
+    squares_and_change(x, next, n, &squares, &change);
+    *out++ = squares / 2;
+    *out++ = change / 2;
+    return out;
+  }
   if (wanted & ~(SQUARES | CHANGE)) {
     Sums s = wanted & OUTSIDE ? sums_of(x, n, 1, lower, upper) : sums_of(x, n, 0, -INFINITY, INFINITY);
     double mean = s.sum / n;
@@ -134,13 +186,55 @@ static float* measure(const float* x, int64_t n, const float* next, int wanted, 
   return out;
 }
 
+/* An attribute that is a number; 0 if it cannot be had, which `status` says. */
+static int32_t int_of(TF_OpKernelConstruction* construction, const char* name, TF_Status* status) {
+  int32_t value = 0;
+  if (TF_GetCode(status) == TF_OK) TF_OpKernelConstruction_GetAttrInt32(construction, name, &value, status);
+  return value;
+}
+
+static void no_memory(TF_Status* status) { TF_SetStatus(status, TF_RESOURCE_EXHAUSTED, "no memory for a kernel"); }
+
+/* A kernel that cannot be made is NULL, and TensorFlow, which is told so, does not compute with it. */
+static void* made(TF_OpKernelConstruction* construction, void* kernel, void (*destroy)(void*), TF_Status* status) {
+  if (TF_GetCode(status) != TF_OK) {
+    TF_OpKernelConstruction_Failure(construction, status);
+    destroy(kernel);
+    kernel = NULL;
+  }
+  TF_DeleteStatus(status);
+  return kernel;
+}
+
+/* The end of a computation. */
+static void done(TF_OpKernelContext* context, TF_Tensor* tensor, TF_Status* status) {
+  if (TF_GetCode(status) != TF_OK) TF_OpKernelContext_Failure(context, status);
+  if (tensor) TF_DeleteTensor(tensor);
+  TF_DeleteStatus(status);
+}
+
+static void* create_row(TF_OpKernelConstruction* construction) {
+  TF_Status* status = TF_NewStatus();
+  int64_t* width = malloc(sizeof *width);
+  if (width)
+    *width = int_of(construction, "width", status);
+  else
+    no_memory(status);
+  return made(construction, width, free, status);
+}
+
+static void compute_row(void* width, TF_OpKernelContext* context) {
+  TF_Status* status = TF_NewStatus();
+  done(context, TF_AllocateOutput(context, 0, TF_FLOAT, width, 1, *(int64_t*)width * sizeof(float), status), status);
+}
+
 typedef struct {
-  int count, width;
+  int32_t count, place;
   int32_t* wanted;
   float *lower, *upper;
 } Attributes;
 
-static void destroy(void* kernel) {
+static void destroy_measure(void* kernel) {
   Attributes* a = kernel;
   if (a == NULL) return;
   free(a->wanted);
@@ -149,87 +243,99 @@ static void destroy(void* kernel) {
   free(a);
 }
 
-/* Returns NULL if there is no memory. */
-static Attributes* attributes_for(int32_t count) {
-  Attributes* a = calloc(1, sizeof *a);
-  if (a == NULL) return NULL;
-  a->count = count;
-  a->wanted = calloc(count, sizeof *a->wanted);
-  a->lower = calloc(count, sizeof *a->lower);
-  a->upper = calloc(count, sizeof *a->upper);
-  if (a->wanted && a->lower && a->upper) return a;
-  destroy(a);
-  return NULL;
-}
-
-/* A kernel that cannot be made is NULL, and TensorFlow, which is told so, does not compute with it. */
-static void* create(TF_OpKernelConstruction* construction) {
+static void* create_measure(TF_OpKernelConstruction* construction) {
   TF_Status* status = TF_NewStatus();
-  Attributes* a = NULL;
-  int32_t count = 0;
-  TF_OpKernelConstruction_GetAttrInt32(construction, "N", &count, status);
-  if (TF_GetCode(status) == TF_OK && (a = attributes_for(count)) == NULL)
-    TF_SetStatus(status, TF_RESOURCE_EXHAUSTED, "no memory for the attributes of " NAME);
-  if (TF_GetCode(status) == TF_OK)
-    TF_OpKernelConstruction_GetAttrInt32List(construction, "wanted", a->wanted, count, status);
-  if (TF_GetCode(status) == TF_OK)
-    TF_OpKernelConstruction_GetAttrFloatList(construction, "lower", a->lower, count, status);
-  if (TF_GetCode(status) == TF_OK)
-    TF_OpKernelConstruction_GetAttrFloatList(construction, "upper", a->upper, count, status);
-  if (TF_GetCode(status) == TF_OK) {
-    for (int i = 0; i < count; i++) a->width += __builtin_popcount(a->wanted[i]);
-  } else {
-    TF_OpKernelConstruction_Failure(construction, status);
-    destroy(a);
-    a = NULL;
+  Attributes* a = calloc(1, sizeof *a);
+  if (a) {
+    a->place = int_of(construction, "place", status);
+    a->count = int_of(construction, "N", status);
+    a->wanted = calloc(a->count, sizeof *a->wanted);
+    a->lower = calloc(a->count, sizeof *a->lower);
+    a->upper = calloc(a->count, sizeof *a->upper);
   }
-  TF_DeleteStatus(status);
-  return a;
+  if (a == NULL || a->wanted == NULL || a->lower == NULL || a->upper == NULL) no_memory(status);
+  if (TF_GetCode(status) == TF_OK)
+    TF_OpKernelConstruction_GetAttrInt32List(construction, "wanted", a->wanted, a->count, status);
+  if (TF_GetCode(status) == TF_OK)
+    TF_OpKernelConstruction_GetAttrFloatList(construction, "lower", a->lower, a->count, status);
+  if (TF_GetCode(status) == TF_OK)
+    TF_OpKernelConstruction_GetAttrFloatList(construction, "upper", a->upper, a->count, status);
+  return made(construction, a, destroy_measure, status);
 }
 
-/* The i-th input, or NULL: there is none, or it cannot be had, which `status` says. */
-static TF_Tensor* input(TF_OpKernelContext* context, int i, int count, TF_Status* status) {
+/* The i-th tensor to be measured, or NULL: there is none, or it cannot be had, which `status` says. */
+static TF_Tensor* tensor_at(TF_OpKernelContext* context, int i, int count, TF_Status* status) {
   TF_Tensor* x = NULL;
-  if (i < count) TF_GetInput(context, i, &x, status);
+  if (i < count && TF_GetCode(status) == TF_OK) TF_GetInput(context, i + 1, &x, status);
   return x;
 }
 
-static void compute(void* kernel, TF_OpKernelContext* context) {
+static void compute_measure(void* kernel, TF_OpKernelContext* context) {
   const Attributes* a = kernel;
   TF_Status* status = TF_NewStatus();
-  int64_t width = a->width;
-  TF_Tensor* y = TF_AllocateOutput(context, 0, TF_FLOAT, &width, 1, width * sizeof(float), status);
-  float* out = y ? TF_TensorData(y) : NULL;
-  TF_Tensor *x = NULL, *next = NULL;
-  if (TF_GetCode(status) == TF_OK) x = input(context, 0, a->count, status);
-  for (int i = 0; i < a->count && TF_GetCode(status) == TF_OK; i++, x = next, next = NULL) {
-    next = input(context, i + 1, a->count, status);
+  TF_Tensor *row = NULL, *next = NULL;
+  TF_GetInput(context, 0, &row, status);
+  float* out = row ? (float*)TF_TensorData(row) + a->place : NULL;
+  TF_Tensor* x = tensor_at(context, 0, a->count, status);
+  for (int i = 0; x && TF_GetCode(status) == TF_OK; i++, x = next) {
+    next = tensor_at(context, i + 1, a->count, status);
     if (TF_GetCode(status) == TF_OK)
       out = measure(
           TF_TensorData(x), TF_TensorElementCount(x), next ? TF_TensorData(next) : NULL, a->wanted[i], a->lower[i], a->upper[i],
           out);
     TF_DeleteTensor(x);
   }
-  if (TF_GetCode(status) != TF_OK) TF_OpKernelContext_Failure(context, status);
-  if (y) TF_DeleteTensor(y);
-  TF_DeleteStatus(status);
+  done(context, row, status);
 }
 
-static void shape_of_vector(TF_ShapeInferenceContext* context, TF_Status* status) {
+static void* create_row_of(TF_OpKernelConstruction* construction) { return NULL; }
+
+static void compute_row_of(void* kernel, TF_OpKernelContext* context) {
+  TF_Status* status = TF_NewStatus();
+  TF_Tensor* row = NULL;
+  TF_GetInput(context, 0, &row, status);
+  if (TF_GetCode(status) == TF_OK) TF_SetOutput(context, 0, row, status);
+  done(context, row, status);
+}
+
+static void unknown_shape(TF_ShapeInferenceContext* context, TF_Status* status) {
   TF_ShapeInferenceContextSetUnknownShape(context, status);
 }
 
-__attribute__((constructor)) static void register_operation(void) {
+static void no_shape(TF_ShapeInferenceContext* context, TF_Status* status) {}
+
+/* Makes a kernel known, and, if that went well, its operation. `native_library.py` looks whether there is one. */
+static void register_one(
+    const char* name, TF_OpDefinitionBuilder* operation, void* (*create)(TF_OpKernelConstruction*),
+    void (*compute)(void*, TF_OpKernelContext*), void (*destroy)(void*)) {
   TF_Status* status = TF_NewStatus();
-  TF_OpDefinitionBuilder* operation = TF_NewOpDefinitionBuilder(NAME);
-  TF_OpDefinitionBuilderAddAttr(operation, "N: int >= 1");
-  TF_OpDefinitionBuilderAddAttr(operation, "wanted: list(int)");
-  TF_OpDefinitionBuilderAddAttr(operation, "lower: list(float)");
-  TF_OpDefinitionBuilderAddAttr(operation, "upper: list(float)");
-  TF_OpDefinitionBuilderAddInput(operation, "x: N * float");
-  TF_OpDefinitionBuilderAddOutput(operation, "y: float");
-  TF_OpDefinitionBuilderSetShapeInferenceFunction(operation, shape_of_vector);
-  TF_RegisterKernelBuilder(NAME, TF_NewKernelBuilder(NAME, "CPU", create, compute, destroy), status);
-  if (TF_GetCode(status) == TF_OK) TF_RegisterOpDefinition(operation, status); /* `native_library.py` looks whether there is one */
+  TF_RegisterKernelBuilder(name, TF_NewKernelBuilder(name, "CPU", create, compute, destroy), status);
+  if (TF_GetCode(status) == TF_OK) TF_RegisterOpDefinition(operation, status);
   TF_DeleteStatus(status);
+}
+
+__attribute__((constructor)) static void register_all(void) {
+  TF_OpDefinitionBuilder* row = TF_NewOpDefinitionBuilder("KerasBackpropRow");
+  TF_OpDefinitionBuilderAddAttr(row, "width: int >= 1");
+  TF_OpDefinitionBuilderAddOutput(row, "row: float");
+  TF_OpDefinitionBuilderSetIsStateful(row, true); /* each is memory of its own, and none a constant */
+  TF_OpDefinitionBuilderSetShapeInferenceFunction(row, unknown_shape);
+  register_one("KerasBackpropRow", row, create_row, compute_row, free);
+
+  TF_OpDefinitionBuilder* measurement = TF_NewOpDefinitionBuilder("KerasBackpropMeasure");
+  TF_OpDefinitionBuilderAddAttr(measurement, "N: int >= 1");
+  TF_OpDefinitionBuilderAddAttr(measurement, "place: int");
+  TF_OpDefinitionBuilderAddAttr(measurement, "wanted: list(int)");
+  TF_OpDefinitionBuilderAddAttr(measurement, "lower: list(float)");
+  TF_OpDefinitionBuilderAddAttr(measurement, "upper: list(float)");
+  TF_OpDefinitionBuilderAddInput(measurement, "row: float");
+  TF_OpDefinitionBuilderAddInput(measurement, "x: N * float");
+  TF_OpDefinitionBuilderSetShapeInferenceFunction(measurement, no_shape);
+  register_one("KerasBackpropMeasure", measurement, create_measure, compute_measure, destroy_measure);
+
+  TF_OpDefinitionBuilder* row_of = TF_NewOpDefinitionBuilder("KerasBackpropRowOf");
+  TF_OpDefinitionBuilderAddInput(row_of, "row: float");
+  TF_OpDefinitionBuilderAddOutput(row_of, "y: float");
+  TF_OpDefinitionBuilderSetShapeInferenceFunction(row_of, unknown_shape);
+  register_one("KerasBackpropRowOf", row_of, create_row_of, compute_row_of, free);
 }

@@ -10,16 +10,13 @@ from keras_backprop import _tensorflow, native_library
 
 SOURCE = pathlib.Path(__file__).with_name("figures.c")
 
-OPERATION = "KerasBackpropFigures"
+ROW, MEASURE, ROW_OF = "KerasBackpropRow", "KerasBackpropMeasure", "KerasBackpropRowOf"
 
 FIGURES = ("squares", "mean", "spread", "max", "min", "zeros", "finite", "saturated", "change")
 """In the order of their bits, and in which they are put out."""
 
 TOGETHER = 2**14
-"""Elements of all tensors that one operation measures, at most (64 KiB): so they are measured while they are in the cache."""
-
-UNKNOWN = 32
-"""What a size that is not known counts."""
+"""Elements of the tensors of weights that one operation measures, at most (64 KiB): so they are in the cache for it."""
 
 
 class Measured:
@@ -30,30 +27,32 @@ class Measured:
         columns: dict, figure -> the number of its column in a row.
         limits: (float, float), outside of which it is "saturated".
         weight: the Keras variable whose "change" from x is measured; None without it.
+        of_weight: bool, whether x is a weight or a gradient of one.
     """
 
-    def __init__(self, x: Any) -> None:
-        self.x = x
+    def __init__(self, x: Any, of_weight: bool = False) -> None:
+        self.x, self.of_weight = x, of_weight
         self.columns: dict = {}
         self.limits: tuple = (-math.inf, math.inf)
         self.weight: Any = None
 
     @property
-    def size(self) -> int:
-        """The number of elements, of batches of `UNKNOWN` examples where it is not known."""
-        return math.prod(UNKNOWN if size is None else size for size in self.x.shape)
+    def tensors(self) -> list[Any]:
+        """What the operation takes: x, and the weight as it has become."""
+        return [self.x] if self.weight is None else [self.x, self.weight.value]
 
     @classmethod
-    def of(cls, name: str, x: Any, known: dict) -> "Measured":
+    def of(cls, name: str, x: Any, known: dict, of_weight: bool) -> "Measured":
         """The one among those `known`, by the identity of tensors, or a new one.
 
         Args:
             name: str, a figure for which `measures(name, x)`.
             x: tensor; of "saturated" (limits, tensor), of "change" (weight, its value before).
             known: dict.
+            of_weight: bool, of a new one.
         """
         tensor = _tensor(x)
-        one = known.setdefault(id(tensor), cls(tensor))
+        one = known.setdefault(id(tensor), cls(tensor, of_weight))
         if name == "saturated":
             one.limits = x[0]
         elif name == "change":
@@ -80,25 +79,12 @@ def measures(name: str, x: Any) -> bool:
         and x.shape.rank is not None
         and not tf.executing_eagerly()
         and not tf.config.list_logical_devices("GPU")
-        and native_library.is_loaded(SOURCE, OPERATION)
+        and all(native_library.is_loaded(SOURCE, operation) for operation in (ROW, MEASURE, ROW_OF))
     )
 
 
-def parts(measured: Any) -> list[list[Measured]]:
-    """Tensors in groups, of which each is measured by one operation."""
-    found: list = []
-    size = TOGETHER
-    for one in measured:
-        if size + one.size > TOGETHER:
-            found.append([])
-            size = 0
-        found[-1].append(one)
-        size += one.size
-    return found
-
-
 def vector_of(measured: list, otherwise: Any) -> tuple[Any, list[int]]:
-    """Figures of tensors, by one operation where the step runs in a compiled loop.
+    """Figures of tensors, by operations of our own where the step runs in a compiled loop.
 
     Args:
         measured: list of `Measured`.
@@ -107,19 +93,51 @@ def vector_of(measured: list, otherwise: Any) -> tuple[Any, list[int]]:
     Returns:
         A vector, and the columns that it holds.
     """
-    columns = [one.columns[name] for one in measured for name in FIGURES if name in one.columns]
-    inputs, wanted, limits = [], [], []
+    columns: list = []
+    inputs: list = []
+    graph = tf.compat.v1.GraphDef()
+    row = graph.node.add(name="row", op=ROW)
+    for group in _groups(measured):
+        node = graph.node.add(name=f"measure_{len(inputs)}", op=MEASURE, input=["row"])
+        node.attr["place"].i = len(columns)
+        for one in group:
+            columns += [one.columns[name] for name in FIGURES if name in one.columns]
+            for x in one.tensors:
+                names = one.columns if x is one.x else ()
+                node.attr["wanted"].list.i.append(sum(1 << FIGURES.index(name) for name in names))
+                node.attr["lower"].list.f.append(one.limits[0])
+                node.attr["upper"].list.f.append(one.limits[1])
+                node.input.append(str(len(inputs)))
+                inputs.append(tf.convert_to_tensor(x))
+        node.attr["N"].i = len(node.input) - 1
+    row.attr["width"].i = len(columns)
+    graph.node.add(
+        name="row_of", op=ROW_OF, input=["row", *(f"^{node.name}" for node in graph.node if node is not row)]
+    )
+    return _tensorflow.substitutable(otherwise(measured, columns), inputs, graph), columns
+
+
+def columns_of(measured: list) -> list[int]:
+    """The columns of tensors, in the order in which `vector_of` has them."""
+    return [
+        one.columns[name] for group in _groups(measured) for one in group for name in FIGURES if name in one.columns
+    ]
+
+
+def _groups(measured):
+    """What one operation measures: a tensor of a link, or as many of weights as fit into the cache together.
+
+    What is made in a link is measured at once, before others take it, and the last of these may write its result over it. Of
+    tensors that stay for longer, fewer operations are less work.
+    """
+    found: list = [[one] for one in measured if not one.of_weight]
+    size = TOGETHER
     for one in measured:
-        inputs.append(tf.convert_to_tensor(one.x))
-        wanted.append(sum(1 << FIGURES.index(name) for name in one.columns))
-        limits.append(one.limits)
-        if one.weight is not None:
-            inputs.append(tf.convert_to_tensor(one.weight.value))
-            wanted.append(0)
-            limits.append(one.limits)
-    node = tf.compat.v1.NodeDef(op=OPERATION)
-    node.attr["N"].i = len(inputs)
-    node.attr["wanted"].list.i.extend(wanted)
-    node.attr["lower"].list.f.extend(lower for lower, _ in limits)
-    node.attr["upper"].list.f.extend(upper for _, upper in limits)
-    return _tensorflow.substitutable(otherwise(measured, columns), inputs, node), columns
+        if one.of_weight:
+            own = sum(x.shape.num_elements() or 0 for x in one.tensors)
+            if size + own > TOGETHER:
+                found.append([])
+                size = 0
+            found[-1].append(one)
+            size += own
+    return found
