@@ -2,7 +2,13 @@
 
 from tensorflow.python.framework.ops import EagerTensor
 
-from keras_backprop._tensorflow.context import device, functions_run_eagerly, is_within_reach, operations_are_watched
+from keras_backprop._tensorflow.context import (
+    device,
+    functions_run_eagerly,
+    is_taped,
+    is_within_reach,
+    operations_are_watched,
+)
 from keras_backprop._tensorflow.eager import Eager
 from keras_backprop._tensorflow.graphs import (
     copy_operations,
@@ -43,6 +49,7 @@ __all__ = [
     "gradients_by_type",
     "is_once_if",
     "is_substitute",
+    "is_taped",
     "is_trainable",
     "is_within_reach",
     "once_if",

@@ -6,7 +6,7 @@ import threading
 
 import tensorflow as tf
 from tensorflow.python.autograph.core import config as autograph
-from tensorflow.python.eager import context, def_function
+from tensorflow.python.eager import context, def_function, record
 from tensorflow.python.eager.polymorphic_function import eager_function_run
 from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
 from tensorflow.python.framework.ops import EagerTensor
@@ -84,3 +84,8 @@ def is_within_reach(x):
     while graph is not None and graph is not x.graph:
         graph = getattr(graph, "outer_graph", None)
     return graph is not None
+
+
+def is_taped(values):
+    """Whether a `tf.GradientTape` that is open in this thread follows a tensor of the structure."""
+    return record.should_record_backprop([x for x in tf.nest.flatten(values) if isinstance(x, tf.Tensor)])

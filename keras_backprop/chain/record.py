@@ -189,6 +189,9 @@ class Record:
             return self._run_open(op, call, path, args, kwargs)
         if rule.composition is not None:
             return self._run_open(op, functools.partial(rule.composition, self, op), path, args, kwargs)
+        ours = rule.forward is not None and not rule.given and self.isolate is None
+        if ours and _tensorflow.is_taped((args, kwargs)):  # by the user: for second derivatives, of Keras's operations
+            return self._run_open(op, call, path, args, kwargs)
         if self.isolate is not None:
             args, kwargs = keras.tree.map_structure(self._isolated, (args, kwargs))
         first = self.timeline.position()
