@@ -121,6 +121,36 @@ def test_channels_first():
     assert_equal(program)
 
 
+def test_dilated_convolutions_in_a_step_of_ones_own():
+    """On a CPU TensorFlow has no kernel for their gradients in the body of a loop."""
+
+    def program(k):
+        class Taped(k.Model):
+            def train_step(self, data):
+                x, y = data
+                with tf.GradientTape() as tape:
+                    loss = self.compute_loss(y=y, y_pred=self(x, training=True))
+                weights = self.trainable_variables
+                self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+                return {"loss": loss}
+
+        class Dilated(layers.Conv2D):
+            def call(self, x):
+                return tf.nn.conv2d(x, self.kernel.value, 1, "SAME", dilations=2)
+
+        inputs = keras.Input(IMAGES.shape[1:])
+        model = Taped(
+            inputs,
+            layers.Dense(1)(layers.Flatten()(Dilated(2, 2, padding="same")(Dilated(2, 2, padding="same")(inputs)))),
+        )
+        model.compile("sgd", "mse", jit_compile=False)
+        history = model.fit(IMAGES, np.ones((12, 1)), batch_size=5, epochs=2, verbose=0, shuffle=False)
+        assert_compiled(model)
+        return compare.observe(model, history)
+
+    assert_equal(program)
+
+
 class Recomputes(layers.Layer):
     """Computes what it computes once more in the backward pass, and counts."""
 

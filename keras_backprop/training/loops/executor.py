@@ -89,17 +89,20 @@ def never_waits(function):
 def must_be_called(function):
     """Whether a traced function can be called on a CPU, while its operations cannot be copied into a loop.
 
-    There are no kernels for convolutions and poolings whose channels come first. In what is called TensorFlow exchanges them for
-    oneDNN's, and not in the body of a loop.
+    There are no kernels for convolutions and poolings whose channels come first, nor for gradients of dilated convolutions. In
+    what is called TensorFlow exchanges them for oneDNN's, and not in the body of a loop.
 
     Args:
         function: a `tf.ConcreteFunction`.
     """
-    return not tf.config.list_logical_devices("GPU") and any(
-        node.op not in _CHANNELS_ANYWHERE and node.attr["data_format"].s.startswith(b"NC")
-        for node in _nodes(function)
-        if "data_format" in node.attr
-    )
+    return not tf.config.list_logical_devices("GPU") and any(map(_has_no_kernel, _nodes(function)))
+
+
+def _has_no_kernel(node):
+    if "data_format" not in node.attr or node.op in _CHANNELS_ANYWHERE:
+        return False
+    dilated = "Backprop" in node.op and any(rate > 1 for rate in node.attr["dilations"].list.i)
+    return dilated or node.attr["data_format"].s.startswith(b"NC")
 
 
 def _nodes(function):
