@@ -8,6 +8,7 @@ from keras import layers
 
 from keras_backprop import BackpropModel, BackpropSequential, Gradients, backward, check_gradients, use_rules
 from keras_backprop.gradients import ByPath
+from keras_backprop.model import BackpropTrainer
 
 X, Y = np.random.default_rng(0).normal(size=(2, 32, 3)).astype("float32")
 
@@ -56,6 +57,64 @@ class ByTape(Net):
             loss = self.compute_loss(data[0], data[1], self(data[0], training=True))
         self.optimizer.apply(tape.gradient(loss, self.trainable_weights), self.trainable_weights)
         return {"loss": loss}
+
+
+class Theirs(keras.Model):
+    """A class of somebody else's, with a step of its own that does more than Keras's."""
+
+    def __init__(self):
+        super().__init__(name="net")
+        self.first, self.second = layers.Dense(4, "relu"), layers.Dense(3)
+
+    def call(self, x):
+        return self.second(self.first(x))
+
+    def train_step(self, data):
+        return ByTape.train_step(self, data) | {"twice": 2.0 * self.second.kernel[0, 0]}
+
+
+class Decorated(Theirs):
+    train_step = tf.function(Theirs.train_step)
+
+
+class MakesFunctions(Theirs):
+    """Trains on each batch two times."""
+
+    def make_train_function(self, force=False):
+        super().make_train_function(force)
+        once = self.train_function
+
+        def train(iterator):
+            data = next(iterator)
+            once(iter([data]))
+            return once(iter([data]))
+
+        self.train_function = train
+
+
+class OwnTestStep(Theirs):
+    def test_step(self, data):
+        return {"twice": 2.0 * super().test_step(data)["loss"]}
+
+
+@pytest.mark.parametrize("theirs", [Decorated, MakesFunctions, OwnTestStep])
+def test_a_class_that_the_mixin_is_put_before_keeps_its_step(theirs):
+    class Ours(BackpropTrainer, theirs):
+        """Nothing of its own."""
+
+    class More(Ours):
+        """Neither."""
+
+    histories = []
+    for cls in (theirs, Ours, More):
+        keras.utils.set_random_seed(0)
+        model = cls()
+        model.compile("sgd", "mse")
+        histories.append(model.fit(X, Y, epochs=2, shuffle=False, validation_data=(X, Y), verbose=0).history)
+    for history in histories[1:]:
+        assert list(history) == list(histories[0])
+        for name, values in histories[0].items():
+            np.testing.assert_allclose(history[name], values, rtol=1e-6, err_msg=name)
 
 
 def moved(model):

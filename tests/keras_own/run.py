@@ -15,8 +15,12 @@ FOLDERS = ("trainers", "models", "callbacks", "optimizers", "saving", "legacy/sa
 FILES = (  # of other folders, whose tests mostly train nothing
     "backend/common/remat_test.py",
     "backend/tensorflow/distribute_test.py",
+    "backend/tensorflow/optimizer_distribute_test.py",
     "backend/tensorflow/saved_model_test.py",
+    "dtype_policies/dtype_policy_map_test.py",
+    "export/litert_test.py",
     "export/saved_model_test.py",
+    "export/tfsm_layer_test.py",
     "layers/layer_test.py",
     "layers/core/dense_test.py",
     "layers/core/einsum_dense_test.py",
@@ -24,6 +28,11 @@ FILES = (  # of other folders, whose tests mostly train nothing
     "layers/normalization/spectral_normalization_test.py",
     "layers/preprocessing/feature_space_test.py",
     "layers/rnn/time_distributed_test.py",
+    "metrics/metric_test.py",
+    "quantizers/awq_test.py",
+    "quantizers/gptq_core_test.py",
+    "quantizers/gptq_test.py",
+    "quantizers/quantization_config_test.py",
     "utils/summary_utils_test.py",
 )
 
