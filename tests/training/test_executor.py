@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_backprop.training.loops import executor
-from keras_backprop.training.loops.executor import context, is_small, never_waits, one_thread
+from keras_backprop.training.loops.executor import context, has_slower_kernels, is_small, never_waits, one_thread
 
 
 def traced(function, *shapes):
@@ -172,3 +172,20 @@ def test_no_step_hangs():
         "locked",
         "loop",
     ], done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "kernel", "expected"),
+    [(32, 1, 11, True), (32, 3, 11, True), (14, 16, 3, False), (32, 64, 3, True), (32, 16, 3, False)],
+)
+def test_depthwise_convolutions_that_are_slow_in_one_thread(size, channels, kernel, expected):
+    """A structural similarity is made of the first; the others stand in small and larger MobileNets."""
+
+    def step(x, w):
+        y = tf.nn.depthwise_conv2d(x, w, [1, 1, 1, 1], "SAME")
+        return tf.gradients(y, [x, w])
+
+    shapes = (None, size, size, channels), (kernel, kernel, channels, 1)
+    operations = traced(step, *shapes).graph.get_operations()
+    assert has_slower_kernels(operations, batch_size=2) is expected
+    assert not has_slower_kernels([x for x in operations if "Depthwise" not in x.type])

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow
-from keras_backprop.training.loops.executor import is_small, must_be_called, never_waits, one_thread
+from keras_backprop.training.loops.executor import has_slower_kernels, is_small, must_be_called, never_waits, one_thread
 from keras_backprop.training.loops.steps import Operations
 from keras_backprop.training.loops.unnoted import unnoted_and_noted, until_noted
 
@@ -42,6 +42,7 @@ class Compiled:
             and not any(self._called)
             and all(x.compute_dtype not in others for x in _keras.layers_in(model))
             and all(batches.never_waits and never_waits(step) for batches, step in parts)
+            and not any(has_slower_kernels(step.operations, batches.size) for batches, step in self._parts)
         )
         self._function = self._traced()
         if self._for_one_thread and not never_waits(self._function):  # the logs do
