@@ -134,7 +134,11 @@ def _is_plain(model):
 
 def _require_no_own(cls, model, name=None):
     """Raise where a model of a user's subclass `cls` would not do what a model's own class, or the model itself, does."""
-    own = [name] if name else [name for name in _OF_TRAINING if has_own(model, name)]
+    own = (
+        [name]
+        if name
+        else [name for name in _OF_TRAINING if has_own(model, name) and not _has_the_same(cls, model, name)]
+    )
     if own:
         kind = type(model).__name__
         raise TypeError(
@@ -142,6 +146,10 @@ def _require_no_own(cls, model, name=None):
             f"{', '.join(f'`{x}`' for x in own)} of its own. Use `{_base(model).__name__}.from_keras`, or make models of "
             f"`class Both({kind}, {cls.__name__})`. Received: {model!r}"
         )
+
+
+def _has_the_same(cls, model, name):
+    return name not in vars(model) and getattr(cls, name) is getattr(type(model), name)
 
 
 def _base(model):
@@ -152,10 +160,9 @@ class _OursBelow:
     """A mixin for classes made by `_with_ours_below`. Files hold a model of the original class, of which ours is made again."""
 
     name: str
-    original: Any
 
     def get_config(self):
-        return {"model": keras.saving.serialize_keras_object(_keras.twin(self, self.original)), "name": self.name}
+        return {"model": keras.saving.serialize_keras_object(_keras.twin(self, _original(self))), "name": self.name}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -169,8 +176,8 @@ class _OursBelow:
     def save(self, filepath, *args, **kwargs):
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
-                f"HDF5 files do not hold that a model of class '{self.original.__name__}' has been made by `from_keras`. Save a "
-                f"'.keras' file, or the weights alone. Received: filepath={str(filepath)!r}"
+                f"HDF5 files do not hold that a model of class '{_original(self).__name__}' has been made by `from_keras`. Save "
+                f"a '.keras' file, or the weights alone. Received: filepath={str(filepath)!r}"
             )
         return super().save(filepath, *args, **kwargs)  # type: ignore[misc]
 
@@ -181,6 +188,11 @@ class _OursBelow:
         return getattr(BackpropModel, unpickle.__name__), arguments
 
 
+def _original(model):
+    order = type(model).__mro__
+    return order[order.index(_OursBelow) + 1]
+
+
 _IN_FILES = keras.saving.register_keras_serializable("keras_backprop", "OursBelow")
 _IN_FILES(_OursBelow)
 
@@ -189,11 +201,13 @@ def _of_the_same_class(model, name):
     """A model of ours that is of the model's own class as well: what the class overrides, keeps and offers is there."""
     ours = FunctionalBackpropModel if isinstance(model, _keras.Functional) else _base(model)
     cls: Any = type(model)
-    return _keras.twin(model, cls if isinstance(model, ours) else _with_ours_below(cls, ours), name)
+    if not isinstance(model, ours):
+        cls = ours if issubclass(ours, cls) else _with_ours_below(cls, ours)
+    return _keras.twin(model, cls, name)
 
 
 @functools.cache
 def _with_ours_below(original: Any, ours: Any) -> Any:
     """The class that `original` would be, were it derived from a model of ours and not of Keras."""
     about = {name: getattr(original, name) for name in ("__module__", "__qualname__", "__doc__")}
-    return _IN_FILES(type(original.__name__, (_OursBelow, original, ours), about | {"original": original}))
+    return _IN_FILES(type(original.__name__, (_OursBelow, original, ours), about))

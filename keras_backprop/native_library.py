@@ -88,7 +88,9 @@ def cache_directory() -> pathlib.Path:
     Raises:
         RuntimeError: nobody knows where the user's home is.
     """
-    given = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))  # which counts if it is absolute, says the XDG specification
+    given = pathlib.Path(
+        os.environ.get("XDG_CACHE_HOME", "")
+    )  # which counts if it is absolute, says the XDG specification
     return (given if given.is_absolute() else pathlib.Path("~/.cache").expanduser()) / "keras_backprop"
 
 

@@ -180,10 +180,42 @@ def test_what_hdf5_files_cannot_hold_is_refused(tmp_path):
         BackpropModel.from_keras(made("functional", Weighted)).save(tmp_path / "model.h5")
 
 
-def test_a_step_that_was_put_on_the_model_itself_acts_on_ours():
-    model = made("called")
+@pytest.mark.parametrize("kind", ["called", "functional", "sequential", "plain"])
+def test_a_step_that_was_put_on_the_model_itself_acts_on_ours(kind):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(1)]) if kind == "plain" else made(kind)
     model.train_step = Taped.train_step.__get__(model)
     assert list(trained(BackpropModel.from_keras(model))) == ["error", "loss"]
+
+
+def test_names_of_the_users_are_the_users():
+    class Named:
+        original = "the user's"
+
+    ours = BackpropModel.from_keras(made("called", Named))
+    before = keras.layers.Dense(1).name
+    assert ours.original == "the user's" and ours.get_config()["name"] == ours.name
+    assert int(keras.layers.Dense(1).name.split("_")[1]) == int(before.split("_")[1]) + 1
+
+
+def test_lists_of_layers_grow_by_themselves():
+    class Listed:
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.blocks = [layers.Dense(2), {"inner": [layers.Dense(3)]}]
+
+        def build(self, shape):
+            pass
+
+    model = made("called", Listed)
+    ours = BackpropModel.from_keras(model)
+    ours.blocks[1]["inner"].append(layers.Dense(4))
+    assert len(ours.layers) == len(model.layers) + 1 == 5 and len(model.blocks[1]["inner"]) == 1
+
+
+def test_the_strategy_of_the_model_stays_its_strategy():
+    with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
+        model = made("called")
+    assert BackpropModel.from_keras(model).distribute_strategy is model.distribute_strategy
 
 
 @pytest.mark.parametrize("kind", ["called", "functional", "sequential"])
@@ -213,6 +245,14 @@ def test_a_subclass_of_ours_takes_layers_only(kind, mixins, own):
     ):
         Mine.from_keras(made(kind, *mixins))
     assert type(Mine.from_keras(made("functional"))).__name__ == "Mine"
+
+
+def test_a_subclass_of_ours_takes_models_of_its_own():
+    class Mine(Counted, BackpropModel):
+        pass
+
+    inputs = keras.Input((3,))
+    assert type(Mine.from_keras(Mine(inputs, layers.Dense(1)(inputs)))) is Mine
 
 
 @pytest.mark.parametrize("mixin", [Counted, Taped])

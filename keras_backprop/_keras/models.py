@@ -9,6 +9,7 @@ import keras
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from keras.src.models.functional import Functional
 from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
+from keras.src.utils.tracking import TrackedDict, TrackedList, TrackedOrderedDict, TrackedSet
 
 from keras_backprop._keras.standing_in import current, replaced
 
@@ -34,34 +35,35 @@ def with_losses(compiled: Any, replaced: Any) -> Any:
 def twin(model: Any, cls: Any, name: str | None = None) -> Any:
     """A model of another class with the attributes of a model, not compiled: they share layers, weights and what users have set.
 
+    Each has its own lists of what it consists of. That of the twin is open: layers and metrics may be added.
+
     Args:
         cls: the model's own class, one that is derived from it, or one that it is derived from.
         name: str, the name of what is returned; by default the model's own.
     """
     other = cls.__new__(cls)
-    its_own = set(vars(other)) - {
-        "_auto_config",
-        "_layers",
-    }  # the tracker and its stores, and methods that are bound to it
-    bookkeeping = vars(keras.Model())
-    for store, (_, tracked) in model._tracker.config.items():
+    stores = {key: tracked for key, (_, tracked) in model._tracker.config.items()}
+    for store, tracked in stores.items():
         other._tracker.config[store][1].extend(tracked)
         other._tracker.stored_ids[store].update(model._tracker.stored_ids[store])
+    kept = {*_OF_THE_INSTANCE, *(key for key, value in vars(model).items() if any(value is x for x in stores.values()))}
     for key, value in vars(model).items():
-        if key in its_own or key in _SINCE_COMPILE or value is model._tracker.config["layers"][1]:
+        if key in kept:
             continue
         if isinstance(value, types.MethodType) and value.__self__ is model:
             value = types.MethodType(value.__func__, other)
-        elif (key in bookkeeping or key.startswith("_self_")) and isinstance(value, (list, dict, set)):
+        elif isinstance(value, (TrackedList, TrackedDict, TrackedOrderedDict, TrackedSet)):
             value = other._tracker.track(value.copy())
         vars(other)[key] = value
     TensorFlowTrainer.__init__(other)
-    vars(other)["name"] = name or model.name
+    vars(other).update(name=name or model.name, _distribute_strategy=model._distribute_strategy)
     return other
 
 
-_SINCE_COMPILE = ("optimizer", "history", "_compile_config", "_compiled_trainable_state")
-"""Attributes of a model that Keras's constructor does not make."""
+_OF_THE_INSTANCE = (
+    *("_tracker", "build", "quantize"),  # which Keras makes for every instance
+    *("optimizer", "history", "_compile_config", "_compiled_trainable_state"),  # since it has been compiled
+)
 
 
 def compute_loss(model: Any, **arguments: Any) -> Any:
