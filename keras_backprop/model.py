@@ -53,7 +53,7 @@ class BackpropModel(BackpropTrainer, keras.Model):
         graph = _keras.graph_of(model)
         if cls is BackpropModel and not (graph is not None and _is_plain(model)):
             return _of_the_same_class(model, name or model.name)
-        _require_no_own(cls, model, "call" if graph is None else None)
+        _require_no_own(cls, model)
         return cls(*_keras.ends_of(graph), name=name or model.name)
 
 
@@ -122,7 +122,7 @@ _keras.clones_made_by(BackpropTrainer, _of_ours)
 keras.saving.get_custom_objects().update(BackpropModel=FunctionalBackpropModel, BackpropSequential=BackpropSequential)
 
 
-_OF_TRAINING = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", "metrics")
+_OF_TRAINING = ("call", "train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", "metrics")
 """What decides on the numbers of a training."""
 
 
@@ -132,13 +132,9 @@ def _is_plain(model):
     return type(model) in kinds and not any(name in vars(model) for name in _OF_TRAINING)
 
 
-def _require_no_own(cls, model, name=None):
-    """Raise where a model of a user's subclass `cls` would not do what a model's own class, or the model itself, does."""
-    own = (
-        [name]
-        if name
-        else [name for name in _OF_TRAINING if has_own(model, name) and not _has_the_same(cls, model, name)]
-    )
+def _require_no_own(cls, model):
+    """Raise where a model of `cls`, a user's subclass of ours, would not do what a model does by itself or by its class."""
+    own = [name for name in _OF_TRAINING if has_own(model, name) and not _has_the_same(cls, model, name)]
     if own:
         kind = type(model).__name__
         raise TypeError(
@@ -181,9 +177,8 @@ class _OursBelow:
             )
         return super().save(filepath, *args, **kwargs)  # type: ignore[misc]
 
-    def __reduce__(
-        self: Any,
-    ) -> Any:  # the class is not to be found by its name, and need not be: what is unpickled is a file
+    def __reduce__(self: Any) -> Any:
+        # The class is not to be found by its name, and need not be: what is unpickled is a file.
         unpickle, arguments = keras.Model.__reduce__(self)
         return getattr(BackpropModel, unpickle.__name__), arguments
 

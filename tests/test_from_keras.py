@@ -247,6 +247,19 @@ def test_a_subclass_of_ours_takes_layers_only(kind, mixins, own):
     assert type(Mine.from_keras(made("functional"))).__name__ == "Mine"
 
 
+def test_a_stack_with_a_call_of_its_own_is_no_list_of_layers():
+    class Doubled:
+        def call(self, x):
+            return 2 * super().call(x)
+
+    model, x = made("sequential", Doubled), np.ones((2, 3), "float32")
+    np.testing.assert_array_equal(
+        BackpropSequential.from_keras(model).predict(x, verbose=0), model.predict(x, verbose=0)
+    )
+    with pytest.raises(TypeError, match="`call` of its own"):
+        type("Mine", (BackpropSequential,), {}).from_keras(model)
+
+
 def test_a_subclass_of_ours_takes_models_of_its_own():
     class Mine(Counted, BackpropModel):
         pass
