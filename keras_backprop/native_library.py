@@ -13,9 +13,12 @@ import platform
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -24,22 +27,38 @@ _FLAGS = ["-std=gnu11", "-O3", "-fno-math-errno", "-shared", "-fPIC"]
 _SECONDS = 60
 """So long a compiler may take."""
 
+_INSTRUCTIONS = ("flags", "Features")
+"""What Linux calls the instructions of a processor, of x86 and of ARM."""
+
+_MODEL = (
+    "vendor_id",
+    "cpu family",
+    "model",
+    "stepping",
+    "CPU implementer",
+    "CPU architecture",
+    "CPU variant",
+    "CPU part",
+)
+"""And by what else compilers choose instructions."""
+
 _lock = threading.Lock()
 
 
-def is_loaded(source: pathlib.Path, operation: str) -> bool:
+def is_loaded(source: pathlib.Path, operation: str, is_right: Callable[[Any], bool] | None = None) -> bool:
     """Whether TensorFlow knows an operation; the first call compiles and loads it.
 
     Args:
         source: of a file in C that registers the operation.
         operation: its name in TensorFlow, such as `KerasBackpropNoise`.
+        is_right: is asked once whether the operation, a function of tensors, computes what it should; else there is none.
     """
     with _lock:
-        return _load(source, operation)
+        return _load(source, operation, is_right)
 
 
 @functools.cache
-def _load(source, operation):
+def _load(source, operation, is_right=None):
     if os.environ.get("KERAS_BACKPROP_NATIVE") == "0":
         return False
     try:
@@ -47,10 +66,11 @@ def _load(source, operation):
         if shutil.which(compiler[0]) is None:
             return False
         loaded = tf.load_op_library(str(compiled(source, compiler, cache_directory())))
+        in_python = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", operation).lower()
+        function = getattr(loaded, in_python, None)  # nobody else says whether it could be registered
+        return function is not None and (is_right is None or is_right(function))
     except (OSError, RuntimeError, ValueError, subprocess.SubprocessError, tf.errors.OpError):
         return False  # whatever is wrong with the machine, `fit` goes on by TensorFlow's operations
-    in_python = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", operation).lower()
-    return hasattr(loaded, in_python)  # nobody else says whether it could be registered
 
 
 def compiled(source: pathlib.Path, compiler: list[str], directory: pathlib.Path) -> pathlib.Path:
@@ -65,21 +85,35 @@ def compiled(source: pathlib.Path, compiler: list[str], directory: pathlib.Path)
         Its path.
 
     Raises:
-        OSError: the directory cannot be written to.
+        OSError: the directory cannot be written to, or others may put something into it.
         subprocess.SubprocessError: the compiler fails.
     """
-    flags, instructions = _flags(pathlib.Path("/proc/cpuinfo"))
-    library = directory / f"{source.stem}-{_key(source, flags, instructions)}.so"
+    flags, processor = _flags(pathlib.Path("/proc/cpuinfo"))
+    library = directory / f"{source.stem}-{_key(source, [*compiler, *flags], processor)}.so"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _require_own(directory)
     if not library.exists():
-        directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory) as own:
             made = os.path.join(own, library.name)
             command = [*compiler, *flags, f"-I{tf.sysconfig.get_include()}", str(source), "-o", made]
             subprocess.run(
                 [*command, *tf.sysconfig.get_link_flags()], check=True, capture_output=True, timeout=_SECONDS
             )
+            os.chmod(made, 0o700)
             os.replace(made, library)  # at once, for other processes may be looking
+    _require_own(library)
     return library
+
+
+def _require_own(path):
+    """Raise a `PermissionError` if somebody else may change a file: what is loaded runs with all rights of this process."""
+    if not hasattr(os, "geteuid"):
+        return
+    status = path.stat()
+    if status.st_uid not in (os.geteuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(
+            f"{path} can be written by others: its mode is {status.st_mode:o}, its owner {status.st_uid}"
+        )
 
 
 def cache_directory() -> pathlib.Path:
@@ -95,17 +129,21 @@ def cache_directory() -> pathlib.Path:
 
 
 def _flags(cpuinfo):
-    """The compiler's flags, and the instructions that they let it use, a string.
+    """The compiler's flags, and the processor that they are for, a string.
 
     A home may be shared by different machines. So the library is for the processor at hand only where its instructions are known,
     as Linux tells them of x86 and ARM, and can be part of the key.
     """
     lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
-    instructions = "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))
-    return [*_FLAGS, "-march=native"] if instructions else _FLAGS, instructions
+    told = {
+        name: [line for line in lines if line.partition(":")[0].strip() == name] for name in (*_INSTRUCTIONS, *_MODEL)
+    }
+    native = any(told[name] for name in _INSTRUCTIONS)
+    processor = "\n".join(sorted({line for of_name in told.values() for line in of_name}))
+    return [*_FLAGS, "-march=native"] if native else _FLAGS, processor
 
 
-def _key(source, flags, instructions):
-    """What a library depends on: the source, TensorFlow, and the processor that it is compiled for."""
-    parts = [*flags, tf.__version__, tf.sysconfig.get_lib(), platform.machine(), instructions]
+def _key(source, command, processor):
+    """What a library depends on: the source, the compiler, TensorFlow, and the processor that it is compiled for."""
+    parts = [*command, tf.__version__, tf.sysconfig.get_lib(), platform.machine(), processor]
     return hashlib.sha256(source.read_bytes() + os.fsencode("\n".join(parts))).hexdigest()[:16]

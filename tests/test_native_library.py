@@ -1,5 +1,6 @@
 """Operations of our own: compiled once, where there is a compiler, for the processor at hand."""
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -86,9 +87,36 @@ def test_a_compiler_may_be_a_command(monkeypatch, tmp_path):
 def test_only_what_is_told_of_the_processor_is_used(told, native, tmp_path):
     if told is not None:
         (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{told}\nprocessor\t: 1\n{told}\n")
-    flags, instructions = native_library._flags(tmp_path / "cpuinfo")
+    flags, processor = native_library._flags(tmp_path / "cpuinfo")
     assert ("-march=native" in flags) is native
-    assert instructions == (told if native else "")
+    assert processor == (told if native else "")
+
+
+def test_another_model_or_compiler_has_another_library(tmp_path):
+    """`-march=native` goes by the model, too."""
+    keys = set()
+    for model, compiler in (("85", "gcc"), ("106", "gcc"), ("85", "clang")):
+        (tmp_path / "cpuinfo").write_text(f"model\t\t: {model}\nmodel name\t: Any\nflags\t\t: avx2\n")
+        flags, processor = native_library._flags(tmp_path / "cpuinfo")
+        assert processor == f"flags\t\t: avx2\nmodel\t\t: {model}"
+        keys.add(native_library._key(SOURCE, [compiler, *flags], processor))
+    assert len(keys) == 3
+
+
+@needs_compiler
+@pytest.mark.parametrize("written_by_others", ["directory", "library", "owner"])
+def test_what_others_may_write_is_not_loaded(written_by_others, monkeypatch, tmp_path):
+    directory = tmp_path / "cache"
+    library = native_library.compiled(SOURCE, ["cc"], directory)
+    assert directory.stat().st_mode & 0o777 == library.stat().st_mode & 0o777 == 0o700
+    if written_by_others != "owner":
+        (directory if written_by_others == "directory" else library).chmod(0o720)
+    elif os.geteuid() == 0:
+        os.chown(directory, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(PermissionError, match="can be written by others: its mode is"):
+        native_library.compiled(SOURCE, ["cc"], directory)
 
 
 @needs_compiler
@@ -96,4 +124,4 @@ def test_it_is_compiled_once(tmp_path, monkeypatch):
     made = native_library.compiled(SOURCE, ["cc"], tmp_path / "cache")
     assert [made] == list((tmp_path / "cache").iterdir())
     monkeypatch.setattr(subprocess, "run", None)
-    assert native_library.compiled(SOURCE, ["no compiler"], tmp_path / "cache") == made
+    assert native_library.compiled(SOURCE, ["cc"], tmp_path / "cache") == made

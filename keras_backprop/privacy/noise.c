@@ -2,7 +2,7 @@
 
      KerasBackpropNoise(x: float, key: uint64[1], counter: uint64[2], stddev: float) -> y: float, x + stddev·z
 
-   z is what `randomness.py` makes of TensorFlow's operations, but for rounding: the same random bits (Philox 4×32, 10 rounds; Salmon
+   z is what `noise.py` makes of TensorFlow's operations, but for rounding: the same random bits (Philox 4×32, 10 rounds; Salmon
    et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011) and the same formula of Box and Muller. With n numbers in x and
    m = 4·⌈n/8⌉, words 0 … m − 1 make the radii and words m … 2m − 1 the angles; cosines are the first m numbers of z, sines the
    others.
@@ -54,9 +54,10 @@ static inline void philox(uint64_t key, const uint64_t counter[2], uint64_t firs
   }
 }
 
-/* √(−2·ln u) with u = |w + ½|/2³¹, w being the word as a signed number: from 0 to 6.66. */
-static inline float radius(uint32_t word) {
-  float u = fabsf((float)(int32_t)word + 0.5f) * 0x1p-31f;
+/* √(−2·ln u) with u = |w + f|/2³¹, w being the word as a signed number and f a fraction of the last bits of another: 0 to 7.81. */
+static inline float radius(uint32_t word, uint32_t another) {
+  float fraction = ((float)(int32_t)(another & 0xFFF) + 0.5f) * 0x1p-12f;
+  float u = fabsf((float)(int32_t)word + fraction) * 0x1p-31f;
   int32_t bits;
   memcpy(&bits, &u, sizeof bits);
   int32_t e = (bits - 0x3F3504F3) >> 23; /* u = 2ᵉ·(1 + f) with 1 + f from √½ to √2 */
@@ -81,9 +82,9 @@ static inline void direction(uint32_t word, float* cosine, float* sine) {
   *sine = quadrant & 2 ? -y : y;
 }
 
-/* y = x + stddev·z, n numbers; y may be x. */
+/* y = x + stddev·z, n numbers. */
 static void add_noise(const float* x, float* y, int64_t n, uint64_t key, const uint64_t counter[2], float stddev) {
-  if (stddev == 0) memmove(y, x, n * sizeof *x);
+  if (stddev == 0 && n) memcpy(y, x, n * sizeof *x);
   int64_t half = stddev == 0 ? 0 : 4 * ((n + 7) / 8);
   for (int64_t i = 0; i < half; i += WORDS) {
     uint32_t radii[WORDS], angles[WORDS];
@@ -91,7 +92,7 @@ static void add_noise(const float* x, float* y, int64_t n, uint64_t key, const u
     philox(key, counter, i / 4, radii);
     philox(key, counter, (half + i) / 4, angles);
     for (int k = 0; k < WORDS; k++) {
-      float cosine, sine, r = stddev * radius(radii[k]);
+      float cosine, sine, r = stddev * radius(radii[k], angles[k]);
       direction(angles[k], &cosine, &sine);
       cosines[k] = r * cosine;
       sines[k] = r * sine;
@@ -114,12 +115,16 @@ static void compute(void* kernel, TF_OpKernelContext* context) {
   TF_Status* status = TF_NewStatus();
   TF_Tensor* inputs[4];
   for (int i = 0; i < 4; i++) inputs[i] = input(context, i, status);
+  static const int64_t least[] = {0, 1, 2, 1};
+  for (int i = 0; i < 4 && TF_GetCode(status) == TF_OK; i++)
+    if (TF_TensorElementCount(inputs[i]) < least[i])
+      TF_SetStatus(status, TF_INVALID_ARGUMENT, NAME ": the key must have 1 number, the counter 2, stddev 1");
   if (TF_GetCode(status) == TF_OK) {
     const TF_Tensor* x = inputs[0];
-    int rank = TF_NumDims(x), in_place[] = {0}, forwarded = -1;
+    int rank = TF_NumDims(x);
     int64_t shape[rank + 1];
     for (int i = 0; i < rank; i++) shape[i] = TF_Dim(x, i);
-    TF_Tensor* y = TF_ForwardInputOrAllocateOutput(context, in_place, 1, 0, shape, rank, &forwarded, status);
+    TF_Tensor* y = TF_AllocateOutput(context, 0, TF_FLOAT, shape, rank, TF_TensorByteSize(x), status);
     if (TF_GetCode(status) == TF_OK) {
       const uint64_t *key = TF_TensorData(inputs[1]), *counter = TF_TensorData(inputs[2]);
       const float* stddev = TF_TensorData(inputs[3]);

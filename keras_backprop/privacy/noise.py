@@ -1,5 +1,6 @@
-"""Normal noise by the operation of `noise.c`, where a C compiler is at hand."""
+"""Normal noise: by TensorFlow's operations, and the same by the operation of `noise.c`, where a C compiler is at hand."""
 
+import math
 import pathlib
 from typing import Any
 
@@ -12,14 +13,54 @@ SOURCE = pathlib.Path(__file__).with_name("noise.c")
 OPERATION = "KerasBackpropNoise"
 
 
+def normal(shape: Any, seed: Any, stddev: Any = 1.0) -> Any:
+    """Normal numbers, float32, by the method of Box and Muller: √(−2·ln u)·(cos πv, sin πv).
+
+    Of signed words w and v of 32 random bits u is |w + f|/2³¹, where f is the fraction (last 12 bits of v + ½)/2¹², and the angle
+    is πv/2³¹. So u is never 0, and no number larger than 7.81. In TensorFlow's vectorised functions this takes a third of the
+    time of its kernel for normal numbers. (`noise.c` does the same.)
+
+    Args:
+        shape: tuple of ints.
+        seed: int64 tensor of shape `(2,)`, as `tf.random.stateless_uniform` takes it.
+        stddev: float32 scalar tensor, or a float.
+    """
+    n = math.prod(shape)
+    words = tf.random.stateless_uniform([2, 4 * -(-n // 8)], seed, None, None, tf.int32)
+    return tf.reshape(_of_words(words, stddev)[:n], shape)
+
+
+def _of_words(words, stddev=1.0):
+    """Normal numbers of an int32 tensor of shape `(2, m)`: first the cosines, then the sines."""
+    w, v = tf.unstack(tf.cast(words, tf.float32))
+    fraction = (tf.cast(tf.bitwise.bitwise_and(words[1], 2**12 - 1), tf.float32) + 0.5) * 2**-12
+    radius, angle = stddev * tf.sqrt(-2 * tf.math.log(tf.abs(w + fraction) * 2**-31)), v * (math.pi * 2**-31)
+    return tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], 0)
+
+
 def is_at_hand(x: Any) -> bool:
     """Whether the operation can add to a tensor of the graph that is being traced."""
     return (
         x.dtype == tf.float32
         and not tf.executing_eagerly()
         and not tf.config.list_logical_devices("GPU")
-        and native_library.is_loaded(SOURCE, OPERATION)
+        and native_library.is_loaded(SOURCE, OPERATION, draws_alike)
     )
+
+
+def draws_alike(operation: Any) -> bool:
+    """Whether the operation adds what TensorFlow's operations add, asked on some numbers.
+
+    Args:
+        operation: function of four tensors, those of `noise.c`.
+    """
+    with tf.init_scope(), tf.device("CPU:0"):
+        if not tf.executing_eagerly():
+            return False
+        x, seed, stddev = tf.range(1001.0) / 100, tf.constant([2**40 + 3, 5], tf.int64), tf.constant(1.5)
+        key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+        difference = operation(x, key, counter, stddev) - x - normal(x.shape, seed, stddev)
+        return bool((tf.abs(difference) < 1e-5).numpy().all())
 
 
 def added(x: Any, seed: Any, stddev: Any, otherwise: Any) -> Any:

@@ -5,7 +5,6 @@ step: TensorFlow's counter-based generator (Philox) then gives every step its ow
 can run.
 """
 
-import math
 import secrets
 import warnings
 from typing import Any
@@ -31,6 +30,9 @@ class FromSeed:
         seed: None, and the operating system draws 128 bits; or an int, with a warning: who knows it can subtract the noise.
     """
 
+    of_seed = True
+    """Whether the numbers that are added are those of `noise.normal`."""
+
     def __init__(self, seed: Any = None) -> None:
         self.source = SECRET if seed is None else GIVEN
         if seed is None:
@@ -55,25 +57,16 @@ class FromSeed:
         return tf.random.stateless_uniform([n], self._seed(step, DRAW), None, None, tf.int32)
 
     def normal(self, shape: Any, step: Any, stream: int, stddev: Any = 1.0) -> Any:
-        """Normal numbers, float32, by the method of Box and Muller: √(−2·ln u)·(cos πv, sin πv).
-
-        u is |w + ½|/2³¹ and v is w/2³¹ of signed words w of 32 random bits: so u is never 0, and no number larger than 6.66. In
-        TensorFlow's vectorised functions this takes a third of the time of its kernel for normal numbers. (`noise.c` does the
-        same.)
-        """
-        n = math.prod(shape)
-        words = tf.random.stateless_uniform([2, 4 * -(-n // 8)], self._seed(step, stream), None, None, tf.int32)
-        u, v = tf.unstack(tf.cast(words, tf.float32))
-        radius, angle = stddev * tf.sqrt(-2 * tf.math.log(tf.abs(u + 0.5) * 2**-31)), v * (math.pi * 2**-31)
-        return tf.reshape(tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], 0)[:n], shape)
+        """Normal numbers, float32."""
+        return noise.normal(shape, self._seed(step, stream), stddev)
 
     def added_to(self, x: Any, step: Any, stream: int, stddev: Any) -> Any:
         """x plus normal numbers of this standard deviation, a float32 scalar tensor."""
-        with tf.control_dependencies(
-            [x]
-        ):  # one after the other: the noise of all weights at once would be as large as these
+        # One after the other: the noise of all weights at once would be as large as these.
+        with tf.control_dependencies([x]):
             sum_ = x + tf.cast(self.normal(x.shape, step, stream, stddev), x.dtype)
-            return noise.added(x, self._seed(step, stream), stddev, sum_) if noise.is_at_hand(x) else sum_
+            natively = self.of_seed and noise.is_at_hand(x)
+            return noise.added(x, self._seed(step, stream), stddev, sum_) if natively else sum_
 
     def order(self, n: int, epoch: Any) -> Any:
         """A permutation of n examples."""
@@ -90,6 +83,8 @@ class FromGenerator(FromSeed):
     Args:
         generator: has the methods `standard_normal(size)` and `integers(low, high, size)` of a `numpy.random.Generator`.
     """
+
+    of_seed = False
 
     def __init__(self, generator: Any) -> None:
         missing = [n for n in ("standard_normal", "integers") if not callable(getattr(generator, n, None))]
@@ -113,10 +108,6 @@ class FromGenerator(FromSeed):
             return np.asarray(self.generator.standard_normal(tuple(shape))).astype("float32")
 
         return stddev * tf.ensure_shape(tf.numpy_function(draw, [], tf.float32), shape)
-
-    def added_to(self, x: Any, step: Any, stream: int, stddev: Any) -> Any:
-        with tf.control_dependencies([x]):
-            return x + tf.cast(self.normal(x.shape, step, stream, stddev), x.dtype)
 
 
 class SystemRandom:

@@ -39,49 +39,79 @@ def in_a_loop(function, natively, *arguments):
 
 
 def with_noise(randomness, shape, natively, x=0.0, stddev=1.0):
-    """A tensor of this shape, filled with x, plus noise, and the tensor as it is thereafter."""
+    """A tensor of this shape, filled with x, plus noise."""
 
     def added(x):
-        x = x + tf.zeros(shape)
-        return randomness.added_to(x, 3, 16, tf.constant(stddev)), tf.identity(x)
+        return randomness.added_to(x + tf.zeros(shape), 3, 16, tf.constant(stddev))
 
-    return in_a_loop(added, natively, tf.constant(x))
+    return in_a_loop(added, natively, tf.constant(x))[0]
 
 
 @needs_compiler
 @pytest.mark.parametrize("shape", [[], [1], [7], [8], [3, 3], [511], [513], [4, 0], [3, 50, 111]])
 def test_the_operation_draws_what_tensorflow_draws(randomness, shape):
-    (usual, _), (natively, before) = (with_noise(randomness, shape, natively, 2.0) for natively in (False, True))
+    usual, natively = (with_noise(randomness, shape, natively, 2.0) for natively in (False, True))
     np.testing.assert_allclose(natively, usual, rtol=0, atol=2e-6)
-    assert natively.shape == tuple(shape) and (before == 2).all()
+    assert natively.shape == tuple(shape)
 
 
 @needs_compiler
 def test_without_a_deviation_nothing_is_added(randomness):
-    assert (with_noise(randomness, [100], True, 7.0, stddev=0.0)[0] == 7).all()
+    assert (with_noise(randomness, [100], True, 7.0, stddev=0.0) == 7).all()
+
+
+FAR_OUT = [5062539, 0]
+"""With the key 77 the fourth word after this counter is −7."""
 
 
 @needs_compiler
-def test_counters_go_on_beyond_64_bits():
+@pytest.mark.parametrize("counter", [[2**64 - 2, 5], FAR_OUT])
+def test_counters_go_on_beyond_64_bits_and_numbers_far_out(counter):
+    far_out = counter == FAR_OUT
     assert native_library.is_loaded(noise.SOURCE, noise.OPERATION)
-    key, counter = tf.constant([77], tf.uint64), tf.constant(np.array([2**64 - 2, 5], "uint64"))
+    key, counter = tf.constant([77], tf.uint64), tf.constant(np.array(counter, "uint64"))
     words = tf.raw_ops.StatelessRandomUniformFullIntV2(shape=[2, 16], key=key, counter=counter, alg=1, dtype=tf.int32)
 
     def added(x, key, counter):
         return _tensorflow.substitutable(x, [x, key, counter, tf.constant(1.0)], noise.alone())
 
     (natively,) = in_a_loop(added, True, tf.zeros([32]), key, counter)
-    u, v = words.numpy().astype("float64") / 2**31
-    radius = np.sqrt(-2 * np.log(np.abs(u + 2.0**-32)))
+    assert not far_out or words[0, 3] == -7
+    w, v = words.numpy().astype("float64")
+    radius = np.sqrt(-2 * np.log(np.abs(w + (v % 2**12 + 0.5) / 2**12) / 2**31))
+    v /= 2**31
     expected = np.concatenate([radius * np.cos(np.pi * v), radius * np.sin(np.pi * v)])
     np.testing.assert_allclose(natively, expected, rtol=0, atol=2e-6)
+
+
+def test_the_largest_numbers_are_finer_than_32_bits():
+    z = noise._of_words(tf.constant([[0, 0, -1, -1, 1], [0, 4095, 0, 4095, 0]])).numpy()[:5]
+    u = np.array([0.5, 4095.5, 4095.5, 0.5, 4096.5]) / 2**43  # of the fractions, and 1 less them
+    np.testing.assert_allclose(z, np.sqrt(-2 * np.log(u)), rtol=1e-6)
+    assert z.max() == pytest.approx(7.81, abs=0.005)
+
+
+@needs_compiler
+def test_what_draws_otherwise_is_not_used():
+    loaded = []
+    native_library._load.__wrapped__(noise.SOURCE, noise.OPERATION, loaded.append)
+    assert noise.draws_alike(lambda *inputs: loaded[0](*inputs))
+    assert not noise.draws_alike(lambda *inputs: loaded[0](*inputs) * 1.001)
+    assert not noise.draws_alike(lambda x, key, counter, stddev: loaded[0](x, key, counter + 1, stddev))
+    right = [tf.zeros([9]), tf.zeros([1], tf.uint64), tf.zeros([2], tf.uint64), tf.ones([])]
+    for i, size in ((1, 0), (2, 1), (3, 0)):
+        wrong = [*right]
+        wrong[i] = tf.zeros([size], right[i].dtype)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="the counter 2"):
+            loaded[0](*wrong)
+    assert native_library._load.__wrapped__(noise.SOURCE, noise.OPERATION, lambda _: False) is False
 
 
 @pytest.mark.parametrize("natively", [False, pytest.param(True, marks=needs_compiler)])
 def test_it_is_normal_far_into_the_tails(randomness, natively):
     n = 500_000
-    z = with_noise(randomness, [n], natively)[0].astype("float64")
-    assert 4.5 < np.abs(z).max() < 6.661
+    z = with_noise(randomness, [n], natively).astype("float64")
+    assert 4.5 < np.abs(z).max() < 7.82
     for limit in (0.001, 0.01, 0.1, 0.5, 1, 2, 3, 4, 4.5):
         for side in (z, -z):
             expected = n * 0.5 * math.erfc(limit / math.sqrt(2))
