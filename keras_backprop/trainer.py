@@ -160,13 +160,15 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         plan = plan_of(self)
         if plan is not None:
             plan.prepare(self)
-            plan.batches_given = True
+            left = plan.steps_left
         try:
             logs = super().train_on_batch(*args, **kwargs)
             self._require_honoured()
             return logs
         finally:
             self._scopes = ()
+            if plan is not None:
+                plan.past.given |= plan.steps_left < left
 
     def make_train_function(self, force=False):
         """As Keras's; and anew if other rules hold, or other observers look on, than when it was made."""

@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras_backprop import _keras
 from keras_backprop.privacy import accounting, arguments
 from keras_backprop.privacy.clipping import Adaptive, Flat, PerLayer
+from keras_backprop.privacy.past import UNKNOWN, Past
 from keras_backprop.privacy.private_sum import private_gradients
 from keras_backprop.privacy.randomness import FromGenerator, FromSeed
 from keras_backprop.privacy.requirements import require_private, require_private_model
@@ -121,8 +122,7 @@ class Plan(Steps):
         self._given_norm, self.clipping = clipping_norm, self._clipping(clipping, clipping_norm)
         self._randomness = FromSeed(seed) if generator is None else FromGenerator(generator)
         self._generator, self._seed = generator, seed
-        self.batches_drawn = self.batches_given = False
-        self.random_numbers = {self._randomness.source}  # of this plan, and of what it goes on from
+        self.past = Past(lambda: self.steps, self._randomness.source)
         self.sensitivity: Any = None
         self._tried: Any = None
         self._optimizer: Any = None
@@ -233,6 +233,16 @@ class Plan(Steps):
             return
         try_examples(model, x, y, self.examples)
         self._tried = signature
+        self.past.tried |= not self.steps
+
+    def state_of_past(self) -> dict[str, Any]:
+        """What a backup is to hold beside the values of `variables`, for JSON."""
+        return {**self.past.state(), "key": self._randomness.source_of_key}
+
+    def restore_past(self, state: Any) -> None:
+        """Is told what `state_of_past` was, or None, when a backup has given all `variables` their values."""
+        self._randomness.source_of_key = UNKNOWN if state is None else state["key"]
+        self.past.restore(state, self._randomness.source)
 
     @property
     def sampler(self) -> Sampler:
@@ -266,24 +276,19 @@ class Plan(Steps):
             "clipping": clipping if isinstance(clipping, str) else {"adaptive": clipping.get_config()},
             "largest_batch_size": self._given_largest,
             "steps": self.steps,
-            "steps_were": {
-                "batches_drawn": self.batches_drawn,
-                "batches_given": self.batches_given,
-                "random_numbers": sorted(self.random_numbers),
-            },
+            "past": self.past.state(),
         }
 
     @classmethod
     def from_config(cls, config: Any) -> Any:
         config = dict(config)
-        steps, were = config.pop("steps", 0), config.pop("steps_were", None)
+        steps, past = config.pop("steps", 0), config.pop("past", None)
         if isinstance(config.get("clipping"), dict):
             config["clipping"] = Adaptive(**config["clipping"]["adaptive"])
         plan = cls(**config)
         plan._count.assign(steps)
-        if steps and were:
-            plan.batches_drawn, plan.batches_given = were["batches_drawn"], were["batches_given"]
-            plan.random_numbers.update(were["random_numbers"])
+        if steps:
+            plan.past.restore(past, plan._randomness.source)
         return plan
 
     def __repr__(self) -> str:

@@ -34,7 +34,7 @@ class FromSeed:
     """Whether the numbers that are added are those of `noise.normal`."""
 
     def __init__(self, seed: Any = None) -> None:
-        self.source = SECRET if seed is None else GIVEN
+        self.source_of_key = SECRET if seed is None else GIVEN
         if seed is None:
             key = [secrets.randbits(64) - 2**63 for _ in range(2)]
         else:
@@ -47,6 +47,11 @@ class FromSeed:
             )
             key = np.random.default_rng(seed).integers(-(2**63), 2**63 - 1, 2).tolist()
         self.key = keras.Variable(np.array(key, "int64"), dtype="int64", trainable=False, name="private_key")
+
+    @property
+    def source(self) -> str:
+        """Where the numbers are from."""
+        return self.source_of_key
 
     @property
     def variables(self) -> list[Any]:
@@ -95,7 +100,11 @@ class FromGenerator(FromSeed):
                 f"{', '.join(missing)}"
             )
         super().__init__()
-        self.generator, self.source = generator, type(generator).__name__
+        self.generator = generator
+
+    @property
+    def source(self) -> str:
+        return type(self.generator).__name__
 
     def bits(self, n: int, step: Any) -> Any:
         def draw():

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from keras_backprop.privacy.past import UNKNOWN
 from keras_backprop.privacy.randomness import GIVEN, SECRET
 
 _NEIGHBOURS = {
@@ -34,7 +35,7 @@ def statement(plan: Any, steps: int) -> str:
             f"of at most e^ε ({math.exp(min(epsilon, 700)):.3g}), but for δ. This holds for one example, not for all that one "
             "person may have contributed."
         )
-    return " ".join([guarantee, _mechanism(plan), *_sampling(plan, steps), _random_numbers(plan), _NOT])
+    return " ".join([guarantee, _mechanism(plan), *_sampling(plan, steps), _random_numbers(plan), _mixing(plan), _NOT])
 
 
 def _mechanism(plan):
@@ -52,9 +53,9 @@ def _mechanism(plan):
 
 def _sampling(plan, steps):
     n, size = f"{plan.examples:,}", f"{plan.expected_batch_size:,}"
-    if plan.batches_given or (plan.steps and not plan.batches_drawn):
+    if plan.past.given or plan.steps > plan.past.drawn:
         return [
-            f"The batches of {'some' if plan.batches_drawn else 'the'} steps were chosen by the calling program, not by the "
+            f"The batches of {'some' if plan.past.drawn else 'the'} steps were chosen by the calling program, not by the "
             "plan: the "
             f"figure holds only if they were drawn as it assumes ({plan.sampling} sampling of {n} examples, {size} expected)."
         ]
@@ -77,18 +78,28 @@ def _random_numbers(plan):
     said = {
         SECRET: "a counter-based generator, Philox, which is not cryptographic, with a secret seed from the operating system",
         GIVEN: "a seed that was given: nothing is guaranteed against anybody who knows it",
+        UNKNOWN: "a source of which nothing was written down with the steps: nothing is guaranteed against anybody who knows it",
     }
-    sources = [said.get(source, f"the generator that was given, `{source}`") for source in sorted(plan.random_numbers)]
+    sources = [
+        said.get(source, f"the generator that was given, `{source}`") for source in sorted(plan.past.random_numbers)
+    ]
     return f"The random numbers come from {'; and from '.join(sources)}."
 
 
+def _mixing(plan):
+    tried = "it was tried on a few examples before the first step" if plan.past.tried else "it was not tried"
+    return (
+        "That no example changes what another contributes to the sum is known of the layers and losses of Keras; of others "
+        f"{tried}, and whoever wrote them answers for it."
+    )
+
+
 _NOT = (
-    "That no example changes what another contributes to the sum is known of the layers and losses of Keras; of others, it "
-    "was tried on a few examples before the first step, and whoever wrote them answers for it. The number of examples and "
-    "all settings count as public. Not private, and not covered: losses and metrics in the history and in logs, what "
+    "The number of examples and all settings count as public. Not private, and not covered: losses and metrics in the history and in logs, what "
     "callbacks decide by them (early stopping, learning rates, a choice of checkpoints), validation on private data, what "
     "observers, recorders of examples and checkpoints of the optimizer's accumulators hold, and the plan's random state in "
     "backups. Not counted: other trainings on the same data, the search for hyper-parameters, and what was computed from "
     "the data beforehand, such as means for normalization or vocabularies. Computed in floating-point numbers; attacks on "
-    "their rounding are not considered."
+    "their rounding are not considered, nor that no normal number of the plan's own generator is further from 0 than 7.81 standard deviations "
+    "(with a chance of 6·10⁻¹⁵ for every weight in every step it should be, which must be small against δ)."
 )

@@ -8,6 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import processes
+from keras_backprop.privacy.past import UNKNOWN
+from keras_backprop.privacy.randomness import GIVEN, SECRET
+
+SOURCES = (SECRET, GIVEN, UNKNOWN)
+"""Where a key can be from."""
 
 
 def agree(plan: Any, strategy: Any) -> None:
@@ -28,14 +33,17 @@ def agree(plan: Any, strategy: Any) -> None:
             "Several workers draw the same numbers from one secret, which the chief's operating system gives them: a "
             f"generator on each would draw others. Received: generator={plan._generator!r}. Leave `generator` out."
         )
-    mine = [keras.ops.convert_to_numpy(v) for v in (plan._count, plan._randomness.key)]
-    counts, keys = _of_all(strategy, mine)
+    randomness = plan._randomness
+    mine = [keras.ops.convert_to_numpy(v) for v in (plan._count, randomness.key)]
+    counts, keys, sources = _of_all(strategy, [*mine, SOURCES.index(randomness.source_of_key)])
     if (counts != counts[0]).any():  # said on every worker: those that went on would wait for the others
         raise ValueError(
             f"The plan of this worker has counted {mine[0]} steps, that of the chief {counts[0]}, and not all have "
             "the same. Load the same model on every worker, or let `keras.callbacks.BackupAndRestore` resume."
         )
-    plan._randomness.key.assign(keys[0])
+    randomness.key.assign(keys[0])
+    randomness.source_of_key = SOURCES[int(sources[0])]
+    plan.past.goes_on_with(randomness.source)
 
 
 def require_same_data(plan: Any, strategy: Any, data: Any) -> None:

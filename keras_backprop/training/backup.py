@@ -62,6 +62,7 @@ class _Backup:
             "batches_done": batches_done,
             "seeds": _values(_seeds(model)),
             "gradients": _values(_of_gradients(model)),
+            "past": getattr(model.compiled_gradients, "state_of_past", lambda: None)(),
             "metrics": _values(model.metrics_variables) if batches_done else [],
         }
         if self.chief:
@@ -101,6 +102,8 @@ class _Backup:
             return  # written by Keras alone
         _assign(_seeds(callback.model), state["seeds"])
         _assign(_of_gradients(callback.model), state.get("gradients", []))
+        if hasattr(callback.model.compiled_gradients, "restore_past"):
+            callback.model.compiled_gradients.restore_past(state.get("past"))
         self.batches_to_skip = state["batches_done"]
         resumed = getattr(callback.model.compiled_gradients, "resumed", None)
         if resumed is not None:

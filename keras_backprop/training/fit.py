@@ -1,5 +1,6 @@
 """`fit` that runs whole epochs in one compiled call where it can, and is Keras's own where it cannot."""
 
+import contextlib
 import functools
 import inspect
 from typing import Any
@@ -100,10 +101,10 @@ def _fit(model, *args, **kwargs):
     plan = plan_of(model)
     if plan is not None:
         plan.prepare(model)
-        plan.batches_drawn = True
         require_plans_own(plan, arguments)
+    drawing = contextlib.nullcontext() if plan is None else plan.past.being_drawn()
     callbacks, chief = arguments["callbacks"], is_chief(model.distribute_strategy)
-    with graphs_of_layers(model, callbacks), silent_at_batches(callbacks), backup.kept(callbacks, chief):
+    with drawing, graphs_of_layers(model, callbacks), silent_at_batches(callbacks), backup.kept(callbacks, chief):
         try:
             run = Run(model, arguments)
         except NotCompiledError as reason:

@@ -161,10 +161,14 @@ def test_the_statement_says_where_random_numbers_come_from(options, said):
 def test_what_was_true_of_the_steps_is_said_of_a_plan_that_goes_on():
     plan = a_plan(seed=3)
     plan._count.assign(4)
-    plan.batches_given = True
+    plan.past.given = True
     later = privacy.Plan.from_config(json.loads(json.dumps(plan.get_config())))
     for text in (plan.statement(), later.statement()):
         assert "The batches of the steps were chosen by the calling program" in text and "a seed that was given" in text
+    unknown = plan.get_config() | {"noise_multiplier": 0.0}
+    del unknown["past"]
+    text = privacy.Plan.from_config(unknown).statement()
+    assert "nothing was written down" in text and "chosen by the calling program" in text
     unused = privacy.Plan.from_config(a_plan(seed=3).get_config())
     assert "a seed that was given" not in unused.statement(5) and "Poisson sampling" in unused.statement(5)
 

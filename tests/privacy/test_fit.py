@@ -127,11 +127,13 @@ def test_backup_and_restore_resumes_with_steps_and_random_state(tmp_path, sampli
         a_model(a_plan(sampling=sampling), momentum()).fit(
             X, Y, epochs=3, verbose=0, callbacks=[backup(), AfterBatches(done, raises(KeyboardInterrupt))]
         )
-    plan = a_plan(sampling=sampling, seed=99)  # another process knows nothing of the first one's seed
+    plan = a_plan(sampling=sampling, seed=None)  # another process knows nothing of the first one's seed
     resumed = a_model(plan, momentum())
     resumed.fit(X, Y, epochs=3, verbose=0, callbacks=[backup()])
     assert plan.steps == 15
     same(resumed, straight)
+    said = plan.statement()
+    assert "from a seed that was given" in said and "secret seed" not in said and "calling program" not in said
 
 
 def test_callbacks_validation_averages_and_checkpoints(tmp_path):
@@ -168,10 +170,27 @@ def test_batches_that_the_caller_chose_are_told_of():
     plan = a_plan()
     model = a_model(plan)
     model.train_on_batch(X[:8], Y[:8])
-    assert plan.steps == 1 and "chosen by the calling program" in plan.statement()
+    assert plan.steps == 1 and "The batches of the steps were chosen by the calling program" in plan.statement()
+    assert "of others it was not tried" in plan.statement()
     by_hand = a_plan()
-    by_hand(model.backward_pass(*map(tf.convert_to_tensor, (X[:8], Y[:8]))))
-    assert by_hand.steps == 1 and "chosen by the calling program" in by_hand.statement()
+    model = a_model(by_hand)
+    step = lambda: by_hand(model.backward_pass(*map(tf.convert_to_tensor, (X[:8], Y[:8]))))  # noqa: E731
+    step()
+    assert by_hand.steps == 1 and "The batches of the steps were chosen by" in by_hand.statement()
+    model.fit(X, Y, verbose=0)  # which is no trial before the first step
+    assert "of some steps were chosen" in by_hand.statement() and "it was not tried" in by_hand.statement()
+
+
+@pytest.mark.parametrize("options", [{}, WAYS["eager"]])
+def test_steps_by_hand_after_those_that_fit_drew_are_told_of(options):
+    plan = a_plan()
+    model = a_model(plan, **options)
+    model.fit(X, Y, verbose=0)
+    assert plan.past.drawn == 5 and "(Poisson sampling)" in plan.statement() and "it was tried on" in plan.statement()
+    plan(model.backward_pass(*map(tf.convert_to_tensor, (X[:8], Y[:8]))))
+    assert plan.steps == 6 and "The batches of some steps were chosen by the calling program" in plan.statement()
+    again = type(plan).from_config(plan.get_config())
+    assert again.past.drawn == 5 and "of some steps" in again.statement() and "it was tried on" in again.statement()
 
 
 def test_several_inputs_and_outputs():

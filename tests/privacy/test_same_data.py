@@ -51,6 +51,19 @@ def test_of_many_examples_some_rows_are_compared_that_the_secret_chooses():
     assert all(workers.digests_of(data, key)[1] != workers.digests_of(later, key)[1] for key in keys)
 
 
+@pytest.mark.parametrize("steps, said", [(0, {"given seed"}), (2, {"given seed", "secret seed"})])
+def test_a_worker_says_where_the_chiefs_secret_is_from(monkeypatch, steps, said):
+    plans = [a_plan(), a_plan(seed=None)]
+    plans[1]._count.assign(steps)
+    monkeypatch.setattr(processes, "across_workers", lambda strategy: True)
+    chief = (np.array(steps), plans[0]._randomness.key.numpy(), workers.SOURCES.index("given seed"))
+    monkeypatch.setattr(
+        workers, "_of_all", lambda strategy, mine: [np.stack(both) for both in zip(chief, mine, strict=True)]
+    )
+    workers.agree(plans[1], None)
+    assert plans[1].past.random_numbers == said and plans[1]._randomness.source == "given seed"
+
+
 def test_the_error_says_which_worker(monkeypatch):
     """Three workers of two devices each; the second is the one that differs."""
     plan = a_plan()
