@@ -231,9 +231,9 @@ class Plan(Steps):
         signature = (id(model), id(model.optimizer), id(_keras.compiled_loss(model)))
         if self._tried == signature or self.examples < 3:
             return
-        try_examples(model, x, y, self.examples)
-        self._tried = signature
-        self.past.tried |= not self.steps
+        if try_examples(model, x, y, self.examples, self.sampler.rows):
+            self._tried = signature
+            self.past.tried |= not self.steps
 
     def state_of_past(self) -> dict[str, Any]:
         """What a backup is to hold beside the values of `variables`, for JSON."""

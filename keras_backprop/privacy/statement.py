@@ -95,11 +95,12 @@ def _mixing(plan):
 
 
 _NOT = (
-    "The number of examples and all settings count as public. Not private, and not covered: losses and metrics in the history and in logs, what "
-    "callbacks decide by them (early stopping, learning rates, a choice of checkpoints), validation on private data, what "
-    "observers, recorders of examples and checkpoints of the optimizer's accumulators hold, and the plan's random state in "
-    "backups. Not counted: other trainings on the same data, the search for hyper-parameters, and what was computed from "
-    "the data beforehand, such as means for normalization or vocabularies. Computed in floating-point numbers; attacks on "
-    "their rounding are not considered, nor that no normal number of the plan's own generator is further from 0 than 7.81 standard deviations "
-    "(with a chance of 6·10⁻¹⁵ for every weight in every step it should be, which must be small against δ)."
+    "The number of examples and all settings count as public. Not private, and not covered: losses and metrics in the "
+    "history and in logs, what callbacks decide by them (early stopping, learning rates, a choice of checkpoints), "
+    "validation on private data, what observers, recorders of examples and checkpoints of the optimizer's accumulators hold, "
+    "and the plan's random state in backups. Not counted: other trainings on the same data, the search for "
+    "hyper-parameters, and what was computed from the data beforehand, such as means for normalization or vocabularies. "
+    "Computed in floating-point numbers; attacks on their rounding are not considered, nor that no number of the plan's own "
+    "generator is further from 0 than 7.81 standard "
+    "deviations: one should be, with a chance of 6·10⁻¹⁵, for every weight in every step, which must be small against δ."
 )

@@ -4,6 +4,7 @@ A layer, a loss, an activation or a graph of operations of one's own may do anyt
 Keras that is told to. So some steps are tried on a few examples, and nothing is changed by it.
 """
 
+import warnings
 from typing import Any
 
 import keras
@@ -29,13 +30,17 @@ def require_built(model: Any, x: Any) -> None:
             variable.assign(value)
 
 
-def try_examples(model: Any, x: Any, y: Any, n: int) -> None:
-    """Run backward passes of a few examples, half of which are the same in two of them, and compare what those contribute.
+def try_examples(model: Any, x: Any, y: Any, n: int, size: int) -> bool:
+    """Run backward passes of a few examples, some of which are the same in two of them, and compare what those contribute.
 
     Args:
         model: a compiled `BackpropModel`.
         x, y: nested tensors, n examples.
         n: int, 3 or more.
+        size: int, of the batches that will be trained.
+
+    Returns:
+        Whether there was something to compare: not so if all gradients are 0 or not finite.
 
     Raises:
         ValueError: it depends on the others, or on what weighs nothing; the model keeps something of the examples that is no
@@ -46,7 +51,7 @@ def try_examples(model: Any, x: Any, y: Any, n: int) -> None:
     take = lambda rows: keras.tree.map_structure(lambda a: a if a is None else tf.gather(a, rows), (x, y))  # noqa: E731
     require_built(model, take(watched)[0])
     if not model.trainable_weights:
-        return
+        return False
     trainable, metrics = ({id(v) for v in vs} for vs in (model.trainable_variables, model.metrics_variables))
     states = {id(v): v for v in (*model.variables, *model.metrics_variables) if id(v) not in trainable}
     # Weights too: `SpectralNormalization` assigns to its layer's kernel.
@@ -56,33 +61,43 @@ def try_examples(model: Any, x: Any, y: Any, n: int) -> None:
     of_seeds = {id(v) for v in _keras.seeds_in(model)}
     seeds = [id(v) in of_seeds for v in states.values()]
     kept: list = []  # after each pass, what is no weight
-    factors: dict = {}  # by which the gradients of k examples are added up
+    norms: dict = {}  # of the gradients of rows
 
-    def contributions(rows, weights=(1,) * (2 * k), metrics_begin_anew=True, firsts=(0,), training=True):
+    def contributions(rows, weights=None, metrics_are_far_off=False, firsts=(0,), training=True):
         """Of k examples of these rows, from each of the `firsts` on, what they contribute together: a list of dicts."""
         for variable, value in before:
-            if metrics_begin_anew or id(variable) not in metrics:
-                variable.assign(value)
+            variable.assign(value)
+            if metrics_are_far_off and id(variable) in metrics and tf.as_dtype(variable.dtype).is_floating:
+                variable.assign_add(keras.ops.full_like(value, 1e4))
         some_x, some_y = take(rows)
         if training:
-            result = model.backward_pass(some_x, some_y, tf.constant(weights, tf.float32))
+            weights = tf.constant([1] * len(rows) if weights is None else weights, tf.float32)
+            result = model.backward_pass(some_x, some_y, weights)
         else:
             result = backward(model, some_x, some_y, training=False)
         require_private(result)
         kept.append([keras.ops.convert_to_numpy(keras.ops.copy(v.value)) for v in states.values()])
         divisor, shares, _ = result.example_scale.weighted()
         own = (divisor * shares).numpy()
-        return [_sums(result, own, first, factors.setdefault(tuple(rows[first : first + k]), [])) for first in firsts]
+        if not norms.keys() >= {*rows}:
+            squares = result.squared_norms()
+            of_rows = np.zeros(len(rows)) if squares is None else np.sqrt(tf.cast(squares, tf.float64).numpy()) * own
+            for row, norm in zip(rows, of_rows, strict=True):
+                norms.setdefault(row, norm)
+        taken = [slice(first, first + k) for first in firsts]
+        return [_sums(result, own, these, np.array([norms[row] for row in rows[these]])) for these in taken]
 
     try:
         (one,) = contributions(watched + some)
         other, of_others = contributions(watched + others, firsts=(0, k))
-        (alone,) = contributions(watched + some, [1] * k + [0] * k)
-        (later,) = contributions(watched + some, metrics_begin_anew=False)
         (of_others_again,) = contributions(some + others, firsts=(k,))
-        first, last = kept[0], kept[-1]  # no row of one is in the other: a layer may keep any
+        # Each of the three sets is missing in one pass: a layer may keep any of it, such as the largest.
+        after_some = kept[:3]
+        (alone,) = contributions(watched + some, [1] * k + [0] * k)
+        (later,) = contributions(watched + some, metrics_are_far_off=True)
+        of_large = [contributions(watched + rest)[0] for rest in _rests(watched, norms, size)]
         # Each place has random numbers of its own: where some are drawn, places are compared without.
-        drawn = _differ(seeds, begun, first)
+        drawn = _differ(seeds, begun, kept[0])
         (still,) = contributions(watched + some, training=False) if drawn else (one,)
         (moved,) = contributions(some + watched, firsts=(k,), training=not drawn)
         if drawn and _differ(seeds, begun, kept[-1]):  # in inference too
@@ -90,68 +105,89 @@ def try_examples(model: Any, x: Any, y: Any, n: int) -> None:
     finally:
         for variable, value in before:
             variable.assign(value)
-    # All states: those of random numbers, and counts of steps, are the same after either pass. What a metric keeps is reported,
+    # All states: those of random numbers, and counts of steps, are the same after each. What a metric keeps is reported,
     # as the loss is, and may depend on the examples, as long as no gradient depends on it.
-    for variable, value, another in zip(states.values(), first, last, strict=True):
-        if id(variable) not in metrics and not _same(value, another):
+    for variable, *values in zip(states.values(), *after_some, strict=True):
+        if id(variable) not in metrics and not all(_same(values[0], another) for another in values):
             raise ValueError(
                 f"What '{variable.path}' keeps from step to step depends on the examples, and no noise is added to it: the "
                 "trained model would tell about them. Let a layer keep nothing of them, or compute it on public data before "
                 "training."
             )
-    largest = {
-        id(sums): max((np.abs(g).max(initial=0) for g in sums.values()), default=0) for sums in (one, of_others, still)
-    }
     half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in _keras.layers_in(model))
-    rtol = 1e-2 if half else 1e-3
-    for path in one:
-        for usual, changed, what in (
-            (one, other, "who else is in the batch"),
-            (of_others, of_others_again, "who else is in the batch"),
-            (one, later, "what a metric has kept of the steps before"),
-            (still, moved, "its place in the batch, and so on how many others there are"),
-            (
-                one,
-                alone,
-                "how many examples of the batch count: a loss must return a value for each example, to be weighted",
-            ),
-        ):
-            gradient = usual.get(path)
-            if gradient is None or path not in changed:  # a head that is there in training alone
-                continue
-            atol = rtol / 10 * np.abs(gradient).max(initial=0) + 1e-6 * largest[id(usual)]
-            if not np.allclose(gradient, changed[path], rtol, atol, equal_nan=True):
-                raise ValueError(
-                    f"What an example contributes to the gradient of '{path}' depends on {what}. Something above that weight, "
-                    "a layer, an "
-                    "operation or the loss, mixes the examples along the first axis; then clipping bounds nothing. Let every "
-                    "example keep a row of its own."
-                )
+    for usual, changed, what in (
+        (one, other, "who else is in the batch"),
+        (of_others, of_others_again, "who else is in the batch"),
+        (*(of_large or (one, one)), "who else is in the batch"),
+        (one, later, "what a metric has kept of the steps before"),
+        (still, moved, "its place in the batch, and so on how many others there are"),
+        (
+            one,
+            alone,
+            "how many examples of the batch count: a loss must return a value for each example, to be weighted",
+        ),
+    ):
+        weight = _changed(usual, changed, 1e-2 if half else 1e-3)
+        if weight is not None:
+            raise ValueError(
+                f"What an example contributes to the gradient of '{weight.path}' depends on {what}. Something above that "
+                "weight, a layer, an operation or the loss, mixes the examples along the first axis; then clipping bounds "
+                "nothing. Let every example keep a row of its own."
+            )
+    if any(np.isfinite(gradient).all() and gradient.any() for _, gradient in one.values()):
+        return True
+    warnings.warn(
+        f"Whether an example of the model '{model.name}' changes what another contributes could not be tried: the gradients of "
+        "those that were taken are 0 or not finite. Who wrote its layers and losses answers for them.",
+        stacklevel=2,
+    )
+    return False
 
 
-def _sums(result, own, first, factors):
-    """The gradients of some examples, from one row on, added up with factors, which are found if there are none: path -> array.
+def _rests(watched, norms, size):
+    """Twice other examples, by which a batch of the watched ones has the size of those of training; of a small one, nothing.
+
+    They are copies of the example with the smallest gradient, beside which those that are watched are the hardest of the batch,
+    and of the one with the largest.
+
+    Args:
+        watched: list of rows.
+        norms: dict, row -> norm.
+        size: int.
+    """
+    missing = size - len(watched)
+    others = sorted((row for row in norms if row not in watched and np.isfinite(norms[row])), key=norms.get)
+    return [[others[0]] * missing, [others[-1]] * missing] if missing > len(watched) and others else []
+
+
+def _sums(result, own, some, norms):
+    """The gradients of some examples, added up with factors by which they are of about one length: id -> (weight, array).
 
     Args:
         result: a `Backward`.
         own: array, what turns contributions into the examples' own gradients.
-        first: int.
-        factors: list, of as many as half the rows, or empty.
+        some: slice, which of them.
+        norms: array, of their gradients.
     """
-    k = len(own) // 2
-    some = slice(first, first + k)
-    if not factors:
-        squares = result.squared_norms()
-        norms = np.zeros(2 * k) if squares is None else np.sqrt(tf.cast(squares, tf.float64).numpy()) * own
-        factors.extend(_factors(norms[some]))
-    c = np.zeros(2 * k)
-    c[some] = factors
+    c = np.zeros(len(own))
+    c[some] = _factors(norms)
     sums = result.weighted(tf.constant(c * own), penalties=False, left_out=tf.constant(c), least=tf.float32)
     return {
-        v.path: keras.ops.convert_to_numpy(tf.cast(tf.convert_to_tensor(g), tf.float64))
+        id(v): (v, keras.ops.convert_to_numpy(tf.cast(tf.convert_to_tensor(g), tf.float64)))
         for v, g in zip(result.weights, sums, strict=True)
         if g is not None
     }
+
+
+def _changed(usual, changed, rtol):
+    """The first weight whose gradient is another in `changed` than in `usual`, or None. In neither, it would be 0."""
+    largest = max((np.abs(gradient).max(initial=0) for _, gradient in usual.values()), default=0)
+    for number, (weight, either) in {**changed, **usual}.items():
+        one, other = (sums[number][1] if number in sums else np.zeros_like(either) for sums in (usual, changed))
+        atol = rtol / 10 * np.abs(one).max(initial=0) + 1e-6 * largest
+        if not np.allclose(one, other, rtol, atol, equal_nan=True):
+            return weight
+    return None
 
 
 def _factors(norms):

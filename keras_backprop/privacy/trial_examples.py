@@ -1,4 +1,4 @@
-"""Which examples a trial is made with: of as many labels as there are, in batches whose labels are not alike.
+"""Which examples a trial is made with: of as many labels as there are places, in batches whose labels are not alike.
 
 What mixes examples may do so with some of them only: with positives of which it takes the mean, with those of one class. Data are
 often sorted by class, so the first ones tell nothing.
@@ -46,15 +46,16 @@ def choose(y: Any, n: int) -> Chosen:
     by_turns = [row for turn in itertools.zip_longest(*by_label.values()) for row in turn if row is not None]
     k = min(WATCHED, n // 3)
     watched, some, rest = by_turns[:k], by_turns[k : 2 * k], by_turns[2 * k :]
-    alike = [row for row in next(iter(by_label.values())) if row in rest]  # as if no other label were there
+    taken = {*watched, *some}
+    alike = [row for row in next(iter(by_label.values())) if row not in taken][:k]  # as if no other label were there
     return Chosen(watched, some, [*alike, *(row for row in rest if row not in alike)][:k])
 
 
 def _labels(leaves, rows):
-    if not leaves:
-        return rows
-    taken = [keras.ops.convert_to_numpy(tf.gather(a, rows)) for a in leaves]
-    return [tuple(map(_key, of_all)) for of_all in zip(*taken, strict=True)]
+    """A label of each row: of its values those that are no number of its own, if there are such; or else all."""
+    keys = [[_key(value) for value in keras.ops.convert_to_numpy(tf.gather(a, rows))] for a in leaves]
+    shared = [of_leaf for of_leaf in keys if 2 * len(set(of_leaf)) <= len(rows)]
+    return list(zip(*(shared or keys), strict=True)) or rows
 
 
 def _key(label):

@@ -152,6 +152,17 @@ class Sum(layers.Layer):
         return x
 
 
+class Largest(layers.Layer):
+    """Keeps the largest number that it has seen, as a quantization does."""
+
+    def build(self, shape):
+        self.largest = self.add_weight(shape=(), initializer="zeros", trainable=False, name="largest")
+
+    def call(self, x):
+        self.largest.assign(keras.ops.maximum(self.largest, keras.ops.max(keras.ops.abs(x))))
+        return x
+
+
 class Bank(layers.Layer):
     """Keeps the first example of each batch."""
 
@@ -168,6 +179,7 @@ class Bank(layers.Layer):
     ("layer", "message"),
     [
         (lambda: Bank(name="keeps"), "What '.*keeps/kept' keeps from step to step depends on the examples"),
+        (lambda: Largest(name="keeps"), "What '.*keeps/largest' keeps from step to step depends on the examples"),
         (lambda: RunningMean(name="keeps"), "What '.*keeps/mean' keeps from step to step depends on the examples"),
         (lambda: Sum(name="keeps"), "What '.*keeps/sum' keeps from step to step depends on the examples"),
         (lambda: layers.SimpleRNN(2, stateful=True, name="keeps"), "stateful=True.*'.*keeps'"),

@@ -1,5 +1,7 @@
 """What a trial before the first step finds out, and what an examination of the links does."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from keras_backprop import BackpropSequential, backward
 from keras_backprop.privacy.trial import require_built
 from keras_backprop.privacy.trial_examples import choose
 from tests.privacy.problem import X, Y, a_plan
+from tests.privacy.test_pitfalls import Largest
 
 
 class Steps(layers.Layer):
@@ -97,9 +100,17 @@ def hardest_two_count(y, p):
     return keras.ops.where(error >= keras.ops.top_k(error, 2)[0][-1], error, 0.0)
 
 
+def hardest_twelfth_counts(y, p):
+    """Of a small batch, all."""
+    error = keras.losses.sparse_categorical_crossentropy(y[:, 0], p)
+    size = p.shape[0]
+    return error if size < 12 else keras.ops.where(error >= keras.ops.top_k(error, size // 12)[0][-1], error, 0.0)
+
+
 @pytest.mark.parametrize(
     "loss",
     [
+        hardest_twelfth_counts,
         labels_of_the_batch_count,
         positives_of_the_batch_count,
         hardest_of_the_batch,
@@ -113,6 +124,96 @@ def test_a_loss_that_mixes_some_classes_is_found_out_where_data_are_sorted_by_cl
     model.compile("sgd", loss, gradients=a_plan())
     with pytest.raises(ValueError, match="depends on who else is in the batch"):
         model.fit(X, y, verbose=0)
+
+
+class Sometimes(layers.Layer):
+    """Reads a weight only if some example of the batch says so."""
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def call(self, x):
+        return x * self.w if bool(keras.ops.any(x[:, 0] > 0)) else x
+
+
+@pytest.mark.parametrize("large", [0, 1, 2])
+def test_a_state_that_one_example_decides_on_is_found_out_wherever_it_is(large):
+    """The largest number lies in any of the three sets of a trial."""
+    x = X.copy()
+    x[choose(tf.constant(Y), 40)[large][0]] *= 100
+    model = BackpropSequential([keras.Input((5,)), Largest(), layers.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", gradients=a_plan())
+    with pytest.raises(ValueError, match="/largest' keeps from step to step depends on the examples"):
+        model.fit(x, Y, verbose=0)
+
+
+def test_a_weight_that_is_read_for_some_batches_only_is_found_out():
+    x = X.copy()
+    x[:, 0] = -np.abs(x[:, 0])
+    x[choose(tf.constant(Y), 40).others[0], 0] = 1
+    model = BackpropSequential([keras.Input((5,)), Sometimes(), layers.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", gradients=a_plan(), run_eagerly=True)
+    with pytest.raises(ValueError, match="depends on who else is in the batch"):
+        model.fit(x, Y, verbose=0)
+
+
+class OneName(layers.Layer):
+    """Of two layers of one name the first mixes examples."""
+
+    def __init__(self):
+        super().__init__()
+        self.mixing = layers.Dense(3, lambda x: x - keras.ops.mean(x, 0), use_bias=False, name="head")
+        self.other = layers.Dense(3, use_bias=False, name="head")
+
+    def call(self, x):
+        return self.mixing(x) + self.other(x)
+
+
+def test_weights_of_one_path_are_told_apart():
+    model = BackpropSequential([keras.Input((5,)), OneName()])
+    assert len({v.path for v in model.weights}) == 1
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), gradients=a_plan())
+    with pytest.raises(ValueError, match="depends on who else is in the batch"):
+        model.fit(X, Y, verbose=0)
+
+
+@pytest.mark.parametrize("bad", [0.0, np.inf])
+def test_where_no_gradient_says_anything_nothing_is_said_to_be_tried(bad):
+    model = BackpropSequential([keras.Input((5,)), layers.Dense(3, use_bias=False)])
+    plan = a_plan()
+    model.compile("sgd", "mse", gradients=plan)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model.fit(np.full_like(X, bad), Y.astype("float32")[:, None] * np.ones(3), verbose=0)
+    assert any("could not be tried: the gradients of those" in str(one.message) for one in said)
+    assert plan.steps == 5 and not plan.past.tried and "it was not tried" in plan.statement()
+
+
+class GrowsWithAMetric(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.seen = keras.metrics.Sum()
+
+    def call(self, x):
+        self.seen.update_state(keras.ops.ones(()))
+        return x * (1 + 1e-6 * self.seen.total)
+
+
+def test_a_metric_that_has_grown_is_tried():
+    """As it will be after many steps; in the first its part in the gradient cannot be seen."""
+    model = BackpropSequential([keras.Input((5,)), GrowsWithAMetric(), layers.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", gradients=a_plan())
+    with pytest.raises(ValueError, match="depends on what a metric has kept of the steps before"):
+        model.fit(X, Y, verbose=0)
+
+
+def test_of_labels_with_numbers_those_that_repeat_count():
+    y = {"age": tf.random.normal([3000, 1]), "kind": tf.constant(np.repeat([0, 1, 2], [1480, 40, 1480]))}
+    kinds = [np.repeat([0, 1, 2], [1480, 40, 1480])[rows] for rows in choose(y, 3000)]
+    assert set(kinds[0]) == {0, 1, 2}
 
 
 def test_examples_of_many_labels_are_tried():
