@@ -2,6 +2,7 @@
 
 from tensorflow.python.framework.ops import EagerTensor
 
+from keras_backprop._tensorflow.assignments import Assignments
 from keras_backprop._tensorflow.context import (
     device,
     functions_run_eagerly,
@@ -37,6 +38,7 @@ from keras_backprop._tensorflow.variables import (
 )
 
 __all__ = [
+    "Assignments",
     "CustomGradient",
     "Eager",
     "EagerOperation",

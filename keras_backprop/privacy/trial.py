@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_backprop import _keras
+from keras_backprop import _keras, _tensorflow
 from keras_backprop.backward_pass import backward
 from keras_backprop.privacy.requirements import require_private
 from keras_backprop.privacy.trial_examples import choose
@@ -43,8 +43,8 @@ def try_examples(model: Any, x: Any, y: Any, n: int, size: int) -> bool:
         Whether there was something to compare: not so if all gradients are 0 or not finite.
 
     Raises:
-        ValueError: it depends on the others, or on what weighs nothing; the model keeps something of the examples that is no
-            weight; or there are no gradients of single examples, and why.
+        ValueError: it depends on the others, or on what weighs nothing; a step keeps something of the examples, beside what the
+            optimizer does; or there are no gradients of single examples, and why.
     """
     watched, some, others = choose(y, n)
     k = len(watched)
@@ -56,11 +56,14 @@ def try_examples(model: Any, x: Any, y: Any, n: int, size: int) -> bool:
     states = {id(v): v for v in (*model.variables, *model.metrics_variables) if id(v) not in trainable}
     # Weights too: `SpectralNormalization` assigns to its layer's kernel.
     before = [(v, keras.ops.copy(v.value)) for v in (*states.values(), *model.trainable_variables)]
+    with _tensorflow.Assignments([v for v, _ in before]) as assigned:
+        model.backward_pass(*take(watched + some), tf.ones(2 * k))
+    before += assigned.variables
 
-    begun = [keras.ops.convert_to_numpy(value) for _, value in before[: len(states)]]
+    begun = [keras.ops.convert_to_numpy(value) for _, value in before]
     of_seeds = {id(v) for v in _keras.seeds_in(model)}
-    seeds = [id(v) in of_seeds for v in states.values()]
-    kept: list = []  # after each pass, what is no weight
+    seeds = [id(v) in of_seeds for v, _ in before]
+    kept: list = []  # after each pass, what all of these are
     norms: dict = {}  # of the gradients of rows
 
     def contributions(rows, weights=None, metrics_are_far_off=False, firsts=(0,), training=True):
@@ -76,7 +79,8 @@ def try_examples(model: Any, x: Any, y: Any, n: int, size: int) -> bool:
         else:
             result = backward(model, some_x, some_y, training=False)
         require_private(result)
-        kept.append([keras.ops.convert_to_numpy(keras.ops.copy(v.value)) for v in states.values()])
+        now = (keras.ops.convert_to_numpy(keras.ops.copy(v.value)) for v, _ in before)
+        kept.append([was if _same(value, was) else value for value, was in zip(now, begun, strict=True)])
         divisor, shares, _ = result.example_scale.weighted()
         own = (divisor * shares).numpy()
         if not norms.keys() >= {*rows}:
@@ -105,9 +109,9 @@ def try_examples(model: Any, x: Any, y: Any, n: int, size: int) -> bool:
     finally:
         for variable, value in before:
             variable.assign(value)
-    # All states: those of random numbers, and counts of steps, are the same after each. What a metric keeps is reported,
+    # Those of random numbers, and counts of steps, are the same after each. What a metric keeps is reported,
     # as the loss is, and may depend on the examples, as long as no gradient depends on it.
-    for variable, *values in zip(states.values(), *after_some, strict=True):
+    for (variable, _), *values in zip(before, *after_some, strict=True):
         if id(variable) not in metrics and not all(_same(values[0], another) for another in values):
             raise ValueError(
                 f"What '{variable.path}' keeps from step to step depends on the examples, and no noise is added to it: the "
