@@ -54,25 +54,38 @@ def require_same_data(plan: Any, strategy: Any, data: Any) -> None:
     Args:
         plan: a `Plan`.
         strategy: a `tf.distribute.Strategy`.
-        data: list of tensors, the examples along their first axes.
+        data: list of tensors, the examples along their first axes; None where an error is in the way, which the others are to
+            hear of before it is raised: they would wait for ever.
 
     Raises:
-        ValueError: they are others, and on which workers.
+        ValueError: they are others, or there are none, and on which workers.
     """
     if not processes.across_workers(strategy):
         return
-    digests = _of_all(strategy, digests_of(data, keras.ops.convert_to_numpy(plan._randomness.key)))
+    key = keras.ops.convert_to_numpy(plan._randomness.key)
+    digests = _of_all(strategy, [0, 0] if data is None else digests_of(data, key))
+    if not digests[0].all():
+        if digests[0].any():
+            raise ValueError(
+                f"Worker {_workers(digests[0] == 0, strategy)} could not take its data, and says why. All workers must be given "
+                "the same arrays, in the same order."
+            )
+        return
     for what, of_all in zip(("sizes or dtypes", "rows"), digests, strict=True):
-        others = np.flatnonzero(of_all != of_all[0])
-        if others.size:
-            replicas = len(of_all) // processes.worker_count(strategy)
-            workers = ", ".join(map(str, sorted({int(other) // replicas for other in others})))
+        others = of_all != of_all[0]
+        if others.any():
             received = ", ".join(f"{tuple(a.shape)} {a.dtype.name}" for a in data)
             raise ValueError(
-                f"The data of worker {workers} have other {what} than those of worker 0. All workers draw one batch, and each "
+                f"The data of worker {_workers(others, strategy)} have other {what} than those of worker 0. All workers draw one batch, and each "
                 "takes its part of it, so every worker must be given all examples in the same order: load them alike, and "
                 f"neither shard nor shuffle them. Received on this worker: {received}"
             )
+
+
+def _workers(which, strategy):
+    """The numbers of the workers of some replicas, as text."""
+    replicas = len(which) // processes.worker_count(strategy)
+    return ", ".join(map(str, sorted({int(one) // replicas for one in np.flatnonzero(which)})))
 
 
 ROWS = 256
@@ -101,7 +114,7 @@ def _of_all(strategy, values):
         def one():
             context = tf.distribute.get_replica_context()
             mine = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=tf.int64)
-            placed = [tf.tensordot(mine, tf.cast(v, tf.int64), 0) for v in values]
+            placed = [tf.reshape(mine, [-1] + [1] * np.ndim(v)) * tf.cast(v, tf.int64) for v in values]
             return [context.all_reduce(tf.distribute.ReduceOp.SUM, v) for v in placed]
 
         return [strategy.experimental_local_results(value)[0] for value in strategy.run(one)]
