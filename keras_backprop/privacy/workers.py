@@ -76,9 +76,9 @@ def require_same_data(plan: Any, strategy: Any, data: Any) -> None:
         if others.any():
             received = ", ".join(f"{tuple(a.shape)} {a.dtype.name}" for a in data)
             raise ValueError(
-                f"The data of worker {_workers(others, strategy)} have other {what} than those of worker 0. All workers draw one batch, and each "
-                "takes its part of it, so every worker must be given all examples in the same order: load them alike, and "
-                f"neither shard nor shuffle them. Received on this worker: {received}"
+                f"The data of worker {_workers(others, strategy)} have other {what} than those of worker 0. All workers draw one "
+                "batch, and each takes its part of it, so every worker must be given all examples in the same order: load them "
+                f"alike, and neither shard nor shuffle them. Received on this worker: {received}"
             )
 
 

@@ -77,6 +77,7 @@ def main():
         part = slice(20 * task, 20 * task + 20)  # as many as the plan is for
         results["part"] = refused(strategy, a_plan(examples=20), layers.Dense(2), X[part], Y[part])
         results["fewer"] = refused(strategy, a_plan(), layers.Dense(2), X[20 * task :], Y[20 * task :])
+        results["lengths"] = refused(strategy, a_plan(), layers.Dense(2), X, Y[: 40 - task])  # which only one can say
         generator = refused(strategy, a_plan(seed=None, generator=privacy.SystemRandom()), layers.Dense(2))
         results["generator"] = generator and generator[-len("Leave `generator` out.") :]
     (arguments.folder / f"{task}.json").write_text(json.dumps(results))
