@@ -56,9 +56,14 @@ def try_examples(model: Any, x: Any, y: Any, n: int, size: int) -> bool:
     states = {id(v): v for v in (*model.variables, *model.metrics_variables) if id(v) not in trainable}
     # Weights too: `SpectralNormalization` assigns to its layer's kernel.
     before = [(v, keras.ops.copy(v.value)) for v in (*states.values(), *model.trainable_variables)]
-    with _tensorflow.Assignments([v for v, _ in before]) as assigned:
-        model.backward_pass(*take(watched + some), tf.ones(2 * k))
-    before += assigned.variables
+    assigned = _tensorflow.Assignments([v for v, _ in before])
+    try:
+        with assigned:
+            model.backward_pass(*take(watched + some), tf.ones(2 * k))
+    finally:
+        before += assigned.variables
+        for variable, value in before:
+            variable.assign(value)
 
     begun = [keras.ops.convert_to_numpy(value) for _, value in before]
     of_seeds = {id(v) for v in _keras.seeds_in(model)}
