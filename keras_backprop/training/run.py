@@ -14,10 +14,10 @@ from keras_backprop.training.guarded import guard_of
 from keras_backprop.training.inputs.data import Data
 from keras_backprop.training.inputs.drawn import plan_of
 from keras_backprop.training.inputs.examples import Examples
-from keras_backprop.training.interrupts import heard_meanwhile, none_mistaken
-from keras_backprop.training.loops import steps
+from keras_backprop.training.interrupts import none_mistaken
 from keras_backprop.training.loops.epochs import CAPACITY
 from keras_backprop.training.loops.passes import Memory, Pass
+from keras_backprop.training.loops.served import Served
 from keras_backprop.training.loops.validation import Validation
 from keras_backprop.training.loops.whole_epochs import WholeEpochs
 from keras_backprop.training.path import FitPath, NotCompiledError
@@ -113,9 +113,7 @@ class Run:
                 "an observer looks at every step, and more than whole epochs of data in memory is asked for"
             )
         self.jit_compile = self._uses_xla(in_memory and not own and not self.listeners.any)
-        self.validation: Any = (
-            Validation(model, self.data, self.callbacks, self.jit_compile) if self.data.validates else None
-        )
+        self.validation: Any = Validation(self) if self.data.validates else None
         if in_memory and not own and not self.listeners.any:
             self.plan = WholeEpochs(self, self._limit())
             return
@@ -210,29 +208,14 @@ class Run:
             source = Memory(train, batches, self.draw_seed, getattr(plan_of(model), "repeatable", True))
         else:
             source, batches = train, train.batches()
-        taken: Any = None
 
-        def make(jit_compile):
-            loop = model._loops.steps(batches, steps.train_step(model, source.batch), jit_compile)
-            if (
-                jit_compile and batches.for_xla and not getattr(batches, "single", False)
-            ):  # which XLA does in the first call
-                heard_meanwhile(loop, source.tensors, source.order, 0, 0)
-            return loop
+        def refused(reason):
+            if not self.training.step:
+                raise reason
+            # Keras's function makes the other steps of this epoch, and its loop the next one.
 
-        def loop():
-            nonlocal taken
-            if taken is None or taken[0] is not model.train_function:  # a callback has made it anew
-                try:
-                    made = self.take(make)
-                    taken = model.train_function, made
-                except NotCompiledError:
-                    if not self.training.step:
-                        raise
-                    # The epoch ends as it began; the next one begins in Keras's loop.
-            return taken[1]
-
-        return Pass(model, source, loop, self.listeners, "stop_training", self.show_progress)
+        served = Served(self, "train", source, batches, refused)
+        return Pass(model, source, served, self.listeners, "stop_training", self.show_progress)
 
     def _one_epoch(self, epoch):
         """Run an epoch step by step. Returns the number of the next one, and the logs."""
@@ -265,6 +248,7 @@ class Run:
         def on_train_begin(logs=None):
             model.stop_training = stop  # Keras has set it to False
             _keras.begin_at(model, epoch)
+            self.data.validation_goes_on()
             are_reset[0] = begun
 
         def on_epoch_begin(number, logs=None):

@@ -30,15 +30,20 @@ class Sequence(keras.utils.PyDataset):
 
 
 class Told(keras.callbacks.Callback):
-    """Notes what it hears of."""
+    """Notes what it hears of. Where it hears of `(event, number)`, it calls `act(model)` and notes what that returns."""
 
-    def __init__(self):
+    def __init__(self, when=None, act=None):
         super().__init__()
-        self.of = []
+        self.of, self.when, self.act = [], when, act
         for name in ("epoch_begin", "train_batch_begin", "train_batch_end", "test_batch_begin", "test_batch_end"):
-            setattr(self, f"on_{name}", lambda number, logs=None, name=name: self.of.append((name, number)))
+            setattr(self, f"on_{name}", lambda number, logs=None, name=name: self.hear(name, number, logs))
         for name in ("test_begin", "test_end"):
-            setattr(self, f"on_{name}", lambda logs=None, name=name: self.of.append(name))
+            setattr(self, f"on_{name}", lambda logs=None, name=name: self.hear(name, None, logs))
+
+    def hear(self, name, number, logs):
+        self.of.append((name, number, repr(logs)))
+        if (name, number) == self.when:
+            self.of.append(self.act(self.model))
 
 
 def noting(base, odd_training, odd_testing):
@@ -47,18 +52,21 @@ def noting(base, odd_training, odd_testing):
     class Noting(base):
         def __init__(self):
             super().__init__()
+            self.odd_training, self.odd_testing = odd_training, odd_testing
             self.seen = tf.Variable(tf.zeros((0,)), shape=(None,), trainable=False)
+            self.sum = keras.metrics.Sum()
 
         def noted(self, data, odd):
             x = tf.reshape(data[0] if isinstance(data, tuple) else data, (-1,))
             self.seen.assign(tf.concat([self.seen, x], 0))
-            return {"x": x if odd else tf.reduce_sum(x)}
+            self.sum.update_state(x)
+            return {"x": x if odd else tf.reduce_sum(x), "sum": self.sum.result()}
 
         def train_step(self, data):
-            return self.noted(data, odd_training)
+            return self.noted(data, self.odd_training)
 
         def test_step(self, data):
-            return self.noted(-(data[0] if isinstance(data, tuple) else data), odd_testing)
+            return self.noted(-(data[0] if isinstance(data, tuple) else data), self.odd_testing)
 
     return Noting
 
@@ -77,7 +85,12 @@ DATA = {
     "memory": lambda: {"x": X, "batch_size": 4, "validation_data": (X[:7],)},
     "shuffled": lambda: {"x": shuffled(), "validation_data": shuffled()},
     "sequence": lambda: {"x": Sequence(), "validation_data": Sequence()},
-    "read-ahead": lambda: {"x": read_ahead(), "steps_per_epoch": 4},
+    "read-ahead": lambda: {
+        "x": read_ahead(),
+        "steps_per_epoch": 4,
+        "validation_data": read_ahead(),
+        "validation_steps": 4,
+    },
 }
 
 
@@ -102,10 +115,56 @@ def test_sees_and_is_told_what_it_is_by_stock(data, odd):
         asked = [getattr(given, "asked", None) for given in arguments.values()]
         seen.append((keras.ops.convert_to_numpy(model.seen).tolist(), repr(history), told.of, asked))
     assert seen[1] == seen[0]
-    if data == "read-ahead" and odd[1]:
-        assert model.fit_path.compiled  # there is nothing to validate on
-    else:
-        assert "no dict of numbers" in model.fit_path.reason and model.fit_path.compiled == odd[1]
+    assert "no dict of numbers" in model.fit_path.reason and model.fit_path.compiled == odd[1]
+
+
+def stop(model):
+    model.stop_evaluating = True
+
+
+def reset(model):
+    model.reset_metrics()
+
+
+def evaluate_meanwhile(model):
+    return repr(model.evaluate(X[:1], verbose=0, return_dict=True))
+
+
+def step_anew(**changed):
+    """Changes the model, and has Keras make its functions anew."""
+
+    def act(model):
+        for name, value in changed.items():
+            setattr(model, name, value)
+        model.make_test_function(force=True)
+        model.make_train_function(force=True)
+
+    return act
+
+
+ACTS = {
+    "stop": (("test_begin", None), stop, True),
+    "reset": (("test_batch_begin", 0), reset, True),
+    "evaluate": (("test_end", None), evaluate_meanwhile, True),
+    "odd validation": (("test_batch_end", 1), step_anew(odd_testing=True), False),
+    "eager validation": (("test_batch_end", 1), step_anew(run_eagerly=True), False),
+    "odd training": (("train_batch_end", 1), step_anew(odd_training=True), False),
+    "eager training": (("train_batch_end", 0), step_anew(run_eagerly=True), False),
+}
+
+
+@pytest.mark.parametrize("what", ACTS)
+@pytest.mark.parametrize("data", ["memory", "sequence"])
+def test_what_a_callback_does_in_the_middle_takes_effect_there(data, what):
+    when, act, odd = ACTS[what]
+    seen = []
+    for base in (keras.Model, BackpropModel):
+        model, arguments, told = noting(base, False, odd)(), DATA[data](), Told(when, act)
+        model.compile("sgd", "mse")
+        history = model.fit(**arguments, epochs=2, shuffle=False, verbose=0, callbacks=[told]).history
+        asked = [getattr(given, "asked", None) for given in arguments.values() if act is not stop]  # which reads ahead
+        seen.append((keras.ops.convert_to_numpy(model.seen).tolist(), repr(history), told.of, asked))
+    assert seen[1] == seen[0]
 
 
 @pytest.mark.parametrize("data", [Sequence, read_ahead])

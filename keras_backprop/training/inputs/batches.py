@@ -12,7 +12,7 @@ class Batches:
         shuffle: bool, whether the order of the examples changes. One batch of all examples stays as it is.
         for_xla: bool, give every batch a size that XLA knows. The smaller last batch then is a step of its own.
 
-    What takes its place, to choose other examples for a batch, needs `kind`, `specification`, `order` and `run`.
+    What takes its place, to choose other examples for a batch, needs `kind`, `specification`, `order`, `run` and `dataset`.
 
     Attributes:
         size: int, the number of examples in a batch.
@@ -85,6 +85,24 @@ class Batches:
             end, *state = tf.while_loop(until(last), rest, (start, *state))
             number = tf.where(end > start, end, number)
         return number, tuple(state)
+
+    def dataset(self, examples, order, first):
+        """The batches from `first` on as a `tf.data.Dataset`, for Keras's own functions.
+
+        Args:
+            examples: `Examples`.
+            order: what `order` has returned.
+            first: int.
+        """
+
+        def batch(number):
+            start = number * self.size
+            taken = _take(examples.tensors, order, start, tf.minimum(self.size, examples.n - start))
+            return keras.tree.map_structure(
+                lambda x, spec: None if x is None else tf.ensure_shape(x, spec.shape), taken, examples.batch
+            )
+
+        return tf.data.Dataset.range(first, examples.steps, output_type=tf.int32).map(batch)
 
     def _count(self, tensors):
         """The number of examples, an integer or a tensor."""

@@ -66,12 +66,18 @@ class Data:
 
     def evaluate_arguments(self):
         """What Keras's `fit` gives to `evaluate`, a dict; of the iterator it keeps in the model."""
-        _keras.keep_for_validation(self._model, self.validation_stream().epochs)
+        self.validation_stream()
+        self.validation_goes_on()
         x, y, sample_weight = self._given
         return {
             "x": x, "y": y, "sample_weight": sample_weight, "batch_size": self._validation_batch_size,
             "steps": self._arguments["validation_steps"], "return_dict": True, "_use_cached_eval_dataset": True,
         }  # fmt: skip
+
+    def validation_goes_on(self):
+        """Let Keras's `evaluate` take the iterator of validation data, if it has been made: a generator is there once."""
+        if self.validates and self._stream is not None:
+            _keras.keep_for_validation(self._model, self._stream.epochs)
 
     @property
     def _validation_batch_size(self):

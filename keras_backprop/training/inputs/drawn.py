@@ -118,6 +118,11 @@ class DrawnBatches(Batches):
     def order(self, tensors, seed):
         return None
 
+    def dataset(self, examples, order, first):
+        start = int(examples.plan.count)
+        counts = tf.data.Dataset.range(start, start + examples.steps - first)
+        return counts.map(lambda count: examples.draw(examples.tensors, count))
+
     def run(self, step, tensors, order, first, last, state=(), goes_on=None, origin=None):
         def batch(number, *state):
             return number + 1, *step(

@@ -149,6 +149,11 @@ class Stream:
             self.most = max(1, CHUNK * found // max(size, 1))
         return lists, found
 
+    def iterator(self, first, count):
+        """What gives Keras's function its batches, those that have not been taken."""
+        del first, count
+        return self._iterator
+
     @contextlib.contextmanager
     def epoch(self, number):
         """A context in which the batches of one epoch are taken. A `StopIteration` in it says that there are no more."""

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+from typing import Any
 
 from keras_backprop import _keras
 from keras_backprop.training.loops.pace import Pace
@@ -24,16 +25,25 @@ class Memory:
         self.most = 2**31 if repeatable else 1
         self.tensors, self.batch, self.order = examples.tensors, examples.batch, None
         self._examples, self._batches, self._seed = examples, batches, seed
+        self._iterator: Any = None
+        self._at: Any = None  # the number of the batch that the iterator gives next
 
     @contextlib.contextmanager
     def epoch(self, number):
         first, second = self._seed()
-        self.order = self._batches.order(self.tensors, [first, second + number])
+        self.order, self._at = self._batches.order(self.tensors, [first, second + number]), None
         yield
 
     def take(self, loop, first, count):
         del loop, first
         return self.tensors, count
+
+    def iterator(self, first, count):
+        """What gives Keras's function so many batches, from `first` on."""
+        if self._at != first:
+            self._iterator = iter(self._batches.dataset(self._examples, self.order, first))
+        self._at = first + count
+        return self._iterator
 
     def room(self, step):
         room = max(self._examples.steps - step, 0)
@@ -44,20 +54,18 @@ class Memory:
     def reset(self):
         pass
 
-    def goes_on(self):
-        return contextlib.nullcontext()
-
 
 class Pass:
     """Passes over the data.
 
     Raises (when it is called):
-        NotCompiledError: `loop` has raised it in the first call, before a step was made.
+        NotCompiledError: `loop` has raised it.
 
     Args:
         model: a Keras model.
         source: a `Memory` or a `Stream`.
-        loop: function without arguments that returns the `CompiledSteps` for it; asked before every call.
+        loop: function without arguments that returns the `CompiledSteps` for it, or what takes the place of one; asked before
+            every call.
         listeners: `Listeners`.
         stop: str, the name of the model's attribute by which a callback ends it.
         progress: function (number of steps made, logs), called after a call if there are no listeners.
@@ -80,8 +88,7 @@ class Pass:
             while (room := self.source.room(step)) != 0:
                 self.step = step
                 self.listeners.begin(step)
-                wanted = self._size(room)
-                made = self._some(step, wanted)
+                made, wanted = self._some(step, room)
                 if made:
                     step += -(-made // execution) * execution  # as Keras counts: by executions
                     if self._stopped():
@@ -95,10 +102,10 @@ class Pass:
                     self.loop().without_batch()
                     raise StopIteration  # the source knows what that means
 
-    def _size(self, room):
+    def _size(self, loop, room):
         """How many steps to make in the next call."""
         execution = self.model.steps_per_execution
-        size = min(self.pace.steps, self.source.most) // execution
+        size = min(self.pace.steps, self.source.most, loop.most) // execution
         if self.listeners.any:
             size = min(size, ROWS // execution, -(-self.listeners.until_due(self._made) // execution))
         if self._stopped():  # Keras, too, looks after the first execution
@@ -106,14 +113,15 @@ class Pass:
         size = max(size, 1) * execution
         return size if room is None else min(size, room)
 
-    def _some(self, first, wanted):
-        """Make steps, and tell the callbacks. Returns how many."""
-        may_undo = self.listeners.may_stop and wanted > self.model.steps_per_execution
+    def _some(self, first, room):
+        """Make steps, and tell the callbacks. Returns how many, and how many were wanted."""
         start, loop = time.perf_counter(), self.loop()
+        wanted = self._size(loop, room)
+        may_undo = self.listeners.may_stop and wanted > self.model.steps_per_execution
         before = Snapshot(self.model, loop.variables) if may_undo else None
-        batches, found = self.source.take(loop, first, wanted)
+        batches, found = loop.taken(self.source, first, wanted)
         if not found:
-            return 0
+            return 0, wanted
         made, rows = self._call(loop, batches, first, found)
         self.pace.took(made, time.perf_counter() - start)
         self._told = 0
@@ -124,7 +132,7 @@ class Pass:
             if before is not None and self._told < made:
                 before.restore()
                 self._call(loop, batches, first, self._told)
-        return self._told
+        return self._told, wanted
 
     def _call(self, loop, batches, first, count):
         return loop(batches, self.source.order, first, first + count, self.listeners.finite)

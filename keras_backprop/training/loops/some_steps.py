@@ -30,8 +30,19 @@ class CompiledSteps(Compiled):
         NotCompiledError: the step returns something else than a dict of numbers.
     """
 
+    most = 2**31
+    """So many steps can share a call."""
+
     def __init__(self, model, source, step, jit_compile):
         super().__init__(model, [(source, step)], jit_compile, logs=True)
+
+    def taken(self, source, first, count):
+        """What to call it with, for `count` steps from `first` on, and how many there are.
+
+        Args:
+            source: a `Memory` or a `Stream`.
+        """
+        return source.take(self, first, count)
 
     def __call__(self, tensors, order, first, last, finite=()):
         """Run the steps first, …, last − 1.

@@ -1,4 +1,4 @@
-"""Validation between epochs, as Keras's `evaluate` does it, in compiled calls."""
+"""Validation between epochs, as Keras's `evaluate` does it, in compiled calls where its step can be a loop."""
 
 import dataclasses
 from typing import Any
@@ -6,9 +6,8 @@ from typing import Any
 from keras_backprop import _keras
 from keras_backprop.training.callbacks import Listeners
 from keras_backprop.training.inputs.batches import Batches
-from keras_backprop.training.loops import steps
 from keras_backprop.training.loops.passes import Memory, Pass
-from keras_backprop.training.path import NotCompiledError
+from keras_backprop.training.loops.served import Served
 from keras_backprop.training.stock import has_own
 
 
@@ -16,20 +15,17 @@ class Validation:
     """Validates a model, with callbacks.
 
     Args:
-        model: a Keras model.
-        data: `Data` with validation data.
-        callbacks: a Keras `CallbackList`.
-        jit_compile: bool, compile with XLA.
+        run: the `Run`.
     """
 
-    def __init__(self, model, data, callbacks, jit_compile):
-        self.model, self.data, self.callbacks, self.jit_compile = model, data, callbacks, jit_compile
+    def __init__(self, run):
+        self.run, self.model, self.data, self.callbacks = run, run.model, run.data, run.callbacks
         self._pass: Any = None
-        self._compiled = True
+        self._refused = False
 
     def __call__(self):
         """Returns the logs, a dict of float."""
-        if not self._compiled or has_own(self.model, "evaluate"):
+        if has_own(self.model, "evaluate"):
             return self.model.evaluate(callbacks=self.callbacks, **self.data.evaluate_arguments())
         if self._pass is None:
             self._pass = self._made()
@@ -38,44 +34,25 @@ class Validation:
         self.model.stop_evaluating = False
         self.callbacks.on_test_begin()
         self.model.reset_metrics()
-        try:
-            self._pass(0)
-        except NotCompiledError as reason:
-            return self._go_on_in_keras_loop(reason)
+        self._pass(0)
         logs = _keras.pythonify_logs(_keras.logs_of(self.model, self._pass.logs))
         self.callbacks.on_test_end(logs)
         return logs
 
-    def _go_on_in_keras_loop(self, reason):
-        """Keras's loop from now on. Callbacks have heard of the beginning, and of that of the first batch."""
-        model, callbacks, begin_batch = self.model, self.callbacks, self.callbacks.on_test_batch_begin
-        self._compiled, heard = False, [self._pass.listeners.any]
-        model.fit_path = dataclasses.replace(
-            model.fit_path, reason=f"{model.fit_path.reason}, and validation goes batch by batch: {reason}"
-        )
-
-        def on_test_batch_begin(number, logs=None):
-            if not heard[0]:
-                begin_batch(number, logs)
-            heard[0] = False
-
-        with (
-            _keras.replaced(model, reset_metrics=lambda: None),
-            _keras.replaced(callbacks, on_test_begin=lambda logs=None: None, on_test_batch_begin=on_test_batch_begin),
-            self._pass.source.goes_on(),
-        ):
-            return self()
-
     def _made(self):
         if self.data.validation is not None:
-            batches = Batches(self.data.validation, for_xla=self.jit_compile)
+            batches = Batches(self.data.validation, for_xla=self.run.jit_compile)
             source = Memory(self.data.validation, batches)
         else:
             source = self.data.validation_stream()
             batches = source.batches()
+        served = Served(self.run, "test", source, batches, self._note_refused)
+        return Pass(self.model, source, served, Listeners(self.callbacks, "test"), "stop_evaluating", lambda *_: None)
 
-        def loop():
-            return self.model._loops.steps(batches, steps.test_step(self.model, source.batch), self.jit_compile)
-
-        listeners = Listeners(self.callbacks, "test")
-        return Pass(self.model, source, loop, listeners, "stop_evaluating", lambda *_: None)
+    def _note_refused(self, reason):
+        if not self._refused:
+            path = self.model.fit_path
+            self.model.fit_path = dataclasses.replace(
+                path, reason=f"{path.reason}, and validation goes batch by batch: {reason}"
+            )
+        self._refused = True

@@ -1,0 +1,69 @@
+"""What makes the steps of a pass: a compiled loop around the function that Keras has made, or, failing that, the function."""
+
+from typing import Any
+
+from keras_backprop.training.interrupts import heard_meanwhile
+from keras_backprop.training.loops import steps
+from keras_backprop.training.path import NotCompiledError
+
+
+class Served:
+    """Finds it, and finds it anew when the model's function is another: a callback may make it in the middle of an epoch.
+
+    Args:
+        run: the `Run`.
+        kind: str, "train" or "test".
+        source: a `Memory` or a `Stream`.
+        batches: the `Batches` or `StreamBatches` of it.
+        refused: function (a `NotCompiledError`) called where there is no loop. What it raises is raised.
+    """
+
+    def __init__(self, run, kind, source, batches, refused):
+        self.run, self.kind, self.source, self.batches, self.refused = run, kind, source, batches, refused
+        self._function: Any = None
+        self._serves: Any = None
+
+    def __call__(self):
+        """Returns a `CompiledSteps` or an `UncompiledSteps`."""
+        model, name = self.run.model, f"{self.kind}_function"
+        if self._serves is None or self._function is not getattr(model, name):
+            try:
+                self._serves = self.run.take(self._compiled)
+            except NotCompiledError as reason:
+                self.refused(reason)
+                self._serves = UncompiledSteps(getattr(model, name))
+            self._function = getattr(model, name)
+        return self._serves
+
+    def _compiled(self, jit_compile):
+        model, source, batches = self.run.model, self.source, self.batches
+        traced = steps.train_step if self.kind == "train" else steps.test_step
+        loop = model._loops.steps(batches, traced(model, source.batch), jit_compile)
+        if jit_compile and batches.for_xla and not getattr(batches, "single", False):  # XLA compiles in the first call
+            heard_meanwhile(loop, source.tensors, source.order, 0, 0)
+        return loop
+
+
+class UncompiledSteps:
+    """Calls Keras's own function, one execution at a time. To be used as a `CompiledSteps`, which it takes the place of.
+
+    Args:
+        function: the `train_function` or `test_function` of a model.
+    """
+
+    most = 1
+
+    def __init__(self, function):
+        self._function = function
+
+    def taken(self, source, first, count):
+        """What to call it with, and how many steps that will be."""
+        return source.iterator(first, count), count
+
+    def __call__(self, iterator, order, first, last, finite=()):
+        """Make the steps of an execution. Returns their number, and a list of the logs as the function returns them.
+
+        Raises:
+            StopIteration, tf.errors.OutOfRangeError: there is no more batch. Keras's iterator of epochs knows what that means.
+        """
+        return last - first, [self._function(iterator)]
