@@ -37,6 +37,7 @@ from keras.src.trainers.trainer import Trainer
 from keras_backprop._keras.callbacks import (
     BackupParts,
     batches_since_saving,
+    decides_on_saving,
     is_backup,
     is_better_when_larger,
     is_empty,
@@ -186,6 +187,7 @@ __all__ = [
     "current_stateless_scope",
     "dataset_of",
     "decays",
+    "decides_on_saving",
     "draw_dropout_masks",
     "dtype_of",
     "ends_of",

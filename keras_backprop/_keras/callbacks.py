@@ -47,6 +47,11 @@ def batches_since_saving(callback: Any) -> int:
     return callback._batches_seen_since_last_saving
 
 
+def decides_on_saving(callback: Any) -> Any:
+    """The method that a `ModelCheckpoint` or `BackupAndRestore` asks at a batch whether to save."""
+    return callback._should_save_on_batch
+
+
 def profiles(tensorboard: Any) -> bool:
     """Whether a `TensorBoard` is to profile some batches."""
     return tensorboard._should_trace

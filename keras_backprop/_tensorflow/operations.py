@@ -48,11 +48,17 @@ class CustomGradient(EagerOperation):
 
 @functools.cache
 def _default(kind, name):
-    """The value of an attribute of which nothing was said: in its place a callback of eager operations is told None."""
-    [value] = [attribute.default_value for attribute in op_def_registry.get(kind).attr if attribute.name == name]
-    if value.WhichOneof("value") != "list":
-        return getattr(value, value.WhichOneof("value"))
-    given = [list(values) for _, values in value.list.ListFields()]
+    """The value of an attribute of which nothing was said: in its place a callback of eager operations is told None.
+
+    None where there is no default value: a shape of which nothing is known is told as None, too.
+    """
+    values = [attribute.default_value for attribute in op_def_registry.get(kind).attr if attribute.name == name]
+    what = values[0].WhichOneof("value") if values else None
+    if what is None:
+        return None
+    if what != "list":
+        return getattr(values[0], what)
+    given = [list(numbers) for _, numbers in values[0].list.ListFields()]
     return given[0] if given else []
 
 

@@ -52,18 +52,22 @@ class Listeners:
     def __init__(self, callbacks, kind):
         self._kind, self._callbacks = kind, callbacks
         methods = _BATCH_METHODS[kind]
-        found = [c for c in callbacks.callbacks if type(c) is not keras_callbacks.ProgbarLogger]
-        found = [(c, [name for name in methods if _has(c, name)]) for c in found]
+        found = [(c, [name for name in methods if _has(c, name)]) for c in callbacks.callbacks]
         found = [(c, names) for c, names in found if names and not _is_deaf(c, names)]
         listed = _list_has_own(callbacks, methods)
-        self.any = bool(found) or listed
+        self._idle = [(c, names) for c, names in found if _is_idle(c, names)]
+        self.any = len(found) > len(self._idle) or listed
         self.finite = {"loss"} if any(type(c) is keras_callbacks.TerminateOnNaN for c, _ in found) else set()
         self.may_stop = any(_said(c, "reads_only_logs", names, False) and not _is_known(c) for c, names in found)
         frequencies = [(c, _frequency(c, names)) for c, names in found]
         if listed:
             frequencies.append((callbacks, 1))
         self._frequencies = [(c, frequency) for c, frequency in frequencies if frequency != "epoch"]
-        self.acting = [type(c).__name__ for c, _ in self._frequencies]
+        self.acting = [type(c).__name__ for c, n in self._frequencies if n != "saver" or c.save_freq != "epoch"]
+
+    def outdated(self):
+        """Whether some that had nothing to do at batches now have."""
+        return any(not _is_idle(c, names) for c, names in self._idle)
 
     def until_due(self, step):
         """How many steps may be made until a callback must be called, when `step` have been made since training began."""
@@ -89,7 +93,7 @@ def acting_on_epochs(callbacks):
 
 
 def _acts_on_epochs(callback):
-    if type(callback) in _READ_ONLY_LOGS:
+    if type(callback) in _READ_ONLY_LOGS and all(is_stock(getattr(callback, name)) for name in _EPOCH_METHODS):
         return False
     return any(
         _has(callback, name) and not _said(callback, "reads_only_logs", [name], False) for name in _EPOCH_METHODS
@@ -99,7 +103,7 @@ def _acts_on_epochs(callback):
 def act_on_validation(callbacks):
     """Whether some, or the list itself, must be called before and after validation, or during it."""
     names = (*_TEST_METHODS, *_BATCH_METHODS["test"])
-    others = [c for c in callbacks.callbacks if type(c) is not keras_callbacks.ProgbarLogger]
+    others = [c for c in callbacks.callbacks if not _is_bar(c, names)]
     return _list_has_own(callbacks, names) or any(_has(c, name) for c in others for name in names)
 
 
@@ -125,9 +129,17 @@ def bounds(callbacks):
 
 
 def _is_deaf(callback, names):
-    """Whether nothing is lost if it never hears of a batch: it says so, or it is Keras's own and saves at the end of epochs."""
-    saves_by_epoch = type(callback) in _SAVERS and callback.save_freq == "epoch"
-    return saves_by_epoch or _said(callback, "batch_freq", names, None) == "never"
+    """Whether it never needs to hear of a batch: it says so, or it is Keras's bar, which is moved otherwise."""
+    return _is_bar(callback, names) or _said(callback, "batch_freq", names, None) == "never"
+
+
+def _is_idle(callback, names):
+    """Whether nothing is lost if it does not hear of batches for now: it is Keras's own, and saves at the end of epochs."""
+    return type(callback) in _SAVERS and callback.save_freq == "epoch" and _is_saver(callback, names)
+
+
+def _is_bar(callback, names):
+    return type(callback) is keras_callbacks.ProgbarLogger and all(is_stock(getattr(callback, name)) for name in names)
 
 
 def _frequency(callback, names):
@@ -135,7 +147,7 @@ def _frequency(callback, names):
     if _is_known(callback):
         return "epoch"
     if _is_saver(callback, names):
-        return "epoch" if callback.save_freq == "epoch" else "saver"
+        return "saver"
     said = _said(callback, "batch_freq", names, None)
     if said is None:
         return "epoch" if _said(callback, "reads_only_logs", names, False) else 1
@@ -159,18 +171,24 @@ def _is_known(callback):
         return by_epoch and not tf.summary.should_record_summaries()  # into a writer that is around `fit`
     if _full_name(callback) == "mlflow.tensorflow.callback.MlflowCallback":
         return callback.log_every_n_steps is None
-    return _full_name(callback) == "tqdm.keras.TqdmCallback" or type(callback) is keras_callbacks.TerminateOnNaN
+    if type(callback) is keras_callbacks.TerminateOnNaN:
+        return all(is_stock(getattr(callback, name)) for name in _BATCH_METHODS["train"])
+    return _full_name(callback) == "tqdm.keras.TqdmCallback"
 
 
 def _is_saver(callback, names):
     """Whether it acts on batches when it saves, and says by `save_freq` when that is."""
     if _full_name(callback) == _MLFLOW_CHECKPOINT:
         return True
-    return isinstance(callback, _SAVERS) and all(_is_of(callback, name, _SAVERS) for name in names)
+    if not isinstance(callback, _SAVERS) or not is_stock(_keras.decides_on_saving(callback)):
+        return False
+    return all(_is_of(callback, name, _SAVERS) for name in names)
 
 
 def _until_due(callback, frequency, step):
     if frequency == "saver":
+        if callback.save_freq == "epoch":
+            return 2**31
         if _full_name(callback) == _MLFLOW_CHECKPOINT:
             return callback.save_freq - (callback.global_step - callback.global_step_last_saving)
         return callback.save_freq - _keras.batches_since_saving(callback)
@@ -203,7 +221,9 @@ def _has(callback, name):
 
 
 def _is_of(callback, name, classes):
-    return any(getattr(type(callback), name) is getattr(cls, name) for cls in classes if hasattr(cls, name))
+    """Whether a method is the one that Keras has written for one of these classes."""
+    inherited = any(getattr(type(callback), name) is getattr(cls, name) for cls in classes if hasattr(cls, name))
+    return inherited and is_stock(getattr(callback, name))
 
 
 _MLFLOW_CHECKPOINT = "mlflow.tensorflow.callback.MlflowModelCheckpointCallback"

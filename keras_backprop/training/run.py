@@ -68,12 +68,14 @@ class Run:
         callbacks.on_train_begin()
         epoch, logs = _keras.first_epoch(model) or self.initial_epoch, None
         while epoch < self.epochs:
+            if self.plan is not None and self.listeners.outdated():
+                self.plan = None
             begun = getattr(self.plan, "begins_apart", True)  # else the loop resets the metrics
             if begun:
                 model.reset_metrics()
             callbacks.on_epoch_begin(epoch)
             try:
-                if self.plan is None or model.train_function is not self.train_function:
+                if self.plan is None or model.train_function is not self.train_function or self.listeners.outdated():
                     self._make_plan()
                 epoch, logs = self.plan(epoch)
             except NotCompiledError as reason:

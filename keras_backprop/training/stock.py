@@ -1,5 +1,6 @@
 """What of a model is its user's own, in all that the compiled loop takes the place of, or relies on."""
 
+import functools
 import pathlib
 
 import keras
@@ -75,7 +76,12 @@ def _is_stock_class(cls):
 def is_stock(method):
     """Whether a method or property is Keras's or this package's: not by its name, which a decorator may copy."""
     code = getattr(getattr(method, "fget", method), "__code__", None)
-    return code is not None and any(pathlib.Path(code.co_filename).is_relative_to(folder) for folder in _FOLDERS)
+    return code is not None and _is_ours_or_keras(code.co_filename)
+
+
+@functools.cache
+def _is_ours_or_keras(file):
+    return any(pathlib.Path(file).is_relative_to(folder) for folder in _FOLDERS)
 
 
 def with_inner(metrics):

@@ -2,10 +2,8 @@
 
 import contextlib
 import io
-import json
 import os
 
-import h5py
 import keras
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from tqdm.keras import TqdmCallback
 from keras_backprop import BackpropSequential, Gradients
 from keras_backprop.callbacks import GradientCheck
 from keras_backprop.training.cadence import Cadence
-from keras_backprop.training.callbacks import Listeners
 
 random = np.random.default_rng(0)
 X, Y = random.normal(size=(100, 6)).astype("float32"), random.integers(0, 3, 100)
@@ -117,44 +114,6 @@ def test_callbacks_that_change_the_model_between_batches():
     assert len(ours.history.history["loss"]) == 2
     assert_alike(stock.history.history, ours.history.history)
     assert_alike(stock.get_weights(), ours.get_weights())
-
-
-@pytest.mark.parametrize("save_freq", [3, 4, "epoch"])
-def test_savers(tmp_path, save_freq):
-    contents = []
-    for cls in STOCK_AND_OURS:
-        folder = tmp_path / cls.__name__
-        name = "{epoch}.weights.h5" if save_freq == "epoch" else "{epoch}-{batch}.weights.h5"
-        callbacks = [
-            keras.callbacks.ModelCheckpoint(folder / name, save_freq=save_freq, save_weights_only=True),
-            keras.callbacks.BackupAndRestore(folder / "backup", save_freq=save_freq, delete_checkpoint=False),
-        ]
-        trained(cls, callbacks)
-        written = json.loads((folder / "backup/training_metadata.json").read_text())
-        found = {"metadata": {name: written[name] for name in ("epoch", "batch")}}  # ours says more, to resume exactly
-        for path in sorted(folder.rglob("*.h5")):
-            with h5py.File(path) as file:
-                found[path.name] = (
-                    file["layers/a/vars/0"][...] if "layers/a" in file else file["layers/dense/vars/0"][...]
-                )
-        contents.append(found)
-    assert_alike(*contents)
-
-
-def test_only_savers_that_may_save_after_a_batch_hear_of_batches(tmp_path):
-    class Own(keras.callbacks.ModelCheckpoint):
-        def _should_save_on_batch(self, batch):
-            return batch == 3
-
-    def hears(callback):
-        return Listeners(keras.callbacks.CallbackList([callback]), "train").any
-
-    path = tmp_path / "{epoch}.weights.h5"
-    assert not hears(keras.callbacks.ModelCheckpoint(path, save_weights_only=True))
-    assert not hears(keras.callbacks.BackupAndRestore(tmp_path))
-    assert hears(keras.callbacks.ModelCheckpoint(path, save_weights_only=True, save_freq=3))
-    assert hears(keras.callbacks.BackupAndRestore(tmp_path, save_freq=3))
-    assert hears(Own(path, save_weights_only=True))
 
 
 def events(folder):

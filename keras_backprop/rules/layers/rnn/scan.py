@@ -82,7 +82,9 @@ def _looped(step, carry, sequences, length, reverse):
 
 def _length(sequences):
     """T as a tensor."""
-    x = next(x for x in sequences if x is not None)
+    x = next((x for x in sequences if x is not None), None)
+    if x is None:
+        raise ValueError("A scan over no sequences has no length of its own. Received: length=None")
     return x.size() if isinstance(x, tf.TensorArray) else tf.shape(x)[0]
 
 

@@ -42,3 +42,10 @@ def test_scan(how, reverse, length):
     np.testing.assert_allclose(negative, -sums)
     np.testing.assert_allclose(total, -sums.sum(0))
     np.testing.assert_allclose(twice, -2 * sums)
+
+
+def test_a_scan_of_unknown_length_over_nothing_is_refused():
+    with pytest.raises(ValueError, match="length=None"):
+        tf.function(
+            lambda: scan(lambda carry, x: (carry, (), ()), (tf.ones(2),), (None,), None)
+        ).get_concrete_function()
