@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_backprop import BackpropModel
+from keras_backprop import BackpropModel, BackpropSequential
 
 X = np.arange(12, dtype="float32")[:, None]
 
@@ -167,6 +167,34 @@ def test_what_a_callback_does_in_the_middle_takes_effect_there(data, what):
         asked = [getattr(given, "asked", None) for given in arguments.values()]
         seen.append((keras.ops.convert_to_numpy(model.seen).tolist(), repr(history), told.of, asked))
     assert seen[1] == seen[0]
+
+
+class Counts(keras.callbacks.Callback):
+    """Puts a function of its own around Keras's test function."""
+
+    def on_train_begin(self, logs=None):
+        self.model.make_test_function()
+        test, self.count = self.model.test_function, 0
+
+        def counting(iterator):
+            self.count += 1
+            return test(iterator)
+
+        self.model.test_function = counting
+
+
+def test_whole_epochs_stay_compiled_where_validation_cannot_be():
+    seen = []
+    for base in (keras.Sequential, BackpropSequential):
+        keras.utils.set_random_seed(1)
+        model, counts = base([keras.Input((1,)), keras.layers.Dense(1)]), Counts()
+        model.compile("sgd", "mse")
+        arguments = {"batch_size": 4, "validation_data": (X, X), "verbose": 0, "shuffle": False, "callbacks": [counts]}
+        seen.append((model.fit(X / 9, X, epochs=3, **arguments).history, counts.count))
+    assert seen[1][1] == seen[0][1] == 9
+    for name, values in seen[0][0].items():
+        np.testing.assert_allclose(seen[1][0][name], values, rtol=1e-5)
+    assert model.fit_path.compiled and "validation goes batch by batch" in model.fit_path.reason
 
 
 @pytest.mark.parametrize("data", [Sequence, read_ahead])

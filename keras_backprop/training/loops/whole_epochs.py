@@ -9,7 +9,7 @@ from keras_backprop.training.inputs.batches import Batches
 from keras_backprop.training.interrupts import heard_meanwhile
 from keras_backprop.training.loops import steps
 from keras_backprop.training.loops.pace import GROWTH, Pace
-from keras_backprop.training.path import FitPath
+from keras_backprop.training.path import FitPath, NotCompiledError
 from keras_backprop.training.snapshot import Snapshot
 
 NONE = -1
@@ -76,10 +76,12 @@ class WholeEpochs:
         served = model.train_function, model.test_function if inside else None
         if served == self.served:
             return
-        seed = run.draw_seed()
+        seed, traced = run.draw_seed(), False
 
         def make(jit_compile):
+            nonlocal traced
             parts = [(self.train.batches(run.shuffle, jit_compile), steps.train_step(model, self.train.batch)), None]
+            traced = True
             if inside:
                 validation = Batches(self.validation, for_xla=jit_compile)
                 parts[1] = validation, steps.test_step(model, self.validation.batch)
@@ -89,7 +91,13 @@ class WholeEpochs:
             self.variables = [v for part in parts if part is not None for v in part[1].graph.variables]
             return loop
 
-        self.loop = run.take(make)
+        try:
+            self.loop = run.take(make)
+        except NotCompiledError:
+            if not (inside and traced):
+                raise
+            inside, self.validation, self.limit = False, None, 1  # it goes on apart, and says there what it is
+            self.loop = run.take(make)
         self.served = model.train_function, model.test_function if inside else None
         model.fit_path = FitPath(True, run.reason, self.limit, run.jit_compile)
 
