@@ -75,10 +75,16 @@ def shuffled():
     return tf.data.Dataset.from_tensor_slices(X).shuffle(12, seed=3).batch(5)
 
 
-def read_ahead():
-    """A generator that is there once, and is asked before its elements are wanted."""
-    rows = iter(np.arange(60, dtype="float32")[:, None, None])
-    return tf.data.Dataset.from_generator(lambda: rows, output_signature=tf.TensorSpec((1, 1))).prefetch(3)
+def read_ahead(once=True):
+    """A generator that is asked before its elements are wanted; one that is there once, or begins anew."""
+
+    def rows():
+        return iter(np.arange(60, dtype="float32")[:, None, None])
+
+    begun = rows()
+    return tf.data.Dataset.from_generator(
+        lambda: begun if once else rows(), output_signature=tf.TensorSpec((1, 1))
+    ).prefetch(3)
 
 
 DATA = {
@@ -88,7 +94,7 @@ DATA = {
     "read-ahead": lambda: {
         "x": read_ahead(),
         "steps_per_epoch": 4,
-        "validation_data": read_ahead(),
+        "validation_data": read_ahead(once=False),
         "validation_steps": 4,
     },
 }
