@@ -6,7 +6,7 @@ import threading
 
 import tensorflow as tf
 from tensorflow.python.autograph.core import config as autograph
-from tensorflow.python.eager import context, def_function, record
+from tensorflow.python.eager import context, def_function, forwardprop_util, record
 from tensorflow.python.eager.polymorphic_function import eager_function_run
 from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
 from tensorflow.python.framework.ops import EagerTensor
@@ -87,5 +87,12 @@ def is_within_reach(x):
 
 
 def is_taped(values):
-    """Whether a `tf.GradientTape` that is open in this thread follows a tensor of the structure."""
-    return record.should_record_backprop([x for x in tf.nest.flatten(values) if isinstance(x, tf.Tensor)])
+    """Whether a `tf.GradientTape` or a `tf.autodiff.ForwardAccumulator` of this thread follows one of these values.
+
+    Args:
+        values: list. Sparse and ragged tensors count as the tensors that they consist of; what is no tensor is not followed.
+    """
+    if not record.could_possibly_record():
+        return False
+    tensors = [x for x in tf.nest.flatten(values, expand_composites=True) if isinstance(x, tf.Tensor)]
+    return record.should_record_backprop(tensors) or bool(forwardprop_util.pack_tangents(tensors).tangents)

@@ -189,8 +189,10 @@ class Record:
             return self._run_open(op, call, path, args, kwargs)
         if rule.composition is not None:
             return self._run_open(op, functools.partial(rule.composition, self, op), path, args, kwargs)
-        ours = rule.forward is not None and not rule.given and self.isolate is None
-        if ours and _tensorflow.is_taped((args, kwargs)):  # by the user: for second derivatives, of Keras's operations
+        ours = rule.forward and key is op and not rule.given and self.isolate is None  # and there is a call of Keras's
+        if ours and _tensorflow.is_taped(
+            keras.tree.flatten((args, kwargs))
+        ):  # by the user, who sees what that computes
             return self._run_open(op, call, path, args, kwargs)
         if self.isolate is not None:
             args, kwargs = keras.tree.map_structure(self._isolated, (args, kwargs))

@@ -97,48 +97,6 @@ def test_gradients_equal_the_tapes(layer, compiled):
     assert_equals_the_tape(layer, X, compiled)
 
 
-class SecondDerivatives(layers.Layer):
-    """What a user's own tape gives is the layer's output: the gradient of that has second derivatives of the inner layer."""
-
-    def __init__(self, inner, **options):
-        super().__init__()
-        self.inner, self.options = inner, options
-
-    def build(self, shape):
-        self.inner.build(shape)
-
-    def call(self, x):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = tf.sin(self.inner(x, **self.options))
-        return tape.gradient(y, x)
-
-
-@WAYS
-@pytest.mark.parametrize(
-    ("inner", "options"),
-    [
-        (layers.LayerNormalization, {}),
-        (lambda: layers.GroupNormalization(1), {}),
-        (layers.BatchNormalization, {"training": True}),
-    ],
-    ids=["LayerNormalization", "GroupNormalization", "BatchNormalization"],
-)
-def test_a_tape_of_the_users_sees_the_operations_of_keras(inner, options, compiled):
-    """Those hold the mean constant within the variance, which only second derivatives show."""
-    layer = SecondDerivatives(inner(), **options)
-    layer(X)
-    assert_equals_the_tape(layer, X, compiled, atol=1e-5)
-
-
-@WAYS
-def test_second_derivatives_of_convolutions(compiled):
-    """Of whose data format nothing is said where TensorFlow's own functions call each other."""
-    layer, x = SecondDerivatives(layers.SeparableConv1D(2, 2)), np.reshape(X, (X.shape[0], -1, 1))
-    layer(x)
-    assert_equals_the_tape(layer, x, compiled)
-
-
 @WAYS
 def test_a_link_that_somebody_looks_into_is_opened(compiled):
     layer = Gradient()

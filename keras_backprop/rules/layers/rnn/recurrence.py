@@ -97,7 +97,9 @@ class Loop:
 
 
 def through_time(sequences, initial_state, mask, loop):
-    """The signature of the link: `loop.cell` over the time axis. mask: `(T, n, 1)`, in the order of the steps."""
+    """`loop.cell` over the time axis: (output, *states). mask: `(T, n, 1)`, in the order of the steps; or None."""
+    outputs, _ = run_forward(loop, sequences, initial_state, mask)
+    return outputs
 
 
 def recurrence(*cells):

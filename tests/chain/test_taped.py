@@ -1,0 +1,122 @@
+"""What a tape or an accumulator of the user's follows is what Keras computes, not what a forward rule does."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_backprop._tensorflow import is_taped
+from tests.chain.test_operations import WAYS, X, assert_equals_the_tape
+
+
+class SecondDerivatives(layers.Layer):
+    """What a user's own tape gives is the layer's output: the gradient of that has second derivatives of the inner layer."""
+
+    def __init__(self, inner, **options):
+        super().__init__()
+        self.inner, self.options = inner, options
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.sin(self.inner(x, **self.options))
+        return tape.gradient(y, x)
+
+
+@WAYS
+@pytest.mark.parametrize(
+    ("inner", "options"),
+    [
+        (layers.LayerNormalization, {}),
+        (lambda: layers.GroupNormalization(1), {}),
+        (layers.BatchNormalization, {"training": True}),
+    ],
+    ids=["LayerNormalization", "GroupNormalization", "BatchNormalization"],
+)
+def test_a_tape_of_the_users_sees_the_operations_of_keras(inner, options, compiled):
+    """Those hold the mean constant within the variance, which only second derivatives show."""
+    layer = SecondDerivatives(inner(), **options)
+    layer(X)
+    assert_equals_the_tape(layer, X, compiled, atol=1e-5)
+
+
+@WAYS
+def test_second_derivatives_of_convolutions(compiled):
+    """Of whose data format nothing is said where TensorFlow's own functions call each other."""
+    layer, x = SecondDerivatives(layers.SeparableConv1D(2, 2)), np.reshape(X, (X.shape[0], -1, 1))
+    layer(x)
+    assert_equals_the_tape(layer, x, compiled)
+
+
+class OneStep(layers.Layer):
+    """A cell called alone."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell = cell
+
+    def build(self, shape):
+        self.cell.build((shape[0], shape[-1]))
+
+    def call(self, x):
+        return self.cell(x[:, 0], self.cell.get_initial_state(batch_size=x.shape[0]))[0]
+
+
+def stacked_cells():
+    return layers.RNN([layers.LSTMCell(2), layers.GRUCell(2)], unroll=True)
+
+
+@WAYS
+@pytest.mark.parametrize(
+    "inner",
+    [lambda: layers.LSTM(2), stacked_cells, lambda: OneStep(layers.LSTMCell(2))],
+    ids=["LSTM", "stacked cells", "a cell alone"],
+)
+def test_second_derivatives_of_recurrences(inner, compiled):
+    layer, x = SecondDerivatives(inner()), np.reshape(X, (X.shape[0], 2, 2))
+    layer(x)
+    assert_equals_the_tape(layer, x, compiled)
+
+
+class OfWeights(SecondDerivatives):
+    """The tape follows only the weights: of what takes the input it knows nothing, of what comes after that it does."""
+
+    def call(self, x):
+        with tf.GradientTape() as tape:
+            y = tf.sin(self.inner(x))
+        return y * sum(tf.reduce_sum(g) for g in tape.gradient(y, [w.value for w in self.inner.trainable_variables]))
+
+
+def test_a_tape_of_the_users_over_the_weights_of_stacked_cells():
+    layer, x = OfWeights(stacked_cells()), np.reshape(X, (X.shape[0], 2, 2))
+    layer(x)
+    assert_equals_the_tape(layer, x, True)
+
+
+class ForwardMode(SecondDerivatives):
+    def call(self, x):
+        with tf.autodiff.ForwardAccumulator(x, tf.cos(x)) as accumulator:
+            y = tf.sin(self.inner(x))
+        return accumulator.jvp(y)
+
+
+def test_forward_mode_of_the_users_sees_the_operations_of_keras():
+    layer = ForwardMode(layers.LayerNormalization())
+    layer(X)
+    assert_equals_the_tape(layer, X, True, atol=1e-5)
+
+
+def test_a_link_of_what_is_taped_in_parts_is_opened():
+    """A ragged tensor is followed by its values, whatever else stands beside it."""
+    ragged, beside = tf.RaggedTensor.from_row_lengths([1.0, 2.0, 3.0], [1, 2]), tf.constant(1.0)
+    with tf.GradientTape() as tape:
+        assert not is_taped([ragged, beside, "text", None])
+        tape.watch(ragged.flat_values)
+        assert is_taped([beside, ragged]) and not is_taped([beside])
+        with tape.stop_recording():
+            assert not is_taped([ragged])
+    with tf.autodiff.ForwardAccumulator(beside, beside):
+        assert is_taped([beside]) and not is_taped([ragged])
