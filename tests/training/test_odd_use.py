@@ -151,6 +151,49 @@ def test_dilated_convolutions_in_a_step_of_ones_own():
     assert_equal(program)
 
 
+class Frozen(layers.Layer):
+    """A dilated convolution in front of the first trainable weight: it only runs forward."""
+
+    def __init__(self, convolve, shape):
+        super().__init__(trainable=False)
+        self.convolve, self.shape = convolve, shape
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=self.shape)
+
+    def call(self, x):
+        return self.convolve(x, self.kernel.value)
+
+
+def in_two_dimensions(x, kernel):
+    return tf.raw_ops.DepthwiseConv2dNative(
+        input=x, filter=kernel, strides=[1] * 4, padding="SAME", dilations=[1, 2, 2, 1]
+    )
+
+
+def in_three_dimensions(x, kernel):
+    return tf.nn.conv3d(x[..., None], kernel, [1] * 5, "SAME", dilations=[1, 2, 2, 2, 1])
+
+
+@pytest.mark.parametrize(
+    ("convolve", "shape"),
+    [(in_two_dimensions, (2, 2, 6, 1)), (in_three_dimensions, (2, 2, 2, 1, 1))],
+    ids=["depthwise", "three dimensions"],
+)
+def test_dilated_convolutions_that_only_run_forward(convolve, shape):
+    """On a CPU TensorFlow has no kernel for them in the body of a loop."""
+
+    def program(k):
+        inputs = keras.Input(IMAGES.shape[1:])
+        model = k.Model(inputs, layers.Dense(1)(layers.Flatten()(Frozen(convolve, shape)(inputs))))
+        model.compile("sgd", "mse", jit_compile=False)
+        history = model.fit(IMAGES, np.ones((12, 1)), batch_size=5, verbose=0, shuffle=False)
+        assert_compiled(model)
+        return compare.observe(model, history)
+
+    assert_equal(program)
+
+
 class Recomputes(layers.Layer):
     """Computes what it computes once more in the backward pass, and counts."""
 

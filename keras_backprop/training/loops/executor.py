@@ -116,8 +116,8 @@ def _is_slow_depthwise(operation, batch_size):
 def must_be_called(function):
     """Whether a traced function can be called on a CPU, while its operations cannot be copied into a loop.
 
-    There are no kernels for convolutions and poolings whose channels come first, nor for gradients of dilated convolutions. In
-    what is called TensorFlow exchanges them for oneDNN's, and not in the body of a loop.
+    There are no kernels for convolutions and poolings whose channels come first, nor for dilated convolutions and their
+    gradients, Conv2D's forward pass apart. In what is called TensorFlow exchanges them for oneDNN's, and not in a loop's body.
 
     Args:
         function: a `tf.ConcreteFunction`.
@@ -128,7 +128,7 @@ def must_be_called(function):
 def _has_no_kernel(node):
     if "data_format" not in node.attr or node.op in _CHANNELS_ANYWHERE:
         return False
-    dilated = "Backprop" in node.op and any(rate > 1 for rate in node.attr["dilations"].list.i)
+    dilated = node.op != "Conv2D" and any(rate > 1 for rate in node.attr["dilations"].list.i)
     return dilated or node.attr["data_format"].s.startswith(b"NC")
 
 
