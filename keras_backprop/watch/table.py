@@ -94,14 +94,14 @@ class Table:
         capacity = self._capacity(rows)
         if capacity <= self._held:
             return
-        self._held = capacity
-        for part, written in zip(parts(self._rows), parts(self._written), strict=True):
+        # More rows under the old capacity hold the old ring: the capacity counts when there is room for all of it.
+        for part in parts(self._rows):
             part.assign(np.zeros((capacity + 1, self.layout.width), self._dtype.as_numpy_dtype))
-            written.assign(0)
-        for part, capacities in zip(parts(self._steps), parts(self._capacity_), strict=True):
+        for part in parts(self._steps):
             part.assign(np.zeros(capacity + 1, "int64"))
-            capacities.assign(capacity)
-        self._read = 0
+        for part in parts(self._capacity_):
+            part.assign(capacity)
+        self._held = capacity
 
     def _capacity(self, rows):
         size = self.layout.width * self._dtype.size
