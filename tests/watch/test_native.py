@@ -18,15 +18,15 @@ needs_compiler = pytest.mark.skipif(
 OF_ONE = FIGURES[: FIGURES.index("change")]
 
 
-def measured(arrays, wanted, limits):
+def measured(arrays, wanted, limits, width=None, place=0):
     """What the operations put out of arrays, an array."""
     assert native_library.is_loaded(SOURCE, MEASURE)
     definition = tf.compat.v1.GraphDef()
     row = definition.node.add(name="row", op=ROW)
-    row.attr["width"].i = sum(one.bit_count() for one in wanted)
+    row.attr["width"].i = width or sum(one.bit_count() for one in wanted)
     names = [f"x{i}" for i in range(len(arrays))]
     node = definition.node.add(name="measure", op=MEASURE, input=["row", *names])
-    node.attr["N"].i, node.attr["place"].i = len(arrays), 0
+    node.attr["N"].i, node.attr["place"].i = len(arrays), place
     node.attr["wanted"].list.i.extend(wanted)
     node.attr["lower"].list.f.extend([limits[0]] * len(arrays))
     node.attr["upper"].list.f.extend([limits[1]] * len(arrays))
@@ -89,6 +89,22 @@ def test_what_is_wanted_of_each_and_changes():
     bit = {name: 1 << i for i, name in enumerate(FIGURES)}
     row = measured([x, y, z], [bit["change"] + bit["squares"], 0, bit["min"]], (0.0, 0.0))
     np.testing.assert_allclose(row, [(x**2).sum() / 2, ((x - y) ** 2).sum() / 2, z.min()], 1e-6)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("sizes", "wanted", "place", "message"),
+    [
+        ((3,), ["squares", "min"], 1, "do not fit"),
+        ((3,), ["squares"], -1, "do not fit"),
+        ((3,), ["change"], 0, "as many numbers"),
+        ((3, 2), ["change"], 0, "as many numbers"),
+    ],
+)
+def test_memory_of_others_is_not_touched(sizes, wanted, place, message):
+    bits = [sum(1 << FIGURES.index(name) for name in wanted), 0][: len(sizes)]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        measured([np.ones(size, "float32") for size in sizes], bits, (0.0, 0.0), 2, place)
 
 
 def test_tensors_of_links_come_alone_and_those_of_weights_together():

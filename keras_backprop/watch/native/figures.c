@@ -263,6 +263,22 @@ static void* create_measure(TF_OpKernelConstruction* construction) {
   return made(construction, a, destroy_measure, status);
 }
 
+/* Looks whether the figures have room in a row. */
+static void check_row(const Attributes* a, const TF_Tensor* row, TF_Status* status) {
+  if (TF_GetCode(status) != TF_OK) return;
+  int64_t end = a->place;
+  for (int i = 0; i < a->count; i++) end += __builtin_popcount(a->wanted[i]);
+  if (a->place < 0 || end > TF_TensorElementCount(row))
+    TF_SetStatus(status, TF_INVALID_ARGUMENT, "the figures do not fit into the row");
+}
+
+/* Looks whether there is a tensor of the same size after x, if its change is wanted. */
+static void check_next(int wanted, const TF_Tensor* x, const TF_Tensor* next, TF_Status* status) {
+  if (TF_GetCode(status) != TF_OK || !(wanted & CHANGE)) return;
+  if (next == NULL || TF_TensorElementCount(next) != TF_TensorElementCount(x))
+    TF_SetStatus(status, TF_INVALID_ARGUMENT, "the change of a tensor needs another of as many numbers after it");
+}
+
 /* The i-th tensor to be measured, or NULL: there is none, or it cannot be had, which `status` says. */
 static TF_Tensor* tensor_at(TF_OpKernelContext* context, int i, int count, TF_Status* status) {
   TF_Tensor* x = NULL;
@@ -275,16 +291,19 @@ static void compute_measure(void* kernel, TF_OpKernelContext* context) {
   TF_Status* status = TF_NewStatus();
   TF_Tensor *row = NULL, *next = NULL;
   TF_GetInput(context, 0, &row, status);
-  float* out = row ? (float*)TF_TensorData(row) + a->place : NULL;
+  check_row(a, row, status);
+  float* out = TF_GetCode(status) == TF_OK ? (float*)TF_TensorData(row) + a->place : NULL;
   TF_Tensor* x = tensor_at(context, 0, a->count, status);
   for (int i = 0; x && TF_GetCode(status) == TF_OK; i++, x = next) {
     next = tensor_at(context, i + 1, a->count, status);
+    check_next(a->wanted[i], x, next, status);
     if (TF_GetCode(status) == TF_OK)
       out = measure(
           TF_TensorData(x), TF_TensorElementCount(x), next ? TF_TensorData(next) : NULL, a->wanted[i], a->lower[i], a->upper[i],
           out);
     TF_DeleteTensor(x);
   }
+  if (x) TF_DeleteTensor(x);
   done(context, row, status);
 }
 
