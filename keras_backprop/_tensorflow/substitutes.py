@@ -70,12 +70,15 @@ def _substitute_of(marked, looks):
     names = {node.name: f"{marked.name}/{node.name}" for node in graph.node}
     names[graph.node[-1].name] = marked.name
     first = {node.name for node in graph.node if not node.input}
+    before = [name for name in marked.input if name.startswith("^")]
     for node in graph.node:
         taken = [given[name] for name in node.input if name in given]
         looks_on = len(taken) == 1 and all(name in given or name in first for name in node.input)
         node.name = names[node.name]
         node.input[:] = [given.get(name) or _renamed(name, names) for name in node.input]
-        if looks_on:
+        waits = before if node.name == marked.name else []
+        node.input.extend(waits)
+        if looks_on and not waits:  # who takes the tensor may be what it waits for
             looks.setdefault(_tensor(taken[0]), []).append(node.name)
     return graph.node
 
