@@ -127,8 +127,8 @@ def columns_of(measured: list) -> list[int]:
 def _groups(measured):
     """What one operation measures: a tensor of a link, or as many of weights as fit into the cache together.
 
-    What is made in a link is measured at once, before others take it, and the last of these may write its result over it. Of
-    tensors that stay for longer, fewer operations are less work.
+    What is made in a link is measured by itself: in a loop of one thread that comes before others take it, and the last of these
+    may write its result over it. Of tensors that stay for longer, fewer operations are less work.
     """
     found: list = [[one] for one in measured if not one.of_weight]
     size = TOGETHER
