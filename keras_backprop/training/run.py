@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_backprop import _keras
+from keras_backprop import _keras, _tensorflow
 from keras_backprop.rule import MissingRuleError
 from keras_backprop.training import callbacks as needs
 from keras_backprop.training import xla
@@ -117,8 +117,10 @@ class Run:
         self.jit_compile = self._uses_xla(in_memory and not own and not self.listeners.any)
         self.validation: Any = Validation(self) if self.data.validates else None
         if in_memory and not own and not self.listeners.any:
-            self.plan = WholeEpochs(self, self._limit())
-            return
+            if not self._draws_by_itself():
+                self.plan = WholeEpochs(self, self._limit())
+                return
+            self.reason += ", and its steps draw random numbers of a stream that any later `fit` goes on with"
         if own:
             self.reason += f", the model has {', '.join(f'`{name}`' for name in own)} of its own"
         if self.listeners.acting:
@@ -126,6 +128,18 @@ class Run:
         model.fit_path = FitPath(True, self.reason, 1, self.jit_compile, steps=True)
         self.plan = self._one_epoch
         self.training = self._pass()
+
+    def _draws_by_itself(self):
+        """Whether the step has random operations that keep their place in a stream to themselves, such as `tf.random.uniform`.
+
+        Every loop has its own copies of them. So all that such a model is trained with, with validation or without, takes one
+        loop, that of single steps: else another `fit` would begin the stream anew, where stock Keras goes on with it.
+        """
+        if self.jit_compile or guard_of(self.model) is not None or self.model.epochs_per_execution != "auto":
+            return False
+        self.draw_seed()  # before the step is traced, as everywhere
+        step = self.take(lambda jit_compile: steps.train_step(self.model, self.data.train.batch))
+        return _tensorflow.draws_by_itself(step.graph)
 
     def _limit(self):
         """How many epochs may share a call, if the loop is that of whole epochs."""

@@ -19,6 +19,9 @@ class Compiled:
         parts: list of (what the batches are taken from, a traced step to run on them).
         jit_compile: bool, compile with XLA.
         logs: bool, whether the logs that the steps return are wanted.
+
+    Attributes:
+        repeatable: bool, whether steps that are undone and made again draw the same random numbers.
     """
 
     _run: Any
@@ -29,6 +32,7 @@ class Compiled:
 
     def __init__(self, model, parts, jit_compile, logs=False):
         self.jit_compile, self._wants_logs = jit_compile, logs
+        self.repeatable = not any(_tensorflow.draws_by_itself(step.graph) for _, step in parts)
         self._belong_to(model, parts)
         self._called = [not batches.for_xla if jit_compile else must_be_called(step) for batches, step in parts]
         self._twice = (

@@ -110,6 +110,8 @@ class Pass:
             size = min(size, ROWS // execution, -(-self.listeners.until_due(self._made) // execution))
         if self._stopped():  # Keras, too, looks after the first execution
             size = 1
+        if self.listeners.may_stop and not self.loop().repeatable:
+            size = 1
         size = max(size, 1) * execution
         return size if room is None else min(size, room)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from keras_backprop import _tensorflow
 from keras_backprop.training.interrupts import heard_meanwhile
 from keras_backprop.training.loops import steps
 from keras_backprop.training.path import NotCompiledError
@@ -38,7 +39,10 @@ class Served:
     def _compiled(self, jit_compile):
         model, source, batches = self.run.model, self.source, self.batches
         traced = steps.train_step if self.kind == "train" else steps.test_step
-        loop = model._loops.steps(batches, traced(model, source.batch), jit_compile)
+        step = traced(model, source.batch)
+        if self.kind == "test" and not jit_compile and _tensorflow.draws_by_itself(step.graph):
+            raise NotCompiledError("it draws random numbers of a stream that `evaluate` goes on with")
+        loop = model._loops.steps(batches, step, jit_compile)
         if jit_compile and batches.for_xla and not getattr(batches, "single", False):  # XLA compiles in the first call
             heard_meanwhile(loop, source.tensors, source.order, 0, 0)
         return loop

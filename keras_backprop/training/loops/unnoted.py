@@ -9,11 +9,14 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_backprop import _tensorflow
 from keras_backprop.training.loops.steps import Operations
 
 
 def unnoted_and_noted(model: Any, step: Any, logs: bool) -> Any:
     """The `Operations` of a step that nobody notes, and of one that somebody notes; None if observers note each.
+
+    None, too, if the step has random operations that keep their place in a stream to themselves: two copies would draw the same.
 
     One that does not has `notes` and `until_noted()`: see `BackwardObserver`. Where it is the only one, what it does once if it
     is due needs no condition in a step that is noted.
@@ -26,7 +29,7 @@ def unnoted_and_noted(model: Any, step: Any, logs: bool) -> Any:
     observers = _sometimes(model)
     variables = [v for one in observers for v in one.notes]
     used = {id(x) for x in step.captured_inputs}
-    if not any(id(v.handle) in used for v in variables):
+    if not any(id(v.handle) in used for v in variables) or _tensorflow.draws_by_itself(step.graph):
         return None
     due = variables if len(observers) == 1 else []
     unnoted = Operations(step, logs, without=variables, substituted=True)  # for observers that note each step

@@ -1,0 +1,63 @@
+"""Random operations that keep their place in a stream to themselves: the numbers of stock Keras, whatever `fit` is asked for."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_backprop import BackpropModel
+from keras_backprop.callbacks import BackwardMonitor
+
+X, Y = np.ones((16, 3), "float32"), np.zeros((16, 1), "float32")
+layers = keras.layers
+
+
+class Noisy(layers.Layer):
+    def call(self, x):
+        return x + tf.random.normal(tf.shape(x))
+
+
+def batches():
+    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+
+
+class StopsAtBatch(keras.callbacks.Callback):
+    reads_only_logs = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.stop_training = batch == 2
+
+
+def trained(base, data, fits, monitor=None):
+    """The losses of some `fit` in a row, of `evaluate`, and the weights."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((3,))
+    model = base(inputs, layers.Dense(1)(Noisy()(inputs)))
+    model.compile("sgd", "mse")
+    data = {"x": X, "y": Y, "batch_size": 4} if data == "memory" else {"x": batches()}
+    seen = []
+    for options in fits:
+        callbacks = [*options.get("callbacks", []), *([monitor] if monitor is not None else [])]
+        history = model.fit(**data, epochs=3, shuffle=False, verbose=0, **{**options, "callbacks": callbacks}).history
+        seen += [x for name in sorted(history) for x in history[name]]
+    return [*seen, model.evaluate(**data, verbose=0), *keras.ops.convert_to_numpy(model.weights[0]).ravel()]
+
+
+CASES = {
+    "callbacks": [{}, {"callbacks": [keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None)]}],
+    "validation": [{}, {"validation_data": (X[:8], Y[:8])}, {}],
+    "undone": [{"callbacks": [StopsAtBatch()]}, {}],
+}
+
+
+@pytest.mark.parametrize("case, data", [*((case, "memory") for case in CASES), ("validation", "batch by batch")])
+def test_another_fit_goes_on_with_the_stream(case, data):
+    expected = trained(keras.Model, data, CASES[case])
+    np.testing.assert_allclose(trained(BackpropModel, data, CASES[case]), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_monitor_that_notes_some_steps_changes_no_random_numbers():
+    expected = trained(keras.Model, "memory", [{}])
+    np.testing.assert_allclose(
+        trained(BackpropModel, "memory", [{}], BackwardMonitor(every=3)), expected, rtol=1e-5, atol=1e-6
+    )
