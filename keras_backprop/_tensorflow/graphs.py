@@ -1,11 +1,16 @@
 """Graphs of traced functions: what is in them, copies of their operations, other captures."""
 
+import weakref
+from typing import Any
+
 import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function.concrete_function import ConcreteFunction
 from tensorflow.python.framework import auto_control_deps_utils
 
 from keras_backprop._tensorflow.once import put_in_line
 from keras_backprop._tensorflow.substitutes import inputs_of, substitute
+
+_draw_by_themselves: Any = weakref.WeakKeyDictionary()
 
 
 def operation_count(graph):
@@ -14,10 +19,16 @@ def operation_count(graph):
 
 
 def draws_by_itself(graph):
-    """Whether operations of a graph draw random numbers by seeds of their own, which every trace numbers anew."""
-    definition = graph.as_graph_def()
-    nodes = [*definition.node, *(node for inner in definition.library.function for node in inner.node_def)]
-    return any("seed" in node.attr or "seed2" in node.attr for node in nodes)
+    """Whether operations of a graph draw random numbers by seeds of their own, which every trace numbers anew.
+
+    Args:
+        graph: the graph of a `tf.ConcreteFunction`: it is looked at once.
+    """
+    if graph not in _draw_by_themselves:
+        definition = graph.as_graph_def()
+        nodes = [*definition.node, *(node for inner in definition.library.function for node in inner.node_def)]
+        _draw_by_themselves[graph] = any("seed" in node.attr or "seed2" in node.attr for node in nodes)
+    return _draw_by_themselves[graph]
 
 
 def with_effects(graph, outputs=(), without=(), substituted=False):
