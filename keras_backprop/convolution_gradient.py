@@ -51,14 +51,17 @@ class Window:
         """y = W ∗ x"""
         x, W, padding = self.lift(x), _lift_kernel(W), self.padding
         if padding == "causal":
-            x, padding = tf.pad(x, [[0, 0], *map(list, self.pads(keras.ops.shape(x), W.shape[:-2])), [0, 0]]), "valid"
+            x, padding = (
+                tf.pad(x, [[0, 0], *map(list, self.pads(keras.ops.shape(x), keras.ops.shape(W)[:-2])), [0, 0]]),
+                "valid",
+            )
         y = tf.nn.convolution(x, W, self.lifted(self.strides), padding.upper(), dilations=self.lifted(self.dilation))
         return self.lower(y)
 
     def input_gradient(self, x: Any, W: Any, dy: Any, depthwise: Any = False) -> Any:
         """dx, for x of which only the shape matters."""
         W, sizes = _lift_kernel(W), self.sizes(x)
-        plain = _Plain(self, sizes, W.shape[:-2], depthwise)
+        plain = _Plain(self, sizes, keras.ops.shape(W)[:-2], depthwise)
         kernel = kernels.depthwise_convolution_dx if depthwise else kernels.convolution_dx
         dx = kernel(plain.sizes, W, plain.split(self.lift(dy)), plain.strides, plain.padding)
         return self.lower(plain.join(dx))

@@ -17,6 +17,11 @@ def link(backward, inputs, outputs, **rule):
     return Call("op", inputs, outputs, path="here", rule=Rule("mine", backward, **rule))
 
 
+def shapeless(x):
+    """x, computed in Python: of its shape nothing is known in a graph, not even how many axes it has."""
+    return tf.numpy_function(lambda x: x, [x], x.dtype)
+
+
 def ones(*shape):
     return tf.ones(shape)
 
@@ -33,11 +38,12 @@ def test_a_tensor_used_twice_gets_the_sum():
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 3), (2, 1), (1, 1), (), (2, 3)])
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", [False, True, "rank"])
 def test_a_broadcast_input_gets_the_sum_over_what_it_was_broadcast_along(shape, dynamic):
     def gradient(x, other):
         y = x + other
-        call = link(lambda call, dy: Gradients(dy, dy), [x, other], [y], broadcasts=True)
+        forget = shapeless if dynamic == "rank" else tf.identity
+        call = link(lambda call, dy: Gradients(forget(dy), dy), [x, other], [y], broadcasts=True)
         return sweep([call], [(y, tf.cast(tf.reshape(tf.range(6), (2, 3)), tf.float32))], inputs=[x]).input_gradient(x)
 
     spec = tf.TensorSpec([None] * len(shape)), tf.TensorSpec([None, None])
@@ -47,6 +53,18 @@ def test_a_broadcast_input_gets_the_sum_over_what_it_was_broadcast_along(shape, 
         if len(shape) < 2 - axis or (len(shape) and shape[axis - 2 + len(shape)] == 1):
             expected = expected.sum(axis, keepdims=True)
     np.testing.assert_array_equal(function(ones(*shape), ones(2, 3)), expected.reshape(shape))
+
+
+def test_a_gradient_computed_in_python_has_the_shape_of_its_input():
+    @tf.function(input_signature=[tf.TensorSpec([None, 3])])
+    def gradient(x):
+        y = tf.identity(x)
+        calls = [link(lambda call, dy: Gradients(shapeless(dy)), [x], [y])]
+        dx = sweep(calls, [(y, y)], inputs=[x]).input_gradient(x)
+        assert dx.shape.as_list() == [None, 3]
+        return dx
+
+    np.testing.assert_array_equal(gradient(ones(2, 3)), ones(2, 3))
 
 
 @pytest.mark.parametrize("broadcasts", [False, True])

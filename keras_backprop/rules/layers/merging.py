@@ -79,7 +79,7 @@ def maximum(call, dy):
     dxs, open_ = [], tf.ones((), tf.bool)
     for x in call.inputs:
         mask = mask_of(x, rank)
-        hit = open_ & (lifted(x, rank) == y)
+        hit = open_ & tf.equal(lifted(x, rank), y)
         hit = hit if mask is None else hit & mask
         open_ &= ~hit
         dxs.append(tf.where(hit, dy, tf.zeros_like(dy)))

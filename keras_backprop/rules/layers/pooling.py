@@ -40,7 +40,7 @@ def window_of(call):
 def global_max(call, dy):
     """y = max x over the positions        dx = dy·[x = y]/(number of x that equal y)"""
     x, axes = call.input, positions(call.input, call.op.data_format)
-    taken = x == with_positions(call, call.output)
+    taken = tf.equal(x, with_positions(call, call.output))
     dy = with_positions(call, dy)
     dy = dy / tf.reduce_sum(tf.cast(taken, x.dtype), axes, keepdims=True)
     return Gradients(tf.where(taken, dy, tf.zeros([], dy.dtype)))

@@ -38,7 +38,7 @@ def _pairs(call):
     labels, references = call.arguments["y_true"], call["ref_labels"]
     references = labels if references is None else references
     labels, references = (tf.reshape(tf.cast(v, tf.int32), [-1, 1]) for v in (labels, references))
-    same = labels == tf.transpose(references)
+    same = tf.equal(labels, tf.transpose(references))
     if not call["remove_diagonal"]:
         return same, ~same
     return same & ~tf.eye(tf.size(labels), tf.size(references), dtype=tf.bool), ~same

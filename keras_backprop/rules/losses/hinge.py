@@ -39,6 +39,6 @@ def categorical_hinge(call, dy):
     wrong = (1 - t) * a
     largest = tf.reduce_max(wrong, -1, keepdims=True)
     error = largest - tf.reduce_sum(t * a, -1, keepdims=True) + 1
-    chosen = tf.cast(wrong == largest, a.dtype)
+    chosen = tf.cast(tf.equal(wrong, largest), a.dtype)
     share = chosen / tf.reduce_sum(chosen, -1, keepdims=True)
     return Gradients(None, dy[..., None] * tf.cast(error >= 0, a.dtype) * ((1 - t) * share - t))

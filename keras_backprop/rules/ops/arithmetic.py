@@ -178,7 +178,7 @@ def clip(call, dy):
     """y = max(min(x, hi), lo)        dx = dy where y = x        dlo = dy where y > x        dhi = dy where y < x"""
     x, y = call.input, call.output
     return Gradients(
-        zero_unless(y == x, dy),
+        zero_unless(tf.equal(y, x), dy),
         *(zero_unless(taken, dy) for name, taken in (("x_min", y > x), ("x_max", y < x)) if tf.is_tensor(call[name])),
     )
 

@@ -17,7 +17,7 @@ def conv(call, dy):
     return Gradients(
         *for_tensors(
             (x, lambda: window.input_gradient(x, W, dy)),
-            (W, lambda: window.weight_gradient(x, W.shape, dy)),
+            (W, lambda: window.weight_gradient(x, keras.ops.shape(W), dy)),
         )
     )
 
@@ -29,7 +29,7 @@ def depthwise_conv(call, dy):
     return Gradients(
         *for_tensors(
             (x, lambda: window.input_gradient(x, W, dy, depthwise=True)),
-            (W, lambda: window.weight_gradient(x, W.shape, dy, depthwise=True)),
+            (W, lambda: window.weight_gradient(x, keras.ops.shape(W), dy, depthwise=True)),
         )
     )
 
@@ -51,7 +51,7 @@ def conv_transpose(call, dy):
     return Gradients(
         *for_tensors(
             (x, lambda: window.apply(dy, W)),
-            (W, lambda: window.weight_gradient(dy, W.shape, x)),
+            (W, lambda: window.weight_gradient(dy, keras.ops.shape(W), x)),
         )
     )
 
@@ -72,8 +72,8 @@ def separable_conv(call, dy):
     return Gradients(
         *for_tensors(
             (x, lambda: window.input_gradient(x, D, du, depthwise=True)),
-            (D, lambda: window.weight_gradient(x, D.shape, du, depthwise=True)),
-            (P, lambda: mixing.weight_gradient(u, P.shape, dy)),
+            (D, lambda: window.weight_gradient(x, keras.ops.shape(D), du, depthwise=True)),
+            (P, lambda: mixing.weight_gradient(u, keras.ops.shape(P), dy)),
         )
     )
 

@@ -162,8 +162,8 @@ def scatter_update(call, dy):
             updates=lambda: tf.gather_nd(dy, indices),
         )
     y = call.output
-    x_taken = tf.cast(x == y, dy.dtype)
-    u_taken = tf.cast(tf.cast(u, y.dtype) == tf.gather_nd(y, indices), dy.dtype)
+    x_taken = tf.cast(tf.equal(x, y), dy.dtype)
+    u_taken = tf.cast(tf.equal(tf.cast(u, y.dtype), tf.gather_nd(y, indices)), dy.dtype)
     share = dy / (x_taken + tf.scatter_nd(indices, u_taken, tf.shape(x, indices.dtype)))
     return _by_name(call, inputs=lambda: share * x_taken, updates=lambda: tf.gather_nd(share, indices) * u_taken)
 
@@ -210,7 +210,7 @@ def of_segment(call, values):
     """The segment's value for each row of the data; 0 for rows that belong to none."""
     ids = call["segment_ids"]
     rows = tf.gather(values, tf.maximum(ids, 0))
-    inside = tf.reshape(ids >= 0, tf.concat([tf.shape(ids), tf.ones([tf.rank(rows) - tf.rank(ids)], tf.int32)], 0))
+    inside = tf.reshape(ids >= 0, [-1] + [1] * (len(rows.shape) - 1))
     return tf.where(inside, rows, tf.zeros([], rows.dtype))
 
 
@@ -228,7 +228,7 @@ def segment_sum(call, dy):
 def segment_extreme(call, dy):
     """y_s = max x over segment s        dx = dy·[x = y]/(number of x that equal y)"""
     x = call.input
-    taken = tf.cast(x == of_segment(call, call.output), dy.dtype)
+    taken = tf.cast(tf.equal(x, of_segment(call, call.output)), dy.dtype)
     return Gradients(
         taken * of_segment(call, tf.math.divide_no_nan(dy, _segment_sum(call, taken))), *nothing_for_the_rest(call)
     )

@@ -176,7 +176,7 @@ def _summed(p, v, axes):
         return kernels.bias_grad(p)
     if axes == last or v.shape.rank == p.shape.rank:
         return p
-    return tf.reshape(tf.reduce_sum(p, [axis for axis in range(len(p.shape)) if axis not in axes]), v.shape)
+    return tf.reshape(tf.reduce_sum(p, [axis for axis in range(len(p.shape)) if axis not in axes]), tf.shape(v))
 
 
 def _expanded(v, x, axes):

@@ -65,7 +65,7 @@ def extreme(call, dy):
     """
     x = call.input
     y, dy = expanded(call, call.output, dy)
-    taken = tf.cast(x == tf.cast(y, x.dtype), x.dtype)
+    taken = tf.cast(tf.equal(x, tf.cast(y, x.dtype)), x.dtype)
     dy = tf.math.divide_no_nan(dy, tf.reduce_sum(taken, axes_of(call), keepdims=True))
     return Gradients(taken * dy)
 
@@ -76,7 +76,7 @@ def peak_to_peak(call, dy):
     x, axes, dy = call.input, axes_of(call), expanded(call, dy)
     parts = []
     for reduced in (tf.reduce_max(x, axes, keepdims=True), tf.reduce_min(x, axes, keepdims=True)):
-        taken = tf.cast(x == reduced, x.dtype)
+        taken = tf.cast(tf.equal(x, reduced), x.dtype)
         parts.append(taken * (dy / tf.reduce_sum(taken, axes, keepdims=True)))
     return Gradients(parts[0] - parts[1])
 
