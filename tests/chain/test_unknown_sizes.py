@@ -92,6 +92,11 @@ def test_time_steps_of_unknown_sizes():
     assert_as_the_tape(layers.TimeDistributed(layers.Conv1D(2, 2)), (None, None, None, 4), images)
 
 
+def test_films_of_unknown_length_and_size():
+    films = np.random.default_rng(1).normal(size=(2, 3, 4, 2)).astype("float32")
+    assert_as_the_tape(layers.ConvLSTM1D(2, 3, return_sequences=True), (None, None, None, 2), films)
+
+
 def test_loss_of_unknown_classes():
     def loss(x):
         t = tf.constant([1, 0])

@@ -1,5 +1,6 @@
 """ConvLSTM: an LSTM whose products are convolutions, in one, two or three dimensions."""
 
+import keras
 import tensorflow as tf
 
 from keras_backprop._keras import ConvLSTMCell
@@ -32,8 +33,7 @@ class ConvLSTM(LSTM):
 
     def project(self, x):
         rows = self.convolved(self.over_x, self.rows(x), self.W, self.all_steps(self.x_mask, x))
-        sizes = [size if size is not None else tf.shape(x)[i] for i, size in enumerate(x.shape[:2])]
-        z = tf.reshape(rows, [*sizes, *rows.shape[1:]])
+        z = tf.reshape(rows, [*keras.ops.shape(x)[:2], *keras.ops.shape(rows)[1:]])
         return z if self.b is None else z + tf.reshape(self.b, [-1] + [1] * (-1 - self.axis))
 
     def recur(self, h):
@@ -64,7 +64,7 @@ class ConvLSTM(LSTM):
 
     def rows(self, x):
         """(T, n, …) -> (T·n, …)"""
-        return tf.reshape(x, [-1, *x.shape[2:]])
+        return tf.reshape(x, [-1, *keras.ops.shape(x)[2:]])
 
     def gradients(self, x, h, derivatives, deltas):
         (delta,) = deltas
