@@ -39,17 +39,18 @@ class BackpropModel(BackpropTrainer, keras.Model):
         """A model that computes what `model` computes and shares its layers and weights. Compile it before `fit`.
 
         Args:
-            model: a Keras model, built; of one without a `call`, such as a GAN, the networks in it. One of a class of its own is
-                of that class afterwards as well: its `train_step`, `compute_loss`, metrics, methods and attributes are there.
+            model: a Keras model, built. One of a class of its own is of that class afterwards as well: its `train_step`,
+                `compute_loss`, metrics, methods and attributes are there. It need not be built: a GAN has no `call` that could.
+                What its `build` makes is then not shared.
             name: str, the new model's name; by default the model's own.
 
         Raises:
             TypeError: `model` is no Keras model, or this is a subclass of `BackpropModel`, and the model has a `call` or a way to
                 train of its own.
-            ValueError: `model` is not built.
+            ValueError: `model` has no class of its own, and is not built.
         """
         require_model(model, "BackpropModel.from_keras")
-        if not (cls is BackpropModel and _trains_built_layers(model)):
+        if cls is not BackpropModel or _is_plain(model):
             require_built(model, "BackpropModel.from_keras")
         graph = _keras.graph_of(model)
         if cls is BackpropModel and not (graph is not None and _is_plain(model)):
@@ -131,11 +132,6 @@ def _is_plain(model):
     """Whether a model has nothing but its layers."""
     kinds = _keras.Functional, keras.Sequential, FunctionalBackpropModel, BackpropSequential
     return type(model) in kinds and not any(name in vars(model) for name in _OF_TRAINING)
-
-
-def _trains_built_layers(model):
-    """Whether a model has no `call`, by which Keras could build it, but a step that trains layers which are built."""
-    return type(model).call is keras.Model.call and bool(model.layers) and all(layer.built for layer in model.layers)
 
 
 def _require_no_own(cls, model):

@@ -92,6 +92,45 @@ def test_steps_errors_and_metrics_of_the_class_are_kept(mixin, kind):
         np.testing.assert_array_equal(b, shared)
 
 
+class Pair(keras.Model):
+    """Two networks and no `call`, as in adversarial training: nothing can build it."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = (keras.Sequential([keras.Input((3,)), layers.Dense(1)]) for _ in range(2))
+        self.distance = keras.metrics.Mean(name="distance")
+
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            error = tf.reduce_mean((self.one(data) - self.other(data)) ** 2)
+        self.optimizer.apply(tape.gradient(error, self.one.trainable_weights), self.one.trainable_weights)
+        self.distance.update_state(error)
+        return {"distance": self.distance.result()}
+
+
+class Grown(keras.Sequential):
+    """A stack that the first batch builds."""
+
+    def __init__(self):
+        super().__init__([layers.Dense(4, "tanh"), layers.Dense(3)])
+
+
+@pytest.mark.parametrize("cls", [Pair, Called, Grown])
+def test_a_class_of_its_own_need_not_be_built(cls):
+    x = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
+    trained = []
+    for take in (lambda model: model, BackpropModel.from_keras):
+        keras.utils.set_random_seed(1)
+        model = take(cls())
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        history = model.fit(x, *[x] * (cls is not Pair), batch_size=8, epochs=2, shuffle=False, verbose=0).history
+        trained.append((list(history), [*history.values()], model.get_weights()))
+    (names, *expected), (also, *got) = trained
+    assert names == also and isinstance(model, BackpropModel)
+    for a, b in zip(keras.tree.flatten(expected), keras.tree.flatten(got), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
 def counting_tapes(monkeypatch):
     opened, enter = [], tf.GradientTape.__enter__
     monkeypatch.setattr(tf.GradientTape, "__enter__", lambda tape: opened.append(tape) or enter(tape))
@@ -115,7 +154,7 @@ class Pair(keras.Model):
         return {"error": error}
 
 
-def test_a_model_without_a_call_needs_built_networks():
+def test_a_model_without_a_call_trains_the_networks_in_it():
     x, histories = np.random.default_rng(0).normal(size=(20, 3)).astype("float32"), []
     for of in (lambda model: model, BackpropModel.from_keras):
         keras.utils.set_random_seed(1)
@@ -128,8 +167,6 @@ def test_a_model_without_a_call_needs_built_networks():
         model.compile("adam")
         histories.append(model.fit(x, x[:, :1], epochs=2, shuffle=False, verbose=0).history["error"])
     np.testing.assert_allclose(histories[1], histories[0], rtol=1e-6)
-    with pytest.raises(ValueError, match="is not built"):
-        BackpropModel.from_keras(Pair(layers.Dense(1), layers.Dense(1)))
 
 
 def test_a_step_around_keras_step_goes_by_the_chain_rule(monkeypatch):
