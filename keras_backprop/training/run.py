@@ -15,6 +15,7 @@ from keras_backprop.training.inputs.data import Data
 from keras_backprop.training.inputs.drawn import plan_of
 from keras_backprop.training.inputs.examples import Examples
 from keras_backprop.training.interrupts import none_mistaken
+from keras_backprop.training.loops import steps
 from keras_backprop.training.loops.epochs import CAPACITY
 from keras_backprop.training.loops.passes import Memory, Pass
 from keras_backprop.training.loops.served import Served
