@@ -137,38 +137,6 @@ def counting_tapes(monkeypatch):
     return opened
 
 
-class Pair(keras.Model):
-    """No `call`, by which it could be built, and a step that trains the networks in it."""
-
-    def __init__(self, *nets):
-        super().__init__()
-        self.nets = nets
-
-    def train_step(self, data):
-        x, y = data
-        with tf.GradientTape() as tape:
-            error = tf.reduce_mean(tf.square(self.nets[0](x) - self.nets[1](y)))
-        self.optimizer.apply_gradients(
-            zip(tape.gradient(error, self.trainable_weights), self.trainable_weights, strict=True)
-        )
-        return {"error": error}
-
-
-def test_a_model_without_a_call_trains_the_networks_in_it():
-    x, histories = np.random.default_rng(0).normal(size=(20, 3)).astype("float32"), []
-    for of in (lambda model: model, BackpropModel.from_keras):
-        keras.utils.set_random_seed(1)
-        model = of(
-            Pair(
-                keras.Sequential([keras.Input((3,)), layers.Dense(1)]),
-                keras.Sequential([keras.Input((1,)), layers.Dense(1)]),
-            )
-        )
-        model.compile("adam")
-        histories.append(model.fit(x, x[:, :1], epochs=2, shuffle=False, verbose=0).history["error"])
-    np.testing.assert_allclose(histories[1], histories[0], rtol=1e-6)
-
-
 def test_a_step_around_keras_step_goes_by_the_chain_rule(monkeypatch):
     ours, opened = BackpropModel.from_keras(made("called", Counted)), counting_tapes(monkeypatch)
     trained(ours)
