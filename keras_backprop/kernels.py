@@ -116,9 +116,14 @@ def strided_slice_grad(dy, shape, begin, end, strides, **masks):
 # `padding` is "SAME", "VALID" or a pair (before, after) for each spatial axis.
 
 
+def _groups(channels, of_one):
+    """How many groups a convolution has; where data do not say their channels, it is left to TensorFlow's kernel."""
+    return channels // of_one if isinstance(channels, int) and isinstance(of_one, int) else 1
+
+
 def convolution_dx(sizes, W, dy, strides, padding):
     """∂E/∂x of y = W ∗ x."""
-    groups = sizes[-1] // W.shape[-2]
+    groups = _groups(sizes[-1], W.shape[-2])
     if groups > 1:  # TensorFlow's kernels know no groups on a CPU, and XLA's are up to a hundred times slower than this
         sizes = [*sizes[:-1], W.shape[-2]]
         pairs = zip(tf.split(W, groups, -1), tf.split(dy, groups, -1), strict=True)
@@ -129,7 +134,7 @@ def convolution_dx(sizes, W, dy, strides, padding):
 
 def convolution_dW(x, sizes, dy, strides, padding):
     """∂E/∂W of y = W ∗ x."""
-    groups = x.shape[-1] // sizes[-2]
+    groups = _groups(x.shape[-1], sizes[-2])
     if groups > 1:
         sizes = [*sizes[:-1], sizes[-1] // groups]
         pairs = zip(tf.split(x, groups, -1), tf.split(dy, groups, -1), strict=True)

@@ -94,7 +94,12 @@ def test_time_steps_of_unknown_sizes():
 
 def test_films_of_unknown_length_and_size():
     films = np.random.default_rng(1).normal(size=(2, 3, 4, 2)).astype("float32")
-    assert_as_the_tape(layers.ConvLSTM1D(2, 3, return_sequences=True), (None, None, None, 2), films)
+    assert_as_the_tape(layers.ConvLSTM1D(2, 3, return_sequences=True), (None, None, None, None), films)
+
+
+def test_images_of_unknown_channels():
+    images = np.random.default_rng(1).normal(size=(2, 4, 4, 2)).astype("float32")
+    assert_as_the_tape(layers.Conv2D(3, 2), (None, None, None, None), images)
 
 
 def test_loss_of_unknown_classes():
