@@ -105,6 +105,15 @@ def test_stopped_by_a_thread_history_and_weights_agree(count):
     assert stopped > count // 2
 
 
+@pytest.fixture
+def ctrl_c_is_heard():
+    """Where tests run in the background of a shell, SIGINT is ignored, and was so from the beginning."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 @pytest.mark.parametrize("second", [False, True], ids=["the first of its kind", "like one before"])
 @pytest.mark.parametrize("options", [{}, {"loss_scale": True}, {"use_ema": True}], ids=str)
 def test_an_optimizer_is_built_whole_or_not_at_all(options, second, monkeypatch):
