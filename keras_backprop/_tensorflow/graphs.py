@@ -27,8 +27,14 @@ def draws_by_itself(graph):
     if graph not in _draw_by_themselves:
         definition = graph.as_graph_def()
         nodes = [*definition.node, *(node for inner in definition.library.function for node in inner.node_def)]
-        _draw_by_themselves[graph] = any("seed" in node.attr or "seed2" in node.attr for node in nodes)
+        _draw_by_themselves[graph] = any(_draws(node) for node in nodes)
     return _draw_by_themselves[graph]
+
+
+def _draws(node):
+    if node.op.startswith("CudnnRNN") and not node.attr["dropout"].f:
+        return False
+    return "seed" in node.attr or "seed2" in node.attr
 
 
 def with_effects(graph, outputs=(), without=(), substituted=False):

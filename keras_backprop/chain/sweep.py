@@ -199,12 +199,13 @@ def _unbroadcast(call, dx, x):
     """Sum dx over the axes along which x was broadcast; refuse any other difference of shape."""
     if isinstance(dx, tf.IndexedSlices) or (dx.shape == x.shape and x.shape.is_fully_defined()):
         return dx
-    if dx.shape.rank is None and not call.rule.broadcasts:  # what Python computes says no shape
+    shapeless = None in (dx.shape.rank, x.shape.rank)  # what Python computes says no shape
+    if shapeless and not call.rule.broadcasts:
         return tf.ensure_shape(dx, x.shape)
-    extra = 0 if dx.shape.rank is None else len(dx.shape) - len(x.shape)
+    extra = 0 if shapeless else len(dx.shape) - len(x.shape)
     if not call.rule.broadcasts or extra < 0:
         return _of_shape(call, dx, dx, x)
-    if dx.shape.rank is None or (None in x.shape.as_list() and len(call.inputs) > 1):
+    if shapeless or (None in x.shape.as_list() and len(call.inputs) > 1):
         axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(x), s1=tf.shape(dx)).r0
         return tf.ensure_shape(tf.reshape(tf.reduce_sum(dx, axes), tf.shape(x)), x.shape)
     ones = [extra + i for i, size in enumerate(x.shape) if size == 1 and dx.shape[extra + i] != 1]

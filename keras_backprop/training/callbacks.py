@@ -67,7 +67,7 @@ class Listeners:
 
     def outdated(self):
         """Whether some that had nothing to do at batches now have."""
-        return any(not _is_idle(c, names) for c, names in self._idle)
+        return not self.any and any(not _is_idle(c, names) for c, names in self._idle)
 
     def until_due(self, step):
         """How many steps may be made until a callback must be called, when `step` have been made since training began."""

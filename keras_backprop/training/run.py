@@ -53,6 +53,7 @@ class Run:
         self.callbacks: Any = None
         self.train_function: Any = None
         self.plan: Any = None
+        self.training: Any = None
 
     def __call__(self):
         """Train. Returns the `History`."""
@@ -232,7 +233,8 @@ class Run:
             # Keras's function makes the other steps of this epoch, and its loop the next one.
 
         served = Served(self, "train", source, batches, refused)
-        return Pass(model, source, served, self.listeners, "stop_training", self.show_progress)
+        made = 0 if self.training is None else self.training.made
+        return Pass(model, source, served, self.listeners, "stop_training", self.show_progress, made)
 
     def _one_epoch(self, epoch):
         """Run an epoch step by step. Returns the number of the next one, and the logs."""

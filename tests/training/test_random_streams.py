@@ -17,6 +17,11 @@ class Noisy(layers.Layer):
         return x + tf.random.normal(tf.shape(x))
 
 
+class NoisyInTests(layers.Layer):
+    def call(self, x, training=None):
+        return x if training else x + tf.random.normal(tf.shape(x))
+
+
 def batches():
     return tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
 
@@ -27,13 +32,23 @@ class StopsAtBatch(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.model.stop_training = batch == 2
 
+    def on_test_batch_end(self, batch, logs=None):
+        pass
 
-def trained(base, data, fits, monitor=None):
+
+class StopsAfterTwoEpochs(keras.callbacks.Callback):
+    reads_only_logs = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch == 1
+
+
+def trained(base, data, fits, monitor=None, noise=Noisy, **compiled):
     """The losses of some `fit` in a row, of `evaluate`, and the weights."""
     keras.utils.set_random_seed(3)
     inputs = keras.Input((3,))
-    model = base(inputs, layers.Dense(1)(Noisy()(inputs)))
-    model.compile("sgd", "mse")
+    model = base(inputs, layers.Dense(1)(noise()(inputs)))
+    model.compile("sgd", "mse", **compiled)
     data = {"x": X, "y": Y, "batch_size": 4} if data == "memory" else {"x": batches()}
     seen = []
     for options in fits:
@@ -46,7 +61,7 @@ def trained(base, data, fits, monitor=None):
 CASES = {
     "callbacks": [{}, {"callbacks": [keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None)]}],
     "validation": [{}, {"validation_data": (X[:8], Y[:8])}, {}],
-    "undone": [{"callbacks": [StopsAtBatch()]}, {}],
+    "undone": [{"callbacks": [StopsAtBatch()]}, {"callbacks": [StopsAtBatch()], "validation_data": (X[:8], Y[:8])}],
 }
 
 
@@ -54,6 +69,21 @@ CASES = {
 def test_another_fit_goes_on_with_the_stream(case, data):
     expected = trained(keras.Model, data, CASES[case])
     np.testing.assert_allclose(trained(BackpropModel, data, CASES[case]), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_validation_draws_from_the_stream_of_evaluate():
+    fits = [{"validation_data": (X[:8], Y[:8])}, {}]
+    expected = trained(keras.Model, "memory", fits, noise=NoisyInTests)
+    np.testing.assert_allclose(
+        trained(BackpropModel, "memory", fits, noise=NoisyInTests), expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_epochs_that_would_be_undone_share_no_call():
+    fits = [{"callbacks": [StopsAfterTwoEpochs()]}]
+    expected = trained(keras.Model, "memory", fits)
+    got = trained(BackpropModel, "memory", fits, epochs_per_execution=3)
+    np.testing.assert_allclose(got[:2] + got[3:], expected[:2] + expected[3:], rtol=1e-5, atol=1e-6)  # `evaluate` apart
 
 
 def test_a_monitor_that_notes_some_steps_changes_no_random_numbers():

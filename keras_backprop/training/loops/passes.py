@@ -59,7 +59,7 @@ class Pass:
     """Passes over the data.
 
     Raises (when it is called):
-        NotCompiledError: `loop` has raised it.
+        NotCompiledError: `loop` has raised it, in the first call of an epoch.
 
     Args:
         model: a Keras model.
@@ -69,16 +69,18 @@ class Pass:
         listeners: `Listeners`.
         stop: str, the name of the model's attribute by which a callback ends it.
         progress: function (number of steps made, logs), called after a call if there are no listeners.
+        made: int, how many steps have been made since training began.
 
     Attributes:
         logs: dict of float, or of such dicts, as the last step has returned it. {} before the first.
         step: int, how many steps of the epoch had been made before the last call.
+        made: as above.
     """
 
-    def __init__(self, model, source, loop, listeners, stop, progress):
+    def __init__(self, model, source, loop, listeners, stop, progress, made=0):
         self.model, self.source, self.loop, self.listeners = model, source, loop, listeners
         self._stop, self._progress = stop, progress
-        self.pace, self.logs, self._made, self.step = Pace(), {}, 0, 0
+        self.pace, self.logs, self.made, self.step = Pace(), {}, made, 0
 
     def __call__(self, epoch):
         """Make the steps of one epoch."""
@@ -107,10 +109,10 @@ class Pass:
         execution = self.model.steps_per_execution
         size = min(self.pace.steps, self.source.most, loop.most) // execution
         if self.listeners.any:
-            size = min(size, ROWS // execution, -(-self.listeners.until_due(self._made) // execution))
+            size = min(size, ROWS // execution, -(-self.listeners.until_due(self.made) // execution))
         if self._stopped():  # Keras, too, looks after the first execution
             size = 1
-        if self.listeners.may_stop and not self.loop().repeatable:
+        if self.listeners.may_stop and not loop.repeatable:
             size = 1
         size = max(size, 1) * execution
         return size if room is None else min(size, room)
@@ -130,7 +132,7 @@ class Pass:
         try:
             self._tell(first, made, rows)
         finally:
-            self._made += self._told
+            self.made += self._told
             if before is not None and self._told < made:
                 before.restore()
                 self._call(loop, batches, first, self._told)

@@ -40,22 +40,35 @@ class Served:
         model, source, batches = self.run.model, self.source, self.batches
         traced = steps.train_step if self.kind == "train" else steps.test_step
         step = traced(model, source.batch)
-        if self.kind == "test" and not jit_compile and _tensorflow.draws_by_itself(step.graph):
-            raise NotCompiledError("it draws random numbers of a stream that `evaluate` goes on with")
+        if self.kind == "test":
+            require_no_stream(step, jit_compile)
         loop = model._loops.steps(batches, step, jit_compile)
         if jit_compile and batches.for_xla and not getattr(batches, "single", False):  # XLA compiles in the first call
             heard_meanwhile(loop, source.tensors, source.order, 0, 0)
         return loop
 
 
+def require_no_stream(test_step, jit_compile):
+    """See that a step of validation has no random operations with a stream of their own: `evaluate` goes on with it.
+
+    Raises:
+        NotCompiledError: it has.
+    """
+    if not jit_compile and _tensorflow.draws_by_itself(test_step.graph):
+        raise NotCompiledError("it draws random numbers of a stream that `evaluate` goes on with")
+
+
 class UncompiledSteps:
-    """Calls Keras's own function, one execution at a time. To be used as a `CompiledSteps`, which it takes the place of.
+    """Calls Keras's own function, one execution at a time, in the place of a `CompiledSteps`.
+
+    One execution is never undone, and none is left out of it: so nobody asks it for variables, or for a step without a batch.
 
     Args:
         function: the `train_function` or `test_function` of a model.
     """
 
     most = 1
+    repeatable = False
 
     def __init__(self, function):
         self._function = function

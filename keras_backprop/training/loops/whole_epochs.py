@@ -9,6 +9,7 @@ from keras_backprop.training.inputs.batches import Batches
 from keras_backprop.training.interrupts import heard_meanwhile
 from keras_backprop.training.loops import steps
 from keras_backprop.training.loops.pace import GROWTH, Pace
+from keras_backprop.training.loops.served import require_no_stream
 from keras_backprop.training.path import FitPath, NotCompiledError
 from keras_backprop.training.snapshot import Snapshot
 
@@ -84,7 +85,9 @@ class WholeEpochs:
             traced = True
             if inside:
                 validation = Batches(self.validation, for_xla=jit_compile)
-                parts[1] = validation, steps.test_step(model, self.validation.batch)
+                test = steps.test_step(model, self.validation.batch)
+                require_no_stream(test, jit_compile)
+                parts[1] = validation, test
             loop = model._loops.epochs(*parts, jit_compile)
             if jit_compile:  # which XLA does in the first call
                 heard_meanwhile(loop, self.train, self.validation, seed, (0, 0), (0, 0), NONE, [], {})
@@ -96,7 +99,8 @@ class WholeEpochs:
         except NotCompiledError:
             if not (inside and traced):
                 raise
-            inside, self.validation, self.limit = False, None, 1  # it goes on apart, and says there what it is
+            inside, self.validation, self.limit = False, None, 1
+            run.reason += ", and validation is apart"
             self.loop = run.take(make)
         self.served = model.train_function, model.test_function if inside else None
         model.fit_path = FitPath(True, run.reason, self.limit, run.jit_compile)
@@ -120,7 +124,9 @@ class WholeEpochs:
         work = run_steps + (self.validation.steps if self.validation is not None else 0)
         if work <= self.pace.steps and run_steps <= left:
             count = min(self.limit, self.pace.steps // work, self.run.epochs - epoch)
-            count = 1 if ending else max(1, min(count, left // run_steps))
+            count = max(1, min(count, left // run_steps))
+            if ending or not self.loop.repeatable:
+                count = 1
             if count == 1:
                 return self._call((epoch, epoch + 1), (0, run_steps))
             self.run_from, self.run_to = epoch, epoch + count
