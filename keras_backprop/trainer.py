@@ -159,7 +159,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         plan = plan_of(self)
         if plan is not None:
-            plan.prepare(self)
+            plan.prepare(self, given=True)
             left = plan.steps_left
         try:
             logs = super().train_on_batch(*args, **kwargs)

@@ -23,7 +23,7 @@ from keras_backprop.privacy.requirements import require_private, require_private
 from keras_backprop.privacy.sampling import Sampler
 from keras_backprop.privacy.statement import statement
 from keras_backprop.privacy.steps import Steps
-from keras_backprop.privacy.trial import try_examples
+from keras_backprop.privacy.trial import try_examples, what_is_compiled
 from keras_backprop.privacy.workers import agree, require_same_data
 
 CLIPPINGS = {"flat": Flat, "per layer": PerLayer, "adaptive": Adaptive}
@@ -200,8 +200,8 @@ class Plan(Steps):
 
     # What `fit` asks of it.
 
-    def prepare(self, model: Any) -> None:
-        """Look at the model that is to be trained: before a step of it is traced."""
+    def prepare(self, model: Any, given: bool = False) -> None:
+        """Look at the model that is to be trained, before a step of it is traced; with `given`, on a batch of the caller's."""
         self._optimizer = optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
         parts = getattr(optimizer, "gradient_accumulation_steps", None) or 1
         if parts != self.parts:
@@ -219,21 +219,24 @@ class Plan(Steps):
         if optimizer is not model.optimizer:
             # A loss scale that follows the data would tell about them; that examples overflow is dealt with one by one.
             model.optimizer.dynamic_growth_steps = 2**31 - 1
+        if given and self._tried != what_is_compiled(model):
+            self.past.tried = False
 
     def require_same_data(self, model: Any, data: Any) -> None:
         """See that several workers have the same examples, a list of tensors or None, before anything is said of them on one."""
         require_same_data(self, model.distribute_strategy, data)
 
     def try_examples(self, model: Any, x: Any, y: Any) -> None:
-        """Try whether examples that are told apart contribute alike, whoever else is in the batch; once for each compiled
-        model.
-        """
-        signature = (id(model), id(model.optimizer), id(_keras.compiled_loss(model)))
-        if self._tried == signature or self.examples < 3:
+        """Try, once for each compiled model, whether examples contribute alike, whoever else is in the batch."""
+        compiled = what_is_compiled(model)
+        if self._tried == compiled or self.examples < 3:
             return
-        if try_examples(model, x, y, self.examples, self.sampler.rows):
-            self._tried = signature
+        rows = -(-self.sampler.rows // model.distribute_strategy.num_replicas_in_sync)
+        if try_examples(model, x, y, self.examples, rows):
+            self._tried = compiled
             self.past.tried |= not self.steps
+        else:
+            self.past.tried = False
 
     def state_of_past(self) -> dict[str, Any]:
         """What a backup is to hold beside the values of `variables`, for JSON."""
@@ -247,14 +250,8 @@ class Plan(Steps):
     @property
     def sampler(self) -> Sampler:
         """What draws the batches."""
-        return Sampler(
-            self.examples,
-            self.expected_batch_size,
-            self.largest_batch_size,
-            self.sampling,
-            self.parts,
-            self._randomness,
-        )
+        sizes = self.examples, self.expected_batch_size, self.largest_batch_size
+        return Sampler(*sizes, self.sampling, self.parts, self._randomness)
 
     @property
     def repeatable(self) -> bool:
@@ -283,6 +280,7 @@ class Plan(Steps):
     def from_config(cls, config: Any) -> Any:
         config = dict(config)
         steps, past = config.pop("steps", 0), config.pop("past", None)
+        config.pop("steps_were", None)  # of models that an earlier version has saved
         if isinstance(config.get("clipping"), dict):
             config["clipping"] = Adaptive(**config["clipping"]["adaptive"])
         plan = cls(**config)

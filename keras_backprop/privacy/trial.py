@@ -30,6 +30,11 @@ def require_built(model: Any, x: Any) -> None:
             variable.assign(value)
 
 
+def what_is_compiled(model: Any) -> tuple[int, ...]:
+    """What a trial is of: it stays the same until the model is compiled anew."""
+    return id(model), id(model.optimizer), id(_keras.compiled_loss(model))
+
+
 def try_examples(model: Any, x: Any, y: Any, n: int, size: int) -> bool:
     """Run backward passes of a few examples, some of which are the same in two of them, and compare what those contribute.
 
@@ -37,7 +42,7 @@ def try_examples(model: Any, x: Any, y: Any, n: int, size: int) -> bool:
         model: a compiled `BackpropModel`.
         x, y: nested tensors, n examples.
         n: int, 3 or more.
-        size: int, of the batches that will be trained.
+        size: int, of the batches that each replica will train.
 
     Returns:
         Whether there was something to compare: not so if all gradients are 0 or not finite.
@@ -190,13 +195,18 @@ def _sums(result, own, some, norms):
 
 def _changed(usual, changed, rtol):
     """The first weight whose gradient is another in `changed` than in `usual`, or None. In neither, it would be 0."""
-    largest = max((np.abs(gradient).max(initial=0) for _, gradient in usual.values()), default=0)
+    largest = max((_largest(gradient) for _, gradient in usual.values()), default=0)
     for number, (weight, either) in {**changed, **usual}.items():
         one, other = (sums[number][1] if number in sums else np.zeros_like(either) for sums in (usual, changed))
-        atol = rtol / 10 * np.abs(one).max(initial=0) + 1e-6 * largest
+        atol = rtol / 10 * _largest(one) + 1e-6 * largest
         if not np.allclose(one, other, rtol, atol, equal_nan=True):
             return weight
     return None
+
+
+def _largest(x):
+    """The largest finite number of an array, without its sign: beside one that is not finite no deviation would be too large."""
+    return np.abs(x).max(initial=0, where=np.isfinite(x))
 
 
 def _factors(norms):

@@ -1,5 +1,6 @@
 """What a trial before the first step finds out, and what an examination of the links does."""
 
+import types
 import warnings
 
 import keras
@@ -9,9 +10,10 @@ import tensorflow as tf
 from keras import layers
 
 from keras_backprop import BackpropSequential, backward
-from keras_backprop.privacy.trial import require_built
+from keras_backprop.privacy import plan as plans
+from keras_backprop.privacy.trial import _changed, require_built
 from keras_backprop.privacy.trial_examples import choose
-from tests.privacy.problem import X, Y, a_plan
+from tests.privacy.problem import X, Y, a_model, a_plan
 from tests.privacy.test_pitfalls import Largest
 
 
@@ -208,6 +210,39 @@ def test_where_no_gradient_says_anything_nothing_is_said_to_be_tried(bad):
         model.fit(np.full_like(X, bad), Y.astype("float32")[:, None] * np.ones(3), verbose=0)
     assert any("could not be tried: the gradients of those" in str(one.message) for one in said)
     assert plan.steps == 5 and not plan.past.tried and "it was not tried" in plan.statement()
+
+
+def test_of_gradients_that_are_partly_not_finite_the_others_are_compared():
+    usual = {0: (None, np.array([np.nan, 1.0, 2.0]))}
+    assert _changed(usual, {0: ("w", np.array([np.nan, 1.0, 2.0]))}, 1e-3) is None
+    for bad in (np.nan, np.inf):
+        one, other = ({0: ("w", np.array([bad, 1.0, z]))} for z in (2.0, 3.0))
+        assert _changed(one, other, 1e-3) == "w" and _changed(one, one, 1e-3) is None
+
+
+def test_steps_of_a_model_that_was_not_tried_are_said():
+    """After one that was: of another model, or of the same compiled anew, on a batch of the caller's."""
+    plan = a_plan()
+    model = a_model(plan)
+    model.fit(X, Y, verbose=0)
+    model.train_on_batch(X[:8], Y[:8])
+    assert plan.past.tried
+    model.compile("sgd", "sparse_categorical_crossentropy", gradients=plan)
+    model.train_on_batch(X[:8], Y[:8])
+    assert not plan.past.tried and "it was not tried" in plan.statement()
+
+
+def test_a_trial_is_of_the_rows_of_one_replica(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(plans, "try_examples", lambda *arguments: not sizes.append(arguments[-1]))
+    plan = a_plan(largest_batch_size=15)
+    model = a_model(plan)
+    two = types.SimpleNamespace(num_replicas_in_sync=2)
+    for strategy in (model.distribute_strategy, two):
+        monkeypatch.setattr(type(model), "distribute_strategy", strategy)
+        plan._tried = None
+        plan.try_examples(model, X, Y)
+    assert sizes == [plan.sampler.rows, -(-plan.sampler.rows // 2)]
 
 
 class GrowsWithAMetric(layers.Layer):
