@@ -38,8 +38,9 @@ def agree(plan: Any, strategy: Any) -> None:
     counts, keys, sources = _of_all(strategy, [*mine, SOURCES.index(randomness.source_of_key)])
     if (counts != counts[0]).any():  # said on every worker: those that went on would wait for the others
         raise ValueError(
-            f"The plan of this worker has counted {mine[0]} steps, that of the chief {counts[0]}, and not all have "
-            "the same. Load the same model on every worker, or let `keras.callbacks.BackupAndRestore` resume."
+            f"The plan of this worker has counted {mine[0] / plan.parts:.12g} steps, that of the chief "
+            f"{counts[0] / plan.parts:.12g}, and not all have the same. Load the same model on "
+            "every worker, or let `keras.callbacks.BackupAndRestore` resume."
         )
     randomness.key.assign(keys[0])
     randomness.source_of_key = SOURCES[int(sources[0])]
@@ -54,8 +55,8 @@ def require_same_data(plan: Any, strategy: Any, data: Any) -> None:
     Args:
         plan: a `Plan`.
         strategy: a `tf.distribute.Strategy`.
-        data: list of tensors, the examples along their first axes; None where an error is in the way, which the others are to
-            hear of before it is raised: they would wait for ever.
+        data: list of tensors, the examples along their first axes; None where an error is in the way, which the caller
+            raises then; the others are told of it, who would wait for ever.
 
     Raises:
         ValueError: they are others, or there are none, and on which workers.
@@ -64,13 +65,13 @@ def require_same_data(plan: Any, strategy: Any, data: Any) -> None:
         return
     key = keras.ops.convert_to_numpy(plan._randomness.key)
     digests = _of_all(strategy, [0, 0] if data is None else digests_of(data, key))
-    if not digests[0].all():
-        if digests[0].any():
-            raise ValueError(
-                f"Worker {_workers(digests[0] == 0, strategy)} could not take its data, and says why. All workers must be given "
-                "the same arrays, in the same order."
-            )
+    if data is None:
         return
+    if not digests[0].all():
+        raise ValueError(
+            f"Worker {_workers(digests[0] == 0, strategy)} could not take its data, and says why. All workers must be given "
+            "the same arrays, in the same order."
+        )
     for what, of_all in zip(("sizes or dtypes", "rows"), digests, strict=True):
         others = of_all != of_all[0]
         if others.any():

@@ -65,13 +65,13 @@ def test_a_worker_says_where_the_chiefs_secret_is_from(monkeypatch, steps, said)
 
 
 def test_a_worker_without_data_is_told_of_everywhere(monkeypatch):
-    """The second of three; and where none has data, each says itself why."""
+    """The second of three, which says itself why; and where none has data, each does."""
     plan = a_plan()
     monkeypatch.setattr(processes, "worker_count", lambda strategy: 3)
     monkeypatch.setattr(workers, "_of_all", lambda strategy, digests: np.array([[5, 0, 5], [7, 0, 7]]))
-    for data in (given(), None):
-        with pytest.raises(ValueError, match="Worker 1 could not take its data, and says why"):
-            workers.require_same_data(plan, None, data)
+    with pytest.raises(ValueError, match="Worker 1 could not take its data, and says why"):
+        workers.require_same_data(plan, None, given())
+    workers.require_same_data(plan, None, None)
     monkeypatch.setattr(workers, "_of_all", lambda strategy, digests: np.array(digests)[:, None] + [0, 0, 0])
     workers.require_same_data(plan, None, None)
     monkeypatch.undo()
@@ -81,6 +81,16 @@ def test_a_worker_without_data_is_told_of_everywhere(monkeypatch):
         with pytest.raises(ValueError, match="cardinality|Give arrays"):
             a_model(plan).fit(x, y, verbose=0)
     assert asked and set(asked) == {None}
+
+
+def test_steps_are_told_and_not_parts_of_them(monkeypatch):
+    plan = a_plan()
+    plan.parts = 4
+    plan._count.assign(12)
+    monkeypatch.setattr(processes, "across_workers", lambda strategy: True)
+    monkeypatch.setattr(workers, "_of_all", lambda strategy, mine: [np.stack([np.array(one) + 2, one]) for one in mine])
+    with pytest.raises(ValueError, match="has counted 3 steps, that of the chief 3.5, and"):
+        workers.agree(plan, None)
 
 
 def test_numbers_of_all_replicas_are_put_side_by_side():
