@@ -42,6 +42,8 @@ _MODEL = (
 )
 """And by what else compilers choose instructions."""
 
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
 _lock = threading.Lock()
 
 
@@ -68,9 +70,16 @@ def _load(source, operation, is_right=None):
         loaded = tf.load_op_library(str(compiled(source, compiler, cache_directory())))
         in_python = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", operation).lower()
         function = getattr(loaded, in_python, None)  # nobody else says whether it could be registered
-        return function is not None and (is_right is None or is_right(function))
+        return function is not None and (is_right is None or _is(is_right, function))
     except (OSError, RuntimeError, ValueError, subprocess.SubprocessError, tf.errors.OpError):
         return False  # whatever is wrong with the machine, `fit` goes on by TensorFlow's operations
+
+
+def _is(right, function):
+    try:
+        return right(function)
+    except Exception:  # of any kind: the operation is not known to compute what it should
+        return False
 
 
 def compiled(source: pathlib.Path, compiler: list[str], directory: pathlib.Path) -> pathlib.Path:
@@ -91,7 +100,7 @@ def compiled(source: pathlib.Path, compiler: list[str], directory: pathlib.Path)
     flags, processor = _flags(pathlib.Path("/proc/cpuinfo"))
     library = directory / f"{source.stem}-{_key(source, [*compiler, *flags], processor)}.so"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _require_own(directory)
+    _make_own(directory)
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=directory) as own:
             made = os.path.join(own, library.name)
@@ -105,12 +114,22 @@ def compiled(source: pathlib.Path, compiler: list[str], directory: pathlib.Path)
     return library
 
 
+def _make_own(directory):
+    """Let nobody else write to a directory of one's own; if others could, what is in it is to be made anew."""
+    status = directory.stat()
+    if hasattr(os, "geteuid") and status.st_uid == os.geteuid() and status.st_mode & _OTHERS_MAY_WRITE:
+        directory.chmod(0o700)
+        for library in directory.glob("*.so"):
+            library.unlink(missing_ok=True)
+    _require_own(directory)
+
+
 def _require_own(path):
     """Raise a `PermissionError` if somebody else may change a file: what is loaded runs with all rights of this process."""
     if not hasattr(os, "geteuid"):
         return
     status = path.stat()
-    if status.st_uid not in (os.geteuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if status.st_uid not in (os.geteuid(), 0) or status.st_mode & _OTHERS_MAY_WRITE:
         raise PermissionError(
             f"{path} can be written by others: its mode is {status.st_mode:o}, its owner {status.st_uid}"
         )
@@ -122,9 +141,8 @@ def cache_directory() -> pathlib.Path:
     Raises:
         RuntimeError: nobody knows where the user's home is.
     """
-    given = pathlib.Path(
-        os.environ.get("XDG_CACHE_HOME", "")
-    )  # which counts if it is absolute, says the XDG specification
+    # It counts if it is absolute, says the XDG specification.
+    given = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (given if given.is_absolute() else pathlib.Path("~/.cache").expanduser()) / "keras_backprop"
 
 

@@ -104,19 +104,33 @@ def test_another_model_or_compiler_has_another_library(tmp_path):
 
 
 @needs_compiler
-@pytest.mark.parametrize("written_by_others", ["directory", "library", "owner"])
+@pytest.mark.parametrize("written_by_others", ["library", "owner"])
 def test_what_others_may_write_is_not_loaded(written_by_others, monkeypatch, tmp_path):
     directory = tmp_path / "cache"
     library = native_library.compiled(SOURCE, ["cc"], directory)
     assert directory.stat().st_mode & 0o777 == library.stat().st_mode & 0o777 == 0o700
     if written_by_others != "owner":
-        (directory if written_by_others == "directory" else library).chmod(0o720)
+        library.chmod(0o720)
     elif os.geteuid() == 0:
         os.chown(directory, 12345, -1)
     else:
         monkeypatch.setattr(os, "geteuid", lambda: 12345)
     with pytest.raises(PermissionError, match="can be written by others: its mode is"):
         native_library.compiled(SOURCE, ["cc"], directory)
+
+
+@needs_compiler
+@pytest.mark.parametrize("mode", [0o775, 0o702])
+def test_what_others_might_have_written_is_made_anew(mode, tmp_path):
+    """In a directory of one's own, as one with the umask 002 is made."""
+    directory = tmp_path / "cache"
+    library = native_library.compiled(SOURCE, ["cc"], directory)
+    made = library.read_bytes()
+    library.write_bytes(b"of others")
+    library.chmod(mode)
+    directory.chmod(mode)
+    assert native_library.compiled(SOURCE, ["cc"], directory) == library and library.read_bytes() == made
+    assert directory.stat().st_mode & 0o777 == library.stat().st_mode & 0o777 == 0o700
 
 
 @needs_compiler

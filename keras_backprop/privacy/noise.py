@@ -44,8 +44,14 @@ def is_at_hand(x: Any) -> bool:
         x.dtype == tf.float32
         and not tf.executing_eagerly()
         and not tf.config.list_logical_devices("GPU")
+        and _is_eager_outside()  # else it could not be asked now, and "no" would be kept
         and native_library.is_loaded(SOURCE, OPERATION, draws_alike)
     )
+
+
+def _is_eager_outside():
+    with tf.init_scope():
+        return tf.executing_eagerly()
 
 
 def draws_alike(operation: Any) -> bool:
@@ -55,8 +61,6 @@ def draws_alike(operation: Any) -> bool:
         operation: function of four tensors, those of `noise.c`.
     """
     with tf.init_scope(), tf.device("CPU:0"):
-        if not tf.executing_eagerly():
-            return False
         x, seed, stddev = tf.range(1001.0) / 100, tf.constant([2**40 + 3, 5], tf.int64), tf.constant(1.5)
         key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
         difference = operation(x, key, counter, stddev) - x - normal(x.shape, seed, stddev)

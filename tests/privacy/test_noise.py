@@ -105,6 +105,15 @@ def test_what_draws_otherwise_is_not_used():
         with pytest.raises(tf.errors.InvalidArgumentError, match="the counter 2"):
             loaded[0](*wrong)
     assert native_library._load.__wrapped__(noise.SOURCE, noise.OPERATION, lambda _: False) is False
+    assert native_library._load.__wrapped__(noise.SOURCE, noise.OPERATION, lambda _: {}["no"]) is False
+
+
+def test_what_cannot_be_asked_now_is_asked_later(monkeypatch):
+    asked = []
+    monkeypatch.setattr(native_library, "is_loaded", lambda *arguments: asked.append(arguments) or True)
+    with tf.Graph().as_default():
+        assert not noise.is_at_hand(tf.zeros([3])) and not asked
+    assert tf.function(lambda x: tf.constant(noise.is_at_hand(x)))(tf.zeros([3])) and asked
 
 
 @pytest.mark.parametrize("natively", [False, pytest.param(True, marks=needs_compiler)])
