@@ -60,14 +60,10 @@ def test_without_a_deviation_nothing_is_added(randomness):
     assert (with_noise(randomness, [100], True, 7.0, stddev=0.0) == 7).all()
 
 
-FAR_OUT = [5062539, 0]
-"""With the key 77 the fourth word after this counter is −7."""
-
-
 @needs_compiler
-@pytest.mark.parametrize("counter", [[2**64 - 2, 5], FAR_OUT])
+@pytest.mark.parametrize("counter", [[2**64 - 2, 5], noise.FAR_OUT[1]])
 def test_counters_go_on_beyond_64_bits_and_numbers_far_out(counter):
-    far_out = counter == FAR_OUT
+    far_out = counter == noise.FAR_OUT[1]
     assert native_library.is_loaded(noise.SOURCE, noise.OPERATION)
     key, counter = tf.constant([77], tf.uint64), tf.constant(np.array(counter, "uint64"))
     words = tf.raw_ops.StatelessRandomUniformFullIntV2(shape=[2, 16], key=key, counter=counter, alg=1, dtype=tf.int32)
@@ -98,6 +94,8 @@ def test_what_draws_otherwise_is_not_used():
     assert noise.draws_alike(lambda *inputs: loaded[0](*inputs))
     assert not noise.draws_alike(lambda *inputs: loaded[0](*inputs) * 1.001)
     assert not noise.draws_alike(lambda x, key, counter, stddev: loaded[0](x, key, counter + 1, stddev))
+    cut = lambda x, key, counter, stddev: x + tf.clip_by_value(loaded[0](x, key, counter, stddev) - x, -5.5, 5.5)  # noqa: E731
+    assert not noise.draws_alike(cut)  # of 1.5·z, which hides all but what is far out
     right = [tf.zeros([9]), tf.zeros([1], tf.uint64), tf.zeros([2], tf.uint64), tf.ones([])]
     for i, size in ((1, 0), (2, 1), (3, 0)):
         wrong = [*right]
