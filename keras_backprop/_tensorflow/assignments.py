@@ -4,20 +4,18 @@ import contextlib
 
 import keras
 import tensorflow as tf
-from tensorflow.python.ops import gen_array_ops, gen_resource_variable_ops, gen_state_ops, gen_stateful_random_ops
+from tensorflow.python.ops import gen_array_ops, gen_resource_variable_ops
 
 from keras_backprop import _keras
 from keras_backprop._tensorflow.context import functions_run_eagerly
 
-_MODULES = (gen_resource_variable_ops, gen_array_ops, gen_state_ops, gen_stateful_random_ops)
-
-_BEGINNINGS = ("assign_", "resource_scatter_", "resource_strided_slice_assign", "rng_")
+_BEGINNINGS = ("assign_", "resource_scatter_", "resource_strided_slice_assign")
 """Of the names of TensorFlow's functions that assign to a variable."""
 
 
 class Assignments:
     """Notes the variables that are assigned to in the block, in this thread, and what they were before. A `tf.function` runs
-    operation by operation. Not seen: `tf.raw_ops`, which name the functions apart, and what a variable is made with.
+    operation by operation.
 
     with Assignments(known) as assigned:
         …
@@ -27,7 +25,7 @@ class Assignments:
         known: list of Keras or TensorFlow variables, of which nothing is noted.
 
     Attributes:
-        variables: list of (`AssignedVariable`, tensor), each with its value before; of one made in the block, its first.
+        variables: list of (`AssignedVariable`, tensor), each with its value before.
     """
 
     def __init__(self, known):
@@ -37,7 +35,7 @@ class Assignments:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self):
-        for module in _MODULES:
+        for module in (gen_resource_variable_ops, gen_array_ops):
             names = [name for name in vars(module) if name.startswith(_BEGINNINGS)]
             replacements = {name: self._noting(module, name) for name in names if callable(getattr(module, name))}
             self._stack.enter_context(_keras.replaced(module, **replacements))
@@ -50,23 +48,14 @@ class Assignments:
     def _noting(self, module, name):
         def assign(*args, **kwargs):
             handle = args[0] if args else kwargs.get("resource", kwargs.get("ref"))
-            function = _keras.current(module, name)
-            if not tf.executing_eagerly() or id(handle) in self._known:
-                return function(*args, **kwargs)
-            made = not tf.raw_ops.VarIsInitializedOp(resource=handle)
-            if not made:
-                self._note(handle)
-            result = function(*args, **kwargs)
-            if made:  # later calls may assign to it, and may do so alone
-                self._note(handle)
-            return result
+            if tf.executing_eagerly() and id(handle) not in self._known:
+                self._known.add(id(handle))
+                if tf.raw_ops.VarIsInitializedOp(resource=handle):  # else it is being made
+                    variable = AssignedVariable(handle)
+                    self.variables.append((variable, tf.identity(variable.value)))
+            return _keras.current(module, name)(*args, **kwargs)
 
         return assign
-
-    def _note(self, handle):
-        variable = AssignedVariable(handle)  # keeps the handle, so that no other has its id
-        self._known.add(id(handle))
-        self.variables.append((variable, tf.identity(variable.value)))
 
 
 class AssignedVariable:
