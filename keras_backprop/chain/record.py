@@ -190,9 +190,7 @@ class Record:
         if rule.composition is not None:
             return self._run_open(op, functools.partial(rule.composition, self, op), path, args, kwargs)
         ours = rule.forward and key is op and not rule.given and self.isolate is None  # and there is a call of Keras's
-        if ours and _tensorflow.is_taped(
-            keras.tree.flatten((args, kwargs))
-        ):  # by the user, who sees what that computes
+        if ours and _tensorflow.is_taped(keras.tree.flatten((args, kwargs))):  # a user's tape sees what that computes
             return self._run_open(op, call, path, args, kwargs)
         if self.isolate is not None:
             args, kwargs = keras.tree.map_structure(self._isolated, (args, kwargs))
