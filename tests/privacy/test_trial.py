@@ -33,6 +33,13 @@ def test_building_leaves_states_as_they_are_built():
     assert model.built and float(model.layers[0].steps) == 5
 
 
+def behind(layer, **options):
+    """A classifier behind a layer, compiled with a plan."""
+    model = BackpropSequential([keras.Input((5,)), layer, layers.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", gradients=a_plan(), **options)
+    return model
+
+
 MIXING = {
     "softmax": lambda: [layers.Dense(3), layers.Softmax(axis=-2)],
     "unit norm": lambda: [layers.Dense(3), layers.UnitNormalization(axis=-2)],
@@ -146,8 +153,7 @@ def test_a_state_that_one_example_decides_on_is_found_out_wherever_it_is(large):
     """The largest number lies in any of the three sets of a trial."""
     x = X.copy()
     x[choose(tf.constant(Y), 40)[large][0]] *= 100
-    model = BackpropSequential([keras.Input((5,)), Largest(), layers.Dense(3, "softmax")])
-    model.compile("sgd", "sparse_categorical_crossentropy", gradients=a_plan())
+    model = behind(Largest())
     with pytest.raises(ValueError, match="/largest' keeps from step to step depends on the examples"):
         model.fit(x, Y, verbose=0)
 
@@ -200,8 +206,7 @@ class IntoAWeight(layers.Layer):
 
 
 def test_what_a_layer_puts_into_a_weight_is_found_out():
-    model = BackpropSequential([keras.Input((5,)), IntoAWeight(), layers.Dense(3, "softmax")])
-    model.compile("sgd", "sparse_categorical_crossentropy", gradients=a_plan())
+    model = behind(IntoAWeight())
     with pytest.raises(ValueError, match="depends on (the examples|who else is in the batch)"):
         model.fit(X, Y, verbose=0)
 
@@ -210,8 +215,7 @@ def test_a_weight_that_is_read_for_some_batches_only_is_found_out():
     x = X.copy()
     x[:, 0] = -np.abs(x[:, 0])
     x[choose(tf.constant(Y), 40).others[0], 0] = 1
-    model = BackpropSequential([keras.Input((5,)), Sometimes(), layers.Dense(3, "softmax")])
-    model.compile("sgd", "sparse_categorical_crossentropy", gradients=a_plan(), run_eagerly=True)
+    model = behind(Sometimes(), run_eagerly=True)
     with pytest.raises(ValueError, match="depends on who else is in the batch"):
         model.fit(x, Y, verbose=0)
 
@@ -293,8 +297,7 @@ class GrowsWithAMetric(layers.Layer):
 
 def test_a_metric_that_has_grown_is_tried():
     """As it will be after many steps; in the first its part in the gradient cannot be seen."""
-    model = BackpropSequential([keras.Input((5,)), GrowsWithAMetric(), layers.Dense(3, "softmax")])
-    model.compile("sgd", "sparse_categorical_crossentropy", gradients=a_plan())
+    model = behind(GrowsWithAMetric())
     with pytest.raises(ValueError, match="depends on what a metric has kept of the steps before"):
         model.fit(X, Y, verbose=0)
 

@@ -41,6 +41,11 @@ class Measured:
         """What the operation takes: x, and the weight as it has become."""
         return [self.x] if self.weight is None else [self.x, self.weight.value]
 
+    @property
+    def in_order(self) -> list[int]:
+        """The columns, in the order in which the operation gives its figures."""
+        return [self.columns[name] for name in FIGURES if name in self.columns]
+
     @classmethod
     def of(cls, name: str, x: Any, known: dict, of_weight: bool) -> "Measured":
         """The one among those `known`, by the identity of tensors, or a new one.
@@ -101,7 +106,7 @@ def vector_of(measured: list, otherwise: Any) -> tuple[Any, list[int]]:
         node = graph.node.add(name=f"measure_{len(inputs)}", op=MEASURE, input=["row"])
         node.attr["place"].i = len(columns)
         for one in group:
-            columns += [one.columns[name] for name in FIGURES if name in one.columns]
+            columns += one.in_order
             for x in one.tensors:
                 names = one.columns if x is one.x else ()
                 node.attr["wanted"].list.i.append(sum(1 << FIGURES.index(name) for name in names))
@@ -119,9 +124,7 @@ def vector_of(measured: list, otherwise: Any) -> tuple[Any, list[int]]:
 
 def columns_of(measured: list) -> list[int]:
     """The columns of tensors, in the order in which `vector_of` has them."""
-    return [
-        one.columns[name] for group in _groups(measured) for one in group for name in FIGURES if name in one.columns
-    ]
+    return [column for group in _groups(measured) for one in group for column in one.in_order]
 
 
 def _groups(measured):
