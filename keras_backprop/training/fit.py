@@ -11,7 +11,7 @@ from keras_backprop import _keras
 from keras_backprop.processes import is_chief
 from keras_backprop.training import backup
 from keras_backprop.training.inputs.drawn import plan_of, require_plans_own
-from keras_backprop.training.interrupts import none_forgotten
+from keras_backprop.training.interrupts import none_forgotten, raised_where_it_is_heard
 from keras_backprop.training.loops.kept import Loops
 from keras_backprop.training.path import FitPath, NotCompiledError
 from keras_backprop.training.run import Run
@@ -81,7 +81,11 @@ class CompiledFit:
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         self.fit_path = FitPath(False, "something that has been put around `keras.Model.fit` has not called it")
-        with _keras.fit_replaced(CompiledFit, _fit), _keras.logs_that_can_be_interrupted(), none_forgotten():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(raised_where_it_is_heard())
+            stack.enter_context(none_forgotten())
+            stack.enter_context(_keras.fit_replaced(CompiledFit, _fit))
+            stack.enter_context(_keras.logs_that_can_be_interrupted())
             return super().fit(*args, **kwargs)  # type: ignore[misc]
 
 

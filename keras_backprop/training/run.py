@@ -14,7 +14,7 @@ from keras_backprop.training.guarded import guard_of
 from keras_backprop.training.inputs.data import Data
 from keras_backprop.training.inputs.drawn import plan_of
 from keras_backprop.training.inputs.examples import Examples
-from keras_backprop.training.interrupts import none_mistaken
+from keras_backprop.training.interrupts import let_through, none_mistaken
 from keras_backprop.training.loops import steps
 from keras_backprop.training.loops.epochs import CAPACITY
 from keras_backprop.training.loops.passes import Memory, Pass
@@ -70,6 +70,7 @@ class Run:
         callbacks.on_train_begin()
         epoch, logs = _keras.first_epoch(model) or self.initial_epoch, None
         while epoch < self.epochs:
+            let_through()
             if self.plan is not None and self.listeners.outdated():
                 self.plan = None
             begun = getattr(self.plan, "begins_apart", True)  # else the loop resets the metrics

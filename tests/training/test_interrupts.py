@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from keras import layers
 
 from keras_backprop import BackpropSequential
+from keras_backprop.training import interrupts
 from keras_backprop.training.interrupts import heard_meanwhile
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -150,6 +152,80 @@ def test_an_optimizer_is_built_whole_or_not_at_all(options, second, monkeypatch)
         strict=True,
     ):
         np.testing.assert_allclose(one.numpy(), other.numpy(), atol=1e-6)
+
+
+STEPPING = """
+def stepping(at):
+    steps = 0
+    def step(frame, event, argument):
+        nonlocal steps
+        steps += 1
+        if steps == at:
+            sys.settrace(None)
+            signal.raise_signal(signal.SIGINT)
+    return step, lambda: steps
+"""
+"""Python that is told of every call, and sends SIGINT at one of them; it passes for Python's own, which the function has called."""
+
+WAYS = {
+    "whole epochs": {},
+    "one epoch": {"callbacks": [keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: None)]},
+    "validation": {"validation_data": (X, Y)},
+    "steps": {"callbacks": LISTENS, "validation_data": (X, Y)},
+}
+
+
+@pytest.mark.usefixtures("ctrl_c_is_heard")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("step", [257, pytest.param(11, marks=pytest.mark.slow)])
+def test_one_is_heard_in_any_function(way, step):
+    names = {"sys": sys, "signal": signal}
+    exec(compile(STEPPING, threading.__file__, "exec"), names)
+    keras.utils.set_random_seed(3)
+    model = BackpropSequential([keras.Input((8,)), layers.Dense(4, "tanh"), layers.Dense(1)])
+    model.compile("sgd", "mse")
+
+    def calls(at=None):
+        """The number of calls of Python functions in a `fit`, at one of which SIGINT comes."""
+        trace, count = names["stepping"](at)
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            model.fit(X, Y, epochs=3, verbose=0, **WAYS[way])
+        finally:
+            sys.settrace(before)
+        return count()
+
+    calls()
+    for at in range(1 + step // 2, min(calls(), calls()), step):
+        with pytest.raises(KeyboardInterrupt):
+            calls(at)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("ctrl_c_is_heard")
+def test_one_amid_somebody_elses_code_waits_for_ours_but_not_for_ever(monkeypatch):
+    monkeypatch.setattr(interrupts, "_THEIRS", (__file__,))
+    with pytest.raises(KeyboardInterrupt), interrupts.raised_where_it_is_heard():
+        signal.raise_signal(signal.SIGINT)
+        reached = True
+        interrupts.let_through()
+        reached = False
+    assert reached
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), interrupts.raised_where_it_is_heard():
+        signal.raise_signal(signal.SIGINT)
+        while time.monotonic() - start < 20:
+            pass
+    assert interrupts.LONGEST <= time.monotonic() - start < 10
+    with pytest.raises(KeyboardInterrupt), interrupts.raised_where_it_is_heard():
+        signal.raise_signal(signal.SIGINT)  # at the very end
+    handled = []
+    with interrupts.raised_where_it_is_heard():
+        signal.raise_signal(signal.SIGINT)
+        signal.signal(signal.SIGINT, lambda number, frame: handled.append(number))
+        interrupts.let_through()
+    assert handled in ([], [signal.SIGINT]) and signal.getsignal(signal.SIGINT) is not signal.default_int_handler
 
 
 class Fails(layers.Layer):

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from keras_backprop import _keras
+from keras_backprop.training.interrupts import let_through
 from keras_backprop.training.loops.pace import Pace
 from keras_backprop.training.loops.some_steps import ROWS
 from keras_backprop.training.snapshot import Snapshot
@@ -88,6 +89,7 @@ class Pass:
         with self.source.epoch(epoch):
             step = 0
             while (room := self.source.room(step)) != 0:
+                let_through()
                 self.step = step
                 self.listeners.begin(step)
                 made, wanted = self._some(step, room)
