@@ -177,7 +177,14 @@ def _masks_of_predictions(compiled, y_pred):
 def _build(compiled, y, y_pred, sample_weight):
     if not compiled.built and y is not None:  # to call it would update the metrics that it holds
         with contextlib.suppress(Exception):  # whatever is wrong, the real call says so
-            _keras.compute_output_spec(compiled, *keras.tree.map_structure(_keras.symbolic, (y, y_pred, sample_weight)))
+            _keras.compute_output_spec(compiled, *keras.tree.map_structure(_symbolic, (y, y_pred, sample_weight)))
+
+
+def _symbolic(x):
+    """A symbolic tensor like `x`, of any number of examples; what is no tensor stays."""
+    if not hasattr(x, "shape"):
+        return x
+    return keras.KerasTensor((None, *x.shape[1:]), keras.backend.standardize_dtype(x.dtype))
 
 
 @contextlib.contextmanager

@@ -7,16 +7,15 @@ that a new Keras release can break one folder at most.
 * `layers.py`, `models.py`, `optimizers.py`, `callbacks.py`, `epochs.py`: names of ours for private attributes
 * `operations.py`: the classes of `keras.ops`, and following its functions
 * `standing_in.py`: exchanging a method, or a list of losses, in one thread
+* `stateless.py`: the scope in which variables have values of its own
+* `state.py`: what the trace of a step can depend on
+* `cloning.py`: what class clones of models have
 * `fitting.py`: Keras's `fit`
 """
 
-import contextlib
-
-import keras
 from keras.src.backend import compute_output_spec
-from keras.src.backend.common.global_state import set_global_attribute
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
-from keras.src.backend.common.stateless_scope import StatelessScope, get_stateless_scope
+from keras.src.backend.common.stateless_scope import StatelessScope
 from keras.src.backend.common.variables import AutocastScope
 from keras.src.callbacks.tensorboard import keras_model_summary
 from keras.src.layers.preprocessing.data_layer import DataLayer as PreprocessingLayer
@@ -145,157 +144,4 @@ from keras_backprop._keras.standing_in import (
     standing,
 )
 from keras_backprop._keras.state import finds_by_name, is_deterministic, modules_that_compute, starts_constant, state_of
-
-__all__ = [
-    "ArrayDataAdapter",
-    "AttentionParts",
-    "AutocastScope",
-    "BackupParts",
-    "BatchStatistics",
-    "ConvLSTM",
-    "ConvLSTMCell",
-    "Functional",
-    "LossFunctionWrapper",
-    "PreprocessingLayer",
-    "StatelessScope",
-    "TFEpochIterator",
-    "Trainer",
-    "accumulated",
-    "activations",
-    "activations_called",
-    "added_losses",
-    "added_losses_in",
-    "apply_mask",
-    "axes_of",
-    "batches_in_all",
-    "batches_since_saving",
-    "begin_at",
-    "build_all",
-    "build_metrics_and_loss",
-    "build_optimizer",
-    "built_for",
-    "calls_of",
-    "can_convert_arrays",
-    "choices_of_xla",
-    "clipped",
-    "clones_made_by",
-    "compiled_loss",
-    "compute_loss",
-    "compute_output_spec",
-    "convert_to_sliceable",
-    "current",
-    "current_stateless_scope",
-    "dataset_of",
-    "decays",
-    "decides_on_saving",
-    "draw_dropout_masks",
-    "dtype_of",
-    "ends_of",
-    "epoch_goes_on",
-    "epochs_given",
-    "expected_batch_size",
-    "finds_by_name",
-    "first_epoch",
-    "fit",
-    "fit_batch_by_batch",
-    "fit_replaced",
-    "forget_dropout_masks",
-    "forget_validation",
-    "frozen_weights",
-    "functional_init_arguments",
-    "functions_followed",
-    "get_keras_mask",
-    "graph_of",
-    "has_parts",
-    "index_of",
-    "is_activation",
-    "is_backup",
-    "is_better_when_larger",
-    "is_channels_first",
-    "is_deterministic",
-    "is_empty",
-    "is_function_of_ops",
-    "is_overwritten",
-    "keep_for_validation",
-    "keras_model_summary",
-    "layers_in",
-    "leave_logits",
-    "logits_of",
-    "logs_of",
-    "logs_that_can_be_interrupted",
-    "loss_entries",
-    "losses_as_given",
-    "losses_of",
-    "losses_with_pairs",
-    "mark_called",
-    "mask_of_scores",
-    "masks_of",
-    "metrics_and_loss",
-    "modules_that_compute",
-    "moments_of",
-    "name_in_keras",
-    "name_of_operation",
-    "name_scopes_kept",
-    "named_in_keras",
-    "noise_shape",
-    "operation_of",
-    "ops",
-    "options_of",
-    "own_added_losses",
-    "predictions_of_losses",
-    "profiles",
-    "pythonify_logs",
-    "replaced",
-    "restore_added_losses",
-    "saving_once_prepared",
-    "scaled_losses_noted",
-    "seeds_in",
-    "set_keras_mask",
-    "squeeze_or_expand_to_same_rank",
-    "stack_of",
-    "standing",
-    "starts_constant",
-    "state_of",
-    "stateless_scope_set",
-    "states_in",
-    "step_of",
-    "steps_seen",
-    "steps_to_come",
-    "symbolic",
-    "takes_mask",
-    "takes_training",
-    "train_validation_split",
-    "train_writer",
-    "training_argument",
-    "twin",
-    "undo_building",
-    "unpack_x_y_sample_weight",
-    "unscale_loss_for_distribution",
-    "validate_attention",
-    "validates",
-    "values_as_built",
-    "with_losses",
-]
-
-
-def current_stateless_scope():
-    """The `keras.StatelessScope` we are in, or None."""
-    return get_stateless_scope()
-
-
-@contextlib.contextmanager
-def stateless_scope_set(scope):
-    """For the duration of the block, the `keras.StatelessScope` that we are in is another one, or None."""
-    before = get_stateless_scope()
-    set_global_attribute("stateless_scope", scope)
-    try:
-        yield
-    finally:
-        set_global_attribute("stateless_scope", before)
-
-
-def symbolic(x):
-    """A symbolic tensor like `x` with any number of examples; what is no tensor stays."""
-    return (
-        keras.KerasTensor((None, *x.shape[1:]), keras.backend.standardize_dtype(x.dtype)) if hasattr(x, "shape") else x
-    )
+from keras_backprop._keras.stateless import current_stateless_scope, stateless_scope_set

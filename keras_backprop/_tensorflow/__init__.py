@@ -20,8 +20,6 @@ from keras_backprop._tensorflow.graphs import (
 )
 from keras_backprop._tensorflow.once import is_once_if, once_if
 from keras_backprop._tensorflow.operations import (
-    CustomGradient,
-    EagerOperation,
     gradients_by_type,
     is_trainable,
     registered_gradient,
@@ -36,35 +34,3 @@ from keras_backprop._tensorflow.variables import (
     value_of,
     variables_made_at_once,
 )
-
-__all__ = [
-    "Assignments",
-    "CustomGradient",
-    "Eager",
-    "EagerOperation",
-    "EagerTensor",
-    "constants_made_at_once",
-    "copy_operations",
-    "device",
-    "draws_by_itself",
-    "functions_run_eagerly",
-    "gradients_by_type",
-    "is_once_if",
-    "is_substitute",
-    "is_taped",
-    "is_trainable",
-    "is_within_reach",
-    "once_if",
-    "only_variables",
-    "operation_count",
-    "operations_are_watched",
-    "registered_gradient",
-    "remember_sparse",
-    "sparse_of",
-    "substitutable",
-    "value_of",
-    "variables_made_at_once",
-    "with_captures",
-    "with_effects",
-    "zeros_like",
-]
