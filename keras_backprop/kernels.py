@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from keras_backprop import _tensorflow
+
 
 def relu_grad(y, dy):
     """dy where y > 0, else 0, in one pass."""
@@ -229,8 +231,6 @@ def ctc_loss_and_gradient(labels, logits, label_length, logit_length, blank):
 
     TensorFlow's forward pass computes both; `tf.nn.ctc_loss` itself returns the loss only.
     """
-    from tensorflow.python.ops.ctc_ops import ctc_loss_and_grad  # the name is not exported
-
     classes = logits.shape[-1] if logits.shape[-1] is not None else tf.shape(logits)[-1]
     blank = blank if blank >= 0 else blank + classes
     order = tf.concat([[blank], tf.range(blank), tf.range(blank + 1, classes)], 0)  # TensorFlow wants the blank first
@@ -239,6 +239,6 @@ def ctc_loss_and_gradient(labels, logits, label_length, logit_length, blank):
     else:
         ordered = tf.gather(logits, order, axis=-1)
         labels = tf.where(labels < blank, labels + 1, labels)
-    loss, gradient = ctc_loss_and_grad(tf.transpose(ordered, [1, 0, 2]), labels, label_length, logit_length)
+    loss, gradient = _tensorflow.ctc_loss_and_grad(tf.transpose(ordered, [1, 0, 2]), labels, label_length, logit_length)
     gradient = tf.transpose(gradient, [1, 0, 2])
     return loss, gradient if ordered is logits else tf.gather(gradient, tf.argsort(order), axis=-1)

@@ -143,5 +143,5 @@ from keras_backprop._keras.standing_in import (
     scaled_losses_noted,
     standing,
 )
-from keras_backprop._keras.state import finds_by_name, is_deterministic, modules_that_compute, starts_constant, state_of
+from keras_backprop._keras.state import finds_by_name, modules_that_compute, starts_constant, state_of
 from keras_backprop._keras.stateless import current_stateless_scope, stateless_scope_set

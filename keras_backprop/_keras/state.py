@@ -4,7 +4,6 @@ from typing import Any
 
 import keras
 from keras.src import backend, ops
-from tensorflow.python.framework.config import is_op_determinism_enabled  # not exported
 
 _OF_TRACKING = {
     "_tracker", "_tracked", "_lock", "_auto_config", "_call_signature", "_saved_model_inputs_spec", "_saved_model_arg_spec",
@@ -70,11 +69,6 @@ def finds_by_name(optimizer: Any) -> bool:
 def modules_that_compute() -> tuple:
     """The modules whose functions layers, losses and metrics call: somebody may have exchanged one."""
     return ops, backend, backend.core, backend.math, backend.nn, backend.numpy, backend.random
-
-
-def is_deterministic() -> bool:
-    """Whether TensorFlow was asked for operations that give the same result every time."""
-    return is_op_determinism_enabled()
 
 
 def starts_constant(initial_value: Any) -> bool:

@@ -1,6 +1,8 @@
 """The only door to private TensorFlow: each thing that is taken from `tensorflow.python` has a name of ours here."""
 
+from tensorflow.python.framework.config import is_op_determinism_enabled
 from tensorflow.python.framework.ops import EagerTensor
+from tensorflow.python.ops.ctc_ops import ctc_loss_and_grad
 
 from keras_backprop._tensorflow.assignments import Assignments
 from keras_backprop._tensorflow.context import (
@@ -11,6 +13,7 @@ from keras_backprop._tensorflow.context import (
     operations_are_watched,
 )
 from keras_backprop._tensorflow.eager import Eager
+from keras_backprop._tensorflow.executor import one_thread
 from keras_backprop._tensorflow.graphs import (
     copy_operations,
     draws_by_itself,

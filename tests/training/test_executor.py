@@ -7,8 +7,9 @@ import sys
 import pytest
 import tensorflow as tf
 
+from keras_backprop._tensorflow.executor import context, one_thread
 from keras_backprop.training.loops import executor
-from keras_backprop.training.loops.executor import context, has_slower_kernels, is_small, never_waits, one_thread
+from keras_backprop.training.loops.executor import has_slower_kernels, is_small, never_waits
 
 
 def traced(function, *shapes):

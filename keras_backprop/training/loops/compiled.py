@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow
-from keras_backprop.training.loops.executor import has_slower_kernels, is_small, must_be_called, never_waits, one_thread
+from keras_backprop.training.loops.executor import has_slower_kernels, is_small, must_be_called, never_waits
 from keras_backprop.training.loops.steps import Operations
 from keras_backprop.training.loops.unnoted import unnoted_and_noted, until_noted
 
@@ -86,13 +86,13 @@ class Compiled:
         return other
 
     def _traced(self):
-        with one_thread(self._for_one_thread):
+        with _tensorflow.one_thread(self._for_one_thread):
             jit_compile = self.jit_compile and all(batches.for_xla for batches, _ in self._parts)
             function = tf.function(self._run, autograph=False, jit_compile=jit_compile)
             return function.get_concrete_function(*self._specification())
 
     def _call(self, *arguments):
-        with one_thread(self._in_one_thread):
+        with _tensorflow.one_thread(self._in_one_thread):
             return self._function(*arguments)
 
     def _steps(self, part, tensors, order, first, last, state=(), goes_on=None, after=None):

@@ -4,18 +4,11 @@ Its default executor hands operations to a pool of threads. For operations of a 
 the time, and one thread that runs them one after the other takes half of it. For large operations it is the other way round.
 """
 
-import contextlib
-import functools
 import math
 
 import tensorflow as tf
 
 from keras_backprop import _tensorflow
-
-try:
-    from tensorflow.python.eager.context import context, function_executor_type  # not exported
-except ImportError:
-    function_executor_type = None
 
 LARGEST_TENSOR = 200_000
 LARGEST_PRODUCT = 20_000_000
@@ -37,29 +30,6 @@ _CONVOLUTIONS = {
 
 _CHANNELS_ANYWHERE = ("BiasAdd", "BiasAddGrad")
 _TRANSPOSED = {"MatMul": "transpose_a", "BatchMatMulV2": "adj_x", "BatchMatMulV3": "adj_x"}
-
-
-@contextlib.contextmanager
-def one_thread(wanted=True):
-    """A context: the functions that are traced or called in it run their operations in one thread.
-
-    TensorFlow's graph optimizer, which would look at them before their first call, is left out. It takes as long as 400 small
-    steps and does not see into the bodies of loops, where all the operations are.
-    """
-    if not wanted or function_executor_type is None:
-        yield
-        return
-    with function_executor_type("SINGLE_THREADED_EXECUTOR"):
-        options = context().function_call_options  # of this thread; restored at the end of the block
-        options.config_proto_serialized = _without_graph_optimizer(options.config_proto_serialized)
-        yield
-
-
-@functools.cache
-def _without_graph_optimizer(serialized):
-    config = tf.compat.v1.ConfigProto.FromString(serialized)
-    config.graph_options.rewrite_options.disable_meta_optimizer = True
-    return config
 
 
 def is_small(operations, batch_size=32):

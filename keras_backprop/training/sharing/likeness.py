@@ -143,7 +143,7 @@ def _surroundings():
     config = keras.config
     return [
         registry.current(), config.floatx(), config.epsilon(), config.image_data_format(), str(config.dtype_policy()),
-        tf.config.experimental.tensor_float_32_execution_enabled(), _keras.is_deterministic(),
+        tf.config.experimental.tensor_float_32_execution_enabled(), _tensorflow.is_op_determinism_enabled(),
         config.is_flash_attention_enabled(), _tensorflow.device(),
         *(_Exchangeable(vars(module)) for module in _keras.modules_that_compute()),
     ]  # fmt: skip
