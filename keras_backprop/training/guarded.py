@@ -6,9 +6,8 @@ that one again, and the observer is asked what to do.
 """
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -23,8 +22,24 @@ def guard_of(model):
     return next((one for one in model._observers if hasattr(one, "judge")), None)
 
 
-def guarded(run, guard, epochs, steps, finished):
-    """As `WholeEpochs.call`, without the steps that a guard objects to.
+class PointOfReturn(NamedTuple):
+    """From where on steps of an epoch can be taken again.
+
+    Attributes:
+        epoch, first, last: the steps from `first` on and before `last` have been taken since.
+        before: `Snapshot`, the model before them.
+        made: float, when that was.
+    """
+
+    epoch: int
+    first: int
+    last: int
+    before: Snapshot
+    made: float
+
+
+class Guarded:
+    """Calls of whole epochs without the steps that a guard objects to.
 
     A step after which a weight is not finite is objected to as well. A guard has an attribute `keep`, how many steps before one
     it wants to look at, and these methods, in which `position` counts the steps of the training:
@@ -34,128 +49,142 @@ def guarded(run, guard, epochs, steps, finished):
     * `look(model, batch, position)`, at a step shortly before one;
     * `judge(model, batch, indices, epoch, step, position, broken)`, which says "pass", "skip" or "stop", or raises; `broken` is
       said of a step that it let pass, and that breaks a weight.
+
+    Args:
+        whole: the `WholeEpochs`.
+        guard: the observer.
     """
-    first, last = steps
-    while True:
-        start, before = _point_of_return(run, guard, epochs, first)
-        logs = run.call(epochs, (first, last), finished)
-        number = guard.objection()
-        whole = last == run.train.steps or epochs[1] - epochs[0] > 1
-        made = run.point[-1] if run.point is not None and run.point[1] == start else time.perf_counter()
-        due = whole or time.perf_counter() - made >= SECONDS
-        weights: Any = _weights(run) if number is None and due else None
-        if number is None and (weights is None or _are_finite(weights)):
-            passed = _position(run, epochs[0] + len(logs) - 1, last)
-            guard.passed(passed, lambda read=weights: _extremes(read or _weights(run)))
-            run.point = None if whole else (epochs[0], start, last, before, made)
-            return logs
-        before.restore()
-        run.point = None
-        if number is None:
-            number = len(logs) * (last - start) - 1
-        epoch, step = epochs[0] + number // (last - start), start + number % (last - start)
-        if epoch > epochs[0]:  # the epochs before it are told first; it comes again in the next call
-            _look_back(run, guard, epochs[0], epoch, last, step)
-            before.restore()
-            logs = run.call((epochs[0], epoch), (first, last), finished)
-            if _sound(run):
+
+    def __init__(self, whole, guard):
+        self._whole, self._guard, self._model = whole, guard, whole.model
+        self._point: Any = None
+
+    def __call__(self, epochs, steps, finished=True):
+        """As `WholeEpochs.call`."""
+        whole, (first, last) = self._whole, steps
+        while True:
+            start, before = self._point_of_return(epochs, first)
+            logs = whole.call(epochs, (first, last), finished)
+            number = self._guard.objection()
+            at_end = last == whole.train.steps or epochs[1] - epochs[0] > 1
+            made = self._point.made if self._point is not None and self._point.first == start else time.perf_counter()
+            due = at_end or time.perf_counter() - made >= SECONDS
+            weights: Any = self._weights() if number is None and due else None
+            if number is None and (weights is None or _are_finite(weights)):
+                passed = self._position(epochs[0] + len(logs) - 1, last)
+                self._guard.passed(passed, lambda read=weights: _extremes(read or self._weights()))
+                self._point = None if at_end else PointOfReturn(epochs[0], start, last, before, made)
                 return logs
             before.restore()
-            epochs = epochs[0], epoch
-            continue
-        step, verdict = _taken_back(run, guard, before, epoch, start, step)
-        if verdict == "stop":
-            run.model.stop_training = True
-        if verdict == "stop" or step + 1 == last:
-            run.validated_inside = False
-            return [_logs(run)]
-        epochs, first = (epoch, epoch + 1), step + 1
+            self._point = None
+            if number is None:
+                number = len(logs) * (last - start) - 1
+            epoch, step = epochs[0] + number // (last - start), start + number % (last - start)
+            if epoch > epochs[0]:  # the epochs before it are told first; it comes again in the next call
+                self._look_back(epochs[0], epoch, last, step)
+                before.restore()
+                logs = whole.call((epochs[0], epoch), (first, last), finished)
+                if self._sound():
+                    return logs
+                before.restore()
+                epochs = epochs[0], epoch
+                continue
+            step, verdict = self._taken_back(before, epoch, start, step)
+            if verdict == "stop":
+                self._model.stop_training = True
+            if verdict == "stop" or step + 1 == last:
+                whole.validated_inside = False
+                return [{name: float(value) for name, value in self._model.get_metrics_result().items()}]
+            epochs, first = (epoch, epoch + 1), step + 1
 
+    def _point_of_return(self, epochs, first):
+        """The step from which on steps can be taken again, and the copy of the model before it.
 
-def _point_of_return(run, guard, epochs, first):
-    """The step from which on steps can be taken again, and the copy of the model before it.
+        It is that of an earlier call of the epoch, if the call goes on where that one ended and nobody acted in between: a copy
+        of a large model takes as long as a part of a step.
+        """
+        point = self._point
+        goes_on = point is not None and (point.epoch, point.last) == (epochs[0], first)
+        if goes_on and time.perf_counter() - point.made < SECONDS:
+            return point.first, point.before
+        self._guard.reset()
+        return first, self._copy()
 
-    It is that of an earlier call of the epoch, if the call goes on where that one ended and nobody acted in between: a copy of a
-    large model takes as long as a part of a step.
-    """
-    if run.point is not None:
-        epoch, start, end, before, made = run.point
-        if (epoch, end) == (epochs[0], first) and time.perf_counter() - made < SECONDS:
-            return start, before
-    guard.reset()
-    return first, Snapshot(run.model, run.variables)
+    def _look_back(self, first_epoch, epoch, last, step):
+        """Have the guard look at the steps before a step of an epoch, as far as they are in whole epochs before it."""
+        start = max(0, (epoch - first_epoch) * last - max(0, self._guard.keep - step))
+        for number in range(0, start - start % last, last):
+            self._whole.take(first_epoch + number // last, 0, last)
+        self._whole.take(first_epoch + start // last, 0, start % last)
+        for number in range(start, (epoch - first_epoch) * last):
+            self._look_and_take(first_epoch + number // last, number % last)
 
+    def _look_and_take(self, epoch, step):
+        self._guard.look(self._model, self._whole.batch(epoch, step)[0], self._position(epoch, step))
+        self._whole.take(epoch, step, step + 1)
 
-def _look_back(run, guard, first_epoch, epoch, last, step):
-    """Have the guard look at the steps before a step of an epoch, as far as they are in whole epochs before it."""
-    start = max(0, (epoch - first_epoch) * last - max(0, guard.keep - step))
-    for number in range(0, start - start % last, last):
-        _take(run, first_epoch + number // last, 0, last)
-    _take(run, first_epoch + start // last, 0, start % last)
-    for number in range(start, (epoch - first_epoch) * last):
-        _look_and_take(run, guard, first_epoch + number // last, number % last)
+    def _taken_back(self, before, epoch, first, step):
+        """Take the steps of an epoch from `first` on and before `step`, and ask the guard about this one.
 
-
-def _look_and_take(run, guard, epoch, step):
-    guard.look(run.model, _batch(run, epoch, step)[0], _position(run, epoch, step))
-    _take(run, epoch, step, step + 1)
-
-
-def _taken_back(run, guard, before, epoch, first, step):
-    """Take the steps of an epoch from `first` on and before `step`, and ask the guard about this one.
-
-    Returns:
-        The number of the step, an earlier one if that has broken a weight already; and what the guard says.
-    """
-    near = max(first, step - guard.keep)
-    _take(run, epoch, first, near)
-    for number in range(near, step):
-        _look_and_take(run, guard, epoch, number)
-    if not _sound(run):  # an earlier step has broken a weight, and the loss shows it now
-        before.restore()
-        if _sound(run):
-            step = _first_breaking(run, epoch, first, step)
+        Returns:
+            The number of the step, an earlier one if that has broken a weight already; and what the guard says.
+        """
+        near = max(first, step - self._guard.keep)
+        self._whole.take(epoch, first, near)
+        for number in range(near, step):
+            self._look_and_take(epoch, number)
+        if not self._sound():  # an earlier step has broken a weight, and the loss shows it now
             before.restore()
-            return _taken_back(run, guard, before, epoch, first, step)
-        _take(run, epoch, first, first)
-        step = first
-    verdict = guard.judge(run.model, *_batch(run, epoch, step), epoch, step, _position(run, epoch, step))
-    if verdict == "pass" and _breaks(run, epoch, step):
-        position = _position(run, epoch, step)
-        verdict = guard.judge(run.model, *_batch(run, epoch, step), epoch, step, position, broken=True)
-    return step, verdict
+            if self._sound():
+                step = self._first_breaking(epoch, first, step)
+                before.restore()
+                return self._taken_back(before, epoch, first, step)
+            self._whole.take(epoch, first, first)
+            step = first
+        verdict = self._guard.judge(
+            self._model, *self._whole.batch(epoch, step), epoch, step, self._position(epoch, step)
+        )
+        if verdict == "pass" and self._breaks(epoch, step):
+            position = self._position(epoch, step)
+            verdict = self._guard.judge(
+                self._model, *self._whole.batch(epoch, step), epoch, step, position, broken=True
+            )
+        return step, verdict
 
+    def _first_breaking(self, epoch, first, last):
+        """The first of some steps of an epoch after which a weight is not finite; after the last of them one is."""
+        while last - first > 1:
+            here, middle = self._copy(), (first + last) // 2
+            self._whole.take(epoch, first, middle)
+            if self._sound():
+                first = middle
+            else:
+                here.restore()
+                last = middle
+        return first
 
-def _first_breaking(run, epoch, first, last):
-    """The first of some steps of an epoch after which a weight is not finite; after the last of them one is."""
-    while last - first > 1:
-        here, middle = Snapshot(run.model, run.variables), (first + last) // 2
-        _take(run, epoch, first, middle)
-        if _sound(run):
-            first = middle
-        else:
-            here.restore()
-            last = middle
-    return first
+    def _breaks(self, epoch, step):
+        """Take a step. Whether a weight is not finite after it; then it is taken back."""
+        here = self._copy()
+        self._whole.take(epoch, step, step + 1)
+        if self._sound():
+            return False
+        here.restore()
+        return True
 
+    def _position(self, epoch, step):
+        return epoch * self._whole.train.steps + step
 
-def _breaks(run, epoch, step):
-    """Take a step. Whether a weight is not finite after it; then it is taken back."""
-    here = Snapshot(run.model, run.variables)
-    _take(run, epoch, step, step + 1)
-    if _sound(run):
-        return False
-    here.restore()
-    return True
+    def _sound(self):
+        """Whether all weights are finite."""
+        return _are_finite(self._weights())
 
+    def _weights(self):
+        values = {v.path: read(v).numpy() for v in self._model.trainable_variables if tf.as_dtype(v.dtype).is_floating}
+        return {path: x if x.dtype.itemsize > 2 else x.astype("float32") for path, x in values.items()}
 
-def _position(run, epoch, step):
-    return epoch * run.train.steps + step
-
-
-def _sound(run):
-    """Whether all weights are finite."""
-    return _are_finite(_weights(run))
+    def _copy(self):
+        return Snapshot(self._model, self._whole.variables)
 
 
 def _are_finite(weights):
@@ -170,36 +199,3 @@ def _are_finite(weights):
 def _extremes(weights):
     """A dict, path of a weight -> its largest |entry|."""
     return {path: float(max(value.max(), -value.min())) for path, value in weights.items() if value.size}
-
-
-def _weights(run):
-    values = {v.path: read(v).numpy() for v in run.model.trainable_variables if tf.as_dtype(v.dtype).is_floating}
-    return {path: x if x.dtype.itemsize > 2 else x.astype("float32") for path, x in values.items()}
-
-
-def _take(run, epoch, first, last):
-    if first == last:
-        if first == 0 and epoch != run.begun:
-            run.model.reset_metrics()
-        return
-    run.loop(run.train, run.validation, run.seed, (epoch, epoch + 1), (first, last), run.begun, [False], {})
-
-
-def _batch(run, epoch, step):
-    """A batch of tensors as the loop takes it, and the numbers of its examples in the data, an array."""
-    batches, tensors = run.loop.train_batches, run.train.tensors
-
-    @tf.function(autograph=False, jit_compile=run.jit_compile)
-    def order(seed):  # XLA draws other numbers
-        return batches.order(tensors, seed)
-
-    numbers = None if not batches.shuffle else order(tf.constant([run.seed[0], run.seed[1] + epoch], tf.int32))
-    indices = (tf.range(run.train.n) if numbers is None else numbers)[
-        step * run.train.batch_size : (step + 1) * run.train.batch_size
-    ]
-    batch = keras.tree.map_structure(lambda x: None if x is None else tf.gather(x, indices), tensors[:3])
-    return batch, keras.ops.convert_to_numpy(indices)
-
-
-def _logs(run):
-    return {name: float(value) for name, value in run.model.get_metrics_result().items()}

@@ -3,8 +3,11 @@
 import time
 from typing import Any
 
+import keras
+import tensorflow as tf
+
 from keras_backprop.training.callbacks import bounds, own_beginnings
-from keras_backprop.training.guarded import guard_of, guarded
+from keras_backprop.training.guarded import Guarded, guard_of
 from keras_backprop.training.inputs.batches import Batches
 from keras_backprop.training.interrupts import heard_meanwhile
 from keras_backprop.training.loops import steps
@@ -36,8 +39,9 @@ class WholeEpochs:
         self.begins_apart, self.begun = own_beginnings(run.callbacks), NONE
         self.before: Any = None
         self.loop: Any = None
-        self.point: Any = None  # of `guarded.py`
         self.served: Any = None
+        guard = guard_of(self.model)
+        self._call: Any = self.call if guard is None else Guarded(self, guard)
 
     def __call__(self, first):
         """Run one epoch or several, and tell the callbacks of each. Returns the number of the next epoch, and the last logs.
@@ -145,20 +149,13 @@ class WholeEpochs:
             self.run.show_progress(last, logs[0])
             first = last
 
-    @property
-    def seed(self):
-        return self.run.draw_seed()
-
-    @property
-    def jit_compile(self):
-        return self.run.jit_compile
-
-    def _call(self, epochs, which, finished=True):
-        guard = guard_of(self.model)
-        return self.call(epochs, which, finished) if guard is None else guarded(self, guard, epochs, which, finished)
-
     def call(self, epochs, which, finished=True):
-        """Run epochs, or some steps of one, in one compiled call. Returns the logs of each epoch."""
+        """Run epochs, or some steps of one, in one compiled call. Returns the logs of each epoch.
+
+        Args:
+            epochs, which: (first, last) of the epochs, and of the steps of each, last excluded.
+            finished: bool, whether the epoch ends with these steps, so that validation may be due.
+        """
         self.validated_inside = finished and self._validates_inside()
         validated = [self.validated_inside and self.run.validates(epoch) for epoch in range(*epochs)]
         start = time.perf_counter()
@@ -174,3 +171,27 @@ class WholeEpochs:
     def _validates_inside(self):
         """Whether validation is part of the compiled epoch: nobody wants to act around it, and it is short."""
         return self.loop.validates and self.validation.steps <= GROWTH * self.pace.steps
+
+    def take(self, epoch, first, last):
+        """Take steps of an epoch again: nobody is told of them, and no pace is learnt from them."""
+        if first == last:
+            if first == 0 and epoch != self.begun:
+                self.model.reset_metrics()
+            return
+        seed = self.run.draw_seed()
+        self.loop(self.train, self.validation, seed, (epoch, epoch + 1), (first, last), self.begun, [False], {})
+
+    def batch(self, epoch, step):
+        """A batch of tensors as the loop takes it, and the numbers of its examples in the data, an array."""
+        batches, tensors, seed = self.loop.train_batches, self.train.tensors, self.run.draw_seed()
+
+        @tf.function(autograph=False, jit_compile=self.run.jit_compile)
+        def order(seeds):  # XLA draws other numbers
+            return batches.order(tensors, seeds)
+
+        indices = (
+            order(tf.constant([seed[0], seed[1] + epoch], tf.int32)) if batches.shuffle else tf.range(self.train.n)
+        )
+        indices = indices[step * self.train.batch_size : (step + 1) * self.train.batch_size]
+        batch = keras.tree.map_structure(lambda x: None if x is None else tf.gather(x, indices), tensors[:3])
+        return batch, keras.ops.convert_to_numpy(indices)
