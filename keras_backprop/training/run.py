@@ -11,6 +11,7 @@ from keras_backprop.rule import MissingRuleError
 from keras_backprop.training import callbacks as needs
 from keras_backprop.training import xla
 from keras_backprop.training.guarded import guard_of
+from keras_backprop.training.handing_over import handed_over
 from keras_backprop.training.inputs.data import Data
 from keras_backprop.training.inputs.drawn import plan_of
 from keras_backprop.training.inputs.examples import Examples
@@ -51,9 +52,14 @@ class Run:
         self.shuffle, self.seed = bool(arguments["shuffle"]), None
         self.data = Data(model, self.arguments)
         self.callbacks: Any = None
+        self.listeners: Any = None
+        self.reason, self.jit_compile, self.validates_apart = "", False, False
+        self.validation: Any = None
         self.train_function: Any = None
-        self.plan: Any = None
-        self.training: Any = None
+        self.run_epochs: Any = (
+            None  # function: first epoch -> the next one, and the logs; None while it is to be chosen
+        )
+        self.by_steps: Any = None  # the `Pass` over the data, if epochs run step by step
 
     def __call__(self):
         """Train. Returns the `History`."""
@@ -65,24 +71,27 @@ class Run:
         try:
             require_traced_steps(model)  # callbacks may have changed the model in `set_model`
         except NotCompiledError as reason:
-            return self._in_keras_loop(reason, callbacks=callbacks)
+            return self._in_keras_loop(reason)
         model.make_train_function()
         callbacks.on_train_begin()
         epoch, logs = _keras.first_epoch(model) or self.initial_epoch, None
         while epoch < self.epochs:
             let_through()
-            if self.plan is not None and self.listeners.outdated():
-                self.plan = None
-            begun = getattr(self.plan, "begins_apart", True)  # else the loop resets the metrics
+            if self.run_epochs is not None and self.listeners.outdated():
+                self.run_epochs = None
+            begun = getattr(self.run_epochs, "begins_apart", True)  # else the loop resets the metrics
             if begun:
                 model.reset_metrics()
             callbacks.on_epoch_begin(epoch)
             try:
-                if self.plan is None or model.train_function is not self.train_function or self.listeners.outdated():
-                    self._make_plan()
-                epoch, logs = self.plan(epoch)
+                another = model.train_function is not self.train_function
+                if self.run_epochs is None or another or self.listeners.outdated():
+                    self._choose()
+                epoch, logs = self.run_epochs(epoch)
             except NotCompiledError as reason:
-                return self._go_on_in_keras_loop(reason, epoch, begun)
+                heard = self.run_epochs == self._one_epoch and self.listeners.any
+                with handed_over(self, epoch, begun, heard):
+                    return self._in_keras_loop(reason)
             if model.stop_training:
                 break
         if isinstance(model.optimizer, keras.optimizers.Optimizer) and self.epochs > 0:
@@ -101,13 +110,13 @@ class Run:
         self.callbacks = callbacks
         return callbacks
 
-    def _make_plan(self):
+    def _choose(self):
         """Decide what runs the epochs: once the callbacks have spoken, and when one has compiled the model anew.
 
         Raises:
             NotCompiledError: before the epoch has begun.
         """
-        model, in_memory, self.plan = self.model, isinstance(self.data.train, Examples), None
+        model, in_memory, self.run_epochs = self.model, isinstance(self.data.train, Examples), None
         require_traced_steps(model)
         model.make_train_function()
         self.train_function = model.train_function
@@ -118,10 +127,10 @@ class Run:
                 "an observer looks at every step, and more than whole epochs of data in memory is asked for"
             )
         self.jit_compile = self._uses_xla(in_memory and not own and not self.listeners.any)
-        self.validation: Any = Validation(self) if self.data.validates else None
+        self.validation = Validation(self) if self.data.validates else None
         if in_memory and not own and not self.listeners.any:
             if not self._draws_by_itself():
-                self.plan = WholeEpochs(self, self._limit())
+                self.run_epochs = WholeEpochs(self, self._limit())
                 return
             self.reason += ", and its steps draw random numbers of a stream that any later `fit` goes on with"
         if own:
@@ -129,8 +138,7 @@ class Run:
         if self.listeners.acting:
             self.reason += f", and {', '.join(self.listeners.acting)} may act after batches"
         model.fit_path = FitPath(True, self.reason, 1, self.jit_compile, steps=True)
-        self.plan = self._one_epoch
-        self.training = self._pass()
+        self.run_epochs, self.by_steps = self._one_epoch, self._pass()
 
     def _draws_by_itself(self):
         """Whether the step has random operations that keep their place in a stream to themselves, such as `tf.random.uniform`.
@@ -228,71 +236,29 @@ class Run:
         else:
             source, batches = train, train.batches()
 
-        def refused(reason):
-            if not self.training.step:
+        def refused(reason, step):
+            if not step:
                 raise reason
             # Keras's function makes the other steps of this epoch, and its loop the next one.
 
         served = Served(self, "train", source, batches, refused)
-        made = 0 if self.training is None else self.training.made
+        made = 0 if self.by_steps is None else self.by_steps.made
         return Pass(model, source, served, self.listeners, "stop_training", self.show_progress, made)
 
     def _one_epoch(self, epoch):
         """Run an epoch step by step. Returns the number of the next one, and the logs."""
         model = self.model
-        self.training(epoch)
-        logs = dict(_keras.logs_of(model, self.training.logs))
+        self.by_steps(epoch)
+        logs = dict(_keras.logs_of(model, self.by_steps.logs))
         if self.validates(epoch):
             logs.update({f"val_{name}": value for name, value in self.validation().items()})
         self.callbacks.on_epoch_end(epoch, logs)
         return epoch + 1, logs
 
-    def _in_keras_loop(self, reason, **changed):
+    def _in_keras_loop(self, reason):
         self.model.fit_path = FitPath(False, str(reason))
         with contextlib.ExitStack() as stack:
             if not isinstance(self.data.train, Examples):
                 stack.enter_context(_keras.epochs_given(self.data.train.epochs))
                 stack.enter_context(self.data.train.goes_on())
-            return self.model._fit_batch_by_batch(**{**self.arguments, **changed})
-
-    def _go_on_in_keras_loop(self, reason, epoch, begun):
-        """Keras's loop from here on, to callbacks that have heard of the beginning of training and of this epoch.
-
-        What they have left in the metrics counts, if these have been reset before (`begun`).
-        """
-        model, callbacks = self.model, self.callbacks
-        stop, first_epoch, begin_epoch = model.stop_training, _keras.first_epoch(model), callbacks.on_epoch_begin
-        begin_batch, heard = callbacks.on_train_batch_begin, [self.plan == self._one_epoch and self.listeners.any]
-        reset_metrics, are_reset = model.reset_metrics, [False]
-
-        def on_train_begin(logs=None):
-            model.stop_training = stop  # Keras has set it to False
-            _keras.begin_at(model, epoch)
-            self.data.validation_goes_on()
-            are_reset[0] = begun
-
-        def on_epoch_begin(number, logs=None):
-            _keras.begin_at(model, first_epoch)
-            if number != epoch:
-                begin_epoch(number, logs)
-
-        def on_train_batch_begin(number, logs=None):
-            if not heard[0]:
-                begin_batch(number, logs)
-            heard[0] = False
-
-        def reset_metrics_if_not_done():
-            if not are_reset[0]:
-                reset_metrics()
-            are_reset[0] = False
-
-        with (
-            _keras.replaced(model, reset_metrics=reset_metrics_if_not_done),
-            _keras.replaced(
-                callbacks,
-                on_train_begin=on_train_begin,
-                on_epoch_begin=on_epoch_begin,
-                on_train_batch_begin=on_train_batch_begin,
-            ),
-        ):
-            return self._in_keras_loop(reason, callbacks=callbacks)
+            return self.model._fit_batch_by_batch(**self.arguments | {"callbacks": self.callbacks})

@@ -65,8 +65,8 @@ class Pass:
     Args:
         model: a Keras model.
         source: a `Memory` or a `Stream`.
-        loop: function without arguments that returns the `CompiledSteps` for it, or what takes the place of one; asked before
-            every call.
+        loop: function (number of steps made in the epoch) that returns the `CompiledSteps` for it, or what takes the place of
+            one; asked before every call.
         listeners: `Listeners`.
         stop: str, the name of the model's attribute by which a callback ends it.
         progress: function (number of steps made, logs), called after a call if there are no listeners.
@@ -74,14 +74,13 @@ class Pass:
 
     Attributes:
         logs: dict of float, or of such dicts, as the last step has returned it. {} before the first.
-        step: int, how many steps of the epoch had been made before the last call.
         made: as above.
     """
 
     def __init__(self, model, source, loop, listeners, stop, progress, made=0):
         self.model, self.source, self.loop, self.listeners = model, source, loop, listeners
         self._stop, self._progress = stop, progress
-        self.pace, self.logs, self.made, self.step = Pace(), {}, made, 0
+        self.pace, self.logs, self.made, self._step = Pace(), {}, made, 0
 
     def __call__(self, epoch):
         """Make the steps of one epoch."""
@@ -90,7 +89,7 @@ class Pass:
             step = 0
             while (room := self.source.room(step)) != 0:
                 let_through()
-                self.step = step
+                self._step = step
                 self.listeners.begin(step)
                 made, wanted = self._some(step, room)
                 if made:
@@ -103,7 +102,7 @@ class Pass:
                     if made:
                         self.source.room(step)
                         self.listeners.begin(step)
-                    self.loop().without_batch()
+                    self.loop(self._step).without_batch()
                     raise StopIteration  # the source knows what that means
 
     def _size(self, loop, room):
@@ -121,7 +120,7 @@ class Pass:
 
     def _some(self, first, room):
         """Make steps, and tell the callbacks. Returns how many, and how many were wanted."""
-        start, loop = time.perf_counter(), self.loop()
+        start, loop = time.perf_counter(), self.loop(self._step)
         wanted = self._size(loop, room)
         may_undo = self.listeners.may_stop and wanted > self.model.steps_per_execution
         before = Snapshot(self.model, loop.variables) if may_undo else None

@@ -16,7 +16,8 @@ class Served:
         kind: str, "train" or "test".
         source: a `Memory` or a `Stream`.
         batches: the `Batches` or `StreamBatches` of it.
-        refused: function (a `NotCompiledError`) called where there is no loop. What it raises is raised.
+        refused: function (a `NotCompiledError`, number of steps made in the epoch) called where there is no loop. What it
+            raises is raised.
     """
 
     def __init__(self, run, kind, source, batches, refused):
@@ -24,14 +25,14 @@ class Served:
         self._function: Any = None
         self._serves: Any = None
 
-    def __call__(self):
-        """Returns a `CompiledSteps` or an `UncompiledSteps`."""
+    def __call__(self, step):
+        """Returns a `CompiledSteps` or an `UncompiledSteps`, for an epoch in which `step` steps have been made."""
         model, name = self.run.model, f"{self.kind}_function"
         if self._serves is None or self._function is not getattr(model, name):
             try:
                 self._serves = self.run.take(self._compiled)
             except NotCompiledError as reason:
-                self.refused(reason)
+                self.refused(reason, step)
                 self._serves = UncompiledSteps(getattr(model, name))
             self._function = getattr(model, name)
         return self._serves

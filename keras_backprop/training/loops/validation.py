@@ -49,7 +49,8 @@ class Validation:
         served = Served(self.run, "test", source, batches, self._note_refused)
         return Pass(self.model, source, served, Listeners(self.callbacks, "test"), "stop_evaluating", lambda *_: None)
 
-    def _note_refused(self, reason):
+    def _note_refused(self, reason, step):
+        del step  # in the middle of a pass as well
         if not self._refused:
             path = self.model.fit_path
             self.model.fit_path = dataclasses.replace(
