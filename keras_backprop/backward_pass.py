@@ -137,9 +137,9 @@ def backward_pass(
         x, y, sample_weight: a batch of tensors, or of arrays.
         observers: list of `BackwardObserver`.
         of_inputs: bool, whether the gradients of the inputs are wanted too, and where the forward pass ended (for `explain`).
+        weights_of_examples: bool, whether sample weights of shape `(n,)` are the examples', whatever shape their errors have.
         trains: bool, whether the step will update the weights: then the optimizer is built before its loss scale is asked for,
             which is a number before that and a variable from then on.
-        weights_of_examples: bool, whether sample weights of shape `(n,)` are the examples', whatever shape their errors have.
 
     Returns:
         A `Backward`.
@@ -151,14 +151,23 @@ def backward_pass(
 
     def errors(record, y_pred):
         nonlocal forward_calls
+        if trains:
+            _build_optimizer(model)
         forward_calls = len(record.calls) if of_inputs else None
         weights = weights_for(y_pred, sample_weight) if weights_of_examples else sample_weight
         return {None: record_objective(model, record, x, y, y_pred, weights)}
 
-    options = {"of_inputs": of_inputs, "observers": observers, "optimizer": model.optimizer, "trains": trains}
+    options = {"of_inputs": of_inputs, "observers": observers, "optimizer": model.optimizer}
     result = _passes_of(model, x, y, sample_weight, errors, **options)[None]
     result.forward_calls = forward_calls
     return result
+
+
+def _build_optimizer(model):
+    optimizer = model.optimizer
+    if optimizer is not None and not optimizer.built and not replicas.on_several(model):
+        with _tensorflow.only_variables():
+            _keras.build_optimizer(optimizer, model.trainable_variables)
 
 
 def _passes_of(
@@ -173,7 +182,6 @@ def _passes_of(
     of_inputs=False,
     observers=(),
     optimizer=None,
-    trains=False,
 ):
     """The passes of a model on a batch, from errors `(record, y_pred) -> dict`, name -> `Objective`. Returns a dict too."""
     x, sample_weight = _of_tensors((x, sample_weight))
@@ -184,9 +192,6 @@ def _passes_of(
     def run(record):
         nonlocal y_pred, added_losses
         y_pred = record.run(model, x, **_keras.training_argument(model, training))
-        if trains and optimizer is not None and not optimizer.built and not replicas.on_several(model):
-            with _tensorflow.only_variables():
-                _keras.build_optimizer(optimizer, model.trainable_variables)
         of_pass, added_losses = errors(record, y_pred), _keras.added_losses(model)
         return of_pass
 
@@ -202,16 +207,8 @@ def _passes_of(
     for result, objective in results.values():
         result.y_pred, result.losses_ran = y_pred, objective.losses_ran
         # Of a loss that returns one number, or a `compute_loss` without losses, the links alone can tell.
-        read = result.reduction if objective.whole or (objective.compiled and not objective.losses_ran) else None
-        result.example_scale = ExampleScale(
-            _reductions(model, objective),
-            batch[0],
-            objective.counted,
-            sample_weight,
-            objective.whole,
-            read,
-            objective.shared,
-        )
+        read = result.reduction if objective.whole or objective.losses_ran == 0 else None
+        result.example_scale = ExampleScale(objective, batch[0], sample_weight, read)
         result.added_losses = added_losses
     return {name: result for name, (result, _) in results.items()}
 
@@ -261,15 +258,6 @@ def passes(
         dxs = [swept.input_gradient(tensor) for tensor in inputs]
         results[name] = Backward(objective.loss, wanted, dxs, swept, examples, scale), objective
     return results
-
-
-def _reductions(model, objective):
-    """The reductions of the losses in an error."""
-    if not objective.compiled:
-        return {objective.reduction}
-    reductions = {getattr(loss, "reduction", None) for loss in _keras.losses_of(_keras.compiled_loss(model))}
-    # Keras adds up what a loss has not reduced.
-    return {"sum" if reduction in (None, "none") else reduction for reduction in reductions}
 
 
 def times(scale: Any, upstream: Any) -> Any:

@@ -16,28 +16,16 @@ class ExampleScale:
     """The scale of the examples of one backward pass.
 
     Args:
-        reductions: set, those of the losses.
+        objective: the `Objective` of the pass.
         x: a tensor of the batch.
-        counted: list, one entry for each loss: which positions count in its mean, a bool tensor, or None where all do.
         sample_weight: as it was given.
-        whole: bool, whether a loss returned something else than a value for each example.
         read: None, or, where the reductions of losses say nothing of the error, a function that reads off its links what it
             is of the examples' errors: "mean" or "sum" and None, or None and why neither.
-        shared: bool, whether a mean is over the batch of all replicas, and not over the part of this one.
     """
 
-    def __init__(
-        self,
-        reductions: Any,
-        x: Any,
-        counted: Any,
-        sample_weight: Any,
-        whole: bool = False,
-        read: Any = None,
-        shared: bool = True,
-    ) -> None:
-        self._reductions, self._x, self._counted, self._sample_weight = reductions, x, counted, sample_weight
-        self._whole, self._read, self._shared = whole, read, shared
+    def __init__(self, objective: Any, x: Any, sample_weight: Any, read: Any) -> None:
+        self._reductions, self._counted, self._whole = objective.reductions, objective.counted, objective.whole
+        self._shared, self._x, self._sample_weight, self._read = objective.shared, x, sample_weight, read
 
     def own(self) -> Any:
         """What turns contributions into gradients of the examples' own errors, sample weights taken out: shape `(n,)`.

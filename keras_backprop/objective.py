@@ -21,8 +21,7 @@ class Objective(NamedTuple):
     Attributes:
         loss: the total loss, as `compute_loss` returned it.
         upstream: list of (tensor, ∂loss/∂tensor): where the backward pass starts.
-        compiled: bool, whether it is the error that `fit` minimises.
-        reduction: of a loss that is not compiled, what E is made of the examples' errors by: as Keras's losses name it.
+        reductions: set, by what E is made of the examples' errors, as Keras's losses name it; several of losses that differ.
         losses_ran: int, how often a compiled loss was called for it; None of an error that is not compiled.
         counted: list, one entry for each loss: a bool tensor, which positions count in its mean, or None where all do.
         whole: bool, whether a loss returned something else than a value for each example.
@@ -31,8 +30,7 @@ class Objective(NamedTuple):
 
     loss: Any
     upstream: list
-    compiled: bool = False
-    reduction: Any = None
+    reductions: Any = frozenset()
     losses_ran: Any = None
     counted: Any = ()
     whole: bool = False
@@ -88,9 +86,21 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
                 raise
             raise ValueError(wrong_targets(model, y, y_pred, error)) from error
     counted = both(_masks_of_predictions(compiled, y_pred), _masks_of(returned))
-    told = {"losses_ran": len(returned), "counted": counted, "whole": _is_whole(returned)}
-    told["shared"] = bool(scaled or not replicas.several())
-    return Objective(loss, [(loss, tf.ones_like(loss))], compiled=True, **told)
+    return Objective(
+        loss,
+        [(loss, tf.ones_like(loss))],
+        _reductions(_keras.losses_of(_keras.compiled_loss(model))),
+        losses_ran=len(returned),
+        counted=counted,
+        whole=_is_whole(returned),
+        shared=bool(scaled or not replicas.several()),
+    )
+
+
+def _reductions(losses):
+    """How these are made of the errors of examples. Keras adds up what a loss has not reduced."""
+    reductions = (getattr(loss, "reduction", None) for loss in losses)
+    return {"sum" if reduction in (None, "none") else reduction for reduction in reductions}
 
 
 def mean_of(loss, record, y_pred, *y):
@@ -110,9 +120,7 @@ def mean_of(loss, record, y_pred, *y):
 
 def _mean(values, reduction, whole, counted=(), shared=True):
     loss = tf.reduce_mean(values)
-    return Objective(
-        loss, [(loss, tf.ones_like(loss))], reduction=reduction, counted=counted, whole=whole, shared=shared
-    )
+    return Objective(loss, [(loss, tf.ones_like(loss))], {reduction}, counted=counted, whole=whole, shared=shared)
 
 
 def given_upstream(y_pred, upstream):
@@ -130,7 +138,7 @@ def given_upstream(y_pred, upstream):
     for y, dy in pairs:
         if not y.shape.is_compatible_with(dy.shape):
             raise ValueError(f"`upstream` must have the shape of the predictions, {y.shape}. Received: {dy.shape}")
-    return Objective(None, pairs, reduction="sum")
+    return Objective(None, pairs, {"sum"})
 
 
 def both(of_predictions, of_values):
