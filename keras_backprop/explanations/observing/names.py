@@ -53,6 +53,7 @@ class Names:
         return self._weights.get(id(variable), Symbol(variable.path))
 
     def _name_outputs(self, call, kind):
+        """Name what a link gives, and the weights in it."""
         if isinstance(call.op, WeightRead):
             self._tensors[id(call.output)] = self.of_weight(call.op.variable)
             return
@@ -71,26 +72,36 @@ class Names:
             layer = self._next("z")
             self._tensors[id(call.output)] = Symbol("z", layer, self._in_time)
             self._name_weights(call.op, _OF_PRODUCTS, layer)
-            return
-        if hasattr(getattr(call.op, "cell", None), "recurrent_kernel"):
-            layer = self._next("z")
-            self._name_weights(call.op.cell, _OF_CELLS, layer)
-            for position, output in enumerate(call.outputs):
-                if position > 0:
-                    self._tensors[id(output)] = Symbol("s", self._next("s"))
-                elif len(output.shape) == 2 and not self._several_in_time:  # that of the last step
-                    self._tensors[id(output)] = Symbol("h", int(call.input.shape[1]))
-                else:
-                    self._tensors[id(output)] = Symbol("h", layer, above=True)
-            return
-        if role:
-            number = self._next(role) if self._several_attentions else None
-            self._weights.setdefault(id(call.op.kernel), Symbol("W", number, role=role))
-            if call.op.bias is not None:
-                self._weights.setdefault(id(call.op.bias), Symbol("b", number, role=role))
-            if role != "O":
-                self._tensors[id(call.output)] = Symbol(role, number)
-                return
+        elif hasattr(getattr(call.op, "cell", None), "recurrent_kernel"):
+            self._name_recurrent(call)
+        elif role:
+            self._name_projection(call, kind, role)
+        else:
+            self._name_by_kind(call, kind)
+
+    def _name_recurrent(self, call):
+        layer = self._next("z")
+        self._name_weights(call.op.cell, _OF_CELLS, layer)
+        for position, output in enumerate(call.outputs):
+            if position > 0:
+                self._tensors[id(output)] = Symbol("s", self._next("s"))
+            elif len(output.shape) == 2 and not self._several_in_time:  # that of the last step
+                self._tensors[id(output)] = Symbol("h", int(call.input.shape[1]))
+            else:
+                self._tensors[id(output)] = Symbol("h", layer, above=True)
+
+    def _name_projection(self, call, kind, role):
+        """Of multi-head attention: Q, K and V; what the last one gives is an output like others."""
+        number = self._next(role) if self._several_attentions else None
+        self._weights.setdefault(id(call.op.kernel), Symbol("W", number, role=role))
+        if call.op.bias is not None:
+            self._weights.setdefault(id(call.op.bias), Symbol("b", number, role=role))
+        if role == "O":
+            self._name_by_kind(call, kind)
+        else:
+            self._tensors[id(call.output)] = Symbol(role, number)
+
+    def _name_by_kind(self, call, kind):
         source = self._tensors.get(id(call.inputs[0])) if call.inputs else None
         for output in call.outputs:
             function = kind == "activation" or isinstance(call.op, _ACTIVATION_LAYERS)

@@ -1,5 +1,7 @@
 """The chain with LaTeX formulas in the notation of the worked example, and the numbers put in."""
 
+import re
+
 from keras_backprop.explanations.writing.breaking import ONE_LINE, broken, visible
 from keras_backprop.explanations.writing.matrix_chain import matrix_chain
 from keras_backprop.explanations.writing.notation import (
@@ -38,61 +40,69 @@ def to_markdown(explanation, digits=None, example=None, units=None, flavor=None)
     """Forward table, factors, gradients, update."""
     view = Shown(explanation, example, units)
     with precision(digits):
-        scalars, matrices = scalar_chain(explanation), matrix_chain(explanation)
+        scalars = scalar_chain(explanation)
         parts = [f"# {headline(explanation, example)}"]
         if not scalars:
             parts += ["## Given", _rows(given_rows(explanation, view))]
         parts += ["## Forward", _rows(forward_rows(explanation, view))]
-        inside = inside_text(explanation, example)
-        if inside:
-            parts += [
-                "## Inside the layers",
-                table(("link", "", ""), [(f"`{path}`", what, text) for path, what, text in inside]),
-            ]
-        general = general_rows(explanation)
-        if general:
-            lines = [(f"`{path}`" if path else "", what, _math(line)) for path, what, line in general]
-            parts += ["## In every time step $t$", table(("link", "", "formula"), lines)]
-        steps = step_rows(explanation, example)
-        if steps:
-            cells = [
-                (
-                    _math(name),
-                    _math(made.removeprefix("= ")) if made else "",
-                    value,
-                    f"{_math(of)} = {dx}" if dx else "",
-                )
-                for name, made, value, of, dx in steps
-            ]
-            parts += ["## Step by step through time", table(("", "formula", "value", "gradient"), cells)]
-        if scalars:
-            rows = [
-                (_math(f.name), _math(f.formula) if f.formula else "", _math(latex_number(f.value)))
-                for f in factors_of(scalars)
-            ]
-            parts += ["## The chain, factor by factor", table(("factor", "formula", "value"), rows)]
-            parts += ["## The gradients", *(_scalar_product(product, flavor) for product in scalars)]
-        else:
-            parts += [
-                f"## Backward, the last link first{of_all(explanation, example)}",
-                _rows(backward_rows(explanation, view)),
-            ]
-            singles = single_weights(explanation, example)
-            if singles:
-                single = [
-                    (_math(_tex(name)), " ".join(map(_math, broken(_tex(sums), IN_TABLES)))) for name, sums in singles
-                ]
-                parts += [
-                    f"## The gradients, weight by weight{of_example(example)}",
-                    table(("gradient", "products"), single),
-                ]
-        parts += list(remarks(explanation))
-        if matrices and not scalars and example is None and units is None:
-            parts += ["## The gradients", *(_matrix_product(product, flavor) for product in matrices)]
+        parts += _inside_the_layers(explanation, example)
+        parts += _through_time(explanation, example)
+        parts += _factors(scalars, flavor) if scalars else _backward(explanation, view, example)
+        parts += remarks(explanation)
+        if not scalars and example is None and units is None:
+            matrices = matrix_chain(explanation)
+            parts += ["## The gradients", *(_matrix_product(one, flavor) for one in matrices)] if matrices else []
         parts += [f"## Update ({explanation.optimizer})", *update_formula(explanation, flavor)]
         header = ("weight", "path", "before", "gradient", "after")
         parts.append(table(header, map(_update, [*explanation.weights, *explanation.frozen])))
     return "\n\n".join(parts) + "\n"
+
+
+def _inside_the_layers(explanation, example):
+    inside = [(f"`{path}`", what, text) for path, what, text in inside_text(explanation, example)]
+    return ["## Inside the layers", table(("link", "", ""), inside)] if inside else []
+
+
+def _through_time(explanation, example):
+    """The formulas of a time step of recurrent layers, and the numbers of every one."""
+    parts = []
+    general = [(f"`{path}`" if path else "", what, _math(line)) for path, what, line in general_rows(explanation)]
+    if general:
+        parts += ["## In every time step $t$", table(("link", "", "formula"), general)]
+    steps = [
+        (_math(name), _math(made.removeprefix("= ")) if made else "", value, f"{_math(of)} = {dx}" if dx else "")
+        for name, made, value, of, dx in step_rows(explanation, example)
+    ]
+    if steps:
+        parts += ["## Step by step through time", table(("", "formula", "value", "gradient"), steps)]
+    return parts
+
+
+def _factors(scalars, flavor):
+    """Of a network of one unit in each layer: every factor, and every gradient as their product."""
+    rows = [
+        (_math(f.name), _math(f.formula) if f.formula else "", _math(latex_number(f.value)))
+        for f in factors_of(scalars)
+    ]
+    factors = table(("factor", "formula", "value"), rows)
+    products = [_scalar_product(product, flavor) for product in scalars]
+    return ["## The chain, factor by factor", factors, "## The gradients", *products]
+
+
+def _backward(explanation, view, example):
+    """Link by link, and of a small network weight by weight."""
+    parts = [
+        f"## Backward, the last link first{of_all(explanation, example)}",
+        _rows(backward_rows(explanation, view)),
+    ]
+    singles = [
+        (_math(_tex(name)), " ".join(map(_math, broken(_tex(sums), IN_TABLES))))
+        for name, sums in single_weights(explanation, example)
+    ]
+    if singles:
+        heading = f"## The gradients, weight by weight{of_example(example)}"
+        parts += [heading, table(("gradient", "products"), singles)]
+    return parts
 
 
 def update_formula(explanation, flavor):
@@ -176,8 +186,6 @@ def _update(weight):
 
 def _tex(text):
     """Numbers of a terminal as LaTeX."""
-    import re
-
     text = re.sub(r"(-?\d[\d.]*)e(-?\d+)", r"\1\\cdot 10^{\2}", text.replace(" · ", r" \cdot "))
     return re.sub(r" \(w([₀-₉]+)\)", lambda m: rf"\;(w_{{{m[1].translate(_DIGITS)}}})", text)
 
