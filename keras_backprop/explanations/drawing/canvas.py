@@ -49,8 +49,8 @@ class Canvas:
             x, y, text, color=color, fontsize=size, ha=align, va="center", rotation=rotation, bbox=ground, **_LETTERS, **options
         )  # fmt: skip
 
-    def circle(self, x, y, radius, fill=NODE, edge=NODE_EDGE):
-        self.axes.add_patch(Circle((x, y), radius, facecolor=fill, edgecolor=edge, linewidth=1.6, zorder=3))
+    def circle(self, x, y, radius, fill=NODE, edge=NODE_EDGE, zorder=3):
+        self.axes.add_patch(Circle((x, y), radius, facecolor=fill, edgecolor=edge, linewidth=1.6, zorder=zorder))
 
     def box(self, x, y, width, height, fill=NODE, edge=NODE_EDGE, dashed=False, zorder=3):
         self.axes.add_patch(

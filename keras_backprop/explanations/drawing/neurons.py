@@ -141,8 +141,9 @@ class _Drawing:
             z = self._name(dense.output_symbols[0], unit)
             b = self._name(dense.weight_symbols["bias"], unit) if bias is not None else ""
             x, y = self._at(layer + 1, unit)
-            if (layer, unit) in self.lit["units"]:
-                self.canvas.circle(x, y, RADIUS + 0.09, LIT, LIT)
+            ring = 0.09 if (layer, unit) in self.lit["units"] else 0
+            if ring:  # below the edges, whose heads stand on it
+                self.canvas.circle(x, y, RADIUS + ring, LIT, LIT, zorder=0)
             self.canvas.circle(x, y, RADIUS)
             up = 0.2 if activation is not None else 0
             size = 12.5 if self.products else 11.5
@@ -154,10 +155,10 @@ class _Drawing:
                     x, y - 0.2, f"${a} = {self._number(activation.a[self.row, unit])}$", size=size, zorder=5
                 )
             if bias is not None:
-                self.canvas.text(x, y - RADIUS - 0.2, f"${b} = {self._number(bias[unit])}$", size=14, box=True)
+                self.canvas.text(x, y - RADIUS - ring - 0.2, f"${b} = {self._number(bias[unit])}$", size=14, box=True)
             if gradient is not None:
                 text = rf"$\partial E/\partial {b} = {self._number(gradient[unit])}$"
-                self.canvas.text(x, y - RADIUS - 0.5, text, GRADIENT, 14, box=True)
+                self.canvas.text(x, y - RADIUS - ring - 0.5, text, GRADIENT, 14, box=True)
 
     def _name(self, symbol, unit):
         """A unit's name: z₁ in a chain of single units, else z⁽¹⁾₂; x₂ where there is one input."""
