@@ -103,32 +103,22 @@ class _Noted:
         self.uses: dict = {}
 
     def link(self, call, kind):
+        """The `Link` of a call. Gradients of frozen weights, which go nowhere, are left out."""
         rule: Any = call.rule or rule_for(call.op)
         link = self.seen.get(id(call))
         dys = link.upstream if link else [None] * len(call.outputs)
         dxs = link.downstream if link else [None] * len(call.inputs)
         parts = link.weight_gradients if link else {}
         variables = {name: _attribute(call.op, name) for name in parts} | _variables(call.op)
-        weight_gradients = {  # those of a frozen weight go nowhere
-            name: tf.convert_to_tensor(part.total()) for name, part in parts.items() if id(variables[name]) in self.updated
-        }  # fmt: skip
+        trained = tuple(name for name, v in variables.items() if id(v) in self.updated)
+        weight_gradients = {name: tf.convert_to_tensor(parts[name].total()) for name in parts if name in trained}
         for name in weight_gradients:
             self.uses[id(variables[name])] = self.uses.get(id(variables[name]), 0) + 1
-        downstream = tuple(map(self._unscaled, dxs))
+        upstream, downstream = tuple(map(self._unscaled, dys)), tuple(map(self._unscaled, dxs))
         options = options_of(call, dxs)
-        formula = _formula_of_tensorflow(call.op) if isinstance(call.op, Operation) else rule.formula
-        formula = formula and formula.of(options)
-        if rule.derivative is not None:
-            local = _numpy(rule.derivative(call))
-        else:
-            local = next((dx for dx in downstream if dx is not None), None) if kind == "loss" else None
-        if rule.derivative is None and getattr(formula, "derivative", None) is not None:
-            varied = next((n for n, dx in enumerate(dxs) if dx is not None), 0)
-            local = _written_derivative(
-                formula, call.inputs[varied], call, self._unscaled(dys[0]), downstream[varied], options
-            )
-            formula = None if local is None else formula
+        local, formula = _local_derivative(call, rule, kind, options, upstream, downstream)
         steps = call.repeats if self.with_steps else None
+        has_jacobian = kind in ("layer", "op", "activation") and link and not variables and not parts
 
         def examples(arrays):
             return tuple(examples_first(array, steps) for array in arrays)
@@ -142,21 +132,19 @@ class _Noted:
             outputs=examples(map(_numpy, call.outputs)),
             input_symbols=tuple(map(self.names.of, call.inputs)),
             output_symbols=tuple(map(self.names.of, call.outputs)),
-            upstream=examples(map(self._unscaled, dys)),
+            upstream=examples(upstream),
             downstream=examples(downstream),
             local_derivative=examples_first(local, steps),
             weights={name: _numpy(v) for name, v in variables.items()},
             weight_gradients={name: self._unscaled(dW) for name, dW in weight_gradients.items()},
-            updates={name: self.updated[id(v)] for name, v in variables.items() if id(v) in self.updated},
+            updates={name: self.updated[id(variables[name])] for name in trained},
             weight_symbols={name: self.names.of_weight(v) for name, v in variables.items()},
             deltas=tuple(map(self._unscaled, call.deltas)),
             formula=formula,
             known=rule.formula is not None,
             options=options,
-            trained=tuple(name for name, v in variables.items() if id(v) in self.updated),
-            jacobian=jacobian_of_steps(jacobian_of(call, rule), steps)
-            if kind in ("layer", "op", "activation") and link and not variables and not parts
-            else None,
+            trained=trained,
+            jacobian=jacobian_of_steps(jacobian_of(call, rule), steps) if has_jacobian else None,
             steps=steps,
         )
 
@@ -189,11 +177,27 @@ def _formula_of_tensorflow(op):
     return None if turned else of_tensorflow(op.name)
 
 
-def _written_derivative(formula, x, call, dy, dx, options):
-    """dy/dx by the formula, if the rule's gradient is the same."""
+def _local_derivative(call, rule, kind, options, upstream, downstream):
+    """dy/dx entry by entry, an array or None, and the formula that stands for it.
+
+    The rule says it, or its formula does; of a loss, whose upstream gradient is 1, the downstream one is it.
+    """
+    formula = _formula_of_tensorflow(call.op) if isinstance(call.op, Operation) else rule.formula
+    formula = formula and formula.of(options)
+    if rule.derivative is not None:
+        return _numpy(rule.derivative(call)), formula
+    varied = next((n for n, dx in enumerate(downstream) if dx is not None), None)
+    if getattr(formula, "derivative", None) is None:
+        return (downstream[varied] if kind == "loss" and varied is not None else None), formula
+    local = _written_derivative(formula, call, varied or 0, upstream[0], downstream[varied or 0], options)
+    return local, (None if local is None else formula)
+
+
+def _written_derivative(formula, call, varied, dy, dx, options):
+    """dy/dx by the formula, for the input of this number, if the rule's gradient is the same."""
     if dy is None or dx is None:
         return None
-    x, y = _numpy(x), _numpy(call.outputs[0])
+    x, y = _numpy(call.inputs[varied]), _numpy(call.outputs[0])
     with np.errstate(all="ignore"):
         local = evaluate(formula.derivative, {**options, "x": x, "y": y}) * np.ones_like(y)
         rounding = 1e-4 * np.abs(dx) + 1e-7 * np.abs(dy)  # of the derivative, however small the gradient is
