@@ -1,19 +1,14 @@
 """The report of a `BackwardMonitor`."""
 
-import base64
-from html import escape
 from typing import Any
 
 import numpy as np
 
 from keras_backprop.report import charts
 from keras_backprop.report.findings import findings_section
-from keras_backprop.report.network import drawing
-from keras_backprop.report.page import details, number, page, section, table
+from keras_backprop.report.network_section import network_section, spread
+from keras_backprop.report.page import details, page, section, table
 from keras_backprop.watch.moments import EDGES
-
-FRAMES = 100
-"""At most so many of the noted steps can be chosen with the slider; they are spread evenly."""
 
 COLUMNS = 240
 SHOWN = 40
@@ -33,13 +28,13 @@ def monitor_page(monitor: Any, title: str, epsilon: Any = None, findings: Any = 
     if not len(history.steps):
         said = "<p>Nothing has been noted yet: call <code>fit</code> with the monitor among its callbacks.</p>"
         return page(title, [said])
-    body, data = _network(monitor)
+    network, data = network_section(monitor)
     sections = [
         _summary(history),
         findings_section(findings),
         _error(monitor, epsilon),
         flow(history),
-        body,
+        network,
         _ratios(history),
         _gains(history),
         _units(history),
@@ -59,7 +54,7 @@ def flow(history: Any) -> str:
     for of, what in (("delta", "‖∂E/∂y‖ of every link"), ("gradient", "‖∂E/∂W‖ of every weight")):
         paths = paths_of(history, of, "norm")
         if paths:
-            chosen = _spread(len(history.steps), COLUMNS)
+            chosen = spread(len(history.steps), COLUMNS)
             values = np.stack([history.series(path, of, "norm")[chosen] for path in paths])
             described = f"{what}, {len(paths)} rows over {len(chosen)} steps"
             said = (
@@ -94,99 +89,6 @@ def _error(monitor, epsilon):
             ("epochs", "mean over each epoch, as fit says it", at, np.array([loss for _, loss in ends], float))
         )
     return section("Error", charts.curves(lines, "step", "The error over the steps", epsilon))
-
-
-def _network(monitor):
-    history, observer = monitor.history, monitor.backward_observer
-    names = set(history.names())
-    links = list(
-        dict.fromkeys(path for path, of, q in history.names() if q == "norm" and of in ("activation", "delta"))
-    )
-    if not links:
-        return "", None
-    frames, series = _spread(len(history.steps), FRAMES), []
-
-    def row(path, of, quantity):
-        if (path, of, quantity) not in names:
-            return -1
-        series.append(_encoded(history.series(path, of, quantity)[frames]))
-        return len(series) - 1
-
-    now = []
-    for path in links:
-        both = [_series(history, (path, of, "norm"), names) for of in ("activation", "delta")]
-        series += [_encoded(x[frames]) for x in both]
-        now.append((path, *(float(x[frames[-1]]) for x in both)))
-    svg, scale = drawing(
-        now, observer.edges, "The network: norms of values forward and of deltas backward, link by link"
-    )
-    index = {path: i for i, path in enumerate(links)}
-    told = [[path, 2 * i + 1, row(path, "delta", "gain")] for path, i in index.items()]
-    weights, chosen = [], []
-    for path, (link, formula) in reversed(observer.uses.items()):
-        if (path, "gradient", "norm") in names and link in index:
-            way = _way(link, links, observer.edges)
-            weights.append({
-                "path": path, "formula": formula or "by its rule", "way": [index[p] for p in way],
-                "gradient": row(path, "gradient", "norm"), "ratio": row(path, "weight", "update_ratio"),
-            })  # fmt: skip
-            chosen = chosen or _derivation(history, path, way, formula, names)
-    data = {
-        "steps": history.steps[frames].tolist(), "epochs": history.epochs[frames].tolist(),
-        "losses": [number(float(x)) for x in history.losses[frames]], "series": series, "links": told, "weights": weights,
-        **scale,
-    }  # fmt: skip
-    options = "".join(f'<option value="{i}">{escape(w["path"])}</option>' for i, w in enumerate(weights))
-    select = f'<label class="pair">weight <select id="weight">{options}</select></label>' if weights else ""
-    live = (
-        '<div class="live" id="live" hidden><label for="step">step </label>'
-        f'<input type="range" id="step" min="0" max="{len(frames) - 1}" step="1" value="{len(frames) - 1}">'
-        f'<output id="said" for="step"></output>{select}</div>'
-    )
-    said = (
-        "Numbers are Euclidean norms, bars their logarithms. Shown is the last noted step; where scripts run, the slider shows "
-        "the others."
-    )
-    derivation = ""
-    if chosen:
-        items = "".join(f"<li>{escape(line)}</li>" for line in chosen)
-        listed = f'<ol class="derivation" id="derivation" aria-live="polite" tabindex="0">{items}</ol>'
-        derivation = f"<h3>From the error to a weight</h3>{listed}"
-    return section("The network, forward and backward", live, derivation, svg, said=said), data
-
-
-def _way(link, links, edges):
-    """The links from the error back to a link: the shortest way, a list."""
-    after: dict = {}
-    for source, target in edges:
-        after.setdefault(source, []).append(target)
-    ways, seen = [[link]], {link}
-    while ways:
-        way = ways.pop(0)
-        targets = [t for t in after.get(way[-1], ()) if t in links]
-        if not targets:
-            return way[::-1]
-        for target in targets:
-            if target not in seen:
-                seen.add(target)
-                ways.append([*way, target])
-    return [link]
-
-
-def _derivation(history, path, way, formula, names):
-    """What `slider.js` writes, of the last step."""
-
-    def now(*name):
-        return number(float(_series(history, name, names)[-1]))
-
-    lines = []
-    for link in way:
-        gain = f", gain {now(link, 'delta', 'gain')}" if (link, "delta", "gain") in names else ""
-        lines.append(f"‖∂E/∂y‖ of {link} = {now(link, 'delta', 'norm')}{gain}")
-    lines.append(f"{formula or 'by its rule'}, so ‖∂E/∂W‖ of {path} = {now(path, 'gradient', 'norm')}")
-    if (path, "weight", "update_ratio") in names:
-        lines.append(f"and the update changes it by {now(path, 'weight', 'update_ratio')} of its norm")
-    return lines
 
 
 def _ranges(history, of, quantity, aim, described):
@@ -261,19 +163,3 @@ def _table_of_links(history):
         return ""
     head = ["path", "of", "quantity", f"step {int(steps[0])}", f"step {int(steps[-1])}"]
     return section("All figures", details("The first and the last noted step, as a table", table(head, rows)))
-
-
-def _series(history, name, names):
-    return history.series(*name) if name in names else np.full(len(history.steps), np.nan)
-
-
-def _spread(count, most):
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
-
-
-def _encoded(x):
-    """Numbers as 16 bits of their logarithm, in base64 (see `slider.js`): 3 characters for each."""
-    with np.errstate(all="ignore"):
-        code = np.clip(np.round((np.log10(x) + 20) * 2000), 2, 65534)
-    code = np.where(x == 0, 1, np.where(np.isnan(x), 0, np.where(np.isinf(x), 65535, code)))
-    return base64.b64encode(np.nan_to_num(code).astype("<u2").tobytes()).decode()

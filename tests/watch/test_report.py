@@ -131,7 +131,7 @@ def test_a_large_network_is_a_small_file(tmp_path):
 
 
 def test_numbers_are_encoded_to_a_tenth_of_a_percent():
-    from keras_backprop.report.monitor import _encoded
+    from keras_backprop.report.network_section import _encoded
 
     x = np.array([1e-19, 3.3e-7, 1.0, 42.0, 1e12, 0.0, np.nan, np.inf])
     code = np.frombuffer(base64.b64decode(_encoded(x)), "<u2").astype(float)
