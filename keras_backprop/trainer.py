@@ -110,21 +110,25 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             getattr(observer, "training_begins", lambda *_: None)(self, arguments)
         try:
             history = super().fit(*args, **kwargs)
-            if observers_of(callbacks) != self._observers:
-                raise ValueError(
-                    "A `backward_observer` was given to a callback after the training had begun, and has seen nothing. Give it "
-                    "when the callback is made."
-                )
-            if self._observers and history.epoch and self._observed_by != self._observers:
-                raise ValueError(
-                    f"The observers of the callbacks have seen no step of the model '{self.name}': its `train_step` does not "
-                    "call that of `BackpropModel`. Override `backward_pass`, `make_gradients` or `update_weights` instead."
-                )
+            self._require_observed(callbacks, history)
             if getattr(history, "epoch", None):  # of what somebody has put into the place of `keras.Model.fit`, perhaps
                 self._require_honoured()
             return history
         finally:
             self._observers, self._scopes = (), ()
+
+    def _require_observed(self, callbacks, history):
+        """After a training: the observers of the callbacks must have seen its steps."""
+        if observers_of(callbacks) != self._observers:
+            raise ValueError(
+                "A `backward_observer` was given to a callback after the training had begun, and has seen nothing. Give it "
+                "when the callback is made."
+            )
+        if self._observers and history.epoch and self._observed_by != self._observers:
+            raise ValueError(
+                f"The observers of the callbacks have seen no step of the model '{self.name}': its `train_step` does not call "
+                "that of `BackpropModel`. Override `backward_pass`, `make_gradients` or `update_weights` instead."
+            )
 
     def _require_honoured(self):
         """After a training: what `compile` was given must have had a say in it, whatever `train_step` is the model's own."""

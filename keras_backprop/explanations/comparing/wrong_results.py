@@ -204,54 +204,54 @@ class WrongResults(WrongValues):
         if weight.gradient is None:
             return
         g, before = np.asarray(weight.gradient, "float64"), self._before(found)
-        place = found.index if found.index is not None else ...
         change = found.kind == "change"
-        eta = self.explanation.update.numbers["eta"] if self.explanation.update else None
-
-        def said(new):
-            return new - before if change else new
-
-        new = self._updated(found, -g)
-        if new is not None:
-            yield "the sign: η·∂E/∂w was added instead of subtracted", said(new)
-        for sentence, scaled in self._scaled(g, n, outputs):
-            new = None if sentence.startswith("the sign") else self._updated(found, scaled)
+        for sentence, new in self._wrong_updates(found, g, n, outputs):
             if new is not None:
-                yield f"in the gradient: {sentence}", said(new)
-        if eta:
-            for sentence, rate in (
-                ("the learning rate is missing: w − ∂E/∂w", 1.0), ("the learning rate was multiplied twice", eta**2),
-                ("divided by the learning rate", 1 / eta),
-            ):  # fmt: skip
-                new = self._updated(found, g, eta=rate)
-                if new is not None:
-                    yield sentence, said(new)
-        for sentence, steps in self._other_steps(found):
-            new = self._updated(found, g, steps=steps)
-            if new is not None:
-                yield sentence, said(new)
-        if not change:
-            yield "that is only the change of the weight: the old weight is missing", right - before
-            yield "that is only η·∂E/∂w: the old weight is missing", before - right
-            yield "that is the gradient, not the new weight", g[place]
-            yield "that is the weight before the update", before
-        else:
-            yield "that is the gradient: the learning rate and the sign are missing", g[place]
+                yield sentence, new - before if change else new
+        at = g[found.index if found.index is not None else ...]
+        if change:
+            yield "that is the gradient: the learning rate and the sign are missing", at
             yield "the sign of the change is wrong", -right
             yield "that is the new weight, not its change", right + before
+        else:
+            yield "that is only the change of the weight: the old weight is missing", right - before
+            yield "that is only η·∂E/∂w: the old weight is missing", before - right
+            yield "that is the gradient, not the new weight", at
+            yield "that is the weight before the update", before
         if found.index is not None:
-            for sentence, gradient in self._of_gradient(found, None):
-                if sentence.startswith("another index") or sentence.startswith("that is the new"):
-                    continue
-                full = g.copy()
-                full[found.index] = gradient
-                new = self._updated(found, full)
-                if new is not None:
-                    yield f"in the gradient: {sentence}", said(new)
-            for path, other in self.spelling.weights.items():
-                for index in np.ndindex(np.shape(other.updated)) if np.size(other.updated) <= 64 else ():
-                    if (path, index) != (found.path, found.index) and not change:
-                        yield (
-                            f"another index: that is the new {plain(self.spelling.name(path, index))}",
-                            np.asarray(other.updated)[index],
-                        )
+            for sentence, new in self._updates_by_wrong_entries(found, g):
+                yield sentence, new - before if change else new
+            if not change:
+                yield from self._other_new_weights(found)
+
+    def _wrong_updates(self, found, g, n, outputs):
+        """The new weight by a wrong sign, a wrong gradient, a wrong rate, another optimizer; None where it is not known."""
+        yield "the sign: η·∂E/∂w was added instead of subtracted", self._updated(found, -g)
+        for sentence, scaled in self._scaled(g, n, outputs):
+            if not sentence.startswith("the sign"):
+                yield f"in the gradient: {sentence}", self._updated(found, scaled)
+        eta = self.explanation.update.numbers["eta"] if self.explanation.update else None
+        if eta:
+            yield "the learning rate is missing: w − ∂E/∂w", self._updated(found, g, eta=1.0)
+            yield "the learning rate was multiplied twice", self._updated(found, g, eta=eta**2)
+            yield "divided by the learning rate", self._updated(found, g, eta=1 / eta)
+        for sentence, steps in self._other_steps(found):
+            yield sentence, self._updated(found, g, steps=steps)
+
+    def _updates_by_wrong_entries(self, found, g):
+        """The new weight by what the usual mistakes make of its entry of the gradient."""
+        for sentence, entry in self._of_gradient(found, None):
+            if sentence.startswith("another index") or sentence.startswith("that is the new"):
+                continue
+            full = g.copy()
+            full[found.index] = entry
+            new = self._updated(found, full)
+            if new is not None:
+                yield f"in the gradient: {sentence}", new
+
+    def _other_new_weights(self, found):
+        for path, other in self.spelling.weights.items():
+            for index in np.ndindex(np.shape(other.updated)) if np.size(other.updated) <= 64 else ():
+                if (path, index) != (found.path, found.index):
+                    name = plain(self.spelling.name(path, index))
+                    yield f"another index: that is the new {name}", np.asarray(other.updated)[index]
