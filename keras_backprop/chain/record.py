@@ -5,8 +5,8 @@
     record.calls        # the links, in the order they ran
 
 The call runs as it always does, once: effects, masks, random numbers, names and state are Keras's and the user's. Only
-`layer.call` is stood in for, while the record is open: where a layer has a rule, its call is one closed link, with what a forward
-rule saves for it. All other operations that run are links by themselves (`operations.py`).
+`layer.call` is stood in for, while the record is open (`stand_ins.py`): where a layer has a rule, its call is one closed link,
+with what a forward rule saves for it. All other operations that run are links by themselves (`operations.py`).
 """
 
 import contextlib
@@ -16,13 +16,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_backprop import _keras, _tensorflow, replicas
+from keras_backprop import _keras, _tensorflow
 from keras_backprop.chain import operations
 from keras_backprop.chain.arguments import bind, copied, is_float, is_tensor, name_of, suits, tensors_in
 from keras_backprop.chain.settings import settings_of
+from keras_backprop.chain.stand_ins import StandIns
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import Call, Copy
-from keras_backprop.scopes import refuse_given, rule_of
+from keras_backprop.scopes import rule_of
 
 
 class Record:
@@ -50,16 +51,16 @@ class Record:
         self.densified: list = []
         self._closed: list = []
         self._owners: list = []
-        self._standing: set = set()
         self._running: list = []  # the paths of what is running and is no link
         self._inside = 0  # how many closed links we are in
         self._repeats = None
         self._stack = contextlib.ExitStack()
+        self._stand_ins = StandIns(self, self._stack)
 
     def __enter__(self):
         self.timeline = self.timeline or operations.Timeline()
         self._stack.enter_context(self.timeline)
-        self._stack.enter_context(_keras.functions_followed(self._follow, self._follows))
+        self._stack.enter_context(_keras.functions_followed(self._follow, self.follows))
         self._open = True
         self._find(self.weights)
         return self
@@ -67,13 +68,17 @@ class Record:
     def __exit__(self, *exception):
         self._find(self.weights)  # a weight may have been assigned another value
         self._open = False
-        self._standing.clear()
+        self._stand_ins = StandIns(self, self._stack)
         return self._stack.__exit__(*exception)
 
     @property
     def calls(self):
         """The links, a list of `Call` in the order they ran."""
         return operations.links(self.timeline, self._closed, self._owners, self._values, self.inputs)
+
+    def stand_in(self, layer):
+        """From now on, calls of a layer, and of everything in it, are recorded, from wherever they come."""
+        self._stand_ins.put(layer)
 
     def run(self, op, /, *args, **kwargs):
         """Run a layer, model, operation or function on tensors and record it. Returns what it returns."""
@@ -106,24 +111,6 @@ class Record:
         """Run a function, or what is called like one, and record it by the rule that is registered for it."""
         return self.run_as(function, function, function, path, *args, **kwargs)
 
-    def stand_in(self, layer):
-        """From now on, calls of a layer, and of everything in it, are recorded, from wherever they come."""
-        for one in _keras.layers_in(layer):
-            if id(one) in self._standing:
-                continue
-            self._standing.add(id(one))
-            if replicas.several():
-                self._stack.enter_context(_keras.own_added_losses(one))
-            self._replace(one, call=self._body(one), rematerialized_call=lambda call, *args, **kwargs: call)
-            regularizer = _keras.current(one, "activity_regularizer")
-            if regularizer is not None:
-                run = functools.partial(self._penalise, regularizer, f"{one.path}/activity_regularizer")
-                self._replace(one, activity_regularizer=run)
-            graph = _keras.graph_of(one)
-            for node in () if graph is None else graph.operations:
-                if not isinstance(node, keras.layers.Layer):
-                    self._replace(node, call=self._body(node))
-
     def stock(self, layer):
         """The layer's own `call`, for a composition that does not serve: what it does is followed."""
         return _keras.current(layer, "call")
@@ -137,13 +124,6 @@ class Record:
         finally:
             self._repeats = before
 
-    def _penalise(self, regularizer, path, output):
-        """An activity regulariser, which Keras divides by the number of examples."""
-        penalty = self.run_function(regularizer, path, output)
-        if not replicas.several():
-            return penalty
-        return self.run_function(replicas.evened, path, penalty, tf.shape(output)[0])
-
     def read(self, variable):
         """The value of a weight as the start of a chain of operations, with an identity of its own."""
         return tf.identity(variable.value)
@@ -152,29 +132,13 @@ class Record:
         is_weight = isinstance(x, keras.Variable) and x.trainable and tf.as_dtype(_keras.dtype_of(x)).is_floating
         return self.read(x) if is_weight else x
 
-    def _replace(self, owner, **replacements):
-        self._stack.enter_context(_keras.replaced(owner, **replacements))
+    @property
+    def in_a_link(self):
+        """Whether what runs now is a closed link's own affair."""
+        return self._inside > 0
 
-    def _body(self, op):
-        """What stands in for `op.call`."""
-        call = _keras.current(op, "call")
-        unbuilt = not getattr(op, "built", True)
-
-        def body(*args, **kwargs):
-            if not self._follows():
-                if not self._inside:
-                    refuse_given(
-                        rule_of(op, op, op.path if hasattr(op, "path") else op.name), op, "in a loop or a function"
-                    )
-                return call(*args, **kwargs)
-            if unbuilt:
-                self.stand_in(op)  # in for what it has built since
-            return self.run_as(op, call, op, getattr(op, "path", None) or op.name, *args, **kwargs)
-
-        return body
-
-    def _follows(self):
-        """Whether a function of `keras.ops` that is called now may be a link: what runs is no link's own affair."""
+    def follows(self):
+        """Whether a layer or a function of `keras.ops` that is called now may be a link."""
         return not self._inside and self.timeline.here()
 
     def _follow(self, operation, /, *args, **kwargs):
@@ -185,13 +149,16 @@ class Record:
     def _run_call(self, op, call, key, path, args, kwargs):
         """One closed link, by its rule; or whatever operations it creates."""
         rule = rule_of(key, op, path)
-        if rule is None or not self._follows() or not (key is not op or suits(rule, op, args)):
+        if rule is None or not self.follows() or not (key is not op or suits(rule, op, args)):
             return self._run_open(op, call, path, args, kwargs)
         if rule.composition is not None:
             return self._run_open(op, functools.partial(rule.composition, self, op), path, args, kwargs)
         ours = rule.forward and key is op and not rule.given and self.isolate is None  # and there is a call of Keras's
         if ours and _tensorflow.is_taped(keras.tree.flatten((args, kwargs))):  # a user's tape sees what that computes
             return self._run_open(op, call, path, args, kwargs)
+        return self._run_closed(op, call, rule, path, args, kwargs)
+
+    def _run_closed(self, op, call, rule, path, args, kwargs):
         if self.isolate is not None:
             args, kwargs = keras.tree.map_structure(self._isolated, (args, kwargs))
         first = self.timeline.position()
