@@ -123,9 +123,9 @@ def use_rules(rules: Any) -> Iterator[Scope]:
     """For the duration of the block, other rules hold: for `fit`, `backward`, `explain` and the checks.
 
     What was traced before is traced anew. Scopes can be nested; the inner one wins, and the rules that a model was compiled with
-    win over all of them. Other threads are not concerned, but for the
-    replicas of a distribution strategy. The dict is as in `Scope`: layer classes, operation classes, functions, single layers or
-    path patterns -> rules `(call, dy) -> Gradients`. A rule for a layer that ends in an activation is of what precedes it.
+    win over all of them. Other threads are not concerned, but for the replicas of a distribution strategy. The dict is as in
+    `Scope`: layer classes, operation classes, functions, single layers or path patterns -> rules `(call, dy) -> Gradients`. A
+    rule for a layer that ends in an activation is of what precedes it.
 
     Raises:
         TypeError: `rules` is no dict of selectors and rules.
