@@ -189,15 +189,16 @@ def _local_derivative(call, rule, kind, options, upstream, downstream):
     varied = next((n for n, dx in enumerate(downstream) if dx is not None), None)
     if getattr(formula, "derivative", None) is None:
         return (downstream[varied] if kind == "loss" and varied is not None else None), formula
-    local = _written_derivative(formula, call, varied or 0, upstream[0], downstream[varied or 0], options)
+    varied = varied or 0
+    local = _written_derivative(formula, call.inputs[varied], call, upstream[0], downstream[varied], options)
     return local, (None if local is None else formula)
 
 
-def _written_derivative(formula, call, varied, dy, dx, options):
-    """dy/dx by the formula, for the input of this number, if the rule's gradient is the same."""
+def _written_derivative(formula, x, call, dy, dx, options):
+    """dy/dx by the formula, if the rule's gradient is the same."""
     if dy is None or dx is None:
         return None
-    x, y = _numpy(call.inputs[varied]), _numpy(call.outputs[0])
+    x, y = _numpy(x), _numpy(call.outputs[0])
     with np.errstate(all="ignore"):
         local = evaluate(formula.derivative, {**options, "x": x, "y": y}) * np.ones_like(y)
         rounding = 1e-4 * np.abs(dx) + 1e-7 * np.abs(dy)  # of the derivative, however small the gradient is
