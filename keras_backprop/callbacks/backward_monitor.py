@@ -9,6 +9,9 @@ import keras
 import numpy as np
 
 from keras_backprop import _keras
+from keras_backprop.report import monitor_page, page
+from keras_backprop.report.notebook import monitor_html
+from keras_backprop.report.pictures import plot
 from keras_backprop.training.cadence import Cadence
 from keras_backprop.watch import sinks
 from keras_backprop.watch.history import Block, History
@@ -211,8 +214,6 @@ class BackwardMonitor(keras.callbacks.Callback):
         Raises:
             ValueError: another suffix.
         """
-        from keras_backprop.report import monitor_page, page
-
         return page.write(monitor_page(self, title or self._title(), epsilon, findings), path)
 
     def plot(self, path: Any, what: str = "flow") -> Any:
@@ -229,16 +230,12 @@ class BackwardMonitor(keras.callbacks.Callback):
             ImportError: Matplotlib is not installed.
             ValueError: another suffix, another figure, or one of which nothing was noted.
         """
-        from keras_backprop.report.pictures import plot
-
         return plot(self, path, what)
 
     def _title(self):
         return f"Backward pass of {self.model.name}" if self.model is not None else "Backward pass"
 
     def _repr_html_(self) -> str:
-        from keras_backprop.report.notebook import monitor_html
-
         return monitor_html(self)
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from keras_backprop.report.notebook import check_html
+
 
 @dataclass
 class Row:
@@ -103,8 +105,6 @@ class Report:
         return self
 
     def _repr_html_(self) -> str:
-        from keras_backprop.report.notebook import check_html
-
         return check_html(self)
 
     def __str__(self) -> str:

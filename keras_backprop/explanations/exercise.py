@@ -8,6 +8,7 @@ import numpy as np
 from keras_backprop.explanations.explanation import Explanation
 from keras_backprop.explanations.observing.asked import whole
 from keras_backprop.explanations.observing.observe import explain
+from keras_backprop.losses import HalfSquaredError
 
 __all__ = ["Exercise", "exercise"]
 
@@ -89,8 +90,6 @@ def exercise(
         )
     if not whole(examples) or examples < 1:
         raise ValueError(f"`examples` must be a whole number, 1 or more. Received: examples={examples!r}")
-    from keras_backprop.losses import HalfSquaredError
-
     random = np.random.default_rng(seed)
     categorical = isinstance(loss, str) and "crossentropy" in loss
     last = last or ("softmax" if categorical and "binary" not in loss else "sigmoid" if categorical else activation)

@@ -2,11 +2,17 @@
 
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from keras_backprop.explanations.comparing.comparison import Comparison
-    from keras_backprop.explanations.numbers.paths import Chain
+from keras_backprop.explanations.comparing.compare import compare
+from keras_backprop.explanations.comparing.comparison import Comparison
+from keras_backprop.explanations.comparing.spelling import Spelling
+from keras_backprop.explanations.drawing.plot import plot, svg
+from keras_backprop.explanations.numbers.paths import Chain, chain_of
+from keras_backprop.explanations.page import to_html
+from keras_backprop.explanations.writing.markdown import to_markdown
+from keras_backprop.explanations.writing.text import to_text
+from keras_backprop.report import explanation_page, page
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +77,7 @@ class Explanation:
 
     def chain(
         self, weight: Any, *index: int, example: Any = None, convention: str = "row", digits: Any = None
-    ) -> "Chain":
+    ) -> Chain:
         """Every path from the error to one weight, as products of named factors with numbers, and their sum.
 
         Args:
@@ -89,14 +95,11 @@ class Explanation:
             KeyError: no such weight; the message says which there are.
             IndexError: the weight has several numbers and none is named, or the index is outside.
         """
-        from keras_backprop.explanations.comparing.spelling import Spelling
-        from keras_backprop.explanations.numbers.paths import chain_of
-
         return chain_of(self, Spelling(self, self.graph, convention), weight, index, example, digits)
 
     def compare(
         self, numbers: Any = None, value: Any = None, /, *, example: Any = None, convention: str = "row", **named: Any
-    ) -> "Comparison":
+    ) -> Comparison:
         """Compare numbers calculated by hand, or by one's own program, with these; name the mistake that reproduces a wrong one.
 
             explanation.compare("∂E/∂w₅", 0.0821)        explanation.compare({"w5_new": 0.3589, "δ_o1": 0.1385})
@@ -117,9 +120,6 @@ class Explanation:
             KeyError: no such number; the message says which there are.
             ValueError: a shape that does not fit, nothing to compare, or no example named.
         """
-        from keras_backprop.explanations.comparing.compare import compare
-        from keras_backprop.explanations.comparing.spelling import Spelling
-
         given = dict(numbers) if isinstance(numbers, dict) else {numbers: value} if numbers is not None else {}
         given |= named
         if not given or (numbers is not None and not isinstance(numbers, dict) and value is None):
@@ -139,8 +139,6 @@ class Explanation:
         Raises:
             ValueError, IndexError, TypeError: one of these that makes no sense.
         """
-        from keras_backprop.explanations.writing.text import to_text
-
         return to_text(self, digits, example, units)
 
     def to_markdown(
@@ -162,8 +160,6 @@ class Explanation:
             from keras_backprop.explanations.sheet import sheet
 
             return sheet(self, blank, digits, flavor)
-        from keras_backprop.explanations.writing.markdown import to_markdown
-
         return to_markdown(self, digits, example, units, flavor)
 
     def plot(
@@ -190,21 +186,15 @@ class Explanation:
             ValueError: a suffix that is none of the three; one example of several, where the drawing has norms over all;
                 `numbers`, where no edges between units are drawn.
         """
-        from keras_backprop.explanations.drawing.plot import plot
-
         return plot(self, path, example=example, chain=chain, digits=digits, numbers=numbers)
 
     def _repr_markdown_(self) -> str:
         return self.to_markdown()
 
     def _repr_svg_(self) -> Any:
-        from keras_backprop.explanations.drawing.plot import svg
-
         return svg(self)
 
     def _repr_html_(self) -> str:
-        from keras_backprop.explanations.page import to_html
-
         return to_html(self)
 
     def report(self, path: Any, *, title: Any = None, findings: Any = None) -> Any:
@@ -222,8 +212,6 @@ class Explanation:
         Raises:
             ValueError: another suffix.
         """
-        from keras_backprop.report import explanation_page, page
-
         return page.write(explanation_page(self, title or f"The chain rule of {self.model}", findings), path)
 
     def __str__(self) -> str:

@@ -4,13 +4,13 @@ import html
 import re
 from typing import Any
 
+from keras_backprop.explanations.drawing.plot import svg
+
 __all__ = ["to_html"]
 
 
 def to_html(explanation: Any) -> str:
     """HTML of a notebook's cell: the picture, if Matplotlib is there, and the chain as text, which scrolls where it is wide."""
-    from keras_backprop.explanations.drawing.plot import svg
-
     picture = svg(explanation)
     image = "" if picture is None else f'<div style="max-width:100%;overflow-x:auto">{_inline(picture)}</div>'
     text = html.escape(explanation.to_text())

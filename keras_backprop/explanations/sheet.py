@@ -8,6 +8,7 @@ import numpy as np
 from keras_backprop.explanations.comparing.spelling import Spelling
 from keras_backprop.explanations.comparing.weight_names import primed
 from keras_backprop.explanations.writing import error_formulas, formulas
+from keras_backprop.explanations.writing.markdown import display, table, update_formula
 from keras_backprop.explanations.writing.notation import derivative, latex_number, precision
 from keras_backprop.explanations.writing.rows import forward_rows, given_rows, shown
 
@@ -43,8 +44,6 @@ class _Entry(NamedTuple):
 
 def sheet(explanation: Any, blank: Any, digits: Any, flavor: Any) -> Sheet:
     """The sheet and its solution. See `Explanation.to_markdown`."""
-    from keras_backprop.explanations.writing.markdown import display, table
-
     entries, spelling = _entries(explanation), Spelling(explanation, explanation.graph)
     if not entries or len(entries) > MOST:
         raise ValueError(
@@ -82,8 +81,6 @@ def sheet(explanation: Any, blank: Any, digits: Any, flavor: Any) -> Sheet:
 
 
 def _given(explanation, spelling, table, display, flavor):
-    from keras_backprop.explanations.writing.markdown import update_formula
-
     rows, given = [], [(row.formula, np.asarray(row.value, "float64")) for row in given_rows(explanation)]
     for name, values in [*given, *_roots(explanation.graph)]:
         for example, line in enumerate(values.reshape(len(values), -1)):

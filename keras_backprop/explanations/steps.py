@@ -6,13 +6,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_backprop.explanations.comparing.spelling import Spelling
+from keras_backprop.explanations.drawing.plot import film_strip
 from keras_backprop.explanations.explanation import Explanation
 from keras_backprop.explanations.observing.asked import place, places
 from keras_backprop.explanations.observing.batch import as_batch
 from keras_backprop.explanations.observing.observe import explain
 from keras_backprop.explanations.observing.one_step import apply, gradients_for, pass_of
 from keras_backprop.explanations.observing.unchanged import copied, unchanged
-from keras_backprop.explanations.writing.notation import brief, columns, latex_number, number, precision
+from keras_backprop.explanations.writing.markdown import table
+from keras_backprop.explanations.writing.notation import brief, columns, latex_number, number, plain, precision
 
 __all__ = ["Steps", "steps"]
 
@@ -127,8 +130,6 @@ class Steps:
         return values if found.index is None else values[(slice(None), *found.index)]
 
     def _found(self, name):
-        from keras_backprop.explanations.comparing.spelling import Spelling
-
         return Spelling(self.first, self.first.graph).weight(name)
 
     def explanation(self, step: int) -> Explanation:
@@ -158,8 +159,6 @@ class Steps:
         return sorted({1, 2, *later.tolist()})
 
     def _names(self):
-        from keras_backprop.explanations.comparing.spelling import Spelling
-
         spelling, names = Spelling(self.first, self.first.graph), []
         for weight in self.first.weights:
             for index in np.ndindex(np.shape(weight.value)):
@@ -172,8 +171,6 @@ class Steps:
         Args:
             epochs: list of steps, counted from 1; by default `shown()`. Step n + 1 is after the last update and has no gradients.
         """
-        from keras_backprop.explanations.writing.notation import plain
-
         rows = []
         for step in self.shown() if epochs is None else places("epochs", epochs, len(self) + 1, first=1):
             row = {"epoch": step, "E": float(self.errors[step - 1])}
@@ -208,8 +205,6 @@ class Steps:
 
     def to_markdown(self, *, epochs: Any = None, digits: Any = None) -> str:
         """The same as a table of Markdown, E and weights, with a line for each step."""
-        from keras_backprop.explanations.writing.markdown import table
-
         rows = self.rows(epochs)
         with precision(6 if digits is None else digits):
             latex = ["epoch", "$E$", *(f"${name}$" for name, _, _ in self._names())]
@@ -229,8 +224,6 @@ class Steps:
             ImportError: Matplotlib is not installed.
             ValueError: a suffix that is none of the three.
         """
-        from keras_backprop.explanations.drawing.plot import film_strip
-
         chosen = (
             sorted({1, min(2, len(self)), len(self) + 1})
             if epochs is None

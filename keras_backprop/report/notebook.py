@@ -4,6 +4,7 @@ import base64
 from html import escape
 from typing import Any
 
+from keras_backprop.report.monitor import flow
 from keras_backprop.report.page import number, page, table
 
 
@@ -16,8 +17,6 @@ def framed(document: str, height: int = 460) -> str:
 
 def monitor_html(monitor: Any) -> str:
     """The flow of the gradient, and where the rest is."""
-    from keras_backprop.report.monitor import flow
-
     history = monitor.history
     if not len(history.steps):
         return f"<p>{escape(repr(monitor.layers))}: nothing has been noted yet.</p>"

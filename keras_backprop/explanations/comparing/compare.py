@@ -9,6 +9,7 @@ from keras_backprop.explanations.comparing.comparison import Compared, Compariso
 from keras_backprop.explanations.comparing.given import Given
 from keras_backprop.explanations.comparing.lists import BY_LETTER, kind_of_list, weights_of_list
 from keras_backprop.explanations.comparing.mistakes import Slips, read, right_as_well
+from keras_backprop.explanations.comparing.spelling import Found
 from keras_backprop.explanations.comparing.wrong_results import WrongResults
 from keras_backprop.explanations.observing.asked import number_of, place
 from keras_backprop.explanations.writing.notation import plain
@@ -51,8 +52,6 @@ class _Comparer(WrongResults):
             raise ValueError(
                 f"{name!r} must be a list with an array for each of the {len(weights)} weights: {paths}. Received: {received}"
             )
-        from keras_backprop.explanations.comparing.spelling import Found
-
         return [
             self._one(f"{name}[{i}] ({w.path})", Found(kind, path=w.path, latex=w.symbol.latex), value)
             for i, (w, value) in enumerate(zip(weights, values, strict=True))
@@ -68,8 +67,6 @@ class _Comparer(WrongResults):
 
     def _by_shape(self, name, shape):
         """The weight that `dW` means where there are several: the one of that shape."""
-        from keras_backprop.explanations.comparing.spelling import Found
-
         bias = "b" in name.lower()
         same = [w for w in self.explanation.weights if (w.symbol.letter == "b") == bias and np.shape(w.value) == shape]
         if len(same) != 1:

@@ -8,6 +8,7 @@ import numpy as np
 from keras_backprop.explanations.numbers.path_finder import Factor, Finder, Path
 from keras_backprop.explanations.observing.asked import place
 from keras_backprop.explanations.writing.breaking import broken, broken_text
+from keras_backprop.explanations.writing.markdown import aligned, display, table
 from keras_backprop.explanations.writing.notation import (
     columns,
     decimals_of_change,
@@ -129,8 +130,6 @@ class Chain:
             digits: int, decimals; by default four.
             flavor: None, or "github" for its `math` blocks.
         """
-        from keras_backprop.explanations.writing.markdown import aligned, display, table
-
         with precision(self.digits if digits is None else digits):
             gradient = derivative("E", self.name)
             several, lines = len(self.examples) > 1, []

@@ -16,6 +16,7 @@ from keras_backprop.explanations.writing.notation import (
     plain,
     precision,
 )
+from keras_backprop.explanations.writing.optimizers import NAMES
 from keras_backprop.explanations.writing.rows import Shown, backward_rows, forward_rows, given_rows, shown
 from keras_backprop.explanations.writing.scalar_chain import factors_of, scalar_chain
 from keras_backprop.explanations.writing.time_rows import general_rows, step_rows
@@ -228,8 +229,6 @@ def which(explanation, group):
 
 
 def formulas_of_optimizers():
-    from keras_backprop.explanations.writing.optimizers import NAMES
-
     return NAMES
 
 
