@@ -39,19 +39,22 @@ class BackpropModel(BackpropTrainer, keras.Model):
         """A model that computes what `model` computes and shares its layers and weights. Compile it before `fit`.
 
         Args:
-            model: a Keras model, built. One of a class of its own is of that class afterwards as well: its `train_step`,
+            model: a Keras model. One of a class of its own is of that class afterwards as well: its `train_step`,
                 `compute_loss`, metrics, methods and attributes are there. It need not be built: a GAN has no `call` that could.
-                What its `build` makes is then not shared.
+                What its `build` makes is then not shared. A `keras.Sequential` without an input shape gives a
+                `BackpropSequential`.
             name: str, the new model's name; by default the model's own.
 
         Raises:
             TypeError: `model` is no Keras model, or this is a subclass of `BackpropModel`, and the model has a `call` or a way to
                 train of its own.
-            ValueError: `model` has no class of its own, and is not built.
+            ValueError: this is a subclass of `BackpropModel`, and the model is not built.
         """
         require_model(model, "BackpropModel.from_keras")
-        if cls is not BackpropModel or _is_plain(model):
-            require_built(model, "BackpropModel.from_keras")
+        if cls is not BackpropModel:
+            require_built(model, f"{cls.__name__}.from_keras")
+        elif isinstance(model, keras.Sequential) and not model.built:
+            return BackpropSequential.from_keras(model, name)
         graph = _keras.graph_of(model)
         if cls is BackpropModel and not (graph is not None and _is_plain(model)):
             return _of_the_same_class(model, name or model.name)

@@ -330,8 +330,17 @@ def test_a_subclass_can_be_functional_and_another_have_a_call_of_its_own():
 def test_from_keras_refuses_what_is_no_model():
     with pytest.raises(TypeError, match=r"takes a `keras.Model`. Received: .*Dense"):
         BackpropModel.from_keras(layers.Dense(1))
-    with pytest.raises(ValueError, match="is not built"):
-        BackpropModel.from_keras(keras.Sequential([layers.Dense(1)], name="empty"))
+    with pytest.raises(ValueError, match=r"is not built.*`Mine.from_keras`"):
+        type("Mine", (BackpropModel,), {}).from_keras(keras.Sequential([layers.Dense(1)]))
+
+
+def test_from_keras_takes_a_stack_that_its_first_batch_builds():
+    stock = keras.Sequential([layers.Dense(3), layers.Dense(1)], name="open")
+    model = BackpropModel.from_keras(stock)
+    assert isinstance(model, BackpropSequential) and model.layers == stock.layers and model.name == "open"
+    model.compile("sgd", "mse")
+    model.fit(np.ones((5, 2)), np.ones((5, 1)), verbose=0)
+    np.testing.assert_array_equal(stock(np.ones((2, 2))), model(np.ones((2, 2))))
 
 
 def test_a_saved_model_loads_in_a_new_process_and_trains_on(tmp_path):
