@@ -131,6 +131,36 @@ def test_a_class_of_its_own_need_not_be_built(cls):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
+class Tagged(Called):
+    """Attributes of one's own that have the names of what `compile` and `fit` set."""
+
+    def __init__(self):
+        super().__init__()
+        self.loss, self.optimizer, self.history = keras.losses.Huber(0.1), keras.optimizers.SGD(0.3), ["a note"]
+        self.unrolled_steps_per_execution = 2
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return self.loss(y, y_pred)
+
+
+def test_attributes_with_the_names_of_a_trainers_are_kept():
+    x = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
+    trained = []
+    for take in (lambda model: model, BackpropModel.from_keras):
+        keras.utils.set_random_seed(1)
+        model = take(Tagged())
+        assert model.history == ["a note"] and model.unrolled_steps_per_execution == 2
+        model.compile(model.optimizer)
+        model.fit(x, x[:, :1], 8, epochs=2, shuffle=False, verbose=0)
+        trained.append([model.evaluate(x, x[:, :1], verbose=0), *model.get_weights()])
+    for a, b in zip(*trained, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+    assert isinstance(BackpropModel.from_keras(model).loss, keras.losses.Huber)
+    model.compile("adam", "mse")
+    again = BackpropModel.from_keras(model)
+    assert again.loss is None and not hasattr(again, "optimizer") and not hasattr(again, "history")
+
+
 def counting_tapes(monkeypatch):
     opened, enter = [], tf.GradientTape.__enter__
     monkeypatch.setattr(tf.GradientTape, "__enter__", lambda tape: opened.append(tape) or enter(tape))

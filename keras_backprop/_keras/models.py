@@ -46,7 +46,8 @@ def twin(model: Any, cls: Any, name: str | None = None) -> Any:
     for store, tracked in stores.items():
         other._tracker.config[store][1].extend(tracked)
         other._tracker.stored_ids[store].update(model._tracker.stored_ids[store])
-    kept = {*_OF_THE_INSTANCE, *(key for key, value in vars(model).items() if any(value is x for x in stores.values()))}
+    kept = {*_OF_THE_INSTANCE, *(_SINCE_COMPILED if model.compiled else ())}
+    kept.update(key for key, value in vars(model).items() if any(value is x for x in stores.values()))
     for key, value in vars(model).items():
         if key in kept:
             continue
@@ -55,15 +56,21 @@ def twin(model: Any, cls: Any, name: str | None = None) -> Any:
         elif isinstance(value, (TrackedList, TrackedDict, TrackedOrderedDict, TrackedSet)):
             value = other._tracker.track(value.copy())
         vars(other)[key] = value
+    names = _NOT_BY_COMPILE if compiled_loss(model) else (*_NOT_BY_COMPILE, "loss")
+    own = {key: value for key, value in vars(other).items() if key in names}
     TensorFlowTrainer.__init__(other)
-    vars(other).update(name=name or model.name, _distribute_strategy=model._distribute_strategy)
+    vars(other).update(own, name=name or model.name)
     return other
 
 
-_OF_THE_INSTANCE = (
-    *("_tracker", "build", "quantize"),  # which Keras makes for every instance
-    *("optimizer", "history", "_compile_config", "_compiled_trainable_state"),  # since it has been compiled
-)
+_OF_THE_INSTANCE = ("_tracker", "build", "quantize")
+"""What Keras makes for every instance."""
+
+_SINCE_COMPILED = ("optimizer", "history", "_compile_config", "_compiled_trainable_state")
+"""What `compile` and `fit` set. Before, a class may have attributes of these names of its own."""
+
+_NOT_BY_COMPILE = ("_distribute_strategy", "unrolled_steps_per_execution")
+"""What a trainer has from its beginning, and `compile` does not set."""
 
 
 def compute_loss(model: Any, **arguments: Any) -> Any:
