@@ -161,6 +161,7 @@ class _OursBelow:
     """A mixin for classes made by `_with_ours_below`. Files hold a model of the original class, of which ours is made again."""
 
     name: str
+    _theirs_first = True
 
     def get_config(self):
         return {"model": keras.saving.serialize_keras_object(_keras.twin(self, _original(self))), "name": self.name}

@@ -49,6 +49,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     _observers: Any = ()
     _observed_by: Any = ()
     _gradients_made = False
+    _theirs_first = False  # whether methods of a class that `from_keras` was given come before ours
 
     def compile(self, *args: Any, gradients: Any = None, rules: Any = None, **kwargs: Any) -> Any:
         """As `keras.Model.compile`, and more.
@@ -200,9 +201,9 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         if outputs is not None:
             return outputs
         with _tensorflow.variables_made_at_once():  # of metrics and of the optimizer: one trace is enough
-            return self._train_step(data)
+            return self.__train_step(data)
 
-    def _train_step(self, data):
+    def __train_step(self, data):  # users have a `_train_step`
         examples = None
         if need_examples(self._observers) and isinstance(data, tuple) and len(data) == 4:  # 3 in `train_on_batch`
             *data, examples = data
@@ -211,22 +212,32 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         (x, y, sample_weight), ends = step_begins(self._observers, self, batch)
         shown = Shown(self, x, y, sample_weight, filled=plan_of(self) is not None)
         with shown.part_losses():
-            result = self.backward_pass(x, y, sample_weight)
+            result = self._part_of_step("backward_pass")(x, y, sample_weight)
         loss = _keras.unscale_loss_for_distribution(shown.loss(result))
         self._loss_tracker.update_state(loss, sample_weight=shown.size)
-        gradients = self.make_gradients(result) if result.weights or plan_of(self) is not None else []
+        makes = result.weights or plan_of(self) is not None
+        gradients = self._part_of_step("make_gradients")(result) if makes else []
         if self.compiled_gradients is not None and not result.weights:
             self._gradients_made = True  # there is nothing to make
         update = ObservedUpdate(self, (x, y, sample_weight), examples, result, gradients, self.optimizer)
         with updating(self._observers, update):
             if result.weights:
-                self.update_weights(gradients, result.weights)
+                self._part_of_step("update_weights")(gradients, result.weights)
             else:
                 warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         logs = shown.metrics(result)
         for end in ends:
             end(update)
         return logs
+
+    def _part_of_step(self, name):
+        """`backward_pass`, `make_gradients` or `update_weights`, or what a class derived from ours has in its place.
+
+        A class that `from_keras` was given knows nothing of ours: what it has under such a name is something else.
+        """
+        if name in vars(self) or not self._theirs_first:
+            return getattr(self, name)
+        return getattr(BackpropTrainer, name).__get__(self)
 
     def backward_pass(self, x: Any, y: Any = None, sample_weight: Any = None) -> Backward:
         """The forward pass, the error and the chain rule on a batch of tensors, in training mode.

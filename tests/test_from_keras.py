@@ -161,6 +161,35 @@ def test_attributes_with_the_names_of_a_trainers_are_kept():
     assert again.loss is None and not hasattr(again, "optimizer") and not hasattr(again, "history")
 
 
+def test_methods_that_have_the_names_of_ours_are_the_users():
+    class Teacher:
+        def update_weights(self):
+            return "a moving average"
+
+        def backward_pass(self, tape):
+            return tape
+
+        def make_gradients(self):
+            return "of theirs"
+
+        def _train_step(self, batch):
+            raise AssertionError("nobody has called it")
+
+    stock = trained(made("called", Teacher))
+    ours = BackpropModel.from_keras(made("called", Teacher))
+    for name, values in trained(ours).items():
+        np.testing.assert_allclose(values, stock[name], rtol=1e-6)
+    assert ours.update_weights() == "a moving average" and ours.make_gradients() == "of theirs"
+    ours.update_weights = BackpropTrainer.update_weights.__get__(ours)
+    assert trained(ours)
+
+    class Mine(BackpropModel):
+        _train_step = Teacher._train_step
+
+    inputs = keras.Input((3,))
+    assert trained(Mine(inputs, layers.Dense(1)(inputs)))
+
+
 def counting_tapes(monkeypatch):
     opened, enter = [], tf.GradientTape.__enter__
     monkeypatch.setattr(tf.GradientTape, "__enter__", lambda tape: opened.append(tape) or enter(tape))

@@ -64,7 +64,7 @@ def try_examples(model: Any, x: Any, y: Any, n: int, size: int) -> bool:
     assigned = _tensorflow.Assignments([v for v, _ in before])
     try:
         with assigned:
-            model.backward_pass(*take(watched + some), tf.ones(2 * k))
+            model._part_of_step("backward_pass")(*take(watched + some), tf.ones(2 * k))
     finally:
         before += assigned.variables
         for variable, value in before:
@@ -85,7 +85,7 @@ def try_examples(model: Any, x: Any, y: Any, n: int, size: int) -> bool:
         some_x, some_y = take(rows)
         if training:
             weights = tf.constant([1] * len(rows) if weights is None else weights, tf.float32)
-            result = model.backward_pass(some_x, some_y, weights)
+            result = model._part_of_step("backward_pass")(some_x, some_y, weights)
         else:
             result = backward(model, some_x, some_y, training=False)
         require_private(result)

@@ -78,7 +78,7 @@ def _fault_of_update(step, gradients):
         return None
     before = [step.finite(v.value) for v in weights]
     largest = max(map(extreme, (v.value for v in weights)))
-    model.update_weights(gradients, weights)
+    model._part_of_step("update_weights")(gradients, weights)
     for v, fine in zip(weights, before, strict=True):
         if fine and not bool(tf.reduce_all(tf.math.is_finite(v.value))):
             cause = (
