@@ -63,9 +63,9 @@ def lean_update(optimizer):
 
 
 def _is_as_in_keras(optimizer):
-    """Whether nobody has put another update into this optimizer, or into its class."""
+    """Whether nobody has put another update into this optimizer or its class; that of AdamW is Adam's."""
     update = getattr(optimizer.update_step, "__func__", None)
-    return getattr(update, "__module__", None) == type(optimizer).__module__
+    return getattr(update, "__module__", None) in [kind.__module__ for kind in type(optimizer).__mro__]
 
 
 def after(gradients, optimizer):
