@@ -58,8 +58,8 @@ def flow(history: Any) -> str:
             values = np.stack([history.series(path, of, "norm")[chosen] for path in paths])
             described = f"{what}, {len(paths)} rows over {len(chosen)} steps"
             said = (
-                "Input at the top, error at the bottom. Where it darkens upwards the gradient vanishes on its way. What is not "
-                "positive and finite has no colour."
+                "Input at the top, error at the bottom: where it darkens upwards the gradient vanishes on its way, where it "
+                "brightens it grows. What is not positive and finite has no colour."
             )
             return section(
                 f"Gradient flow: {what}", charts.heat_map(paths, history.steps[chosen], values, described), said=said

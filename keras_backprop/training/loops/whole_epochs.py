@@ -41,7 +41,7 @@ class WholeEpochs:
         self.loop: Any = None
         self.served: Any = None
         guard = guard_of(self.model)
-        self._call: Any = self.call if guard is None else Guarded(self, guard)
+        self._guarded = None if guard is None else Guarded(self, guard)
 
     def __call__(self, first):
         """Run one epoch or several, and tell the callbacks of each. Returns the number of the next epoch, and the last logs.
@@ -148,6 +148,9 @@ class WholeEpochs:
                 return logs
             self.run.show_progress(last, logs[0])
             first = last
+
+    def _call(self, epochs, which, finished=True):
+        return (self._guarded or self.call)(epochs, which, finished)
 
     def call(self, epochs, which, finished=True):
         """Run epochs, or some steps of one, in one compiled call. Returns the logs of each epoch.
