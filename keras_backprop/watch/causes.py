@@ -48,34 +48,22 @@ def cause_of(c: Circumstances) -> tuple[str, str]:
     """The likely cause and its remedy, two strings."""
     if c.named is not None:
         return _of_source(c)
-    found = _DOMAIN[c.kind](*c.inputs) if c.kind in _DOMAIN and c.inputs else None
-    if found is not None:
-        cause, remedy = found
-        if c.backward:
-            hidden = c.gradient is None or np.isnan(c.gradient).any()
-            cause = f"the gradient of {cause} is infinite" + (
-                ", although `where` or a zero hides the value: 0·∞ is NaN" if hidden else ""
-            )
-            remedy = (
-                f"make the argument safe before it, x = where(x > 0, x, 1), as well as the result after it; or {remedy}"
-            )
-        return cause, remedy
-    half = c.dtype in (tf.float16,)
-    if c.kind in ("Exp", "Expm1", "Sinh", "Cosh"):
-        if _blown_up(c.frames):
-            return _learning_rate(c.frames)
-        limit = "11.09 in float16" if half else "88.7 in float32"
-        largest = f" (the largest argument is {_largest(c.inputs):.4g}; it overflows above {limit})"
-        return (
-            f"overflow of exp{' in float16' if half else ''}{largest}",
-            "subtract the maximum before it, clip its argument, or stay with logarithms (`logsumexp`, `log_softmax`, `softplus`)",
-        )
+    at_edge = _DOMAIN[c.kind](*c.inputs) if c.kind in _DOMAIN and c.inputs else None
+    if at_edge is not None:
+        return _at_the_edge(c, *at_edge)
     if _blown_up(c.frames):
         return _learning_rate(c.frames)
+    largest, half = _largest(c.inputs), c.dtype == tf.float16
+    if c.kind in ("Exp", "Expm1", "Sinh", "Cosh"):
+        where, limit = (" in float16", "11.09 in float16") if half else ("", "88.7 in float32")
+        return (
+            f"overflow of exp{where} (the largest argument is {largest:.4g}; it overflows above {limit})",
+            "subtract the maximum before it, clip its argument, or stay with logarithms (`logsumexp`, `log_softmax`, `softplus`)",
+        )
     if half:
         what = "a gradient" if c.backward else "a value"
         return (
-            f"overflow in float16: {what} is beyond 65504 (largest |input| {_largest(c.inputs):.4g})",
+            f"overflow in float16: {what} is beyond 65504 (largest |input| {largest:.4g})",
             "use `mixed_bfloat16`, give this layer dtype='float32', or scale its inputs down",
         )
     if c.direction == "incoming delta":
@@ -83,13 +71,25 @@ def cause_of(c: Circumstances) -> tuple[str, str]:
             "deltas that are finite one by one add up to more than the dtype can hold, or the error's own gradient is not finite",
             "clip the loss or its inputs, or scale them down",
         )
-    if _largest(c.inputs) > 1e15:
+    if largest > 1e15:
         return (
-            f"overflow: the values are too large (largest |input| {_largest(c.inputs):.4g})",
+            f"overflow: the values are too large (largest |input| {largest:.4g})",
             "scale the inputs, normalise in between, or lower the learning rate if weights have grown",
         )
     what = f"the derivative of {c.kind or 'the rule'}" if c.backward else f"{c.kind}"
     return f"{what} is not finite at these values", "keep the values away from there, by clipping or a small ε"
+
+
+def _at_the_edge(c, cause, remedy):
+    """An operation at the edge of its domain; backward, its derivative is infinite there."""
+    if not c.backward:
+        return cause, remedy
+    hidden = c.gradient is None or np.isnan(c.gradient).any()
+    why = ", although `where` or a zero hides the value: 0·∞ is NaN" if hidden else ""
+    return (
+        f"the gradient of {cause} is infinite{why}",
+        f"make the argument safe before it, x = where(x > 0, x, 1), as well as the result after it; or {remedy}",
+    )
 
 
 def _of_source(c):

@@ -1,5 +1,6 @@
 """A network of any shape drawn layer by layer: shapes, and the norms of the gradients that flow back."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import keras
@@ -94,20 +95,12 @@ def draw(explanation, chain=None):
 
 def _blocks(explanation):
     """The blocks in forward order."""
-    links, blocks, made = shown(explanation), [], {}
-    uses: dict = {}
-    for link in links:
-        if link.kind == "layer":
-            uses[link.path] = uses.get(link.path, 0) + 1
-    given = {
-        s: v for link in links for s, v in zip(link.input_symbols, link.inputs, strict=True) if s and s.letter == "x"
-    }
-    for symbol in sorted(given, key=lambda s: s.subscript or 0):
-        made[symbol] = Block(rf"$\mathbf{{{symbol.latex}}}$", f"input  {_shape(given[symbol])}", INPUT, INPUT_EDGE)
-        blocks.append(made[symbol])
+    links, uses, seen = shown(explanation), Counter(), Counter()
+    uses.update(link.path for link in links if link.kind == "layer")
+    made = _inputs(links)  # symbol -> the block that makes it
+    blocks = list(made.values())
     paths = {weight.symbol: weight.path for weight in (*explanation.weights, *explanation.frozen)}
     error = Block(f"E = {explanation.loss:.4g}", "", ERROR, ERROR_EDGE)
-    seen: dict = {}
     for link in links:
         if isinstance(link.op, keras.layers.InputLayer):
             made[link.output_symbols[0]] = made[link.input_symbols[0]]
@@ -116,16 +109,12 @@ def _blocks(explanation):
             error.detail = f"{error.detail} + {link.path}" if error.detail else link.path
             block = error
         elif link.kind == "activation" and len(link.input_symbols) == 1 and link.input_symbols[0] in made:
-            block = made[link.input_symbols[0]]
-            block.detail = block.detail.replace(
-                "  ", f", {link.path.rsplit('/', 1)[-1].partition('·')[0].partition('-')[0]}  ", 1
-            )
-            made[link.output_symbols[0]] = block
+            made[link.output_symbols[0]] = _activated(made[link.input_symbols[0]], link)
             continue
         elif link.kind == "regularizer" or not link.input_symbols or link.output_symbols[0] is None:
             continue
         else:
-            seen[link.path] = seen.get(link.path, 0) + 1
+            seen[link.path] += 1
             block = _block(link, seen[link.path], uses.get(link.path, 1))
             entering = (*link.weight_symbols.values(), *link.input_symbols)
             block.weights = tuple(paths[symbol] for symbol in entering if symbol in paths)
@@ -133,13 +122,29 @@ def _blocks(explanation):
         for symbol, dx in zip(link.input_symbols, link.downstream, strict=True):
             if symbol in made:
                 block.sources.append((made[symbol], None if dx is None else norm(dx)))
-        for symbol in link.output_symbols:
-            made[symbol] = block
+        made.update(dict.fromkeys(link.output_symbols, block))
     if any(link.kind == "regularizer" for link in links):
         error.detail += " + penalties"
     # A loss that is computed from the logits meets its last layer twice: as predictions and as logits.
     error.sources = list({id(s): (s, g) for s, g in sorted(error.sources, key=lambda e: e[1] is not None)}.values())
     return _connected([*blocks, error])
+
+
+def _inputs(links):
+    """Symbol -> block, for the inputs of the network."""
+    pairs = (pair for link in links for pair in zip(link.input_symbols, link.inputs, strict=True))
+    given = {symbol: value for symbol, value in pairs if symbol and symbol.letter == "x"}
+    return {
+        symbol: Block(rf"$\mathbf{{{symbol.latex}}}$", f"input  {_shape(given[symbol])}", INPUT, INPUT_EDGE)
+        for symbol in sorted(given, key=lambda s: s.subscript or 0)
+    }
+
+
+def _activated(block, link):
+    """A block that names the activation in which its layer ends as well."""
+    name = link.path.rsplit("/", 1)[-1].partition("·")[0].partition("-")[0]
+    block.detail = block.detail.replace("  ", f", {name}  ", 1)
+    return block
 
 
 def _connected(blocks):
