@@ -29,17 +29,24 @@ class ForwardSlips:
         raise NotImplementedError
 
     def _forward_slips(self):
+        yield from self._without_biases()
+        yield from self._turned()
+        yield from self._without_activations()
+        yield from self._of_states()
+        yield from self._of_kernels()
+        yield from self._of_ways()
+        yield from self._next_step()
+
+    def _without_biases(self):
+        """Of one layer, and of all."""
         layers: dict = {}
         for position, node in enumerate(self.graph.nodes):
             if np.any(node.bias):
                 layers.setdefault((node.letter, node.layer, node.time is not None), []).append(position)
-        groups = [*layers.values(), *([[p for ps in layers.values() for p in ps]] if len(layers) > 1 else [])]
-        for positions in groups:
-            where = (
-                ""
-                if len(groups) > 1 and positions is groups[-1]
-                else f" in {plain(self.graph.nodes[positions[0]].name(0))}"
-            )
+        groups = [(positions, f" in {plain(self.graph.nodes[positions[0]].name(0))}") for positions in layers.values()]
+        if len(layers) > 1:
+            groups.append(([p for positions in layers.values() for p in positions], ""))
+        for positions, where in groups:
 
             def without(graph, positions=positions):
                 for p in positions:
@@ -48,22 +55,28 @@ class ForwardSlips:
             graph = self._changed(without, forward=True)
             if graph is not None:
                 yield f"the biases were left out{where}", graph
+
+    def _turned(self):
+        """Square matrices with rows for columns."""
         for path in dict.fromkeys(e.weight for n in self.graph.nodes for e in n.edges if e.weight):
-            if squares_only(self.graph, path):
+            if not squares_only(self.graph, path):
+                continue
 
-                def turned(graph, path=path):
-                    for node in graph.nodes:
-                        for edge in node.edges:
-                            if edge.weight == path:
-                                edge.matrix = edge.matrix.T
+            def turned(graph, path=path):
+                for node in graph.nodes:
+                    for edge in node.edges:
+                        if edge.weight == path:
+                            edge.matrix = edge.matrix.T
 
-                graph = self._changed(turned, forward=True)
-                if graph is not None:
-                    name = self.spelling.weights[path].symbol
-                    yield (
-                        f"{name} is transposed in the forward pass: the indices of the matrix are the other way round",
-                        graph,
-                    )
+            graph = self._changed(turned, forward=True)
+            if graph is not None:
+                name = self.spelling.weights[path].symbol
+                yield (
+                    f"{name} is transposed in the forward pass: the indices of the matrix are the other way round",
+                    graph,
+                )
+
+    def _without_activations(self):
         for positions, a, z in self._groups():
 
             def straight(graph, positions=positions):
@@ -74,10 +87,6 @@ class ForwardSlips:
             graph = self._changed(straight, forward=True)
             if graph is not None:
                 yield f"the activation is missing: {a} = {z}" if a else "the activations are missing: a = z", graph
-        yield from self._of_states()
-        yield from self._of_kernels()
-        yield from self._of_ways()
-        yield from self._next_step()
 
     def _of_states(self):
         """Recurrent layers without their state."""
