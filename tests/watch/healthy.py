@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_backprop import BackpropModel, BackpropSequential
+from tests.watch.faulty import Does
 
 N = 64
 
@@ -23,15 +24,6 @@ def stack(*parts, loss="mse", optimizer="adam", shape=(8,), **arguments):
     model = BackpropSequential([keras.Input(shape), *parts], name="net")
     model.compile(optimizer, loss, **arguments)
     return model
-
-
-class Does(layers.Layer):
-    def __init__(self, function, **kwargs):
-        super().__init__(**kwargs)
-        self.function = function
-
-    def call(self, x):
-        return self.function(x)
 
 
 def relu_classifier():
