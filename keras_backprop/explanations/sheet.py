@@ -122,49 +122,44 @@ def _by_units(explanation, formula):
 
 def _entries(explanation):
     """Every number of a small network in the order in which one calculates them."""
-    graph, several = explanation.graph, explanation.examples > 1
-    spelling = Spelling(explanation, graph)
+    graph = explanation.graph
     if not graph.uses:
         return []
-    entries = []
-
-    def of(name, example):
-        return name if not several else rf"{name}\;[{example + 1}]"
-
+    spelling = Spelling(explanation, graph)
     nodes = [node for node in graph.nodes if not node.origins]  # what is only moved is the same number
-    for node in nodes:
-        for example in range(explanation.examples) if node.edges else ():
-            for unit in range(node.units):
-                entries.append(_Entry("values", of(node.name(unit), example), _forward(node, unit, spelling),
-                                      float(node.value[example, unit]), ("value", id(node), unit, example)))  # fmt: skip
+    entries = [
+        _Entry("values", name, _forward(node, unit, spelling), float(node.value[example, unit]),
+               ("value", id(node), unit, example))
+        for node, unit, example, name in _places(explanation, nodes, lambda name: name)
+    ]  # fmt: skip
     loss = next((link for link in shown(explanation) if link.kind == "loss"), None)
     written = _by_units(explanation, (loss and error_formulas.loss(loss)) or "")
     entries.append(_Entry("error", "E", written, float(explanation.loss), ("error",)))
     passed = set(map(id, graph.on_the_way()))
-    for node in reversed(nodes):
-        for example in range(explanation.examples) if node.edges and id(node) in passed else ():
-            for unit in range(node.units):
-                entries.append(_Entry("deltas", of(derivative("E", node.name(unit)), example), "",
-                                      float(node.gradient[example, unit]), ("delta", id(node), unit, example)))  # fmt: skip
+    back = [node for node in reversed(nodes) if id(node) in passed]
+    entries += [
+        _Entry("deltas", name, "", float(node.gradient[example, unit]), ("delta", id(node), unit, example))
+        for node, unit, example, name in _places(explanation, back, lambda name: derivative("E", name))
+    ]
     for weight in reversed(explanation.weights):
         for index in np.ndindex(np.shape(weight.value)) if weight.gradient is not None else ():
-            name = spelling.name(weight.path, index)
-            entries.append(
-                _Entry(
-                    "gradients",
-                    derivative("E", name),
-                    "",
-                    float(weight.gradient[index]),
-                    ("gradient", weight.path, index),
-                )
-            )
+            name, key = derivative("E", spelling.name(weight.path, index)), ("gradient", weight.path, index)
+            entries.append(_Entry("gradients", name, "", float(weight.gradient[index]), key))
     for weight in explanation.weights:
         for index in np.ndindex(np.shape(weight.value)):
-            name = spelling.name(weight.path, index)
-            entries.append(
-                _Entry("updates", primed(name), "", float(weight.updated[index]), ("update", weight.path, index))
-            )
+            name, key = primed(spelling.name(weight.path, index)), ("update", weight.path, index)
+            entries.append(_Entry("updates", name, "", float(weight.updated[index]), key))
     return entries
+
+
+def _places(explanation, nodes, named):
+    """(node, unit, example, name) of every number that is calculated at some nodes."""
+    several = explanation.examples > 1
+    for node in nodes:
+        for example in range(explanation.examples) if node.edges else ():
+            for unit in range(node.units):
+                name = named(node.name(unit))
+                yield node, unit, example, rf"{name}\;[{example + 1}]" if several else name
 
 
 def _forward(node, unit, spelling):
