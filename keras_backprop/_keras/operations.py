@@ -1,6 +1,8 @@
 """Operations of `keras.ops`: their classes, how an activation is spelled, and following the functions on real tensors."""
 
 import contextlib
+import functools
+import inspect
 import sys
 import threading
 import types
@@ -16,6 +18,7 @@ from keras.src.ops import linalg as _ops_linalg
 from keras.src.ops import math as _ops_math
 from keras.src.ops import nn as _ops_nn
 from keras.src.ops import numpy as _ops_numpy
+from keras.src.ops import operation as _operation
 from keras.src.utils.naming import to_snake_case
 
 from keras_backprop._keras.standing_in import current, replaced
@@ -188,6 +191,7 @@ def _symbolic_calls_of_tensors(follow):
         _followers += 1
         if _followers == 1:
             keras.Operation.symbolic_call = _symbolic_call
+            _operation.inspect = _inspect
     before, _following.follow = getattr(_following, "follow", None), follow
     try:
         yield
@@ -197,7 +201,24 @@ def _symbolic_calls_of_tensors(follow):
             _followers -= 1
             if not _followers:
                 keras.Operation.symbolic_call = _stock_symbolic_call
+                _operation.inspect = inspect
 
+
+def _once(inspector):
+    """A function of `inspect` that looks at each constructor of Keras's own once."""
+    looked_up = functools.cache(inspector)
+
+    def look(function):
+        own = isinstance(function, types.FunctionType) and function.__module__.startswith("keras.src.")
+        return (looked_up if own else inspector)(function)
+
+    return look
+
+
+_inspect = types.SimpleNamespace(**vars(inspect))
+_inspect.signature, _inspect.getfullargspec = _once(inspect.signature), _once(inspect.getfullargspec)
+"""What stands in for `inspect` where Keras makes operations: it looks at the constructor each time, which takes it longer than all
+the rest."""
 
 _stock_symbolic_call = keras.Operation.symbolic_call
 

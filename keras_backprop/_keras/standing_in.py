@@ -11,6 +11,13 @@ from typing import Any
 from keras.src.losses import loss as loss_module
 
 
+class _Stack(threading.local):
+    """The replacements of a thread, the last one on top."""
+
+    def __init__(self):
+        self.stack: list = []
+
+
 class _Switch:
     """Stands in for a callable attribute: in a thread that replaced it the replacement, elsewhere the original."""
 
@@ -18,19 +25,18 @@ class _Switch:
         self.original = self.__wrapped__ = original
         self.own = own  # whether the attribute is in the owner's `__dict__` or comes from its class
         self.users = 0
-        self._local = threading.local()
+        self._local = _Stack()
 
     @property
     def stack(self):
-        if not hasattr(self._local, "stack"):
-            self._local.stack = []
         return self._local.stack
 
     def __getattr__(self, name):
         return getattr(vars(self)["original"], name)
 
     def __call__(self, /, *args, **kwargs):
-        return (self.stack[-1] if self.stack else self.original)(*args, **kwargs)
+        stack = self._local.stack
+        return (stack[-1] if stack else self.original)(*args, **kwargs)
 
 
 _lock = threading.RLock()

@@ -24,6 +24,7 @@ from keras_backprop._tensorflow.graphs import (
 from keras_backprop._tensorflow.once import is_once_if, once_if
 from keras_backprop._tensorflow.operations import (
     gradients_by_type,
+    have_same_sizes,
     is_trainable,
     registered_gradient,
     remember_sparse,

@@ -11,6 +11,8 @@ from tensorflow.python.eager.polymorphic_function import eager_function_run
 from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
 from tensorflow.python.framework.ops import EagerTensor
 
+from keras_backprop import _keras
+
 # AutoGraph rewrites whatever a user's `tf.function` calls, library code too; there is nothing to rewrite here.
 autograph.CONVERSION_RULES = (autograph.DoNotConvert("keras_backprop"), *autograph.CONVERSION_RULES)
 
@@ -92,7 +94,7 @@ def is_taped(values):
     Args:
         values: list. Sparse and ragged tensors count as the tensors that they consist of; what is no tensor is not followed.
     """
-    if not record.could_possibly_record():
+    if not _keras.current(record, "could_possibly_record")():
         return False
     tensors = [x for x in tf.nest.flatten(values, expand_composites=True) if isinstance(x, tf.Tensor)]
     return record.should_record_backprop(tensors) or bool(forwardprop_util.pack_tangents(tensors).tangents)

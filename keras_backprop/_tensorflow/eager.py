@@ -32,7 +32,8 @@ class Eager:
         self._stack.callback(context.context().remove_op_callback, self._note)
         recording = {"record_operation": self._record_operation, "could_possibly_record": lambda: True}
         self._stack.enter_context(_keras.replaced(record, **recording))
-        self._stack.enter_context(_keras.replaced(pywrap_tfe, TFE_Py_FastPathExecute=_execute))
+        execute = functools.partial(_execute, _keras.current(pywrap_tfe, "TFE_Py_FastPathExecute"))
+        self._stack.enter_context(_keras.replaced(pywrap_tfe, TFE_Py_FastPathExecute=execute))
         self._stack.enter_context(_keras.replaced(gradients_util, PossibleTapeGradientTypes=_gradients_of_functions))
         self._stack.enter_context(functions_run_eagerly())
         return self
@@ -64,12 +65,18 @@ class Eager:
         self.operations.append(CustomGradient(op_type, list(input_tensors), list(output_tensors), backward_function))
 
 
-def _execute(context, kind, name, *given):
+def _execute(original, context, kind, name, *given):
     """One eager operation. A `tf.Variable` that it is given as such it would read by itself, where no callback sees it."""
-    read = list(given)
-    for place in _inputs_of_values(kind):
-        read[place] = _with_values(read[place])
-    return _keras.current(pywrap_tfe, "TFE_Py_FastPathExecute")(context, kind, name, *read)
+    for x in given:
+        if isinstance(x, _MAY_BE_READ):
+            read = list(given)
+            for place in _inputs_of_values(kind):
+                read[place] = _with_values(read[place])
+            return original(context, kind, name, *read)
+    return original(context, kind, name, *given)
+
+
+_MAY_BE_READ = (tf.Variable, list, tuple)
 
 
 @functools.cache

@@ -5,6 +5,7 @@ import functools
 import tensorflow as tf
 from tensorflow.python.eager import backprop, backprop_util
 from tensorflow.python.framework import op_def_registry, ops
+from tensorflow.python.framework.ops import EagerTensor
 from tensorflow.python.ops import default_gradient
 
 
@@ -93,14 +94,21 @@ def zeros_like(x):
 
 def is_trainable(x):
     """Whether a gradient can flow to a tensor: floating-point and complex numbers, lists of tensors, handles of variables."""
-    dtype = x.dtype
-    if dtype in _HANDLES:
-        return backprop_util.IsTrainable(x)  # of what the handle is for
-    return _is_trainable_dtype(dtype)
+    trainable = _is_trainable_dtype(x.dtype)
+    return backprop_util.IsTrainable(x) if trainable is None else trainable
 
 
-_HANDLES = (tf.resource, tf.variant)
-_is_trainable_dtype = functools.cache(backprop_util.IsTrainable)
+@functools.cache
+def _is_trainable_dtype(dtype):
+    """Whether a gradient can flow to numbers of a dtype; None for handles, where that depends on what they are for."""
+    return None if dtype in (tf.resource, tf.variant) else backprop_util.IsTrainable(dtype)
+
+
+def have_same_sizes(a, b):
+    """Whether two tensors have the same shape, and all of it is known."""
+    if isinstance(a, EagerTensor) and isinstance(b, EagerTensor):
+        return a._shape_tuple() == b._shape_tuple()  # `shape` is made anew each time
+    return a.shape == b.shape and b.shape.is_fully_defined()
 
 
 def remember_sparse(dense, sparse):

@@ -21,7 +21,7 @@ def suits(rule, op, args):
         return True
     if rule.kind == "not differentiable":
         return False
-    tensors = [x for x in keras.tree.flatten(args) if is_tensor(x)]
+    tensors = [x for x in leaves(args) if is_tensor(x)]
     if not isinstance(op, keras.layers.Layer):
         listed = bool(args) and isinstance(args[0], (list, tuple)) and getattr(op, "keepdims", None) is not None
         sparse = any(isinstance(x, tf.SparseTensor) for x in tensors)  # Keras has other ways for these
@@ -37,12 +37,19 @@ def _is_cast(layer, x):
 
 def is_sized(x):
     """Whether all sizes but that of the batch are known."""
+    if isinstance(x, _tensorflow.EagerTensor):
+        return True
     return x.shape.rank is not None and None not in x.shape[1:].as_list()
 
 
 def bind(call, args, kwargs):
     """All arguments of a call by name, defaults included."""
-    signature = _signature(call)
+    signature, defaults = _signature(call)
+    given = dict(zip(defaults, args, strict=False)) | kwargs
+    if len(given) == len(args) + len(kwargs) and given.keys() <= defaults.keys():
+        arguments = defaults | given  # in the order of the signature
+        if all(value is not inspect.Parameter.empty for value in arguments.values()):
+            return arguments
     bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
     arguments = {}
@@ -55,26 +62,48 @@ def bind(call, args, kwargs):
 
 
 def _signature(call):
-    """`inspect.signature(call)`, looked up once for each method of a class and each function of a module."""
+    """`inspect.signature(call)` and the defaults, looked up once for each method of a class and each function of a module.
+
+    The defaults are a dict of all parameters, with `inspect.Parameter.empty` for none; an empty one if some parameters cannot be
+    given by position or cannot be given by name, so that only Python can say which argument is whose.
+    """
     if isinstance(call, types.MethodType):
         return _signature_of_method(call.__func__)
     if isinstance(call, types.FunctionType) and call.__closure__ is None:
         return _signature_of_function(call)
-    return inspect.signature(call)
+    return _signature_of(call)
+
+
+def _signature_of(call):
+    signature = inspect.signature(call)
+    parameters = signature.parameters.values()
+    plain = all(one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for one in parameters)
+    return signature, {one.name: one.default for one in parameters} if plain else {}
 
 
 @functools.lru_cache(maxsize=1024)
 def _signature_of_method(function):
-    return inspect.signature(types.MethodType(function, object()))
+    return _signature_of(types.MethodType(function, object()))
 
 
-_signature_of_function = functools.lru_cache(maxsize=1024)(inspect.signature)
+_signature_of_function = functools.lru_cache(maxsize=1024)(_signature_of)
 
 
 def tensors_in(arguments):
     """The tensors among the arguments; rules see a sparse one as the dense one that it stands for."""
-    tensors = [x for x in keras.tree.flatten(list(arguments.values())) if is_tensor(x)]
+    tensors = [x for x in leaves(arguments.values()) if is_tensor(x)]
     return [densified(x) if isinstance(x, tf.SparseTensor) else x for x in tensors]
+
+
+def leaves(values):
+    """All that is in some arguments, as `keras.tree.flatten` finds it, which takes its time where nothing is nested."""
+    found: list = []
+    for value in values:
+        if isinstance(value, _LEAVES):
+            found.append(value)
+        else:
+            found += keras.tree.flatten(value)
+    return found
 
 
 def densified(x):
@@ -110,3 +139,4 @@ def is_tensor(x):
 
 
 _NO_TENSORS = (type(None), bool, int, float, str)
+_LEAVES = (tf.Tensor, *_NO_TENSORS)

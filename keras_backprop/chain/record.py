@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow
 from keras_backprop.chain import operations
-from keras_backprop.chain.arguments import bind, copied, is_float, is_tensor, name_of, suits, tensors_in
+from keras_backprop.chain.arguments import bind, copied, is_float, is_tensor, leaves, name_of, suits, tensors_in
 from keras_backprop.chain.settings import settings_of
 from keras_backprop.chain.stand_ins import StandIns
 from keras_backprop.registry import rule_for
@@ -104,7 +104,8 @@ class Record:
             with self:
                 self._want_all(op, (args, kwargs))
                 return self.run_as(op, call, key, path, *args, **kwargs)
-        args, kwargs = keras.tree.map_structure(self._read, (args, kwargs))
+        if any(isinstance(x, keras.Variable) for x in leaves((*args, *kwargs.values()))):
+            args, kwargs = keras.tree.map_structure(self._read, (args, kwargs))
         return self._run_call(op, call, key, path, args, kwargs)
 
     def run_function(self, function, path, /, *args, **kwargs):
@@ -154,7 +155,7 @@ class Record:
         if rule.composition is not None:
             return self._run_open(op, functools.partial(rule.composition, self, op), path, args, kwargs)
         ours = rule.forward and key is op and not rule.given and self.isolate is None  # and there is a call of Keras's
-        if ours and _tensorflow.is_taped(keras.tree.flatten((args, kwargs))):  # a user's tape sees what that computes
+        if ours and _tensorflow.is_taped(leaves((*args, *kwargs.values()))):  # a user's tape sees what that computes
             return self._run_open(op, call, path, args, kwargs)
         return self._run_closed(op, call, rule, path, args, kwargs)
 
@@ -225,8 +226,9 @@ class Record:
         """Append a finished link. A tensor that is returned as it came in gets an identity of its own."""
         call.settings = settings_of(call.op)
         known = {id(x) for x in call.inputs}
-        outputs = keras.tree.map_structure(lambda y: copied(y) if id(y) in known else y, outputs)
-        call.outputs = tuple(y for y in keras.tree.flatten(outputs) if is_tensor(y))
+        if any(id(y) in known for y in leaves([outputs])):
+            outputs = keras.tree.map_structure(lambda y: copied(y) if id(y) in known else y, outputs)
+        call.outputs = tuple(y for y in leaves([outputs]) if is_tensor(y))
         self._closed.append(operations.Closed(call, first, self.timeline.position()))
         if not call.rule.given:
             run = operations.LayerRun(

@@ -77,9 +77,13 @@ def sweep(calls, upstream, weights=(), inputs=(), observers=()):
         if not any(dys):
             continue
         dys = [None if dy is None else _densified(call, add(dy)) for dy in dys]
-        with _as_it_ran(call, calls):
-            returned = _apply(call, dys)
-            dxs = _input_gradients(call, returned, needed)
+        try:
+            with _as_it_ran(call, calls), _autocast(call.op):
+                returned = _apply(call, dys)
+                dxs = _input_gradients(call, returned, needed)
+        except Exception as error:
+            error.add_note(f"Raised by the rule '{call.rule.name}' in the backward pass of {call!r}.")
+            raise
         call.deltas = returned.deltas
         for x, dx in zip(call.inputs, dxs, strict=True):
             if dx is not None:
@@ -127,7 +131,7 @@ def _apply(call, dys):
         dy = tuple(dys)
     else:
         dy = tuple(tf.zeros_like(y) if d is None else d for d, y in zip(dys, call.outputs, strict=True))
-    with _autocast(call.op), _name_scope(call), _named(call):
+    with _name_scope(call):
         if isinstance(call.op, Operation):
             returned = applied_out_of_same_values(rule, call, dy)
         else:
@@ -152,11 +156,10 @@ def _input_gradients(call, returned, needed):
         if dx is None or id(x) not in needed or not _tensorflow.is_trainable(x):
             dxs.append(None)
             continue
-        with _autocast(call.op), _named(call):
-            dx = dx() if callable(dx) else dx
+        dx = dx() if callable(dx) else dx
         if isinstance(call.op, Operation):  # TensorFlow's own gradient functions sum back and cast themselves
-            if isinstance(dx, tf.Tensor) and dx.shape.rank is None:  # what Python computes says no shape
-                dx.set_shape(x.shape)
+            if isinstance(dx, tf.Tensor) and not isinstance(dx, _tensorflow.EagerTensor) and dx.shape.rank is None:
+                dx.set_shape(x.shape)  # what Python computes says no shape
             dxs.append(dx)
             continue
         dxs.append(cast(_unbroadcast(call, _tensor(call, dx), x), x.dtype))
@@ -177,7 +180,7 @@ def _tensor(call, gradient):
 
 def _weight_gradients(call, returned):
     """Name -> (variable, WeightGradient), for the weights the rule spoke of."""
-    named = {}
+    named: dict = {}
     for name, part in returned.weights.items():
         if part is None:
             continue
@@ -197,7 +200,7 @@ def _weight_gradients(call, returned):
 
 def _unbroadcast(call, dx, x):
     """Sum dx over the axes along which x was broadcast; refuse any other difference of shape."""
-    if isinstance(dx, tf.IndexedSlices) or (dx.shape == x.shape and x.shape.is_fully_defined()):
+    if isinstance(dx, tf.IndexedSlices) or _tensorflow.have_same_sizes(dx, x):
         return dx
     shapeless = None in (dx.shape.rank, x.shape.rank)  # what Python computes says no shape
     if shapeless and not call.rule.broadcasts:
@@ -228,14 +231,19 @@ def _densified(call, dy):
     return tf.convert_to_tensor(dy) if isinstance(dy, tf.IndexedSlices) and not keeps_slices else dy
 
 
-@contextlib.contextmanager
-def _as_it_ran(call, calls):
-    """What a rule reads of a layer is what it was in the call: other calls of it may have had other weights or settings.
+_NOTHING = contextlib.nullcontext()
 
-    What it writes there, such as a count, is from then on no setting of any call.
-    """
+
+def _as_it_ran(call, calls):
+    """What a rule reads of a layer is what it was in the call: other calls of it may have had other weights or settings."""
+    return _with_its_own(call, calls) if call.values or call.settings else _NOTHING
+
+
+@contextlib.contextmanager
+def _with_its_own(call, calls):
+    """What a rule writes on its layer, such as a count, is from then on no setting of any call."""
     with (
-        SameValues(call.values) if call.values else contextlib.nullcontext(),
+        SameValues(call.values) if call.values else _NOTHING,
         set_as_then(call.op, call.settings) as written,
     ):
         yield
@@ -248,20 +256,10 @@ def _autocast(op):
     """Weights read by the rule of a layer have the dtype they had in its forward pass."""
     if isinstance(op, keras.layers.Layer) and op.autocast and op.compute_dtype != op.variable_dtype:
         return _keras.AutocastScope(op.compute_dtype)
-    return contextlib.nullcontext()
+    return _NOTHING
 
 
 def _name_scope(call):
     if tf.executing_eagerly():
-        return contextlib.nullcontext()
+        return _NOTHING
     return tf.name_scope(re.sub(r"[^A-Za-z0-9_./-]", "_", f"backward/{call.path or call.rule.name}"))
-
-
-@contextlib.contextmanager
-def _named(call):
-    """Whatever a rule raises says which rule it is, and of what."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"Raised by the rule '{call.rule.name}' in the backward pass of {call!r}.")
-        raise
