@@ -217,8 +217,7 @@ def _once(inspector):
 
 _inspect = types.SimpleNamespace(**vars(inspect))
 _inspect.signature, _inspect.getfullargspec = _once(inspect.signature), _once(inspect.getfullargspec)
-"""What stands in for `inspect` where Keras makes operations: it looks at the constructor each time, which takes it longer than all
-the rest."""
+"""What stands in for `inspect` where Keras makes operations: to look at the constructor takes it longer than all the rest."""
 
 _stock_symbolic_call = keras.Operation.symbolic_call
 

@@ -29,6 +29,7 @@ from keras_backprop._tensorflow.operations import (
     registered_gradient,
     remember_sparse,
     sparse_of,
+    without_gradients_of,
     zeros_like,
 )
 from keras_backprop._tensorflow.substitutes import is_substitute, substitutable

@@ -37,6 +37,28 @@ class EagerOperation:
         return backprop.make_attr(kind, _default(self.type, name) if value is None else value)
 
 
+class without_gradients_of:  # noqa: N801  a context
+    """For the duration of the block, gradient functions may leave out gradients of some inputs of an operation that ran eagerly.
+
+    In a graph what is left unused is dropped later.
+
+    Args:
+        inputs: list of ints.
+        operation: an `EagerOperation` or a `tf.Operation`.
+    """
+
+    def __init__(self, inputs, operation):
+        self.inputs, self.operation = inputs, operation if isinstance(operation, EagerOperation) else None
+
+    def __enter__(self):
+        if self.operation is not None:
+            self.operation.skip_input_indices = self.inputs
+
+    def __exit__(self, *exception):
+        if self.operation is not None:
+            self.operation.skip_input_indices = None
+
+
 class CustomGradient(EagerOperation):
     """What a `tf.custom_gradient` did eagerly: its own function is the gradient."""
 

@@ -232,7 +232,7 @@ def _link(operation, path, weights):
     variables = {
         f"input {i}": weights[id(x)]
         for i, x in enumerate(operation.inputs)
-        if x.dtype == tf.resource and id(x) in weights
+        if id(x) in weights and x.dtype == tf.resource
     }
     op = Operation(operation, variables)
     return Call(op, operation.inputs, operation.outputs, path=path, rule=rule_of(op, op, path))

@@ -79,7 +79,7 @@ def sweep(calls, upstream, weights=(), inputs=(), observers=()):
         dys = [None if dy is None else _densified(call, add(dy)) for dy in dys]
         try:
             with _as_it_ran(call, calls), _autocast(call.op):
-                returned = _apply(call, dys)
+                returned = _apply(call, dys, needed)
                 dxs = _input_gradients(call, returned, needed)
         except Exception as error:
             error.add_note(f"Raised by the rule '{call.rule.name}' in the backward pass of {call!r}.")
@@ -122,7 +122,7 @@ def weight_named(op, name):
     return operator.attrgetter(name)(op)
 
 
-def _apply(call, dys):
+def _apply(call, dys, needed):
     """One rule: upstream in, `Gradients` out."""
     rule = call.rule
     if len(dys) == 1:
@@ -133,7 +133,11 @@ def _apply(call, dys):
         dy = tuple(tf.zeros_like(y) if d is None else d for d, y in zip(dys, call.outputs, strict=True))
     with _name_scope(call):
         if isinstance(call.op, Operation):
-            returned = applied_out_of_same_values(rule, call, dy)
+            unwanted = [
+                i for i, x in enumerate(call.inputs) if id(x) not in needed and f"input {i}" not in call.op.variables
+            ]
+            with _tensorflow.without_gradients_of(unwanted, call.op.operation):
+                returned = applied_out_of_same_values(rule, call, dy)
         else:
             returned = rule.backward(call, dy)
     if not isinstance(returned, Gradients):

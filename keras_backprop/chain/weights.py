@@ -47,8 +47,10 @@ def note_values(timeline, closed):
         closed: list of `Closed`.
     """
     operations = [(i, one) for i, one in enumerate(timeline.operations()) if one is not None]
-    assigned = {id(x) for _, one in operations if one.type not in _READS for x in one.inputs if x.dtype == tf.resource}
-    reads = [(i, one) for i, one in operations if one.type == "ReadVariableOp" and id(one.inputs[0]) in assigned]
+    reads = [(i, one) for i, one in operations if one.type == "ReadVariableOp"]
+    read = {id(one.inputs[0]) for _, one in reads}
+    assigned = {id(x) for _, one in operations if one.type not in _READS for x in one.inputs if id(x) in read}
+    reads = [(i, one) for i, one in reads if id(one.inputs[0]) in assigned]
     for link in closed if reads else ():
         own = {id(one.inputs[0]): one.outputs[0] for i, one in reads if link.first <= i < link.last}
         variables = link.call.op.variables if own and isinstance(link.call.op, keras.layers.Layer) else ()
