@@ -159,6 +159,7 @@ def functions_followed(follow, wanted):
             original = current(module, "any_symbolic_tensors")
 
             def any_symbolic_tensors(args=None, kwargs=None, original=original, module=module):
+                _following.makes = False
                 if original(args, kwargs):
                     return True
                 function = sys._getframe(2)  # 1 is the switch
@@ -167,7 +168,8 @@ def functions_followed(follow, wanted):
                     return False
                 if name in _OF_ONE_AXIS and isinstance(function.f_locals["axis"], tuple):
                     return False
-                return any(map(_is_float_tensor, keras.tree.flatten((args, kwargs))))
+                _following.makes = any(map(_is_float_tensor, keras.tree.flatten((args, kwargs))))
+                return _following.makes
 
             stack.enter_context(replaced(module, any_symbolic_tensors=any_symbolic_tensors))
         stack.enter_context(_symbolic_calls_of_tensors(follow))
@@ -191,7 +193,7 @@ def _symbolic_calls_of_tensors(follow):
         _followers += 1
         if _followers == 1:
             keras.Operation.symbolic_call = _symbolic_call
-            _operation.inspect = _inspect
+            _operation.inspect, _operation.auto_name = _inspect, _auto_name
     before, _following.follow = getattr(_following, "follow", None), follow
     try:
         yield
@@ -201,7 +203,16 @@ def _symbolic_calls_of_tensors(follow):
             _followers -= 1
             if not _followers:
                 keras.Operation.symbolic_call = _stock_symbolic_call
-                _operation.inspect = inspect
+                _operation.inspect, _operation.auto_name = inspect, _stock_auto_name
+
+
+def _auto_name(prefix):
+    """What stands in for what gives operations their numbers: one that is made only to be followed is not counted."""
+    followed, _following.makes = getattr(_following, "makes", False), False
+    return to_snake_case(prefix) if followed else _stock_auto_name(prefix)
+
+
+_stock_auto_name = _operation.auto_name
 
 
 def _once(inspector):
@@ -223,7 +234,7 @@ _stock_symbolic_call = keras.Operation.symbolic_call
 
 
 def _symbolic_call(self, /, *args, **kwargs):
-    follow = getattr(_following, "follow", None)
+    follow, _following.makes = getattr(_following, "follow", None), False
     if follow is None or any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten((args, kwargs))):
         return _stock_symbolic_call(self, *args, **kwargs)
     return follow(self, *args, **kwargs)

@@ -290,6 +290,24 @@ def test_what_nobody_needs_is_no_link():
     assert record.calls == []
 
 
+@WAYS
+def test_what_is_followed_takes_no_number(compiled):
+    """A layer that is made after a training, or in it, has the name that it has in stock Keras."""
+    made = []
+
+    class Scaled(layers.Layer):
+        def call(self, x):
+            made.append(layers.Multiply().name)
+            return keras.ops.multiply(x, keras.ops.mean(x))
+
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2), Scaled()])
+    made[:] = [layers.Multiply().name]
+    step = lambda: backward(model, X, tf.ones((5, 2)), loss="mse").gradients  # noqa: E731
+    (tf.function(step, autograph=False) if compiled else step)()
+    first, second, third = (int(name.partition("_")[2] or 0) for name in [*made, layers.Multiply().name])
+    assert (second, third) == (first + 1, first + 2)
+
+
 def test_functions_of_keras_outside_of_a_record_stay_keras_own():
     before = keras.Operation.symbolic_call
     with Record():
