@@ -7,6 +7,8 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_backprop import BackpropModel, check_layer
+from keras_backprop._keras import AutocastScope
+from keras_backprop.rules.layers.core import dense_forward
 from tests.checking import Case, check_rule, normal
 
 PADDED = np.array([[[1.0, 2.0], [0.0, 0.0], [3.0, 0.0]], [[0.0, 0.0], [0.5, 0.5], [0.0, 1.0]]])
@@ -55,6 +57,20 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_rule(case):
     check_rule(case)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("units", [1, 4])
+@pytest.mark.parametrize("dtype", ["float64", "mixed_bfloat16"])
+def test_a_dense_layer_computes_what_keras_computes_to_the_last_bit(dtype, units, compiled):
+    for shape in ((6, 3), (6, 4, 3), (6, 2, 4, 3)):
+        layer = layers.Dense(units, bias_initializer="normal", dtype=dtype)
+        layer.build(shape)
+        x = tf.cast(normal(*shape), layer.compute_dtype)
+        with AutocastScope(layer.compute_dtype):
+            call = tf.function(layer.call, autograph=False) if compiled else layer.call
+            ours = tf.function(dense_forward, autograph=False) if compiled else dense_forward
+            np.testing.assert_array_equal(ours(layer, x)[0], call(x))
 
 
 def test_a_lambda_of_raw_tensorflow_is_followed():
