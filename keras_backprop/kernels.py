@@ -163,10 +163,27 @@ def max_pool_grad(x, y, dy, window, strides, padding):
     """dy where x was the (first) largest of its window, summed over the windows."""
     if len(window) == 3 and x.dtype == tf.float64:
         return _max_pool_grad_by_planes(x, y, dy, window, strides, padding)
-    kernel = tf.raw_ops.MaxPoolGrad if len(window) == 2 else tf.raw_ops.MaxPool3DGrad
-    return kernel(
-        orig_input=x, orig_output=y, grad=dy, ksize=[1, *window, 1], strides=[1, *strides, 1], padding=padding
-    )
+    options = {"ksize": [1, *window, 1], "strides": [1, *strides, 1], "padding": padding}
+    if len(window) == 3:
+        return tf.raw_ops.MaxPool3DGrad(orig_input=x, orig_output=y, grad=dy, **options)
+    if isinstance(x, _tensorflow.EagerTensor) and x.dtype == tf.float32 and tf.size(x) > _LARGE and "CPU" in x.device:
+        with _tensorflow.functions_run_eagerly(False):
+            return _max_pool_and_grad(x, dy, window, strides, padding)
+    return tf.raw_ops.MaxPoolGrad(orig_input=x, orig_output=y, grad=dy, **options)
+
+
+_LARGE = 2**17
+"""So many numbers that the kernel takes longer than the call of a function."""
+
+
+@tf.function(autograph=False, reduce_retracing=True)
+def _max_pool_and_grad(x, dy, window, strides, padding):
+    """In one function oneDNN's kernels note where the largest are. By itself TensorFlow's looks for them anew: ten times as long.
+
+    (Of volumes these give the gradient to all that are largest, and oneDNN's to the first.)
+    """
+    options = {"ksize": [1, *window, 1], "strides": [1, *strides, 1], "padding": padding}
+    return tf.raw_ops.MaxPoolGrad(orig_input=x, orig_output=tf.raw_ops.MaxPool(input=x, **options), grad=dy, **options)
 
 
 def average_pool_grad(sizes, dy, window, strides, padding):

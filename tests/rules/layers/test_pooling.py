@@ -5,9 +5,10 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_backprop import kernels
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
-from tests.checking import Case, check_rule
+from tests.checking import Case, check_rule, normal
 
 LINE, IMAGE, VOLUME = ((3, 9, 4),), ((3, 7, 6, 4),), ((2, 5, 4, 6, 3),)
 FIRST = {"data_format": "channels_first"}
@@ -129,3 +130,15 @@ def test_half_precision_averages_as_keras_does():
     dx = sweep(record.calls, [(z, tf.ones_like(z))], inputs=[x]).input_gradient(x)
     assert dx.dtype == tf.bfloat16
     np.testing.assert_array_equal(tf.cast(dx, "float32"), tf.cast(tape.gradient(y, x), "float32"))
+
+
+@pytest.mark.parametrize("padding", ["VALID", "SAME"])
+def test_many_numbers_with_equal_ones_eagerly(padding):
+    """The kernels that note where the largest are agree with the one that looks for them anew, also on which is the first."""
+    x = tf.constant(np.random.default_rng(0).integers(0, 3, (9, 32, 31, 17)).astype("float32"))
+    options = {"ksize": [1, 3, 3, 1], "strides": [1, 2, 2, 1], "padding": padding}
+    y = tf.raw_ops.MaxPool(input=x, **options)
+    dy = normal(*y.shape).astype("float32")
+    dx = tf.raw_ops.MaxPoolGrad(orig_input=x, orig_output=y, grad=dy, **options)
+    assert tf.size(x) > kernels._LARGE
+    np.testing.assert_allclose(kernels.max_pool_grad(x, y, dy, (3, 3), (2, 2), padding), dx, rtol=0, atol=2e-6)
