@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+import keras_backprop.rules.layers.batch_normalization as rules
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from tests.checking import Case, check_rule, normal
@@ -15,6 +16,12 @@ from tests.checking import Case, check_rule, normal
 TRAINING = {"training": True}
 MASK = np.array([[True, True, False], [True, False, False], [True, True, True], [False, False, False]])
 RENORM = {"rmin": 0.5, "rmax": 1.5, "dmax": 0.5}
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """TensorFlow's kernel for few numbers, too."""
+    monkeypatch.setattr(rules, "_LARGE", 0)
 
 
 def freeze(layer):
@@ -97,7 +104,7 @@ def gradients(layer, x, **kwargs):
 @pytest.mark.parametrize("shape", [(8, 5), (4, 6, 5), (3, 4, 4, 5), (2, 3, 2, 2, 5)], ids=str)
 @pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False}], ids=str)
 @pytest.mark.parametrize("compiled", [False, True])
-def test_the_fused_kernel_agrees_with_stock_keras_in_single_precision(shape, options, compiled):
+def test_the_fused_kernel_agrees_with_stock_keras_in_single_precision(shape, options, compiled, kernel):
     layer = layers.BatchNormalization(**options)
     x = tf.constant(3 + 2 * normal(*shape), tf.float32)
     run = lambda: gradients(layer, x, training=True)  # noqa: E731
@@ -110,8 +117,10 @@ def test_the_fused_kernel_agrees_with_stock_keras_in_single_precision(shape, opt
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("large", [0, rules._LARGE], ids=["kernel", "composed"])
 @pytest.mark.parametrize("policy, tolerance", [("mixed_float16", 4e-3), ("mixed_bfloat16", 3e-2)])
-def test_mixed_precision(policy, tolerance):
+def test_mixed_precision(policy, tolerance, large, monkeypatch):
+    monkeypatch.setattr(rules, "_LARGE", large)
     layer = layers.BatchNormalization(dtype=policy)
     x = tf.cast(normal(4, 3, 3, 2), layer.compute_dtype)
     (y, ours, state), (stock_y, theirs, stock_state) = gradients(layer, x, training=True)
@@ -123,7 +132,24 @@ def test_mixed_precision(policy, tolerance):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_the_unknown_batch_size_of_a_compiled_step():
+@pytest.mark.parametrize("sizes, large", [((32, 64), False), ((64, 32, 32, 3), True), ((None, 64), False)], ids=str)
+def test_the_kernel_is_for_many_numbers(sizes, large):
+    """To start it takes longer than passing over a few thousand numbers."""
+    layer = layers.BatchNormalization()
+    layer.build(sizes)
+    found = []
+
+    @tf.function(input_signature=[tf.TensorSpec(sizes)])
+    def step(x):
+        record = Record()
+        record.run(layer, x, training=True)
+        found.extend("reserve" in call.saved for call in record.calls)
+
+    step.get_concrete_function()
+    assert found == [large]
+
+
+def test_the_unknown_batch_size_of_a_compiled_step(kernel):
     layer = layers.BatchNormalization()
     layer.build((None, 4, 3))
 
