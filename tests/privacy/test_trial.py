@@ -11,8 +11,9 @@ from keras import layers
 
 from keras_backprop import BackpropSequential, backward
 from keras_backprop.privacy import plan as plans
-from keras_backprop.privacy.trial import _changed, require_built
+from keras_backprop.privacy.trial import require_built
 from keras_backprop.privacy.trial_examples import choose
+from keras_backprop.privacy.trial_sums import changed
 from tests.privacy.problem import X, Y, a_model, a_plan
 from tests.privacy.test_pitfalls import Largest
 
@@ -254,10 +255,10 @@ def test_where_no_gradient_says_anything_nothing_is_said_to_be_tried(bad):
 
 def test_of_gradients_that_are_partly_not_finite_the_others_are_compared():
     usual = {0: (None, np.array([np.nan, 1.0, 2.0]))}
-    assert _changed(usual, {0: ("w", np.array([np.nan, 1.0, 2.0]))}, 1e-3) is None
+    assert changed(usual, {0: ("w", np.array([np.nan, 1.0, 2.0]))}, 1e-3) is None
     for bad in (np.nan, np.inf):
         one, other = ({0: ("w", np.array([bad, 1.0, z]))} for z in (2.0, 3.0))
-        assert _changed(one, other, 1e-3) == "w" and _changed(one, one, 1e-3) is None
+        assert changed(one, other, 1e-3) == "w" and changed(one, one, 1e-3) is None
 
 
 def test_steps_of_a_model_that_was_not_tried_are_said():
