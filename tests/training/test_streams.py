@@ -150,3 +150,51 @@ def test_large_batches_are_taken_one_by_one(monkeypatch):
     monkeypatch.setattr(StreamBatches, "take", noted)
     model, _ = trained(BackpropSequential, {"x": dataset()})
     assert sizes[:7] == [1] * 7 and model.fit_path.compiled
+
+
+class Told(keras.callbacks.Callback):
+    """Notes the batches that it hears of."""
+
+    reads_only_logs = True
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.batches.append(("begin", batch))
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches.append(("end", batch))
+
+
+def broken_generator():
+    for start in range(0, 62, 2):
+        yield X[start : start + 2], Y[start : start + 2]
+    raise OSError("the disk")
+
+
+def broken_dataset():
+    whole = tf.constant(X[:, 0] != X[62, 0])
+    return Dataset.from_tensor_slices((X, Y, whole)).batch(2).map(lambda x, y, whole: (_complete(x, whole), y))
+
+
+def _complete(x, whole):
+    with tf.control_dependencies([tf.debugging.assert_equal(whole, True)]):
+        return tf.identity(x)
+
+
+@pytest.mark.parametrize(("data", "told"), [(broken_generator, False), (broken_dataset, True)])
+def test_the_batches_before_a_broken_one_are_trained_on(data, told):
+    found = []
+    for cls in (keras.Sequential, BackpropSequential):
+        model, callback = trained(cls, {"x": dataset(2), "epochs": 1})[0], Told()
+        with pytest.raises(Exception, match="disk|assertion failed") as error:
+            model.fit(data(), epochs=3, shuffle=False, verbose=0, callbacks=[callback] if told else [])
+        found.append((model, error.type, callback.batches))
+    (stock, *what_stock_did), (ours, *what_ours_did) = found
+    assert ours.fit_path.compiled
+    assert what_ours_did == what_stock_did
+    assert int(ours.optimizer.iterations) == int(stock.optimizer.iterations)
+    for a, b in zip(ours.get_weights(), stock.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)

@@ -19,6 +19,8 @@ from keras_backprop.training.loops import steps
 CHUNK = 2**26
 """So many bytes of batches are taken at a time at most, if they are not one batch."""
 
+_numbers = itertools.count()
+
 
 class StreamBatches:
     """Batches that have been taken out of an iterator. See `batches.Batches`, whose place it takes.
@@ -39,19 +41,35 @@ class StreamBatches:
         self.specification = tuple(tf.TensorSpec([], tf.variant) for _ in self._components)
         self.kind = ("stream", tf.data.IteratorSpec(self._spec))
         self._batch = steps.specification(dataset)
+        self._name = f"{__name__}.{next(_numbers)}"
         self._take: Any = None
 
     def take(self, iterator, count):
         """Take so many batches, or those that there still are.
 
         Returns:
-            The batches, of `specification`; how many they are; how many bytes.
+            The batches, of `specification`; how many they are; how many bytes; and the error that ended it, or None.
         """
         if self._take is None:
             function = tf.function(self._taken, autograph=False)
             self._take = function.get_concrete_function(tf.data.IteratorSpec(self._spec), tf.TensorSpec([], tf.int32))
-        lists, found, size = self._take(iterator, tf.constant(count))
-        return tuple(lists), int(found), int(size)
+        try:
+            lists, found, size = self._take(iterator, tf.constant(count))
+        except Exception as error:  # whatever the data raise
+            return *self._staged(), 0, error
+        return tuple(lists), int(found), int(size), None
+
+    def _staged(self):
+        """The batches that had been taken when an error came, and how many they are."""
+        found = int(self._stage(tf.raw_ops.StageSize))
+        lists = self._empty(tf.constant(found))
+        for number in range(found):
+            batch = self._stage(tf.raw_ops.Unstage)
+            lists = [
+                tf.raw_ops.TensorListSetItem(input_handle=y, index=number, item=x)
+                for y, x in zip(lists, batch, strict=True)
+            ]
+        return tuple(lists), found
 
     def run(self, step, lists, order, first, last, state=(), goes_on=None, origin=None):
         """As `Batches.run`, on the batches that have been taken."""
@@ -70,7 +88,14 @@ class StreamBatches:
         loop = tf.while_loop(ready, one, (tf.convert_to_tensor(first), *state))
         return loop[0], tuple(loop[1:])
 
+    def _stage(self, operation, values=None):
+        """An operation on the stage on which the batches of a call are until it ends: what it would return, an error loses."""
+        given = {"dtypes": [x.dtype for x in self._components]} if values is None else {"values": values}
+        with tf.device("cpu:0"):
+            return operation(shared_name=self._name, **given)
+
     def _taken(self, iterator, count):
+
         def one(number, _, size, *lists):
             optional = iterator.get_next_as_optional()
             found = optional.has_value()
@@ -80,7 +105,8 @@ class StreamBatches:
                     lambda x: None if isinstance(x, tf.experimental.Optional) else x, optional.get_value()
                 )
                 flat = [x for x in tf.nest.flatten(batch, expand_composites=True) if x is not None]
-                more = [tf.size(x, tf.int64) * max(x.dtype.size or 8, 1) for x in flat]
+                with tf.control_dependencies([self._stage(tf.raw_ops.Stage, flat)]):
+                    more = [tf.size(x, tf.int64) * max(x.dtype.size or 8, 1) for x in flat]
                 return (size + tf.add_n(more), *(
                     tf.raw_ops.TensorListSetItem(input_handle=y, index=number, item=x)
                     for y, x in zip(lists, flat, strict=True)
@@ -89,13 +115,18 @@ class StreamBatches:
             after = tf.cond(found, put, lambda: (size, *lists))
             return number + tf.cast(found, tf.int32), found, *after
 
-        empty = [
+        start = (tf.constant(0), tf.constant(True), tf.constant(0, tf.int64), *self._empty(count))
+        number, _, size, *lists = tf.while_loop(lambda number, going, *_: (number < count) & going, one, start)
+        with tf.control_dependencies([number]):
+            self._stage(tf.raw_ops.StageClear)
+        return lists, number, size
+
+    def _empty(self, count):
+        """Lists for so many batches."""
+        return [
             tf.raw_ops.TensorListReserve(element_shape=_dimensions(spec), num_elements=count, element_dtype=spec.dtype)
             for spec in self._components
         ]
-        start = (tf.constant(0), tf.constant(True), tf.constant(0, tf.int64), *empty)
-        number, _, size, *lists = tf.while_loop(lambda number, going, *_: (number < count) & going, one, start)
-        return lists, number, size
 
 
 def _dimensions(spec):
@@ -123,10 +154,12 @@ class Stream:
         batch: nested `tf.TypeSpec`, of a batch.
         steps: int, the number of steps of an epoch; None while it is unknown.
         most: int, so many batches are to be taken at a time at most. One, until it is known how large they are.
+        ending: Exception, why there were no more batches when some were taken: `StopIteration`, or what the data have raised.
     """
 
     order = None
     most = 1
+    ending: Exception = StopIteration()
 
     def __init__(self, epochs):
         self._first: Any = None
@@ -144,8 +177,9 @@ class Stream:
 
     def take(self, loop, first, count):
         """Some batches for a loop. Returns them, and how many they are."""
-        lists, found, size = loop.source.take(self._iterator, count)
-        if found:
+        lists, found, size, error = loop.source.take(self._iterator, count)
+        self.ending = error or StopIteration()
+        if found and not error:
             self.most = max(1, CHUNK * found // max(size, 1))
         return lists, found
 

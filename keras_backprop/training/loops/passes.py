@@ -22,6 +22,8 @@ class Memory:
         repeatable: bool, whether steps that have been undone can be made again.
     """
 
+    ending = StopIteration()
+
     def __init__(self, examples, batches, seed=lambda: (0, 0), repeatable=True):
         self.most = 2**31 if repeatable else 1
         self.tensors, self.batch, self.order = examples.tensors, examples.batch, None
@@ -103,7 +105,7 @@ class Pass:
                         self.source.room(step)
                         self.listeners.begin(step)
                     self.loop(self._step).without_batch()
-                    raise StopIteration  # the source knows what that means
+                    raise self.source.ending  # the source knows what that means
 
     def _size(self, loop, room):
         """How many steps to make in the next call."""
