@@ -39,7 +39,7 @@ class BackupParts:
 
 def is_empty(callback: Any, name: str) -> bool:
     """Whether a method is one of those that `keras.callbacks.Callback` defines to do nothing."""
-    return getattr(getattr(callback, name), "_is_default", False)
+    return getattr(getattr(callback, name), "_is_default", False) is True
 
 
 def batches_since_saving(callback: Any) -> int:

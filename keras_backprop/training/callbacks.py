@@ -17,6 +17,7 @@ import tensorflow as tf
 from keras import callbacks as keras_callbacks
 
 from keras_backprop import _keras
+from keras_backprop.observers import declared
 from keras_backprop.training.cadence import next_due
 from keras_backprop.training.stock import is_stock
 
@@ -123,7 +124,7 @@ def bounds(callbacks):
     """The `epoch_end_bounds` of all callbacks: dict name of a log -> the largest of its bounds."""
     largest: dict = {}
     for callback in callbacks:
-        for name, bound in getattr(callback, "epoch_end_bounds", {}).items():
+        for name, bound in declared(callback, "epoch_end_bounds", {}).items():
             largest[name] = max(bound, largest.get(name, bound))
     return largest
 
@@ -192,7 +193,7 @@ def _until_due(callback, frequency, step):
         if _full_name(callback) == _MLFLOW_CHECKPOINT:
             return callback.save_freq - (callback.global_step - callback.global_step_last_saving)
         return callback.save_freq - _keras.batches_since_saving(callback)
-    return next_due(step, frequency, getattr(callback, "first_batch", frequency)) - step
+    return next_due(step, frequency, declared(callback, "first_batch", frequency)) - step
 
 
 def _full_name(callback):

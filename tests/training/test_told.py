@@ -2,6 +2,7 @@
 
 import threading
 import time
+from unittest import mock
 
 import keras
 import numpy as np
@@ -135,3 +136,26 @@ def test_ctrl_c_in_the_logs_is_not_swallowed(options):
         model.fit(x, x[:, :1], epochs=2, verbose=0, callbacks=[Reads()])
     history = model.fit(x, x[:, :1], epochs=2, verbose=0)  # and afterwards all is as before
     assert all(isinstance(loss, float) for loss in history.history["loss"])
+
+
+class Proxy:
+    """Has an answer to every name."""
+
+    def __init__(self):
+        self.heard = []
+
+    def __getattr__(self, name):
+        return lambda *args, **kwargs: self.heard.append(name)
+
+
+@pytest.mark.parametrize("make", [Proxy, mock.MagicMock])
+def test_a_callback_that_answers_to_every_name_hears_of_all(make):
+    heard = []
+    for sequential in (keras.Sequential, BackpropSequential):
+        callback, model = make(), sequential([keras.Input((3,)), layers.Dense(1)])
+        model.compile("sgd", "mse")
+        model.fit(X, Y, epochs=2, batch_size=10, verbose=0, callbacks=[callback])
+        names = callback.heard if make is Proxy else [name for name, *_ in callback.method_calls]
+        heard.append([name for name in names if name.startswith("on_")])
+    stock, ours = heard
+    assert ours == stock and ours.count("on_train_batch_end") == 4
