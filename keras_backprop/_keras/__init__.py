@@ -44,7 +44,7 @@ from keras_backprop._keras.callbacks import (
     train_writer,
 )
 from keras_backprop._keras.cloning import clones_made_by
-from keras_backprop._keras.epochs import batches_in_all, dataset_of, steps_seen, steps_to_come
+from keras_backprop._keras.epochs import batches_in_all, dataset_of, out_of_data_caught, steps_seen, steps_to_come
 from keras_backprop._keras.fitting import (
     TFEpochIterator,
     epoch_goes_on,

@@ -1,6 +1,11 @@
 """Names of ours for the inside of Keras's iterator over the epochs of a `fit`."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
+
+import tensorflow as tf
+from keras.src.trainers.epoch_iterator import EpochIterator
 
 
 def dataset_of(epochs: Any) -> Any:
@@ -21,3 +26,15 @@ def steps_seen(epochs: Any) -> int:
 def steps_to_come(epochs: Any) -> Any:
     """The iterator over what is left of the steps of the epoch that has begun."""
     return epochs._epoch_iterator
+
+
+@contextlib.contextmanager
+def out_of_data_caught() -> Iterator[None]:
+    """A context for an epoch over data in memory: whoever says in it that there are no more, a callback too, ends the epoch.
+
+    As Keras's iterator of epochs does it, with its warning.
+    """
+    try:
+        yield
+    except (StopIteration, tf.errors.OutOfRangeError):
+        EpochIterator._interrupted_warning(None)

@@ -104,6 +104,31 @@ def test_a_list_of_callbacks_with_hooks_of_its_own():
     assert_equal(program)
 
 
+class EndsData(keras.callbacks.Callback):
+    """Says at a batch that there are no more, as a data set of its own would that has come to its end."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 1:
+            raise self.error
+
+    on_test_batch_end = on_train_batch_end
+
+
+@pytest.mark.parametrize("error", [StopIteration(), tf.errors.OutOfRangeError(None, None, "no more")], ids=type)
+def test_a_callback_that_says_that_data_have_ended_ends_the_epoch(error):
+    def program(k):
+        model = compiled(k, jit_compile=False)
+        history = fitted(model, 2, callbacks=[EndsData(error)], validation_data=(FEATURES[:40], NUMBERS[:40]))
+        assert_compiled(model)
+        return compare.observe(model, history)
+
+    assert_equal(program)
+
+
 def test_channels_first():
     def program(k):
         inputs = keras.Input(IMAGES.shape[1:])

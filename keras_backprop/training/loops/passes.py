@@ -35,7 +35,8 @@ class Memory:
     def epoch(self, number):
         first, second = self._seed()
         self.order, self._at = self._batches.order(self.tensors, [first, second + number]), None
-        yield
+        with _keras.out_of_data_caught():
+            yield
 
     def take(self, loop, first, count):
         del loop, first
