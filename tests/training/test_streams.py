@@ -184,11 +184,14 @@ def _complete(x, whole):
         return tf.identity(x)
 
 
-@pytest.mark.parametrize(("data", "told"), [(broken_generator, False), (broken_dataset, True)])
-def test_the_batches_before_a_broken_one_are_trained_on(data, told):
+@pytest.mark.parametrize(
+    ("data", "told", "execution"), [(broken_generator, False, 1), (broken_dataset, True, 1), (broken_dataset, True, 3)]
+)
+def test_the_batches_before_a_broken_one_are_trained_on(data, told, execution):
     found = []
     for cls in (keras.Sequential, BackpropSequential):
-        model, callback = trained(cls, {"x": dataset(2), "epochs": 1})[0], Told()
+        options = {"x": dataset(2), "epochs": 1, "compile": {"steps_per_execution": execution}}
+        model, callback = trained(cls, options)[0], Told()
         with pytest.raises(Exception, match="disk|assertion failed") as error:
             model.fit(data(), epochs=3, shuffle=False, verbose=0, callbacks=[callback] if told else [])
         found.append((model, error.type, callback.batches))

@@ -156,6 +156,8 @@ class Pass:
             if begin:
                 self.listeners.begin(first + begin)
             self._told = min(begin + execution, made)
+            if self._told < begin + execution and not isinstance(self.source.ending, StopIteration):
+                raise self.source.ending  # in the middle of an execution, of whose end nobody is told
             self.logs = rows[min(self._told, len(rows)) - 1]
             self.listeners.end(first + begin + execution - 1, self.logs)
             if self._stopped() and not ending:
