@@ -527,6 +527,7 @@ def test_a_metric_whose_name_begins_like_validation():
         model = cls([keras.Input((6,)), layers.Dense(1)])
         model.compile("sgd", "mse", metrics=[keras.metrics.MeanSquaredError(name="val_idity")])
         history = model.fit(*data(), epochs=3, shuffle=False, verbose=0, validation_data=HELD_OUT, validation_freq=2)
+        assert model.stop_evaluating is False  # validation leaves it so
         if cls is keras.Sequential:
             expected = history.history
     assert list(history.history) == list(expected)

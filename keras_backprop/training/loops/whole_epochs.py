@@ -167,6 +167,7 @@ class WholeEpochs:
         )
         work = len(logs) * (which[1] - which[0])
         if any(validated):
+            self.model.stop_evaluating = False  # as `evaluate` leaves it
             work += sum(validated[: len(logs)]) * self.validation.steps
         self.pace.took(work, time.perf_counter() - start)
         return logs
