@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow
-from keras_backprop.training.loops.executor import has_slower_kernels, is_small, must_be_called, never_waits
+from keras_backprop.training.loops.executor import is_small, must_be_called, never_waits
 from keras_backprop.training.loops.steps import Operations
 from keras_backprop.training.loops.unnoted import unnoted_and_noted, until_noted
 
@@ -39,21 +39,19 @@ class Compiled:
             None if jit_compile or self._called[0] else unnoted_and_noted(model, parts[0][1], logs)
         )  # to XLA more code is more work
         # One thread has no fused kernels, which round once instead of twice: in half precision one would see it, and double
-        # precision is for those who want the last digits.
+        # precision is for those who want the last digits. And none of oneDNN's, which only what is small does without.
         others = ("float16", "bfloat16", "float64")
-        self._for_one_thread = (
+        self._in_one_thread = (
             not jit_compile
             and not any(self._called)
             and all(x.compute_dtype not in others for x in _keras.layers_in(model))
             and all(batches.never_waits and never_waits(step) for batches, step in parts)
-            and not any(has_slower_kernels(step.operations, batches.size) for batches, step in self._parts)
+            and all(is_small(step.operations, batches.size) for batches, step in self._parts)
         )
         self._function = self._traced()
-        if self._for_one_thread and not never_waits(self._function):  # the logs do
-            self._for_one_thread = False
+        if self._in_one_thread and not never_waits(self._function):  # the logs do
+            self._in_one_thread = False
             self._function = self._traced()
-        small = all(is_small(step.operations, batches.size) for batches, step in self._parts)
-        self._in_one_thread = self._for_one_thread and small
 
     def _belong_to(self, model, parts):
         self.model = model
@@ -86,7 +84,7 @@ class Compiled:
         return other
 
     def _traced(self):
-        with _tensorflow.one_thread(self._for_one_thread):
+        with _tensorflow.one_thread(self._in_one_thread):
             jit_compile = self.jit_compile and all(batches.for_xla for batches, _ in self._parts)
             function = tf.function(self._run, autograph=False, jit_compile=jit_compile)
             return function.get_concrete_function(*self._specification())
@@ -106,7 +104,7 @@ class Compiled:
             The number after that of the last step that was run, and the state.
         """
         batches, step = self._parts[part]
-        lowered = not (self._for_one_thread or self.jit_compile)
+        lowered = not (self._in_one_thread or self.jit_compile)
 
         def run(step, start, end, state):
             def one(number, batch, *state):

@@ -13,9 +13,6 @@ from keras_backprop import _tensorflow
 LARGEST_TENSOR = 200_000
 LARGEST_PRODUCT = 20_000_000
 LARGEST_CONVOLUTION = 2_000_000
-LARGEST_DEPTHWISE = 100_000
-"""Multiplications of vectors, which have as many numbers as there are channels, `VECTOR` at most."""
-VECTOR = 8
 
 _LOOPS = ("While", "StatelessWhile")
 _WAITS = (
@@ -57,30 +54,6 @@ def never_waits(function):
         function: a `tf.ConcreteFunction`.
     """
     return not any(_may_wait(node) for node in _nodes(function))
-
-
-def has_slower_kernels(operations, batch_size=32):
-    """Whether one thread takes much longer than the pool for some of these operations, more than handing them over takes.
-
-    What is traced for one thread is not exchanged for oneDNN's kernels, wherever it runs. A depthwise convolution of few channels
-    with a large kernel takes up to seven times as long, one of many channels twice.
-
-    Args:
-        operations: list of `tf.Operation`, one step.
-        batch_size: int, what counts where a size is unknown while tracing.
-    """
-    return any(_is_slow_depthwise(operation, batch_size) for operation in operations)
-
-
-def _is_slow_depthwise(operation, batch_size):
-    kind = operation.type.removeprefix("DepthwiseConv2dNative")
-    if kind == operation.type or kind not in _CONVOLUTIONS:
-        return False
-    y, kernel = (find(operation) for find in _CONVOLUTIONS[kind])
-    if not kernel.shape.is_fully_defined():
-        return True
-    height, width, channels, _ = kernel.shape
-    return _size(y, batch_size) * height * width / min(channels, VECTOR) > LARGEST_DEPTHWISE
 
 
 def must_be_called(function):
