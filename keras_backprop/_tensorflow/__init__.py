@@ -4,13 +4,13 @@ from tensorflow.python.framework.config import is_op_determinism_enabled
 from tensorflow.python.framework.ops import EagerTensor
 from tensorflow.python.ops.ctc_ops import ctc_loss_and_grad
 
-from keras_backprop._tensorflow.assignments import Assignments
 from keras_backprop._tensorflow.context import (
     device,
     functions_run_eagerly,
     is_taped,
     is_within_reach,
     operations_are_watched,
+    random_numbers_repeated,
 )
 from keras_backprop._tensorflow.eager import Eager
 from keras_backprop._tensorflow.executor import one_thread
@@ -32,6 +32,7 @@ from keras_backprop._tensorflow.operations import (
     without_gradients_of,
     zeros_like,
 )
+from keras_backprop._tensorflow.resources import Resources, numbers_of
 from keras_backprop._tensorflow.substitutes import is_substitute, substitutable
 from keras_backprop._tensorflow.variables import (
     constants_made_at_once,

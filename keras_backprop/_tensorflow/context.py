@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import secrets
 import threading
 
 import tensorflow as tf
@@ -66,6 +67,22 @@ def functions_run_eagerly(wanted=True):
         yield
     finally:
         _local.wanted = before
+
+
+@contextlib.contextmanager
+def random_numbers_repeated():
+    """For the duration of the block, eager operations with a random state of their own can be made to draw the same again.
+
+    Yields:
+        function () after each call of which they draw the same numbers.
+    """
+    now, seed = context.context(), secrets.randbits(31)
+    seed_before, numbers_before = now._seed, getattr(now, "_rng", None)  # of a seed that was set
+    try:
+        yield functools.partial(tf.random.set_seed, seed)
+    finally:
+        now._set_global_seed(seed_before)
+        now._rng = numbers_before
 
 
 def device():

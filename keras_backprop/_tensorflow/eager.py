@@ -32,7 +32,7 @@ class Eager:
         self._stack.callback(context.context().remove_op_callback, self._note)
         recording = {"record_operation": self._record_operation, "could_possibly_record": lambda: True}
         self._stack.enter_context(_keras.replaced(record, **recording))
-        execute = functools.partial(_execute, _keras.current(pywrap_tfe, "TFE_Py_FastPathExecute"))
+        execute = functools.partial(_execute, _keras.standing(pywrap_tfe, "TFE_Py_FastPathExecute"))
         self._stack.enter_context(_keras.replaced(pywrap_tfe, TFE_Py_FastPathExecute=execute))
         self._stack.enter_context(_keras.replaced(gradients_util, PossibleTapeGradientTypes=_gradients_of_functions))
         self._stack.enter_context(functions_run_eagerly())

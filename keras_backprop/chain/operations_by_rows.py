@@ -172,6 +172,7 @@ KEEPS: dict = {
     **dict.fromkeys(["ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor"], _of(0)),
     **dict.fromkeys(["Cholesky", "MatrixBandPart", "MatrixInverse", "MatrixTriangularSolve", "MatrixSolve"], _of_stack),
     **dict.fromkeys(["FFT", "IFFT", "RFFT", "IRFFT", "LogSoftmax", "Softmax", "TopKV2"], _along_last),
+    **dict.fromkeys(["Multinomial", "StatelessMultinomial"], _along_last),
     **dict.fromkeys(["FFT2D", "IFFT2D", "RFFT2D", "IRFFT2D"], _of_stack),
     **dict.fromkeys(["SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits"], lambda *_: True),
     "ConcatV2": _not_along_first(-1),

@@ -87,9 +87,8 @@ class _Trial:
         """As `try_examples`."""
         with State(self.model) as state:
             self.state = state
-            with state.found():
-                rows = self.watched + self.some
-                self.model._part_of_step("backward_pass")(*self.examples(rows), tf.ones(len(rows)))
+            rows = self.watched + self.some  # once before all: what is made in a first pass is there then
+            self.model._part_of_step("backward_pass")(*self.examples(rows), tf.ones(len(rows)))
             usual, pairs = self.passes()
         self.compare(pairs)
         return self.says_something(usual)
@@ -102,17 +101,18 @@ class _Trial:
         other, of_others = self.contributions(watched + others, firsts=(0, k))
         (of_others_again,) = self.contributions(some + others, firsts=(k,))
         self.state.require_nothing_kept()
-        drawn = self.state.random_numbers_advanced()
+        drawn = self.state.random_numbers_were_drawn()
         (alone,) = self.contributions(watched + some, [1] * k + [0] * k)
         (later,) = self.contributions(watched + some, metrics_are_far_off=True)
         of_large = [self.contributions(watched + rest)[0] for rest in self.rests()]
+        still, moved = self.in_two_places(one, drawn)
         company = "who else is in the batch"
         return one, [
             _Pair(one, other, company),
             _Pair(of_others, of_others_again, company),
-            *(_Pair(*pair, company) for pair in itertools.pairwise(of_large)),
+            *(_Pair(first, second, company) for first, second in itertools.pairwise(of_large)),
             _Pair(one, later, "what a metric has kept of the steps before"),
-            _Pair(*self.in_two_places(one, drawn), "its place in the batch, and so on how many others there are"),
+            _Pair(still, moved, "its place in the batch, and so on how many others there are"),
             _Pair(
                 one,
                 alone,
@@ -128,7 +128,7 @@ class _Trial:
         k = len(self.watched)
         (still,) = self.contributions(self.watched + self.some, training=False) if drawn else (one,)
         (moved,) = self.contributions(self.some + self.watched, firsts=(k,), training=not drawn)
-        in_inference_too = drawn and self.state.random_numbers_advanced()
+        in_inference_too = drawn and self.state.random_numbers_were_drawn()
         return still, still if in_inference_too else moved
 
     def contributions(self, rows, weights=None, metrics_are_far_off=False, firsts=(0,), training=True):
@@ -163,7 +163,7 @@ class _Trial:
         others = [row for row in self.norms if row not in self.watched and np.isfinite(self.norms[row])]
         if missing <= len(self.watched) or not others:
             return []
-        return [[extreme(others, key=self.norms.get)] * missing for extreme in (min, max)]
+        return [[extreme(others, key=lambda row: self.norms[row])] * missing for extreme in (min, max)]
 
     def compare(self, pairs):
         """Raise a `ValueError` where what the same examples contribute is another."""

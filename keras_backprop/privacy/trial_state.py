@@ -1,4 +1,4 @@
-"""What the passes of a trial may change: variables of the model, of its metrics, and whatever else operations assign to."""
+"""What the passes of a trial may change: variables of the model, of its metrics, and whatever else operations keep."""
 
 import contextlib
 from typing import Any
@@ -11,69 +11,98 @@ from keras_backprop import _keras, _tensorflow
 
 
 class State:
-    """Variables, what they were before the block, and are again after it.
+    """Variables and random numbers, which are before each pass in the block what they were before it, and after it too.
 
     Args:
         model: a model that is built.
     """
 
     def __init__(self, model: Any) -> None:
-        trainable, metrics = ({id(v) for v in vs} for vs in (model.trainable_variables, model.metrics_variables))
-        states = {id(v): v for v in (*model.variables, *model.metrics_variables) if id(v) not in trainable}
-        # Weights too: `SpectralNormalization` assigns to its layer's kernel.
-        variables = (*states.values(), *model.trainable_variables)
-        self._before: list = [(v, keras.ops.copy(v.value)) for v in variables]
-        self._metrics, self._seeds = metrics, {id(v) for v in _keras.seeds_in(model)}
-        self._after: list = []  # for each pass, what all are after it
+        self._model = model
+        variables = {id(v): v for v in _owned_by(model)}.values()
+        self._own = [(v, keras.ops.copy(v.value)) for v in variables]
+        self._taken = _tensorflow.Resources(variables)
+        self._after: list = []  # for each pass, dict: number of a variable -> array, of those that are others then
+        self._drawn = False
+        self._repeat: Any = None
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "State":
+        self._stack.callback(self.put_back)
+        self._stack.enter_context(self._taken)
         return self
 
-    def __exit__(self, *exception: Any) -> None:
-        self.put_back()
-
-    @contextlib.contextmanager
-    def found(self) -> Any:
-        """Find out which other variables are assigned to in the block."""
-        assigned = _tensorflow.Assignments([v for v, _ in self._before])
-        try:
-            with assigned:
-                yield
-        finally:
-            self._before += assigned.variables
-            self.put_back()
-        self._begun = [keras.ops.convert_to_numpy(value) for _, value in self._before]
+    def __exit__(self, *exception: Any) -> Any:
+        return self._stack.__exit__(*exception)
 
     def put_back(self, metrics_are_far_off: bool = False) -> None:
-        """Set all variables to what they were; those of metrics far from it, if wanted."""
-        for variable, value in self._before:
+        """Set all variables to what they were; those of metrics far from it, if wanted. Random numbers begin anew."""
+        far_off = self._numbers(self._model.metrics_variables) if metrics_are_far_off else ()
+        for variable, value in self._variables():
             variable.assign(value)
-            if metrics_are_far_off and id(variable) in self._metrics and tf.as_dtype(variable.dtype).is_floating:
-                variable.assign_add(keras.ops.full_like(value, 1e4))
+            if _number(variable) in far_off and tf.as_dtype(variable.dtype).is_floating:
+                variable.assign(value + tf.cast(1e4, value.dtype))
+        if self._taken.draws and self._repeat is None:
+            self._repeat = self._stack.enter_context(_tensorflow.random_numbers_repeated())
+        if self._repeat is not None:
+            self._repeat()
+        self._taken.draws = False
 
     def note(self) -> None:
-        """Note what a pass has made of all of them."""
-        now = (keras.ops.convert_to_numpy(keras.ops.copy(v.value)) for v, _ in self._before)
-        self._after.append([was if _same(value, was) else value for value, was in zip(now, self._begun, strict=True)])
+        """Note what a pass has made of them."""
+        pairs = [(_number(v), *map(_array, (v.value, before))) for v, before in self._variables()]
+        self._after.append({number: now for number, now, before in pairs if not _same(now, before)})
+        self._drawn = self._taken.draws
 
-    def random_numbers_advanced(self) -> bool:
-        """Whether layers drew random numbers in the last pass."""
-        changes = zip(self._before, self._begun, self._after[-1], strict=True)
-        return any(id(variable) in self._seeds and not _same(was, now) for (variable, _), was, now in changes)
+    def random_numbers_were_drawn(self) -> bool:
+        """Whether the last pass drew some, of which the next will draw others."""
+        seeds = self._numbers(_keras.seeds_in(self._model)) | self._taken.generators
+        return self._drawn or not seeds.isdisjoint(self._after[-1])
 
     def require_nothing_kept(self) -> None:
-        """Raise a `ValueError` for a variable of which the passes up to now, each of other examples, have made something else.
+        """Raise a `ValueError` for what keeps something else after each of the passes up to now, which are of other examples.
 
-        Those of random numbers, and counts of steps, are the same after each. What a metric keeps is reported, as the loss is,
+        States of random numbers, and counts of steps, are the same after each. What a metric keeps is reported, as the loss is,
         and may depend on the examples, as long as no gradient depends on it.
         """
-        for (variable, _), *values in zip(self._before, *self._after, strict=True):
-            if id(variable) not in self._metrics and not all(_same(values[0], another) for another in values):
+        if self._taken.changed:
+            raise ValueError(
+                f"A step changes a table or a queue, by the operations {sorted(self._taken.changed)}: what it keeps there of the "
+                "examples gets no noise, and the trained model would tell about them. Let a layer or a loss only look up what "
+                "is in a table before training."
+            )
+        metrics = self._numbers(self._model.metrics_variables)
+        paths = {number: v.path for v in _owned_by(self._model) for number in _tensorflow.numbers_of(v)}
+        for variable, before in self._variables():
+            number = _number(variable)
+            values = [after.get(number, _array(before)) for after in self._after]
+            if number not in metrics and not all(_same(values[0], another) for another in values):
                 raise ValueError(
-                    f"What '{variable.path}' keeps from step to step depends on the examples, and no noise is added to it: the "
-                    "trained model would tell about them. Let a layer keep nothing of them, or compute it on public data "
-                    "before training."
+                    f"What '{paths.get(number, variable.path)}' keeps from step to step depends on the examples, and no noise is "
+                    "added to it: the trained model would tell about them. Let a layer keep nothing of them, or compute it on "
+                    "public data before training."
                 )
+
+    def _variables(self):
+        """Pairs of a variable and its value before: the model's own, and others that operations have taken."""
+        return [*self._own, *self._taken.variables()]
+
+    def _numbers(self, variables):
+        return {number for variable in variables for number in _tensorflow.numbers_of(variable)}
+
+
+def _owned_by(model):
+    # Weights too: `SpectralNormalization` assigns to its layer's kernel.
+    return [*model.variables, *model.metrics_variables]
+
+
+def _number(variable):
+    """One of those by which a variable is known, always the same."""
+    return min(_tensorflow.numbers_of(variable))
+
+
+def _array(value):
+    return keras.ops.convert_to_numpy(value)
 
 
 def _same(value, other):

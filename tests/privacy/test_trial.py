@@ -159,42 +159,6 @@ def test_a_state_that_one_example_decides_on_is_found_out_wherever_it_is(large):
         model.fit(x, Y, verbose=0)
 
 
-def centred_slowly():
-    centre = tf.Variable([0.0, 0.0, 0.0], trainable=False)
-
-    def loss(y, p):
-        centre.assign(0.9999 * centre + 1e-4 * keras.ops.mean(p, 0))
-        return keras.losses.sparse_categorical_crossentropy(y[:, 0], p) * keras.ops.exp(p[:, 0] * centre[0])
-
-    return loss, centre
-
-
-def counted():
-    count = tf.Variable(0)
-
-    def loss(y, p):
-        count.assign_add(1)
-        return keras.losses.sparse_categorical_crossentropy(y[:, 0], p) * 0.99 ** keras.ops.cast(count, "float32")
-
-    return loss, count
-
-
-@pytest.mark.parametrize("function", [False, True])
-@pytest.mark.parametrize("make", [centred_slowly, counted])
-def test_a_variable_of_a_loss_may_count_but_keep_nothing_of_the_examples(make, function):
-    loss, variable = make()
-    model = BackpropSequential([keras.Input((5,)), layers.Dense(3, "softmax")])
-    plan = a_plan()
-    model.compile("sgd", tf.function(loss) if function else loss, gradients=plan)
-    if make is counted:
-        model.fit(X, Y[:, None], verbose=0)
-        assert variable.numpy() == 5  # the trial has left no trace
-        return
-    with pytest.raises(ValueError, match=r"What 'a variable of shape \(3,\) that no layer owns' keeps.*the examples"):
-        model.fit(X, Y[:, None], verbose=0)
-    assert plan.steps == 0 and (variable.numpy() == 0).all()
-
-
 class IntoAWeight(layers.Layer):
     """Keeps something of the examples in a weight that is trained, too."""
 
