@@ -16,7 +16,7 @@ from keras_backprop.saved_rules import config_of, rules_of
 from keras_backprop.scopes import Scope
 from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.fit import CompiledFit
-from keras_backprop.training.inputs.drawn import plan_of
+from keras_backprop.training.inputs.drawn import drawing, plan_of
 from keras_backprop.training.inputs.padding import Shown
 from keras_backprop.training.stock import follows_own, has_own
 from keras_backprop.training.update import after, lean_update, unwrapped
@@ -165,15 +165,12 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         plan = plan_of(self)
         if plan is not None:
             plan.prepare(self, given=True)
-            left = plan.steps_left
         try:
             logs = super().train_on_batch(*args, **kwargs)
             self._require_honoured()
             return logs
         finally:
             self._scopes = ()
-            if plan is not None:
-                plan.past.given |= plan.steps_left < left
 
     def make_train_function(self, force=False):
         """As Keras's; and anew if other rules hold, or other observers look on, than when it was made."""
@@ -289,7 +286,8 @@ def _within_the_budget(train_function, plan, model):
     def train(iterator):
         plan.require_budget(model.steps_per_execution)
         left, passes_over = plan.steps_left, plan.passes_over
-        logs = train_function(iterator)
+        with drawing(model):
+            logs = train_function(iterator)
         if not passes_over:
             plan.require_counted(left, model)
         return logs

@@ -13,36 +13,60 @@ class Past:
 
     Args:
         steps: function () -> int, how many steps have been counted.
+        parts: function () -> int, how many parts of batches.
         source: str, where the random numbers of the next steps come from.
 
     Attributes:
-        given: bool, whether some batches were given by the caller.
         tried: bool, whether examples were tried before the first step.
         random_numbers: set of str, all sources.
     """
 
-    def __init__(self, steps: Callable[[], int], source: str) -> None:
-        self.given = self.tried = False
+    def __init__(self, steps: Callable[[], int], parts: Callable[[], int], source: str) -> None:
+        self.tried = False
         self.random_numbers = {source}
-        self._steps, self._drawn = steps, 0
+        self._steps, self._parts = steps, parts
+        self._given, self._drawn = False, 0
         self._since: Any = None
+        self._known = 0  # so many parts there were when `fit` last ran steps
+        self._fits = False
 
     @property
     def drawn(self) -> int:
         """For how many steps `fit` drew the batches."""
         return self._drawn + (0 if self._since is None else self._steps() - self._since)
 
+    @property
+    def given(self) -> bool:
+        """Whether some batches were given by the caller: who has counted, but for `fit`?"""
+        return self._given or (self._since is None and self._parts() != self._known)
+
     @contextlib.contextmanager
-    def being_drawn(self) -> Iterator[None]:
-        """`fit` draws the batches of the steps that are taken meanwhile."""
-        if self._since is not None:
-            yield
-            return
-        self._since = self._steps()
+    def counted_otherwise(self) -> Iterator[None]:
+        """In the block the same steps become other numbers of parts."""
+        self._given = self.given
+        yield
+        self._known = self._parts()
+
+    @contextlib.contextmanager
+    def fitting(self) -> Iterator[None]:
+        """In the block, which is that of a `fit`, `being_drawn` speaks of its steps."""
+        before, self._fits = self._fits, True
         try:
             yield
         finally:
-            self._drawn, self._since = self.drawn, None
+            self._fits = before
+
+    @contextlib.contextmanager
+    def being_drawn(self) -> Iterator[None]:
+        """`fit` draws the batches of the steps that are taken, or taken back, in the block."""
+        if not self._fits or self._since is not None:
+            yield
+            return
+        self._given, self._since = self.given, self._steps()
+        try:
+            yield
+        finally:
+            self._drawn, self._since, self._known = self.drawn, None, self._parts()
 
     def goes_on_with(self, source: str) -> None:
         """Is told where the random numbers of the next steps come from; what was said before of none that was taken is void."""
@@ -66,7 +90,7 @@ class Past:
         """
         if state is None:
             state = {"drawn": 0, "given": True, "tried": False, "random_numbers": [UNKNOWN]}
-        self._drawn, self.given, self.tried = state["drawn"], state["given"], state["tried"]
+        self._drawn, self.tried = state["drawn"], state["tried"]
+        self._given = state["given"] or self._drawn < self._steps()
         self.random_numbers = {*state["random_numbers"], source}
-        if self._since is not None:
-            self._since = self._steps()
+        self._known = self._parts()

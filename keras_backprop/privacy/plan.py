@@ -122,7 +122,7 @@ class Plan(Steps):
         self._given_norm, self.clipping = clipping_norm, self._clipping(clipping, clipping_norm)
         self._randomness = FromSeed(seed) if generator is None else FromGenerator(generator)
         self._generator, self._seed = generator, seed
-        self.past = Past(lambda: self.steps, self._randomness.source)
+        self.past = Past(lambda: self.steps, self.parts_used, self._randomness.source)
         self.sensitivity: Any = None
         self._tried: Any = None
         self._optimizer: Any = None
@@ -205,11 +205,12 @@ class Plan(Steps):
         self._optimizer = optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
         parts = getattr(optimizer, "gradient_accumulation_steps", None) or 1
         if parts != self.parts:
-            self._count.assign(self.steps * parts)
-            self.parts = parts
+            with self.past.counted_otherwise():
+                self._count.assign(self.steps * parts)
+                self.parts = parts
         require_private_model(model)
         agree(self, model.distribute_strategy)
-        count = int(keras.ops.convert_to_numpy(self._count))
+        count = self.parts_used()
         calls = int(_keras.calls_of(optimizer)) if parts > 1 and optimizer.built else count
         if (count - calls) % parts:
             raise ValueError(

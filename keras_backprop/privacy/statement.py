@@ -53,7 +53,7 @@ def _mechanism(plan):
 
 def _sampling(plan, steps):
     n, size = f"{plan.examples:,}", f"{plan.expected_batch_size:,}"
-    if plan.past.given or plan.steps > plan.past.drawn:
+    if plan.past.given:
         return [
             f"The batches of {'some' if plan.past.drawn else 'the'} steps were chosen by the calling program, not by the "
             "plan: the "

@@ -33,7 +33,11 @@ class Steps:
     @property
     def steps(self) -> int:
         """How many steps have been taken. A logical batch in several parts is one."""
-        return int(keras.ops.convert_to_numpy(self._count)) // self.parts
+        return self.parts_used() // self.parts
+
+    def parts_used(self) -> int:
+        """How many parts of batches have been used."""
+        return int(keras.ops.convert_to_numpy(self._count))
 
     @property
     def count(self) -> Any:
@@ -57,7 +61,7 @@ class Steps:
     @property
     def steps_left(self) -> int:
         """How many parts of batches may still be used."""
-        return max(0, self.planned_steps * self.parts - int(keras.ops.convert_to_numpy(self._count)))
+        return max(0, self.planned_steps * self.parts - self.parts_used())
 
     def is_asked_in(self, graph: Any) -> bool:
         """Whether the step of which this is the graph counts as one."""
@@ -80,7 +84,7 @@ class Steps:
     def require_budget(self, steps: int = 1) -> None:
         """Raise if the plan does not allow so many steps more, or those that an epoch still has."""
         an_epoch = self.steps_per_epoch * self.parts
-        rest = an_epoch - int(keras.ops.convert_to_numpy(self._count)) % an_epoch
+        rest = an_epoch - self.parts_used() % an_epoch
         if self.steps_left < min(steps, rest):
             raise BudgetExceededError(
                 f"The plan allows {self.planned_steps:,} steps ({self.epochs} epochs of {self.steps_per_epoch}), and they have "

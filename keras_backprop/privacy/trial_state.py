@@ -102,7 +102,7 @@ def _number(variable):
 
 
 def _array(value):
-    return keras.ops.convert_to_numpy(value)
+    return keras.ops.convert_to_numpy(keras.ops.copy(value))  # of variables of several replicas, too
 
 
 def _same(value, other):

@@ -106,9 +106,9 @@ def _fit(model, *args, **kwargs):
     if plan is not None:
         plan.prepare(model)
         require_plans_own(plan, arguments)
-    drawing = contextlib.nullcontext() if plan is None else plan.past.being_drawn()
+    fitting = contextlib.nullcontext() if plan is None else plan.past.fitting()
     callbacks, chief = arguments["callbacks"], is_chief(model.distribute_strategy)
-    with drawing, graphs_of_layers(model, callbacks), silent_at_batches(callbacks), backup.kept(callbacks, chief):
+    with fitting, graphs_of_layers(model, callbacks), silent_at_batches(callbacks), backup.kept(callbacks, chief):
         try:
             run = Run(model, arguments)
         except NotCompiledError as reason:

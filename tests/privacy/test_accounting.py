@@ -161,7 +161,7 @@ def test_the_statement_says_where_random_numbers_come_from(options, said):
 def test_what_was_true_of_the_steps_is_said_of_a_plan_that_goes_on():
     plan = a_plan(seed=3)
     plan._count.assign(4)
-    plan.past.given = True
+    assert plan.past.given
     later = privacy.Plan.from_config(json.loads(json.dumps(plan.get_config())))
     for text in (plan.statement(), later.statement()):
         assert "The batches of the steps were chosen by the calling program" in text and "a seed that was given" in text

@@ -193,6 +193,50 @@ def test_steps_by_hand_after_those_that_fit_drew_are_told_of(options):
     assert again.past.drawn == 5 and "of some steps" in again.statement() and "it was tried on" in again.statement()
 
 
+BY_HAND = {
+    "epochs": ("on_epoch_end", {}, None),
+    "a function": ("on_epoch_end", {}, tf.function),
+    "batches": ("on_train_batch_end", {}, None),
+    "Keras's loop": ("on_epoch_begin", WAYS["eager"], None),
+    "parts": (
+        "on_train_batch_end",
+        {"optimizer": lambda: keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)},
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("hook, options, function", BY_HAND.values(), ids=BY_HAND)
+def test_a_step_by_hand_in_a_callback_is_none_that_fit_drew(hook, options, function):
+    plan = a_plan()
+    model = a_model(plan, **{name: x() if callable(x) else x for name, x in options.items()})
+    batch = [tf.convert_to_tensor(a[:8]) for a in (X, Y)]
+
+    def step():
+        plan(model.backward_pass(*batch))
+
+    step = step if function is None else function(step)
+    due = []
+    said = keras.callbacks.Callback()
+    setattr(said, hook, lambda *_, **__: due and due.pop()())
+    model.fit(X, Y, verbose=0, callbacks=[said])
+    assert not plan.past.given and "(Poisson sampling)" in plan.statement()
+    due.append(step)
+    model.fit(X, Y, verbose=0, callbacks=[said])
+    assert plan.past.given and "of some steps were chosen by the calling program" in plan.statement()
+
+
+@pytest.mark.parametrize("hook", ["on_epoch_end", "on_train_batch_end"])
+def test_steps_that_are_undone_were_none(hook):
+    """Several epochs or steps share a call, and the callback ends the training after the first."""
+    plan = a_plan()
+    model = a_model(plan, epochs_per_execution=3)
+    end = keras.callbacks.Callback()
+    setattr(end, hook, lambda *_, **__: setattr(model, "stop_training", True))
+    model.fit(X, Y, verbose=0, epochs=3, callbacks=[end])
+    assert plan.steps in (1, 5) and not plan.past.given and plan.past.drawn == plan.steps
+
+
 def test_several_inputs_and_outputs():
     a, b = keras.Input((5,), name="a"), keras.Input((5,), name="b")
     h = layers.Dense(4, "tanh")(layers.concatenate([a, b]))

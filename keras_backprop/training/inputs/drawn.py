@@ -4,6 +4,7 @@ The sampler says which examples are in the next batch. In the compiled loop the 
 own loop gets a data set of the same batches. Rows that fill up a batch have the sample weight 0.
 """
 
+import contextlib
 from typing import Any
 
 import keras
@@ -216,3 +217,9 @@ def plan_of(model) -> Any:
     """What draws the batches of a model's training, or None."""
     gradients = getattr(model, "compiled_gradients", None)
     return gradients if hasattr(gradients, "sampler") else None
+
+
+def drawing(model):
+    """In the block, a plan's batches are those that `fit` draws; not so where it is a callback's turn."""
+    plan = plan_of(model)
+    return contextlib.nullcontext() if plan is None else plan.past.being_drawn()

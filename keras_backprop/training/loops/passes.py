@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from keras_backprop import _keras
+from keras_backprop.training.inputs.drawn import drawing
 from keras_backprop.training.interrupts import let_through
 from keras_backprop.training.loops.pace import Pace
 from keras_backprop.training.loops.some_steps import ROWS
@@ -138,12 +139,14 @@ class Pass:
         finally:
             self.made += self._told
             if before is not None and self._told < made:
-                before.restore()
-                self._call(loop, batches, first, self._told)
+                with drawing(self.model):
+                    before.restore()
+                    self._call(loop, batches, first, self._told)
         return self._told, wanted
 
     def _call(self, loop, batches, first, count):
-        return loop(batches, self.source.order, first, first + count, self.listeners.finite)
+        with drawing(self.model):
+            return loop(batches, self.source.order, first, first + count, self.listeners.finite)
 
     def _tell(self, first, made, rows):
         """Tell the callbacks of executions, until one ends the pass."""

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_backprop.training.callbacks import bounds, own_beginnings
 from keras_backprop.training.guarded import Guarded, guard_of
 from keras_backprop.training.inputs.batches import Batches
+from keras_backprop.training.inputs.drawn import drawing
 from keras_backprop.training.interrupts import heard_meanwhile
 from keras_backprop.training.loops import steps
 from keras_backprop.training.loops.pace import GROWTH, Pace
@@ -113,9 +114,10 @@ class WholeEpochs:
         """Undo the epochs of the last call after those that the callbacks have been told of."""
         if self.before is None or told == self.run_to:
             return
-        self.before.restore()
-        if told > self.run_from:
-            self._call((self.run_from, told), (0, self.train.steps))
+        with drawing(self.model):
+            self.before.restore()
+            if told > self.run_from:
+                self._call((self.run_from, told), (0, self.train.steps))
 
     def _some_epochs(self, epoch):
         """Run one epoch or several in a row. Returns the logs of each."""
@@ -150,7 +152,8 @@ class WholeEpochs:
             first = last
 
     def _call(self, epochs, which, finished=True):
-        return (self._guarded or self.call)(epochs, which, finished)
+        with drawing(self.model):
+            return (self._guarded or self.call)(epochs, which, finished)
 
     def call(self, epochs, which, finished=True):
         """Run epochs, or some steps of one, in one compiled call. Returns the logs of each epoch.
