@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras_backprop import _keras
 from keras_backprop.privacy import accounting, arguments
 from keras_backprop.privacy.clipping import Adaptive, Flat, PerLayer
+from keras_backprop.privacy.copies import Copied
 from keras_backprop.privacy.past import UNKNOWN, Past
 from keras_backprop.privacy.private_sum import private_gradients
 from keras_backprop.privacy.randomness import FromGenerator, FromSeed
@@ -30,7 +31,7 @@ CLIPPINGS = {"flat": Flat, "per layer": PerLayer, "adaptive": Adaptive}
 
 
 @keras.saving.register_keras_serializable(package="keras_backprop")
-class Plan(Steps):
+class Plan(Steps, Copied):
     """What `compile(gradients=…)` takes for training with differential privacy (DP-SGD, Abadi et al., 2016).
 
     In each step the gradients of the drawn examples' own errors, times their sample weights, are clipped to the norm C and

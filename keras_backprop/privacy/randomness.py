@@ -61,15 +61,18 @@ class FromSeed:
         """n uniform integers of 32 bits, a tensor of int32."""
         return tf.random.stateless_uniform([n], self._seed(step, DRAW), None, None, tf.int32)
 
-    def normal(self, shape: Any, step: Any, stream: int, stddev: Any = 1.0) -> Any:
-        """Normal numbers, float32."""
-        return noise.normal(shape, self._seed(step, stream), stddev)
+    def normal(self, shape: Any, step: Any, stream: int, stddev: Any = 1.0, dtype: Any = tf.float32) -> Any:
+        """Normal numbers, float32; or float64, as fine as what they are added to."""
+        seed = self._seed(step, stream)
+        if dtype == tf.float64:
+            return tf.cast(stddev, dtype) * tf.random.stateless_normal(shape, seed, dtype=dtype)
+        return noise.normal(shape, seed, stddev)
 
     def added_to(self, x: Any, step: Any, stream: int, stddev: Any) -> Any:
         """x plus normal numbers of this standard deviation, a float32 scalar tensor."""
         # One after the other: the noise of all weights at once would be as large as these.
         with tf.control_dependencies([x]):
-            sum_ = x + tf.cast(self.normal(x.shape, step, stream, stddev), x.dtype)
+            sum_ = x + tf.cast(self.normal(x.shape, step, stream, stddev, x.dtype), x.dtype)
             natively = self.of_seed and noise.is_at_hand(x)
             return noise.added(x, self._seed(step, stream), stddev, sum_) if natively else sum_
 
@@ -112,11 +115,13 @@ class FromGenerator(FromSeed):
 
         return tf.ensure_shape(tf.numpy_function(draw, [], tf.int32), [n])
 
-    def normal(self, shape: Any, step: Any, stream: int, stddev: Any = 1.0) -> Any:
-        def draw():
-            return np.asarray(self.generator.standard_normal(tuple(shape))).astype("float32")
+    def normal(self, shape: Any, step: Any, stream: int, stddev: Any = 1.0, dtype: Any = tf.float32) -> Any:
+        dtype = tf.float64 if dtype == tf.float64 else tf.float32
 
-        return stddev * tf.ensure_shape(tf.numpy_function(draw, [], tf.float32), shape)
+        def draw():
+            return np.asarray(self.generator.standard_normal(tuple(shape))).astype(dtype.as_numpy_dtype)
+
+        return tf.cast(stddev, dtype) * tf.ensure_shape(tf.numpy_function(draw, [], dtype), shape)
 
 
 class SystemRandom:

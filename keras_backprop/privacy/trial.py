@@ -154,16 +154,27 @@ class _Trial:
         return [sums_of(result, own, these, np.array([self.norms[row] for row in rows[these]])) for these in taken]
 
     def rests(self):
-        """Twice other examples, by which a batch of the watched ones has the size of those of training; of a small one, nothing.
+        """Other examples, by which a batch of the watched ones has the size of those of training, several times; of a small one,
+        nothing.
 
-        They are copies of the example with the smallest gradient, beside which those that are watched are the hardest of the
-        batch, and of the one with the largest.
+        They are copies of an example with the smallest or largest gradient or error, beside which those that are watched are the
+        hardest of the batch, or the easiest.
         """
         missing = self.size - len(self.watched)
         others = [row for row in self.norms if row not in self.watched and np.isfinite(self.norms[row])]
         if missing <= len(self.watched) or not others:
             return []
-        return [[extreme(others, key=lambda row: self.norms[row])] * missing for extreme in (min, max)]
+        orders = self.norms, {row: self.error(row) for row in others}
+        extremes = {extreme(others, key=lambda row: order[row]) for order in orders for extreme in (min, max)}
+        return [[row] * missing for row in sorted(extremes)]
+
+    def error(self, row):
+        """Of a batch of this example alone, or 0 where there is none that can be compared."""
+        x, y = self.examples([row] * len(self.watched))
+        error = float(
+            _keras.compute_loss(self.model, x=x, y=y, y_pred=self.model(x), sample_weight=None, training=False)
+        )
+        return error if np.isfinite(error) else 0.0
 
     def compare(self, pairs):
         """Raise a `ValueError` where what the same examples contribute is another."""

@@ -1,12 +1,15 @@
 """The accountant against known values, and what must be so of any."""
 
+import copy
 import json
 import math
 import pathlib
+import pickle
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from keras_backprop import privacy
@@ -171,6 +174,26 @@ def test_what_was_true_of_the_steps_is_said_of_a_plan_that_goes_on():
     assert "nothing was written down" in text and "chosen by the calling program" in text
     unused = privacy.Plan.from_config(a_plan(seed=3).get_config())
     assert "a seed that was given" not in unused.statement(5) and "Poisson sampling" in unused.statement(5)
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda plan: pickle.loads(pickle.dumps(plan))])
+def test_a_copy_counts_on_with_a_secret_of_its_own(again):
+    """Two models with the same noise would tell by their difference what it hides."""
+    plan = a_plan(clipping="adaptive", seed=None)
+    plan._count.assign(4)
+    other = again(plan)
+    other._count.assign_add(1)
+    assert (plan.steps, other.steps, other.past.drawn) == (4, 5, 0) and other.past.given
+    assert (plan._randomness.key.numpy() != other._randomness.key.numpy()).any()
+    assert repr(other) == repr(plan) and other.clipping.norm is not plan.clipping.norm
+
+
+def test_a_copy_draws_from_the_generator_that_was_given_and_is_not_pickled():
+    plan = a_plan(seed=None, generator=np.random.default_rng(0))
+    one, other = (p._randomness.bits(4, 0).numpy() for p in (plan, copy.deepcopy(plan)))
+    assert (one != other).any()
+    with pytest.raises(TypeError, match="cannot be pickled: two processes would draw the same"):
+        pickle.dumps(plan)
 
 
 @pytest.mark.slow

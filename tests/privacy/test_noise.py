@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_backprop import _tensorflow, native_library
+from keras_backprop import _tensorflow, native_library, privacy
 from keras_backprop.privacy import noise
 from keras_backprop.privacy.randomness import FromSeed
 from tests.privacy.problem import X, Y, a_model, a_plan
@@ -146,3 +146,15 @@ def test_a_loop_with_the_operation_is_one_without(monkeypatch):
         weights.append(model.get_weights())
     for one, other in zip(*weights, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("generator", [None, privacy.SystemRandom()])
+def test_noise_is_as_fine_as_the_sum(generator):
+    """Of a sum in double precision and noise in single precision the last digits would be those of the sum."""
+    plan = a_plan(seed=None, generator=generator)
+    x = tf.fill([1000], tf.constant(2.0, tf.float64) / 3)
+    noise = plan._randomness.added_to(x, plan.count, 16, tf.constant(1.5)) - x
+    assert (
+        noise.dtype == tf.float64 and (noise != tf.cast(tf.cast(noise, tf.float32), tf.float64)).numpy().mean() > 0.99
+    )
+    assert float(tf.math.reduce_std(noise)) == pytest.approx(1.5, rel=0.1)

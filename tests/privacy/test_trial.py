@@ -117,9 +117,15 @@ def hardest_twelfth_counts(y, p):
     return error if size < 12 else keras.ops.where(error >= keras.ops.top_k(error, size // 12)[0][-1], error, 0.0)
 
 
+def above_the_median_counts(y, p):
+    error = keras.losses.sparse_categorical_crossentropy(y[:, 0], p)
+    return keras.ops.where(error < keras.ops.median(error), 0.0, error)
+
+
 @pytest.mark.parametrize(
     "loss",
     [
+        above_the_median_counts,
         hardest_twelfth_counts,
         labels_of_the_batch_count,
         positives_of_the_batch_count,
