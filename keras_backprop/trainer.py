@@ -16,7 +16,7 @@ from keras_backprop.saved_rules import config_of, rules_of
 from keras_backprop.scopes import Scope
 from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.fit import CompiledFit
-from keras_backprop.training.inputs.drawn import drawing, plan_of
+from keras_backprop.training.inputs.drawn import drawing, plan_of, require_weights
 from keras_backprop.training.inputs.padding import Shown
 from keras_backprop.training.stock import follows_own, has_own
 from keras_backprop.training.update import after, lean_update, unwrapped
@@ -165,6 +165,8 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         plan = plan_of(self)
         if plan is not None:
             plan.prepare(self, given=True)
+            given = inspect.signature(keras.Model.train_on_batch).bind(self, *args, **kwargs).arguments
+            require_weights(self, (given.get("sample_weight"), [*(given.get("class_weight") or {}).values()]))
         try:
             logs = super().train_on_batch(*args, **kwargs)
             self._require_honoured()

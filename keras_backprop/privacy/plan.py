@@ -187,10 +187,16 @@ class Plan(Steps, Copied):
 
         Raises:
             ValueError: gradients of single examples do not exist in this model, and why.
-            BudgetExceededError: the plan allows no further step.
+            BudgetExceededError: the plan allows no further step. (In a `tf.function`, `tf.errors.InvalidArgumentError`.)
         """
         if tf.executing_eagerly():
             self.require_budget()
+            return self.of_step(result)
+        with tf.control_dependencies([self.budget_asserted()]):  # nobody is asked before the function runs
+            return self.of_step(result)
+
+    def of_step(self, result: Any) -> list[Any]:
+        """The same, where whoever runs the step has asked whether the plan allows it."""
         require_private(result)
         return private_gradients(self, result)
 
@@ -211,6 +217,8 @@ class Plan(Steps, Copied):
                 self.parts = parts
         require_private_model(model)
         agree(self, model.distribute_strategy)
+        if not optimizer.built:
+            self.begin_whole()
         count = self.parts_used()
         calls = int(_keras.calls_of(optimizer)) if parts > 1 and optimizer.built else count
         if (count - calls) % parts:

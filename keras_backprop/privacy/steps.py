@@ -23,6 +23,7 @@ class Steps:
 
     delta: Any
     epsilon: Any
+    past: Any
 
     def __init__(self, epochs: int, steps_per_epoch: int) -> None:
         self.epochs, self.steps_per_epoch, self.parts = epochs, steps_per_epoch, 1
@@ -80,6 +81,21 @@ class Steps:
                 "`train_step` or `make_gradients` is its own. Call that of `BackpropModel`, or override `backward_pass` or "
                 "`update_weights`."
             )
+
+    def begin_whole(self) -> None:
+        """Count a batch as a step of which another optimizer has got some parts: with parts of the next an example could count
+        twice."""
+        with self.past.counted_otherwise():
+            self._count.assign(-(-self.parts_used() // self.parts) * self.parts)
+
+    def budget_asserted(self) -> Any:
+        """An operation that fails where the plan allows no further step."""
+        return tf.debugging.assert_less(
+            self.count,
+            tf.constant(self.planned_steps * self.parts, tf.int64),
+            f"The plan allows {self.planned_steps:,} steps, and they have been taken. Make a plan for more epochs, with more "
+            "noise, before training.",
+        )
 
     def require_budget(self, steps: int = 1) -> None:
         """Raise if the plan does not allow so many steps more, or those that an epoch still has."""

@@ -14,7 +14,7 @@ from keras import layers
 
 from keras_backprop import BackpropModel, privacy
 from tests.after_batches import AfterBatches, raises
-from tests.privacy.problem import X, Y, a_model, a_plan
+from tests.privacy.problem import X, Y, a_model, a_plan, flat
 
 WAYS = {
     "Keras's loop": {"epochs_per_execution": None},
@@ -224,6 +224,42 @@ def test_a_step_by_hand_in_a_callback_is_none_that_fit_drew(hook, options, funct
     due.append(step)
     model.fit(X, Y, verbose=0, callbacks=[said])
     assert plan.past.given and "of some steps were chosen by the calling program" in plan.statement()
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_nobody_exceeds_the_budget_in_a_function(by_hand):
+    """Not by hand, and not where `fit` knows no plan because something has been put around it."""
+    plan = a_plan(epochs=1, noise_multiplier=1.0)
+    model = a_model(lambda result: plan(result))
+    batch = [tf.convert_to_tensor(a[:8]) for a in (X, Y)]
+    step = tf.function(lambda: plan(model.backward_pass(*batch))) if by_hand else lambda: model.train_on_batch(*batch)
+    for _ in range(5):
+        step()
+    weights = flat(model.weights)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="The plan allows 5 steps, and they have been taken"):
+        step()
+    assert plan.steps == 5 and (flat(model.weights) == weights).all()
+
+
+def test_parts_of_two_batches_do_not_meet_in_an_optimizer():
+    """One that is new begins with a new batch: in a group of parts of two, an example could count twice."""
+    plan = a_plan()
+    model = a_model(plan, keras.optimizers.SGD(0.1, gradient_accumulation_steps=4))
+    for _ in range(6):
+        model.train_on_batch(X[:2], Y[:2])
+    assert plan.parts_used() == 6
+    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=4), model.loss, gradients=plan)
+    model.train_on_batch(X[:2], Y[:2])
+    assert plan.parts_used() == 9
+
+
+@pytest.mark.parametrize("given", [{"sample_weight": np.array([1, 1, -2])}, {"class_weight": {0: 1, 1: -1.0, 2: 1}}])
+def test_no_example_makes_the_sum_of_weights_of_a_given_batch_nothing(given):
+    plan = a_plan()
+    model = a_model(plan, loss=keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight"))
+    with pytest.raises(ValueError, match="must be finite and not negative"):
+        model.train_on_batch(X[:3], Y[:3], **given)
+    assert plan.steps == 0
 
 
 @pytest.mark.parametrize("hook", ["on_epoch_end", "on_train_batch_end"])

@@ -42,7 +42,7 @@ class DrawnExamples(Examples):
                 f"The plan is for examples={self.sampler.examples}, of which each is to count once. Received {self.n} examples."
             )
         plan.try_examples(model, *_keras.unpack_x_y_sample_weight(self.tensors)[:2])
-        _require_weights(model, _keras.unpack_x_y_sample_weight(self.tensors)[2])
+        require_weights(model, _keras.unpack_x_y_sample_weight(self.tensors)[2])
         self.batch_size = self.sampler.rows
         self.steps = self.sampler.steps_per_epoch * self.sampler.parts
         sizes = [tf.TensorSpec([self.batch_size, *a.shape[1:]], a.dtype) for a in _flat(self.tensors)]
@@ -189,9 +189,9 @@ def require_plans_own(plan, arguments):
         )
 
 
-def _require_weights(model, sample_weight):
+def require_weights(model, sample_weight):
     """Raise a `ValueError` where one example's sample weight could make the sum that all errors are divided by 0 or NaN."""
-    losses = _keras.losses_of(_keras.compiled_loss(model))  # which the trial has built
+    losses = _keras.losses_of(_keras.compiled_loss(model)) or keras.tree.flatten(model.loss)  # before it is built
     given = [w for w in keras.tree.flatten(sample_weight) if w is not None]
     if not any(getattr(loss, "reduction", None) == "mean_with_sample_weight" for loss in losses):
         return
