@@ -20,6 +20,16 @@ def is_chief(strategy):
     return (resolver.task_type, resolver.task_id) == _workers(resolver)[0]
 
 
+def own_task(strategy):
+    """(type, id) of this process."""
+    return strategy.cluster_resolver.task_type, strategy.cluster_resolver.task_id
+
+
+def tasks(strategy):
+    """Those of all processes that train, the chief's first."""
+    return _workers(strategy.cluster_resolver)
+
+
 def _workers(resolver):
     """The tasks that train, as (type, id), the chief first."""
     jobs = resolver.cluster_spec().as_dict()

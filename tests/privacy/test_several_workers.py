@@ -35,6 +35,10 @@ def test_two_workers_draw_alike_and_reach_what_one_process_reaches(tmp_path):
     (chief, other), _ = two_workers(tmp_path)
     for worker, said in enumerate([chief.pop("steps"), other.pop("steps")]):
         assert f"The plan of this worker has counted {worker} steps, that of the chief 0" in said
+    assert other.pop("breaks") == "the callback is broken"
+    assert "worker 1 has ended with an error, RuntimeError: the callback is broken. Mend it there" in chief.pop(
+        "breaks"
+    )
     received = chief.pop("fewer"), other.pop("fewer")
     assert [said[said.index("Received") :] for said in received] == [
         f"Received on this worker: ({n}, 5) float32, ({n},) int64" for n in (40, 20)

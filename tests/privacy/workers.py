@@ -50,6 +50,23 @@ def refused(strategy, plan, layer, x=X, y=Y):
     return None
 
 
+class Breaks(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            raise RuntimeError("the callback is broken")
+
+
+def broken(strategy, task):
+    """What a training ends with in which a callback of worker 1 breaks. The cluster cannot train after it."""
+    with strategy.scope():
+        model = a_model(a_plan())
+    try:
+        model.fit(X, Y, epochs=3, verbose=0, callbacks=[Breaks()] if task == 1 else [])
+    except (RuntimeError, tf.errors.OpError) as error:
+        return str(error)
+    return None
+
+
 def main():
     """One worker of a cluster."""
     parser = argparse.ArgumentParser()
@@ -80,6 +97,7 @@ def main():
         results["lengths"] = refused(strategy, a_plan(), layers.Dense(2), X, Y[: 40 - task])  # which only one can say
         generator = refused(strategy, a_plan(seed=None, generator=privacy.SystemRandom()), layers.Dense(2))
         results["generator"] = generator and generator[-len("Leave `generator` out.") :]
+        results["breaks"] = broken(strategy, task)
     (arguments.folder / f"{task}.json").write_text(json.dumps(results))
     os._exit(0)  # TensorFlow's health check would keep the process for up to 30 s
 

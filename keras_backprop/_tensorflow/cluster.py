@@ -1,0 +1,28 @@
+"""What the processes of a cluster tell each other beside collective operations, by TensorFlow's coordination service."""
+
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+
+def is_coordinated():
+    """Whether there is such a service."""
+    return context.context().coordination_service is not None
+
+
+def note_for_all(key, value):
+    """Write something down for every process."""
+    context.context().set_config_key_value(key, value)
+
+
+def is_noted(key, seconds):
+    """Whether a process has written something down under this key, or does so within this time."""
+    try:
+        context.context().get_config_key_value(key, max(1, int(1000 * seconds)))
+    except tf.errors.OpError:  # a deadline, or there is no service any more
+        return False
+    return True
+
+
+def end_collectives(message):
+    """Let all collective operations of the cluster, those under way and later ones, end with this message as an error."""
+    context.context().report_error_to_cluster(tf.errors.ABORTED, message)
