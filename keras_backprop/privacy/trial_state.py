@@ -1,6 +1,7 @@
 """What the passes of a trial may change: variables of the model, of its metrics, and whatever else operations keep."""
 
 import contextlib
+import gc
 from typing import Any
 
 import keras
@@ -71,17 +72,25 @@ class State:
                 "examples gets no noise, and the trained model would tell about them. Let a layer or a loss only look up what "
                 "is in a table before training."
             )
-        metrics = self._numbers(self._model.metrics_variables)
+        if self._kept():
+            gc.collect()  # what a step has made and dropped may be there still
         paths = {number: v.path for v in _owned_by(self._model) for number in _tensorflow.numbers_of(v)}
+        for variable in self._kept():
+            raise ValueError(
+                f"What '{paths.get(_number(variable), variable.path)}' keeps from step to step depends on the examples, and no "
+                "noise is added to it: the trained model would tell about them. Let a layer keep nothing of them, or compute it "
+                "on public data before training."
+            )
+
+    def _kept(self):
+        """The variables that are not the same after each of the passes."""
+        metrics, kept = self._numbers(self._model.metrics_variables), []
         for variable, before in self._variables():
             number = _number(variable)
             values = [after.get(number, _array(before)) for after in self._after]
             if number not in metrics and not all(_same(values[0], another) for another in values):
-                raise ValueError(
-                    f"What '{paths.get(number, variable.path)}' keeps from step to step depends on the examples, and no noise is "
-                    "added to it: the trained model would tell about them. Let a layer keep nothing of them, or compute it on "
-                    "public data before training."
-                )
+                kept.append(variable)
+        return kept
 
     def _variables(self):
         """Pairs of a variable and its value before: the model's own, and others that operations have taken."""
