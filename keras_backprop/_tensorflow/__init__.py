@@ -7,6 +7,7 @@ from tensorflow.python.ops.ctc_ops import ctc_loss_and_grad
 from keras_backprop._tensorflow.cluster import end_collectives, is_coordinated, is_noted, note_for_all
 from keras_backprop._tensorflow.context import (
     device,
+    differentiated_under_tapes,
     functions_run_eagerly,
     is_taped,
     is_within_reach,

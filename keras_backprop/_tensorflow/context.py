@@ -11,6 +11,7 @@ from tensorflow.python.eager import context, def_function, forwardprop_util, rec
 from tensorflow.python.eager.polymorphic_function import eager_function_run
 from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
 from tensorflow.python.framework.ops import EagerTensor
+from tensorflow.python.ops import gradients_util
 
 from keras_backprop import _keras
 
@@ -83,6 +84,36 @@ def random_numbers_repeated():
     finally:
         now._set_global_seed(seed_before)
         now._rng = numbers_before
+
+
+def _one_order_more(orders):
+    """Stands in for what tells how often tapes may differentiate: none, once, or several times."""
+
+    @functools.wraps(orders)
+    def answer(tensors):
+        several = gradients_util.POSSIBLE_GRADIENT_TYPES_HIGHER_ORDER
+        return several if orders(tensors) and getattr(_local, "differentiated", False) else orders(tensors)
+
+    return answer
+
+
+gradients_util.PossibleTapeGradientTypes = _one_order_more(gradients_util.PossibleTapeGradientTypes)
+
+
+@contextlib.contextmanager
+def differentiated_under_tapes():
+    """For the duration of the block, what runs is going to be differentiated, and the tapes of before see how.
+
+    Loops, branches and calls of functions in a graph put out more when they are differentiated, of which a tape that has noted
+    them already would not know: its second derivatives would lack all that goes through. TensorFlow runs them in a function
+    where it counts two tapes; our backward pass is no tape, and counts as one here.
+    """
+    before = getattr(_local, "differentiated", False)
+    try:
+        _local.differentiated = before or record.could_possibly_record()
+        yield
+    finally:
+        _local.differentiated = before
 
 
 def device():

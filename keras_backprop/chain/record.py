@@ -60,6 +60,7 @@ class Record:
     def __enter__(self):
         self.timeline = self.timeline or operations.Timeline()
         self._stack.enter_context(self.timeline)
+        self._stack.enter_context(_tensorflow.differentiated_under_tapes())
         self._stack.enter_context(_keras.functions_followed(self._follow, self.follows))
         self._open = True
         self._find(self.weights)

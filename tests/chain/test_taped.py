@@ -6,7 +6,9 @@ import tensorflow as tf
 from keras import layers
 
 from keras_backprop._tensorflow import is_taped
-from tests.chain.test_operations import WAYS, X, assert_equals_the_tape
+from keras_backprop.chain.record import Record
+from keras_backprop.chain.sweep import sweep
+from tests.chain.test_operations import WAYS, X, assert_equals_the_tape, scaled
 
 
 class SecondDerivatives(layers.Layer):
@@ -94,6 +96,43 @@ def test_a_tape_of_the_users_over_the_weights_of_stacked_cells():
     layer, x = OfWeights(stacked_cells()), np.reshape(X, (X.shape[0], 2, 2))
     layer(x)
     assert_equals_the_tape(layer, x, True)
+
+
+@pytest.mark.parametrize(
+    "followed",
+    [
+        lambda x: tf.while_loop(lambda i, h: i < 3, lambda i, h: (i + 1, tf.sin(h)), (0, x))[1],
+        lambda x: tf.cond(tf.reduce_sum(x) > -100, lambda: tf.tanh(x) ** 2, lambda: x),
+        tf.function(lambda x: tf.sin(x), autograph=False),
+    ],
+    ids=["while_loop", "cond", "function"],
+)
+def test_a_tape_of_the_users_around_a_backward_pass_in_a_graph(followed):
+    """What is differentiated there puts out more than it did when the tape noted it."""
+    layer = scaled(lambda x, w: followed(w * x) * w)
+
+    def explicit(x):
+        record = Record()
+        y = record.run(layer, x)
+        result = sweep(record.calls, [(y, y)], layer.trainable_variables, [x])
+        return result.gradient(layer.w), result.input_gradient(x)
+
+    def taped(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            error = tf.reduce_sum(layer(x) ** 2) / 2
+        return tape.gradient(error, (layer.w.value, x))
+
+    @tf.function(autograph=False)
+    def second(gradients):
+        x = tf.constant(X)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            first = sum(tf.reduce_sum(g**2) for g in gradients(x))
+        return tape.gradient(first, (layer.w.value, x))
+
+    for ours, theirs in zip(second(explicit), second(taped), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 class ForwardMode(SecondDerivatives):

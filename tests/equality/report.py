@@ -34,8 +34,6 @@ DIFFERENCES = """
   forward-mode differentiation (`tf.autodiff.ForwardAccumulator`) in steps that run eagerly.
 * A few operations have a gradient here and none, or NaN, in TensorFlow: `keras.ops.image.hsv_to_rgb`, and `std` and `cdist` where
   they are 0.
-* A tape of one's own, in a graph, around a backward pass of ours gives wrong second derivatives of loops that have no rule (`tf.while_loop`, a
-  recurrent layer with a cell of one's own). A tape within `call` gives stock Keras's.
 * At the end of data of unknown length stock Keras begins a step and finds no batch. What `gradient_accumulation_steps` has gathered
   by then it may throw away (an operation that needs no batch empties the accumulators, if it comes first); here it stays for the next epoch.
 * `shuffle=True` draws another order than stock Keras does where whole epochs run compiled (`docs/fit.md`); every example still comes once
