@@ -20,6 +20,7 @@ from keras_backprop._tensorflow.graphs import (
     copy_operations,
     draws_by_itself,
     operation_count,
+    operations_within,
     with_captures,
     with_effects,
 )

@@ -18,6 +18,12 @@ def operation_count(graph):
     return len(graph.get_operations())
 
 
+def operations_within(graph):
+    """The operations of a graph, and those of the functions that these call."""
+    functions = (function.graph for function in graph._functions.values())
+    return [operation for one in (graph, *functions) for operation in one.get_operations()]
+
+
 def draws_by_itself(graph):
     """Whether operations of a graph draw random numbers by seeds of their own, which every trace numbers anew.
 

@@ -146,7 +146,8 @@ def test_channels_first():
     assert_equal(program)
 
 
-def test_dilated_convolutions_in_a_step_of_ones_own():
+@pytest.mark.parametrize(("dilation", "groups"), [(2, 1), (1, 2)], ids=["dilated", "in groups"])
+def test_convolutions_in_a_step_of_ones_own(dilation, groups):
     """On a CPU TensorFlow has no kernel for their gradients in the body of a loop."""
 
     def program(k):
@@ -159,15 +160,13 @@ def test_dilated_convolutions_in_a_step_of_ones_own():
                 self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
                 return {"loss": loss}
 
-        class Dilated(layers.Conv2D):
+        class Raw(layers.Conv2D):
             def call(self, x):
-                return tf.nn.conv2d(x, self.kernel.value, 1, "SAME", dilations=2)
+                return tf.nn.conv2d(x, self.kernel.value, 1, "SAME", dilations=dilation)
 
         inputs = keras.Input(IMAGES.shape[1:])
-        model = Taped(
-            inputs,
-            layers.Dense(1)(layers.Flatten()(Dilated(2, 2, padding="same")(Dilated(2, 2, padding="same")(inputs)))),
-        )
+        below, above = (Raw(2, 2, padding="same", groups=groups) for _ in range(2))
+        model = Taped(inputs, layers.Dense(1)(layers.Flatten()(above(below(inputs)))))
         model.compile("sgd", "mse", jit_compile=False)
         history = model.fit(IMAGES, np.ones((12, 1)), batch_size=5, epochs=2, verbose=0, shuffle=False)
         assert_compiled(model)

@@ -60,12 +60,16 @@ def must_be_called(function):
     """Whether a traced function can be called on a CPU, while its operations cannot be copied into a loop.
 
     There are no kernels for convolutions and poolings whose channels come first, nor for dilated convolutions and their
-    gradients, Conv2D's forward pass apart. In what is called TensorFlow exchanges them for oneDNN's, and not in a loop's body.
+    gradients, Conv2D's forward pass apart, nor for gradients of convolutions in groups. In what is called TensorFlow exchanges
+    them for oneDNN's, and not in a loop's body.
 
     Args:
         function: a `tf.ConcreteFunction`.
     """
-    return not tf.config.list_logical_devices("GPU") and any(map(_has_no_kernel, _nodes(function)))
+    if tf.config.list_logical_devices("GPU"):
+        return False
+    operations = _tensorflow.operations_within(function.graph)
+    return any(map(_has_no_kernel, _nodes(function))) or any(map(_is_gradient_of_groups, operations))
 
 
 def _has_no_kernel(node):
@@ -73,6 +77,18 @@ def _has_no_kernel(node):
         return False
     dilated = node.op != "Conv2D" and any(rate > 1 for rate in node.attr["dilations"].list.i)
     return dilated or node.attr["data_format"].s.startswith(b"NC")
+
+
+def _is_gradient_of_groups(operation):
+    """Whether it is a gradient of a convolution whose kernel sees some of the channels at a time, or may be one."""
+    if operation.type == "Conv2DBackpropInput":
+        x, kernel = operation.outputs[0], operation.inputs[1]
+    elif operation.type == "Conv2DBackpropFilter":
+        x, kernel = operation.inputs[0], operation.outputs[0]
+    else:
+        return False
+    ranks_known = x.shape.rank == kernel.shape.rank == 4
+    return not ranks_known or x.shape[3] is None or x.shape[3] != kernel.shape[2]
 
 
 def _nodes(function):
