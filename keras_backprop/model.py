@@ -122,6 +122,7 @@ def _of_ours(clone):
 
 
 _keras.clones_made_by(BackpropTrainer, _of_ours)
+_keras.told_before_hdf5(BackpropTrainer, lambda model, filepath: model._before_hdf5(filepath))
 
 # Legacy `.h5` files speak of a model by the name of its class alone.
 keras.saving.get_custom_objects().update(BackpropModel=FunctionalBackpropModel, BackpropSequential=BackpropSequential)
@@ -175,13 +176,11 @@ class _OursBelow:
             )
         return _of_the_same_class(model, config["name"])
 
-    def save(self, filepath, *args, **kwargs):
-        if str(filepath).endswith((".h5", ".hdf5")):
-            raise ValueError(
-                f"HDF5 files do not hold that a model of class '{_original(self).__name__}' has been made by `from_keras`. Save "
-                f"a '.keras' file, or the weights alone. Received: filepath={str(filepath)!r}"
-            )
-        return super().save(filepath, *args, **kwargs)  # type: ignore[misc]
+    def _before_hdf5(self, filepath):
+        raise ValueError(
+            f"HDF5 files do not hold that a model of class '{_original(self).__name__}' has been made by `from_keras`. Save "
+            f"a '.keras' file, or the weights alone. Received: filepath={str(filepath)!r}"
+        )
 
     def __reduce__(self: Any) -> Any:
         # The class is not to be found by its name, and need not be: what is unpickled is a file.

@@ -80,16 +80,16 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         self.compiled_gradients, self.compiled_rules = gradients, rules
         self._scope, self._gradients_made = scope, False
 
-    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+    def _before_hdf5(self, filepath):
+        """Called before the model is written into an HDF5 file."""
         given = {"gradients": self.compiled_gradients, "rules": self.compiled_rules}
         lost = [f"`{name}=…`" for name, value in given.items() if value is not None]
-        if lost and str(filepath).endswith((".h5", ".hdf5")):
+        if lost:
             warnings.warn(
                 f"HDF5 files do not hold what `compile` was given as {' and '.join(lost)}: the model loaded from '{filepath}' "
                 "will train without. Save a '.keras' file, or compile the loaded model with the same again.",
                 stacklevel=2,
             )
-        return super().save(filepath, *args, **kwargs)
 
     def get_compile_config(self):
         config = super().get_compile_config()

@@ -273,9 +273,11 @@ def test_pickled_it_is_of_both_classes():
     np.testing.assert_array_equal(again.get_weights()[0], ours.get_weights()[0])
 
 
-def test_what_hdf5_files_cannot_hold_is_refused(tmp_path):
+@pytest.mark.parametrize("save", [keras.Model.save, keras.saving.save_model])
+def test_what_hdf5_files_cannot_hold_is_refused(save, tmp_path):
     with pytest.raises(ValueError, match="HDF5 files do not hold that a model of class 'Own'"):
-        BackpropModel.from_keras(made("functional", Weighted)).save(tmp_path / "model.h5")
+        save(BackpropModel.from_keras(made("functional", Weighted)), tmp_path / "model.h5")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("kind", ["called", "functional", "sequential", "plain"])

@@ -158,9 +158,10 @@ def test_a_layer_that_may_be_another_one_is_refused():
         model.compile_from_config(config)
 
 
-def test_an_hdf5_file_holds_no_rules(tmp_path):
+@pytest.mark.parametrize("save", [keras.Model.save, keras.saving.save_model])
+def test_an_hdf5_file_holds_no_rules(save, tmp_path):
     model = stack()
     model.compile("sgd", "mse", rules={"sine": tripled}, gradients=lambda result: result.gradients)
     with pytest.warns(UserWarning, match="`gradients=…` and `rules=…`: the model loaded"):
         tf.get_logger().setLevel("ERROR")
-        model.save(tmp_path / "model.h5")
+        save(model, tmp_path / "model.h5")

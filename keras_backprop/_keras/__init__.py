@@ -11,6 +11,7 @@ that a new Keras release can break one folder at most.
 * `state.py`: what the trace of a step can depend on
 * `cloning.py`: what class clones of models have
 * `fitting.py`: Keras's `fit`
+* `cloning.py`, `hdf5.py`: clones of models, and legacy files of them
 """
 
 from keras.src.backend import compute_output_spec
@@ -58,6 +59,7 @@ from keras_backprop._keras.fitting import (
     saving_once_prepared,
     step_of,
 )
+from keras_backprop._keras.hdf5 import told_before_hdf5
 from keras_backprop._keras.layers import (
     AttentionParts,
     BatchStatistics,
