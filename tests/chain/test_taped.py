@@ -28,8 +28,7 @@ class SecondDerivatives(layers.Layer):
         return tape.gradient(y, x)
 
 
-@WAYS
-@pytest.mark.parametrize(
+NORMALISATIONS = pytest.mark.parametrize(
     ("inner", "options"),
     [
         (layers.LayerNormalization, {}),
@@ -38,11 +37,31 @@ class SecondDerivatives(layers.Layer):
     ],
     ids=["LayerNormalization", "GroupNormalization", "BatchNormalization"],
 )
+
+
+@WAYS
+@NORMALISATIONS
 def test_a_tape_of_the_users_sees_the_operations_of_keras(inner, options, compiled):
     """Those hold the mean constant within the variance, which only second derivatives show."""
     layer = SecondDerivatives(inner(), **options)
     layer(X)
     assert_equals_the_tape(layer, X, compiled, atol=1e-5)
+
+
+class WithoutTape(SecondDerivatives):
+    """In a graph nobody knows beforehand that what runs will be differentiated."""
+
+    def call(self, x):
+        if tf.executing_eagerly():
+            return super().call(x)
+        return tf.gradients(tf.sin(self.inner(x, **self.options)), x)[0]
+
+
+@NORMALISATIONS
+def test_gradients_without_a_tape_have_the_derivatives_of_keras(inner, options):
+    layer = WithoutTape(inner(), **options)
+    layer(X)
+    assert_equals_the_tape(layer, X, compiled=True, atol=1e-5)
 
 
 @WAYS

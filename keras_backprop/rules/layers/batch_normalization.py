@@ -161,11 +161,26 @@ def _kernel_forward(layer, inputs):
     gamma = tf.cast(layer.gamma, tf.float32) if layer.scale else tf.ones([channels])
     beta = tf.cast(layer.beta, tf.float32) if layer.center else tf.zeros([channels])
     y, mean, variance, reserve = kernels.fused_batch_norm(x, gamma, beta, layer.epsilon)
+    if not tf.executing_eagerly():
+        y = _differentiated_as_keras_does(y, x, gamma, beta, layer.epsilon)
     k = tf.cast(tf.shape(x)[0], tf.float32)
     _update_moving_statistics(layer, mean, variance * ((k - 1) / k), tf.float32)
     y = tf.reshape(y, tf.shape(inputs))
     y.set_shape(inputs.shape)
     return y, {"x": x, "gamma": gamma, "reserve": reserve}
+
+
+@tf.custom_gradient
+def _differentiated_as_keras_does(y, x, gamma, beta, epsilon):
+    """y. A user's `tf.gradients` that goes through it gets a gradient whose own derivatives are Keras's, not the kernel's."""
+
+    def gradient(dy):
+        wide = single_precision_or_more(x)
+        mean, variance = tf.nn.moments(wide, [0, 1, 2], keepdims=True)
+        composed = tf.cast(tf.nn.batch_normalization(wide, mean, variance, beta, gamma, epsilon), x.dtype)
+        return None, *tf.gradients(composed, [x, gamma, beta], dy), None
+
+    return y, gradient
 
 
 def _update_moving_statistics(layer, mean, variance, dtype):

@@ -13,6 +13,7 @@ from keras import layers
 from keras_backprop.registry import backward_rule, forward_rule
 from keras_backprop.rule import Gradients
 from keras_backprop.rules.ops.normalization import (
+    centre,
     layer_norm_forward,
     normalize_back,
     rms_norm_forward,
@@ -87,8 +88,8 @@ def group_normalization_forward(layer, inputs):
     x = single_precision_or_more(inputs)
     shape = _grouped_shape(layer, x)
     x = tf.reshape(x, shape)
-    centred = x - _mean_of_groups(x)
-    r = tf.math.rsqrt(_mean_of_groups(tf.square(centred)) + layer.epsilon)
+    about_constant, centred = centre(x, _mean_of_groups(x))
+    r = tf.math.rsqrt(_mean_of_groups(tf.square(about_constant)) + layer.epsilon)
     gamma, beta = (
         None if v is None else tf.reshape(tf.cast(v, x.dtype), [1, 1, layer.groups, -1, 1])
         for v in (layer.gamma, layer.beta)

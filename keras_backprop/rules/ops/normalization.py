@@ -115,11 +115,29 @@ def axes_of(axis, x):
 
 def standardize(x, axes, epsilon, rms_scaling=False):
     """x̂ = (x − μ)·r, and what `standardize_back` needs. With Keras's `rms_scaling` x̂ = x·r, σ² nonetheless the variance."""
-    centred = x - tf.reduce_mean(x, axes, keepdims=True)
-    r = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axes, keepdims=True) + _or_default(epsilon))
+    about_constant, centred = centre(x, tf.reduce_mean(x, axes, keepdims=True))
+    r = tf.math.rsqrt(tf.reduce_mean(tf.square(about_constant), axes, keepdims=True) + _or_default(epsilon))
     x_hat = (x if rms_scaling else centred) * r
     slope = centred * r if rms_scaling else x_hat  # r changes by −r²·slope/k as x does
     return x_hat, {"x_hat": x_hat, "r": r, "slope": slope, "axes": axes, "centred": not rms_scaling, "aligned": axes}
+
+
+def centre(x, mean):
+    """x − μ twice: for the variance, with μ held constant as `tf.nn.moments` does it, and for all else.
+
+    They are one tensor to whoever does not differentiate them. In a graph a user's `tf.gradients` may, and what is differentiated
+    once more then has Keras's second derivatives. No rule needs that.
+    """
+    if tf.executing_eagerly():
+        return (x - mean,) * 2
+
+    @tf.custom_gradient
+    def depends_on(difference, mean):
+        summed = [axis for axis, size in enumerate(mean.shape) if size == 1]
+        return difference, lambda dy: (dy, -tf.reduce_sum(dy, summed, keepdims=True))
+
+    about_constant = x - tf.stop_gradient(mean)
+    return about_constant, depends_on(about_constant, mean)
 
 
 def divide_by_root_mean_square(x, axes, epsilon):
