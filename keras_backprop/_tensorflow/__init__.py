@@ -9,6 +9,7 @@ from keras_backprop._tensorflow.context import (
     device,
     differentiated_under_tapes,
     functions_run_eagerly,
+    has_tangents,
     is_taped,
     is_within_reach,
     operations_are_watched,

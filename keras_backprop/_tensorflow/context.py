@@ -145,4 +145,9 @@ def is_taped(values):
     if not _keras.current(record, "could_possibly_record")():
         return False
     tensors = [x for x in tf.nest.flatten(values, expand_composites=True) if isinstance(x, tf.Tensor)]
-    return record.should_record_backprop(tensors) or bool(forwardprop_util.pack_tangents(tensors).tangents)
+    return record.should_record_backprop(tensors) or has_tangents(tensors)
+
+
+def has_tangents(tensors):
+    """Whether a `tf.autodiff.ForwardAccumulator` of this thread follows one of these tensors."""
+    return bool(forwardprop_util.pack_tangents(tensors).tangents)

@@ -161,10 +161,15 @@ class ForwardMode(SecondDerivatives):
         return accumulator.jvp(y)
 
 
-def test_forward_mode_of_the_users_sees_the_operations_of_keras():
-    layer = ForwardMode(layers.LayerNormalization())
-    layer(X)
-    assert_equals_the_tape(layer, X, True, atol=1e-5)
+@pytest.mark.parametrize(
+    ("inner", "shape"),
+    [(layers.LayerNormalization, X.shape), (stacked_cells, (X.shape[0], 2, 2))],
+    ids=["LayerNormalization", "stacked cells"],
+)
+def test_forward_mode_of_the_users_sees_the_operations_of_keras(inner, shape):
+    layer, x = ForwardMode(inner()), np.reshape(X, shape)
+    layer(x)
+    assert_equals_the_tape(layer, x, True, atol=1e-5)
 
 
 def test_a_link_of_what_is_taped_in_parts_is_opened():

@@ -15,6 +15,7 @@ Backward, for t = T … 1:
 
 import tensorflow as tf
 
+from keras_backprop import _tensorflow
 from keras_backprop.rule import Gradients
 from keras_backprop.rules.layers.rnn.scan import scan
 
@@ -101,8 +102,9 @@ def _apart(y):
 
     Where two such outputs are concatenated, TensorFlow's graph optimizer moves their activation behind the concatenation; of an
     unrolled recurrence it does so for the stack of all steps as well, whose parts then differ in shape. `EnsureShape` stops it.
+    In forward mode TensorFlow cannot differentiate that.
     """
-    return tf.ensure_shape(y, y.shape)
+    return y if _tensorflow.has_tangents([y]) else tf.ensure_shape(y, y.shape)
 
 
 def time_first(x, reverse=False):
