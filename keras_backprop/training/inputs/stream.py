@@ -154,12 +154,12 @@ class Stream:
         batch: nested `tf.TypeSpec`, of a batch.
         steps: int, the number of steps of an epoch; None while it is unknown.
         most: int, so many batches are to be taken at a time at most. One, until it is known how large they are.
-        ending: Exception, why there were no more batches when some were taken: `StopIteration`, or what the data have raised.
+        error: Exception that the data have raised when batches were taken last, or None.
     """
 
     order = None
     most = 1
-    ending: Exception = StopIteration()
+    error: Any = None
 
     def __init__(self, epochs):
         self._first: Any = None
@@ -177,9 +177,8 @@ class Stream:
 
     def take(self, loop, first, count):
         """Some batches for a loop. Returns them, and how many they are."""
-        lists, found, size, error = loop.source.take(self._iterator, count)
-        self.ending = error or StopIteration()
-        if found and not error:
+        lists, found, size, self.error = loop.source.take(self._iterator, count)
+        if found and not self.error:
             self.most = max(1, CHUNK * found // max(size, 1))
         return lists, found
 

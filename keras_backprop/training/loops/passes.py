@@ -23,7 +23,7 @@ class Memory:
         repeatable: bool, whether steps that have been undone can be made again.
     """
 
-    ending = StopIteration()
+    error = None
 
     def __init__(self, examples, batches, seed=lambda: (0, 0), repeatable=True):
         self.most = 2**31 if repeatable else 1
@@ -107,7 +107,7 @@ class Pass:
                         self.source.room(step)
                         self.listeners.begin(step)
                     self.loop(self._step).without_batch()
-                    raise self.source.ending  # the source knows what that means
+                    raise self.source.error or StopIteration  # which the source knows the meaning of
 
     def _size(self, loop, room):
         """How many steps to make in the next call."""
@@ -159,8 +159,8 @@ class Pass:
             if begin:
                 self.listeners.begin(first + begin)
             self._told = min(begin + execution, made)
-            if self._told < begin + execution and not isinstance(self.source.ending, StopIteration):
-                raise self.source.ending  # in the middle of an execution, of whose end nobody is told
+            if self._told < begin + execution and self.source.error is not None:
+                raise self.source.error  # in the middle of an execution, of whose end nobody is told
             self.logs = rows[min(self._told, len(rows)) - 1]
             self.listeners.end(first + begin + execution - 1, self.logs)
             if self._stopped() and not ending:
