@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_backprop import _keras
 from keras_backprop.training.snapshot import Snapshot, read
 
 SECONDS = 2.0
@@ -94,7 +95,7 @@ class Guarded:
                 self._model.stop_training = True
             if verdict == "stop" or step + 1 == last:
                 whole.validated_inside = False
-                return [{name: float(value) for name, value in self._model.get_metrics_result().items()}]
+                return [_keras.pythonify_logs(self._model.get_metrics_result())]
             epochs, first = (epoch, epoch + 1), step + 1
 
     def _point_of_return(self, epochs, first):

@@ -55,6 +55,29 @@ def test_what_a_callback_leaves_in_the_metrics_counts(falls_back):
     assert_equal(program)
 
 
+class ByHalves(keras.metrics.Mean):
+    """A metric with two numbers: the mean prediction, and half of it."""
+
+    def update_state(self, y, predictions, sample_weight=None):
+        return super().update_state(predictions, sample_weight)
+
+    def result(self):
+        return {"whole": super().result(), "half": 0.5 * super().result()}
+
+
+@pytest.mark.parametrize(
+    "validation", [{}, {"validation_data": (FEATURES[:7], NUMBERS[:7]), "validation_freq": 2}], ids=str
+)
+def test_a_metric_of_several_numbers(validation):
+    def program(k):
+        model = compiled(k, metrics=[ByHalves(), "mae"])
+        history = fitted(model, 3, **validation)
+        assert_compiled(model)
+        return {"order": list(history.history), **compare.observe(model, history)}
+
+    assert_equal(program)
+
+
 def test_it_counts_where_the_first_step_is_skipped():
     def histories():
         for bad in (True, False):

@@ -25,12 +25,13 @@ class CompiledEpochs(Compiled):
         jit_compile: bool, compile with XLA.
 
     Attributes:
-        trained: list of str, the names of the logs of training.
+        trained: list of str, the names of the logs of training. A metric whose result is a dict has one for all its numbers.
     """
 
     def __init__(self, model, train, validation, jit_compile):
         self.validates = validation is not None
-        self.trained = list(model.get_metrics_result())
+        self._result = model.get_metrics_result()
+        self.trained, self._numbers = list(self._result), [name for name, _ in _numbers_of(self._result)]
         super().__init__(model, [train, *([validation] if self.validates else [])], jit_compile)
 
     def __call__(self, train, validation, seed, epochs, steps, begun, validated, bounds):
@@ -47,7 +48,7 @@ class CompiledEpochs(Compiled):
                 bound, or is NaN.
 
         Returns:
-            list of dict name -> float, the logs of each epoch that was run.
+            list of dict name -> float, or dict of floats, the logs of each epoch that was run.
         """
         rows, count = self._call(
             train.tensors,
@@ -58,10 +59,13 @@ class CompiledEpochs(Compiled):
             tf.constant([bounds.get(name, -math.inf) for name in self.names], tf.float64),
         )
         rows = rows.numpy()[: int(count)].tolist()
-        return [
-            dict(zip(self.names if val else self.trained, row, strict=False))
-            for row, val in zip(rows, validated, strict=False)
-        ]
+        return [self._named(row, val) for row, val in zip(rows, validated, strict=False)]
+
+    def _named(self, row, validated):
+        logs = _with_numbers(self._result, iter(row))
+        if validated:
+            logs.update(zip(self.names[len(self._numbers) :], row[len(self._numbers) :], strict=True))
+        return logs
 
     @property
     def train_batches(self):
@@ -70,8 +74,8 @@ class CompiledEpochs(Compiled):
 
     @property
     def names(self):
-        """The names of the logs of an epoch that validates."""
-        return self.trained + ([f"val_{name}" for name in self.trained] if self.validates else [])
+        """The names of the numbers in the logs of an epoch that validates."""
+        return self._numbers + ([f"val_{name}" for name in self._numbers] if self.validates else [])
 
     def _specification(self):
         return (
@@ -111,7 +115,7 @@ class CompiledEpochs(Compiled):
             self._steps(1, examples, None, 0, self._parts[1][0].steps(examples))
             return self._logs()
 
-        return _if(wanted, validation, tf.fill([len(self.trained)], tf.constant(math.nan, tf.float64)))
+        return _if(wanted, validation, tf.fill([len(self._numbers)], tf.constant(math.nan, tf.float64)))
 
     def _reset(self, wanted):
         if not all(
@@ -128,7 +132,18 @@ class CompiledEpochs(Compiled):
             variable.assign(tf.where(wanted, variable.value, old))
 
     def _logs(self):
-        return tf.stack([tf.cast(x, tf.float64) for x in self.model.get_metrics_result().values()])
+        return tf.stack([tf.cast(x, tf.float64) for _, x in _numbers_of(self.model.get_metrics_result())])
+
+
+def _numbers_of(results):
+    """Pairs (name, number) of the results of metrics, of which some may be dicts."""
+    inner = [_numbers_of(x) if isinstance(x, dict) else [(name, x)] for name, x in results.items()]
+    return [pair for pairs in inner for pair in pairs]
+
+
+def _with_numbers(results, numbers):
+    """Results of metrics with these numbers in their places."""
+    return {name: _with_numbers(x, numbers) if isinstance(x, dict) else next(numbers) for name, x in results.items()}
 
 
 def _if(wanted, function, otherwise):
