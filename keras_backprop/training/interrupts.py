@@ -50,12 +50,15 @@ class _Hearing:
             signal.default_int_handler(number, frame)
 
     def put_off(self):
-        self.since = self.since or time.monotonic()
-        _thread.start_new_thread(self._again, (self.since,))
+        since = self.since or time.monotonic()
+        _thread.start_new_thread(self._again, (since,))
+        self.since = since
 
     def _again(self, since):
         time.sleep(AGAIN)
         if self.since == since:
+            if not _is_set():
+                self.since = None  # it is another handler that will hear of it
             _interrupt_main()
 
 
@@ -66,7 +69,11 @@ def _may_be_lost_in(frame):
     """Whether what runs is Keras's or TensorFlow's, or sets and restores handlers, or is what these call of Python's own."""
     while frame is not None and _is_pythons(frame.f_code.co_filename):
         frame = frame.f_back
-    return frame is not None and (frame.f_code.co_filename.startswith(_THEIRS) or frame.f_code in _SET_HANDLERS)
+    return frame is not None and (_is_theirs(frame.f_code.co_filename) or frame.f_code in _SET_HANDLERS)
+
+
+def _is_theirs(path):
+    return path.startswith(_THEIRS)
 
 
 def _is_set():
@@ -78,7 +85,7 @@ def _is_pythons_own_set():
 
 
 def _is_pythons(path):
-    return path.startswith(_PYTHONS) and not path.startswith(_PACKAGES)
+    return path.startswith(_PYTHONS) and not path.startswith(_PACKAGES) and not _is_theirs(path)
 
 
 def _interrupt_main():
@@ -112,12 +119,16 @@ def let_through() -> None:
     Raises:
         KeyboardInterrupt: it was put off.
     """
-    if _hearing.since is not None and threading.current_thread() is threading.main_thread():
-        try:
-            while _hearing.since is not None and (_is_set() or _is_pythons_own_set()):
-                time.sleep(AGAIN)
-        finally:
-            _hearing.since = None  # if it has not been raised, somebody else handles it
+    if _hearing.since is None or threading.current_thread() is not threading.main_thread():
+        return
+    ends = time.monotonic() + LONGEST
+    try:
+        while _hearing.since is not None and time.monotonic() < ends:
+            time.sleep(AGAIN)
+        if _hearing.since is not None:  # the signal does not arrive: this thread blocks it
+            raise KeyboardInterrupt
+    finally:
+        _hearing.since = None
 
 
 @contextlib.contextmanager
@@ -152,7 +163,10 @@ def _again(unraisable):
         again.start()
 
 
-_SET_HANDLERS = {raised_where_it_is_heard.__wrapped__.__code__, none_forgotten.__wrapped__.__code__}  # type: ignore[attr-defined]
+_SET_HANDLERS = {
+    *(context.__wrapped__.__code__ for context in (raised_where_it_is_heard, none_forgotten)),  # type: ignore[attr-defined]
+    *(function.__code__ for function in (_is_set, _is_pythons_own_set)),
+}
 
 
 @contextlib.contextmanager

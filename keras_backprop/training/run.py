@@ -56,9 +56,7 @@ class Run:
         self.reason, self.jit_compile, self.validates_apart = "", False, False
         self.validation: Any = None
         self.train_function: Any = None
-        self.run_epochs: Any = (
-            None  # function: first epoch -> the next one, and the logs; None while it is to be chosen
-        )
+        self.run_epochs: Any = None  # function (first epoch) -> the next one and the logs, once it is chosen
         self.by_steps: Any = None  # the `Pass` over the data, if epochs run step by step
 
     def __call__(self):

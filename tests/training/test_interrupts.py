@@ -225,7 +225,21 @@ def test_one_amid_somebody_elses_code_waits_for_ours_but_not_for_ever(monkeypatc
         signal.raise_signal(signal.SIGINT)
         signal.signal(signal.SIGINT, lambda number, frame: handled.append(number))
         interrupts.let_through()
-    assert handled in ([], [signal.SIGINT]) and signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    assert handled == [signal.SIGINT] and signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+
+
+@pytest.mark.usefixtures("ctrl_c_is_heard")
+def test_one_that_the_main_thread_blocks_meanwhile_is_raised(monkeypatch):
+    monkeypatch.setattr(interrupts, "_THEIRS", (__file__,))
+    try:
+        with pytest.raises(KeyboardInterrupt), interrupts.raised_where_it_is_heard():
+            signal.raise_signal(signal.SIGINT)
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            interrupts.let_through()
+        assert signal.sigpending() == {signal.SIGINT}
+        signal.signal(signal.SIGINT, lambda number, frame: None)  # hears of it when it is let in
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 class Fails(layers.Layer):

@@ -55,9 +55,9 @@ class StreamBatches:
             self._take = function.get_concrete_function(tf.data.IteratorSpec(self._spec), tf.TensorSpec([], tf.int32))
         try:
             lists, found, size = self._take(iterator, tf.constant(count))
+            return tuple(lists), int(found), int(size), None
         except Exception as error:  # whatever the data raise
             return *self._staged(), 0, error
-        return tuple(lists), int(found), int(size), None
 
     def _staged(self):
         """The batches that had been taken when an error came, and how many they are."""
@@ -95,7 +95,6 @@ class StreamBatches:
             return operation(shared_name=self._name, **given)
 
     def _taken(self, iterator, count):
-
         def one(number, _, size, *lists):
             optional = iterator.get_next_as_optional()
             found = optional.has_value()
@@ -115,7 +114,8 @@ class StreamBatches:
             after = tf.cond(found, put, lambda: (size, *lists))
             return number + tf.cast(found, tf.int32), found, *after
 
-        start = (tf.constant(0), tf.constant(True), tf.constant(0, tf.int64), *self._empty(count))
+        with tf.control_dependencies([self._stage(tf.raw_ops.StageClear)]):  # of a call that was interrupted
+            start = (tf.constant(0), tf.constant(True), tf.constant(0, tf.int64), *self._empty(count))
         number, _, size, *lists = tf.while_loop(lambda number, going, *_: (number < count) & going, one, start)
         with tf.control_dependencies([number]):
             self._stage(tf.raw_ops.StageClear)

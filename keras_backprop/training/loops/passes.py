@@ -84,7 +84,7 @@ class Pass:
     def __init__(self, model, source, loop, listeners, stop, progress, made=0):
         self.model, self.source, self.loop, self.listeners = model, source, loop, listeners
         self._stop, self._progress = stop, progress
-        self.pace, self.logs, self.made, self._step = Pace(), {}, made, 0
+        self.pace, self.logs, self.made = Pace(), {}, made
 
     def __call__(self, epoch):
         """Make the steps of one epoch."""
@@ -93,20 +93,17 @@ class Pass:
             step = 0
             while (room := self.source.room(step)) != 0:
                 let_through()
-                self._step = step
                 self.listeners.begin(step)
                 made, wanted = self._some(step, room)
                 if made:
                     step += -(-made // execution) * execution  # as Keras counts: by executions
                     if self._stopped():
                         break
-                if (
-                    made < wanted and self._is_finite()
-                ):  # there are no more batches, which Keras finds out in the next execution
+                if made < wanted and self._is_finite():  # no more batches, which Keras finds out in the next execution
                     if made:
                         self.source.room(step)
                         self.listeners.begin(step)
-                    self.loop(self._step).without_batch()
+                    self.loop(step).without_batch()
                     raise self.source.error or StopIteration  # which the source knows the meaning of
 
     def _size(self, loop, room):
@@ -124,7 +121,7 @@ class Pass:
 
     def _some(self, first, room):
         """Make steps, and tell the callbacks. Returns how many, and how many were wanted."""
-        start, loop = time.perf_counter(), self.loop(self._step)
+        start, loop = time.perf_counter(), self.loop(first)
         wanted = self._size(loop, room)
         may_undo = self.listeners.may_stop and wanted > self.model.steps_per_execution
         before = Snapshot(self.model, loop.variables) if may_undo else None

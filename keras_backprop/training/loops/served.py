@@ -78,6 +78,9 @@ class UncompiledSteps:
         """What to call it with, and how many steps that will be."""
         return source.iterator(first, count), count
 
+    def without_batch(self):
+        """Nothing: which parts of the function need no batch is not known."""
+
     def __call__(self, iterator, order, first, last, finite=()):
         """Make the steps of an execution. Returns their number, and a list of the logs as the function returns them.
 

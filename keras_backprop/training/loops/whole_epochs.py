@@ -169,7 +169,7 @@ class WholeEpochs:
             self.train, self.validation, self.run.draw_seed(), epochs, which, self.begun, validated, self.bounds
         )
         work = len(logs) * (which[1] - which[0])
-        if any(validated):
+        if any(validated[: len(logs)]):
             self.model.stop_evaluating = False  # as `evaluate` leaves it
             work += sum(validated[: len(logs)]) * self.validation.steps
         self.pace.took(work, time.perf_counter() - start)
