@@ -8,8 +8,10 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+import keras_backprop
 from keras_backprop import BackpropModel, BackpropSequential
 from keras_backprop.trainer import BackpropTrainer
+from keras_backprop.watch.locating import locate
 
 PACKAGE = "tests_from_keras"
 
@@ -188,6 +190,35 @@ def test_methods_that_have_the_names_of_ours_are_the_users():
 
     inputs = keras.Input((3,))
     assert trained(Mine(inputs, layers.Dense(1)(inputs)))
+
+
+def test_methods_of_the_users_are_no_part_of_the_step_that_is_judged():
+    class Clash:
+        def make_gradients(self, result):
+            raise AssertionError("nobody has called it")
+
+    x, y = np.ones((4, 3), "float32"), np.zeros((4, 1), "float32")
+    stock, ours = made("called", Clash), BackpropModel.from_keras(made("called", Clash))
+    for model in (stock, ours):
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        assert locate(model, x, y) is None
+        assert "update to weight" in keras_backprop.diagnose(model, x, y).looked_at
+
+
+@pytest.mark.parametrize("kind", ["called", "sequential"])
+def test_attributes_that_have_the_names_of_ours_are_the_users(kind):
+    def with_attributes(model):
+        model.update_weights, model.make_gradients = 0.5, lambda result: 1 / 0
+        return model
+
+    stock = trained(with_attributes(made(kind)))
+    ours = BackpropModel.from_keras(with_attributes(made(kind)))
+    again = BackpropModel.from_keras(ours)
+    for values in (trained(ours), trained(BackpropModel.from_keras(with_attributes(made(kind))))):
+        for name in stock:
+            np.testing.assert_allclose(values[name], stock[name], rtol=1e-6)
+    assert ours.update_weights == again.update_weights == 0.5
+    assert trained(again)
 
 
 def counting_tapes(monkeypatch):

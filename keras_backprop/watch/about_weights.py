@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.trainer import BackpropTrainer
 from keras_backprop.training.inputs.drawn import plan_of
 from keras_backprop.training.snapshot import Snapshot
 from keras_backprop.training.update import unwrapped
@@ -187,9 +188,8 @@ def _updates(look, looked):
     optimizer = None if not matrices else _copy_of(model.optimizer, look.result.weights)
     if optimizer is None:
         return []
-    make = getattr(model, "make_gradients", None)
-    if make is None or plan_of(model) is not None:  # what a private plan adds is accounted for
-        make = operator.attrgetter("gradients")
+    ours = isinstance(model, BackpropTrainer) and plan_of(model) is None  # what a private plan adds is accounted for
+    make = model._part_of_step("make_gradients") if ours else operator.attrgetter("gradients")
     before = Snapshot(model)
     pairs = zip(make(look.result), look.result.weights, strict=True)
     optimizer.apply_gradients([(g, v) for g, v in pairs if g is not None])

@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop.backward_pass import backward
+from keras_backprop.trainer import BackpropTrainer
 from keras_backprop.training.inputs.drawn import plan_of
 from keras_backprop.training.snapshot import Snapshot
 from keras_backprop.watch.backward_search import BackwardSearch
@@ -48,7 +49,8 @@ def _fault(step):
     if not step.finite(step.result.loss):
         return ForwardSearch(step).of_loss()
     raw = step.result.gradients
-    make = getattr(step.model, "make_gradients", None) if plan_of(step.model) is None else None
+    ours = isinstance(step.model, BackpropTrainer) and plan_of(step.model) is None
+    make = step.model._part_of_step("make_gradients") if ours else None
     made = raw if make is None else make(step.result)
     bad = [v.path for v, g in zip(step.result.weights, made, strict=True) if not step.finite(g)]
     if bad and all(step.finite(g) for g in raw):
