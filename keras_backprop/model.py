@@ -7,7 +7,7 @@ import keras
 
 from keras_backprop import _keras
 from keras_backprop.required import require_built, require_model
-from keras_backprop.trainer import BackpropTrainer
+from keras_backprop.trainer import PARTS_OF_STEP, BackpropTrainer
 from keras_backprop.training.stock import has_own
 
 
@@ -203,7 +203,10 @@ def _of_the_same_class(model, name):
     cls: Any = type(model)
     if not isinstance(model, ours):
         cls = ours if issubclass(ours, cls) else _with_ours_below(cls, ours)
-    return _keras.twin(model, cls, name)
+    made = _keras.twin(model, cls, name)
+    if not isinstance(model, ours):
+        vars(made)["_attributes_of_theirs"] = PARTS_OF_STEP.intersection(vars(model))
+    return made
 
 
 @functools.cache

@@ -21,6 +21,9 @@ from keras_backprop.training.inputs.padding import Shown
 from keras_backprop.training.stock import follows_own, has_own
 from keras_backprop.training.update import after, lean_update, unwrapped
 
+PARTS_OF_STEP = frozenset({"backward_pass", "make_gradients", "update_weights"})
+"""What of a step can be overridden."""
+
 
 class BackpropTrainer(CompiledFit, DistributedTrainer):
     """`train_step` by explicit backpropagation. A mixin: put it before a Keras model class.
@@ -50,6 +53,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     _observed_by: Any = ()
     _gradients_made = False
     _theirs_first = False  # whether methods of a class that `from_keras` was given come before ours
+    _attributes_of_theirs: Any = ()  # those of `PARTS_OF_STEP` that name something on the model that it was given
 
     def compile(self, *args: Any, gradients: Any = None, rules: Any = None, **kwargs: Any) -> Any:
         """As `keras.Model.compile`, and more.
@@ -230,13 +234,13 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         return logs
 
     def _part_of_step(self, name):
-        """`backward_pass`, `make_gradients` or `update_weights`, or what a class derived from ours has in its place.
+        """One of `PARTS_OF_STEP`, or what a class derived from ours has in its place.
 
-        A class that `from_keras` was given knows nothing of ours: what it has under such a name is something else.
+        A model that `from_keras` was given knows nothing of ours, nor does its class: what they have under such a name is
+        something else. What is put on the model afterwards is meant.
         """
-        if name in vars(self) or not self._theirs_first:
-            return getattr(self, name)
-        return getattr(BackpropTrainer, name).__get__(self)
+        of_theirs = name in self._attributes_of_theirs if name in vars(self) else self._theirs_first
+        return getattr(BackpropTrainer, name).__get__(self) if of_theirs else getattr(self, name)
 
     def backward_pass(self, x: Any, y: Any = None, sample_weight: Any = None) -> Backward:
         """The forward pass, the error and the chain rule on a batch of tensors, in training mode.
