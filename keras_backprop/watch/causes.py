@@ -55,9 +55,11 @@ def cause_of(c: Circumstances) -> tuple[str, str]:
         return _learning_rate(c.frames)
     largest, half = _largest(c.inputs), c.dtype == tf.float16
     if c.kind in ("Exp", "Expm1", "Sinh", "Cosh"):
-        where, limit = (" in float16", "11.09 in float16") if half else ("", "88.7 in float32")
+        dtype = c.dtype.real_dtype  # of a complex one
+        limit = np.log(float(dtype.max)) + (np.log(2) if c.kind in ("Sinh", "Cosh") else 0)  # which are half of exp
         return (
-            f"overflow of exp{where} (the largest argument is {largest:.4g}; it overflows above {limit})",
+            f"overflow of {c.kind.lower()} in {dtype.name} (the largest argument is {largest:.4g}; it overflows above "
+            f"{limit:.4g})",
             "subtract the maximum before it, clip its argument, or stay with logarithms (`logsumexp`, `log_softmax`, `softplus`)",
         )
     if half:
@@ -111,10 +113,17 @@ def _of_source(c):
 
 def _learning_rate(frames):
     last, first = frames[-1], frames[0]
-    grown = max(last.weights.values(), default=0.0) / max(max(first.weights.values(), default=1.0), 1e-30)
+    largest = max(last.weights.values(), default=0.0)
+    if len(frames) < 2:
+        seen = f"the largest weight is {largest:.3g}"
+    else:
+        grown = largest / max(max(first.weights.values(), default=1.0), 1e-30)
+        seen = (
+            f"in the last {len(frames) - 1} steps the largest weight grew {grown:.3g} times, to {largest:.3g}; the loss was "
+            f"{first.loss:.3g} at first"
+        )
     return (
-        f"a learning rate that blew the weights up: in the last {len(frames) - 1} steps the largest weight grew {grown:.3g} "
-        f"times, to {max(last.weights.values(), default=0.0):.3g}; the loss was {first.loss:.3g} at first",
+        f"a learning rate that blew the weights up: {seen}",
         "lower the learning rate, warm it up, or clip gradients (`clipnorm`)",
     )
 

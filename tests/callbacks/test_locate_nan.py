@@ -12,7 +12,8 @@ from keras import layers
 import keras_backprop
 from keras_backprop import BackpropSequential
 from keras_backprop.callbacks import LocateNaN, NonFiniteError
-from keras_backprop.watch.faults import load_batch
+from keras_backprop.watch.causes import Circumstances, cause_of
+from keras_backprop.watch.faults import Frame, load_batch
 from keras_backprop.watch.locating import locate
 from tests.watch import sampled
 from tests.watch.faulty import BATCH, FAULTY, ROW, net, planted, scale
@@ -175,6 +176,32 @@ def test_epochs_that_share_a_call_are_told_until_the_fault():
     assert "learning rate" in fault.cause and np.isfinite(model.get_weights()[0]).all()
     weights = [frame.weights["net/out/kernel"] for frame in fault.frames]
     assert weights == sorted(weights) and len(weights) > 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind", "limit"),
+    [
+        ("float16", "Exp", "11.09"),
+        ("float32", "Exp", "88.72"),
+        ("float64", "Exp", "709.8"),
+        ("bfloat16", "Expm1", "88.72"),
+        ("float32", "Sinh", "89.42"),
+        ("float64", "Cosh", "710.5"),
+    ],
+)
+def test_where_an_exponential_overflows(dtype, kind, limit):
+    beyond = np.full(3, 800.0, "float16" if dtype == "float16" else "float64")
+    cause, _ = cause_of(Circumstances(kind, [beyond], np.ones(3, bool), tf.as_dtype(dtype), []))
+    assert f"overflow of {kind.lower()} in {dtype} " in cause and f"it overflows above {limit})" in cause
+
+
+def test_one_frame_tells_no_growth():
+    frame = Frame(-1, 2.0, {}, {"kernel": 3e8})
+    cause, _ = cause_of(Circumstances("MatMul", [], None, tf.float32, [frame]))
+    assert cause == "a learning rate that blew the weights up: the largest weight is 3e+08"
+    later = Frame(-1, 5.0, {}, {"kernel": 6e9})
+    cause, _ = cause_of(Circumstances("MatMul", [], None, tf.float32, [frame, later]))
+    assert "grew 20 times, to 6e+09; the loss was 2 at first" in cause
 
 
 @pytest.mark.slow
