@@ -216,6 +216,18 @@ def test_a_path_is_lit(tmp_path):
     assert (tmp_path / "lit.png").read_bytes() != (tmp_path / "other.png").read_bytes()
 
 
+@pytest.mark.parametrize("network", [worked_example, textbook])
+def test_arrows_into_the_error_end_at_its_edge(network, monkeypatch):
+    arrows, edges = [], []
+    monkeypatch.setattr(Canvas, "arrow", lambda canvas, start, end, *_, **__: arrows.append((start, end)))
+    monkeypatch.setattr(Canvas, "box", lambda canvas, x, y, width, *_, **__: edges.append(x - width / 2))
+    explanation = explain(*network())
+    neurons.draw(explanation)
+    (edge,), last = edges, explanation.links[-1].inputs[1].shape[-1]
+    ends = [end for start, end in arrows if start[0] < edge < end[0] + 0.2]
+    assert ends == [pytest.approx((edge, 0.0))] * last
+
+
 def test_what_a_notebook_shows():
     explanation = explain(*textbook())
     assert explanation._repr_svg_().startswith("<?xml") and "<svg" in explanation._repr_html_()

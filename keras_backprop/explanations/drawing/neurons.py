@@ -225,15 +225,15 @@ class _Drawing:
     def _error(self):
         canvas, loss, last = self.canvas, self.loss, len(self.pairs)
         gradient = loss.local_derivative
-        x, targets = self.error_x, self._targets()
+        x, targets, width = self.error_x, self._targets(), 1.5 if self.products else 1.7
         lines = [f"$E = {latex_number(self.explanation.loss)}$", *targets]
         tall = max(0.75, 0.25 + 0.42 * len(lines))
-        canvas.box(x, 0, 1.5 if self.products else 1.7, tall, ERROR, ERROR_EDGE)
+        canvas.box(x, 0, width, tall, ERROR, ERROR_EDGE)
         for position, line in enumerate(lines):
             size = (16 if self.products else 14) if position == 0 else 14 if self.products else 12
             canvas.text(x, 0.42 * ((len(lines) - 1) / 2 - position), line, size=size, zorder=5)
         for unit in range(self.widths[last]):
-            ends = self._at(last, unit), (x - 0.75, 0.0)
+            ends = self._at(last, unit), (x - width / 2, 0.0)
             if unit in self.lit["outputs"]:
                 start, end = between(*ends, RADIUS, 0.0)
                 canvas.arrow(start, end, LIT, 7.0, style="-", alpha=0.9)
