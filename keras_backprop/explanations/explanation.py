@@ -10,6 +10,7 @@ from keras_backprop.explanations.comparing.spelling import Spelling
 from keras_backprop.explanations.drawing.plot import plot, svg
 from keras_backprop.explanations.numbers.paths import Chain, chain_of
 from keras_backprop.explanations.page import to_html
+from keras_backprop.explanations.sheet import sheet
 from keras_backprop.explanations.writing.markdown import to_markdown
 from keras_backprop.explanations.writing.text import to_text
 from keras_backprop.report import explanation_page, page
@@ -157,8 +158,6 @@ class Explanation:
             KeyError: a name in `blank` that is none.
         """
         if blank is not None:
-            from keras_backprop.explanations.sheet import sheet
-
             return sheet(self, blank, digits, flavor)
         return to_markdown(self, digits, example, units, flavor)
 

@@ -58,7 +58,7 @@ def sheet(explanation: Any, blank: Any, digits: Any, flavor: Any) -> Sheet:
         head = [
             f"# Exercise: '{explanation.model}'",
             "## Given",
-            *_given(explanation, spelling, table, display, flavor),
+            *_given(explanation, spelling, flavor),
         ]
         titles = {"values": "Forward", "error": "The error", "deltas": "Backward", "gradients": "The gradients",
                   "updates": f"The new weights ({explanation.optimizer})"}  # fmt: skip
@@ -80,7 +80,7 @@ def sheet(explanation: Any, blank: Any, digits: Any, flavor: Any) -> Sheet:
     return made
 
 
-def _given(explanation, spelling, table, display, flavor):
+def _given(explanation, spelling, flavor):
     rows, given = [], [(row.formula, np.asarray(row.value, "float64")) for row in given_rows(explanation)]
     for name, values in [*given, *_roots(explanation.graph)]:
         for example, line in enumerate(values.reshape(len(values), -1)):

@@ -41,7 +41,7 @@ class WrongValues(WrongErrors):
 
     def _rows(self, value, unit):
         """What is asked of the values of a node: of a unit, of an example."""
-        return _of_example(value if unit is None else value[:, unit], self.example)
+        return _row_of(value if unit is None else value[:, unit], self.example)
 
     def _of_other_places(self, node, key):
         """The same quantity of another unit, or of another example."""
@@ -84,7 +84,8 @@ class WrongValues(WrongErrors):
             yield "σ′ was taken at a instead of z: σ′(a) instead of σ′(z)", again[row, unit]
 
 
-def _of_example(value, example):
+def _row_of(value, example):
+    """The row of an example, or of the only one there is; all rows where none is asked for."""
     return value if example is None and len(value) > 1 else value[example or 0]
 
 
@@ -92,7 +93,7 @@ def _of_softmax(edge, unit, example):
     """The exponentials not divided by their sum, or no exponentials."""
     if edge.jacobian is None or unit is None:
         return
-    z = _of_example(edge.source.value, example)
+    z = _row_of(edge.source.value, example)
     with np.errstate(all="ignore"):
         yield "exp(z) was not divided by the sum over all outputs", np.exp(z)[..., unit]
         yield "z was divided by the sum of z: the exponentials are missing", (z / z.sum(-1, keepdims=True))[..., unit]

@@ -141,7 +141,7 @@ def _inputs(links):
 
 
 def _activated(block, link):
-    """A block that names the activation in which its layer ends as well."""
+    """The block, in which the activation that its layer ends in is now named as well."""
     name = link.path.rsplit("/", 1)[-1].partition("·")[0].partition("-")[0]
     block.detail = block.detail.replace("  ", f", {name}  ", 1)
     return block

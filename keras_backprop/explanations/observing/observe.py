@@ -180,7 +180,8 @@ def _formula_of_tensorflow(op):
 def _local_derivative(call, rule, kind, options, upstream, downstream):
     """dy/dx entry by entry, an array or None, and the formula that stands for it.
 
-    The rule says it, or its formula does; of a loss, whose upstream gradient is 1, the downstream one is it.
+    The rule says it, or its formula does. Of a loss with neither it is the downstream gradient ∂E/∂a, sample weights and the
+    mean over the examples included.
     """
     formula = _formula_of_tensorflow(call.op) if isinstance(call.op, Operation) else rule.formula
     formula = formula and formula.of(options)

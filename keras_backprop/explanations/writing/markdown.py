@@ -18,10 +18,10 @@ from keras_backprop.explanations.writing.notation import (
     latex_number,
     precision,
 )
+from keras_backprop.explanations.writing.optimizers import NAMES
 from keras_backprop.explanations.writing.rows import Shown, backward_rows, forward_rows, given_rows
 from keras_backprop.explanations.writing.scalar_chain import factors_of, scalar_chain
 from keras_backprop.explanations.writing.text import (
-    formulas_of_optimizers,
     headline,
     inside_text,
     of_all,
@@ -115,7 +115,7 @@ def update_formula(explanation, flavor):
             yield f"Of {which(explanation, group)}:"
         yield display([line.replace(r"\leftarrow", r"&\leftarrow") for line in group.latex()], flavor)
         if len(group.numbers) > 2 or group.remarks:
-            numbers = [f"${formulas_of_optimizers().get(n, n)} = {latex_number(v)}$" for n, v in group.numbers.items()]
+            numbers = [f"${NAMES.get(n, n)} = {latex_number(v)}$" for n, v in group.numbers.items()]
             yield ", ".join([*numbers, *group.words, *group.remarks])
 
 

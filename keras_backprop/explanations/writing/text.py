@@ -214,7 +214,7 @@ def update_head(explanation):
         return [f"Update ({explanation.optimizer}): {plain(formula.latex()[0])}", *remarks]
     lines = [f"Update ({explanation.optimizer}), line by line, g = ∂E/∂w"]
     for group in formula.groups:
-        names = {letter: plain(formulas_of_optimizers().get(letter, letter)) for letter in group.numbers}
+        names = {letter: plain(NAMES.get(letter, letter)) for letter in group.numbers}
         numbers = ", ".join(f"{names[letter]} = {number(value)}" for letter, value in group.numbers.items())
         lines += [f"  of {which(explanation, group)}:"] if formula.others else []
         lines += [f"  {plain(line)}" for line in group.latex()] + [f"  with {numbers}"]
@@ -226,10 +226,6 @@ def which(explanation, group):
     """The weights that an optimizer makes new in one way, by name; of many the first."""
     names = [str(weight.symbol) for weight in explanation.weights if weight.path in group.paths]
     return ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
-
-
-def formulas_of_optimizers():
-    return NAMES
 
 
 def state_lines(explanation):
