@@ -34,8 +34,8 @@ DIFFERENCES = """
   forward-mode differentiation (`tf.autodiff.ForwardAccumulator`) in steps that run eagerly.
 * A few operations have a gradient here and none, or NaN, in TensorFlow: `keras.ops.image.hsv_to_rgb`, and `std` and `cdist` where
   they are 0.
-* `tf.gradients` in `call` over a loop (`keras.layers.GRU`, `tf.while_loop`): what the training differentiates once more is complete here. Stock
-  Keras's tape misses what the loop puts out for it, without a word; a tape in `call` is right in both.
+* A loss that contains `tf.gradients` over a loop (`keras.layers.GRU`, `tf.while_loop`) has its whole gradient here. In stock Keras the
+  part that goes through the loop's values is missing, without an error. With a tape in `call` it is whole in both.
 * At the end of data of unknown length stock Keras begins a step and finds no batch. What `gradient_accumulation_steps` has gathered
   by then it may throw away (an operation that needs no batch empties the accumulators, if it comes first); here it stays for the next epoch.
 * `shuffle=True` draws another order than stock Keras does where whole epochs run compiled (`docs/fit.md`); every example still comes once
