@@ -40,7 +40,6 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
     optimizer: Any
     trainable_weights: Any
     compute_metrics: Any
-    _loss_tracker: Any
     train_function: Any
     steps_per_execution: Any
 
@@ -217,7 +216,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         with shown.part_losses():
             result = self._part_of_step("backward_pass")(x, y, sample_weight)
         loss = _keras.unscale_loss_for_distribution(shown.loss(result))
-        self._loss_tracker.update_state(loss, sample_weight=shown.size)
+        _keras.loss_tracker_of(self).update_state(loss, sample_weight=shown.size)
         makes = result.weights or plan_of(self) is not None
         gradients = self._part_of_step("make_gradients")(result) if makes else []
         if self.compiled_gradients is not None and not result.weights:

@@ -78,6 +78,7 @@ from keras_backprop._keras.layers import (
     noise_shape,
     seeds_in,
     states_in,
+    stored_in,
     takes_mask,
     takes_training,
     training_argument,
@@ -101,6 +102,7 @@ from keras_backprop._keras.models import (
     keep_for_validation,
     logs_of,
     loss_entries,
+    loss_tracker_of,
     losses_as_given,
     losses_of,
     losses_with_pairs,
@@ -110,6 +112,7 @@ from keras_backprop._keras.models import (
     predictions_of_losses,
     restore_added_losses,
     stack_of,
+    strategy_of,
     twin,
     undo_building,
     validates,
@@ -135,6 +138,7 @@ from keras_backprop._keras.optimizers import (
     clipped,
     decays,
     index_of,
+    is_scheduled,
     moments_of,
 )
 from keras_backprop._keras.standing_in import (

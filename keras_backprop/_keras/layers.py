@@ -12,6 +12,11 @@ def layers_in(layer: Any) -> list:
     return list(layer._flatten_layers())
 
 
+def stored_in(variable: Any) -> Any:
+    """The `tf.Variable` that holds the value of a variable of Keras; under a strategy it has a copy for every replica."""
+    return getattr(variable, "_value", variable)
+
+
 def axes_of(layer: Any) -> list:
     """The axes that a layer works along, as it was told."""
     return keras.tree.flatten([getattr(layer, name, None) for name in ("axis", "axes", "_attention_axes")])

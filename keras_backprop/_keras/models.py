@@ -78,6 +78,16 @@ def compute_loss(model: Any, **arguments: Any) -> Any:
     return model._compute_loss(**arguments)
 
 
+def strategy_of(model: Any) -> Any:
+    """The strategy in whose scope a model was made, or None, for which `distribute_strategy` gives TensorFlow's default."""
+    return model._distribute_strategy
+
+
+def loss_tracker_of(model: Any) -> Any:
+    """The metric that `fit` shows as "loss"."""
+    return model._loss_tracker
+
+
 def build_all(model: Any, batch: Any) -> None:
     """Build what `fit` builds before its first step: the model, its metrics, its loss, its optimizer."""
     model._symbolic_build(data_batch=batch)

@@ -33,6 +33,11 @@ def moments_of(optimizer: Any, index: int) -> tuple:
     return optimizer._momentums[index], optimizer._velocities[index]
 
 
+def is_scheduled(optimizer: Any) -> bool:
+    """Whether the learning rate follows a schedule: `learning_rate` is its number of now."""
+    return isinstance(getattr(optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule)
+
+
 def calls_of(optimizer: Any) -> Any:
     """How many times gradients were applied: `iterations` counts those that an accumulation has gathered as one."""
     return optimizer._iterations

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_backprop import _tensorflow
+from keras_backprop import _keras, _tensorflow
 from keras_backprop.chain.weights import note_values
 from keras_backprop.registry import rule_for
 from keras_backprop.rule import Call, Copy, Operation, WeightRead
@@ -55,7 +55,7 @@ class Timeline:
 
     def handle(self, variable):
         """What stands for a variable here, in this replica: the input of the operations that read it. None if unknown."""
-        value = variable._value
+        value = _keras.stored_in(variable)
         if tf.distribute.in_cross_replica_context() and isinstance(value, tf.distribute.DistributedValues):
             value = value.values[0]  # a strategy's scope reads the first copy
         handle = getattr(value, "handle", None)

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_backprop import _keras
+
 
 def made_gradients(function, result):
     """What a function makes of the gradients of a `Backward`, checked; or its method `of_step`, if it has one.
@@ -64,7 +66,7 @@ def held(function, gradients, weights, optimizer_averages=False):
             if strategy is None:
                 weight.assign(tf.where(mask, before, weight.value))
             else:
-                strategy.extended.update(weight._value, _assign, (before, mask))
+                strategy.extended.update(_keras.stored_in(weight), _assign, (before, mask))
 
     if not tf.distribute.has_strategy():
         return gradients, put_back

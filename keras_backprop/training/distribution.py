@@ -37,7 +37,7 @@ class DistributedTrainer(_Trainer):
             NotImplementedError: a strategy that is not one of `SUPPORTED`.
         """
         strategy = super().distribute_strategy
-        none = self._distribute_strategy is None and not tf.distribute.has_strategy()
+        none = _keras.strategy_of(self) is None and not tf.distribute.has_strategy()
         if not none and not isinstance(strategy, SUPPORTED):
             raise NotImplementedError(
                 f"Training under {type(strategy).__name__} is not supported (model '{self.name}'): its replicas do not take "
@@ -71,7 +71,7 @@ class DistributedTrainer(_Trainer):
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Under a strategy, build what is not built yet for a batch as one replica gets it."""
-        if self._distribute_strategy is None:
+        if _keras.strategy_of(self) is None:
             return
         if iterator is not None:
             _, _, batches = next(iter(iterator))

@@ -28,7 +28,6 @@ class CompiledFit:
     optimizer: Any
     built: Any
     trainable_variables: Any
-    _distribute_strategy: Any
     distribute_strategy: Any
 
     compiled_step: Any = True

@@ -26,7 +26,7 @@ def require_traced_steps(model):
         raise NotCompiledError("the model says compiled_step = False")
     if model.run_eagerly or tf.config.functions_run_eagerly():
         raise NotCompiledError("it runs eagerly")
-    if model._distribute_strategy is not None or tf.distribute.has_strategy():
+    if _keras.strategy_of(model) is not None or tf.distribute.has_strategy():
         raise NotCompiledError("it runs in a distribution strategy")
     for name in _FUNCTIONS:
         if has_own(model, name):

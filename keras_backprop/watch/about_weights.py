@@ -211,9 +211,7 @@ def _updates(look, looked):
             "critical" if median > 1 else "warning",
         )]  # fmt: skip
     accumulates = getattr(unwrapped(model.optimizer), "gradient_accumulation_steps", None)
-    scheduled = isinstance(
-        getattr(unwrapped(model.optimizer), "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule
-    )
+    scheduled = _keras.is_scheduled(unwrapped(model.optimizer))
     if median < SMALL_UPDATE and not accumulates and not scheduled:
         smallest = min(ratios, key=ratios.__getitem__)
         return [Finding(

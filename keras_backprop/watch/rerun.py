@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_backprop import _keras
 from keras_backprop.backward_pass import backward
 from keras_backprop.chain.sweep import weight_named
 from keras_backprop.rule import WeightRead
@@ -64,7 +65,7 @@ class Rerun:
         made = self.producer.get(id(tensor))
         handle = self.operations[made].inputs[0] if made is not None and self.operations[made].inputs else None
         for v in self.model.variables:
-            if handle is not None and getattr(v._value, "handle", None) is handle:
+            if handle is not None and getattr(_keras.stored_in(v), "handle", None) is handle:
                 return "weight", v.path
             same = tuple(v.shape) == tuple(tensor.shape) and tf.as_dtype(v.dtype) == tensor.dtype
             if made is None and same and not self.finite(v.value) and _equal(v.value, tensor):

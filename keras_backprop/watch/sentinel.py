@@ -263,7 +263,7 @@ def _put_back(state, before, withheld):
 
     def update(strategy, before, withheld):
         for variable, old in zip(state, before, strict=True):
-            value = getattr(variable, "_value", variable)
+            value = _keras.stored_in(variable)
             strategy.extended.update(
                 value, lambda v, old, withheld: v.assign(tf.where(withheld, old, v)), (old, withheld)
             )
@@ -273,7 +273,7 @@ def _put_back(state, before, withheld):
 
 def _build(model, data):
     """Make the variables that a step needs before it reads them all."""
-    if model._distribute_strategy is None and not _is_built(model):
+    if _keras.strategy_of(model) is None and not _is_built(model):
         spec = keras.tree.map_structure(
             lambda x: None if x is None else keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype)), data
         )
