@@ -32,17 +32,20 @@ NORMALISATIONS = pytest.mark.parametrize(
     ("inner", "options"),
     [
         (layers.LayerNormalization, {}),
+        (lambda: layers.LayerNormalization(rms_scaling=True), {}),
         (lambda: layers.GroupNormalization(1), {}),
         (layers.BatchNormalization, {"training": True}),
     ],
-    ids=["LayerNormalization", "GroupNormalization", "BatchNormalization"],
+    ids=["LayerNormalization", "rms_scaling", "GroupNormalization", "BatchNormalization"],
 )
+IGNORING_DEPRECATION = pytest.mark.filterwarnings("ignore:You passed `rms_scaling=True`")
 
 
 @WAYS
 @NORMALISATIONS
+@IGNORING_DEPRECATION
 def test_a_tape_of_the_users_sees_the_operations_of_keras(inner, options, compiled):
-    """Those hold the mean constant within the variance, which only second derivatives show."""
+    """Most hold the mean constant within the variance, which only second derivatives show."""
     layer = SecondDerivatives(inner(), **options)
     layer(X)
     assert_equals_the_tape(layer, X, compiled, atol=1e-5)
@@ -58,8 +61,17 @@ class WithoutTape(SecondDerivatives):
 
 
 @NORMALISATIONS
+@IGNORING_DEPRECATION
 def test_gradients_without_a_tape_have_the_derivatives_of_keras(inner, options):
     layer = WithoutTape(inner(), **options)
+    layer(X)
+    assert_equals_the_tape(layer, X, compiled=True, atol=1e-5)
+
+
+def test_gradients_without_a_tape_of_the_kernel_have_the_derivatives_of_keras(monkeypatch):
+    """Of TensorFlow's kernel for normalising batches, which is for large ones."""
+    monkeypatch.setattr("keras_backprop.rules.layers.batch_normalization._LARGE", 0)
+    layer = WithoutTape(layers.BatchNormalization(), training=True)
     layer(X)
     assert_equals_the_tape(layer, X, compiled=True, atol=1e-5)
 

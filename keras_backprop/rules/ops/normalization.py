@@ -115,7 +115,8 @@ def axes_of(axis, x):
 
 def standardize(x, axes, epsilon, rms_scaling=False):
     """x̂ = (x − μ)·r, and what `standardize_back` needs. With Keras's `rms_scaling` x̂ = x·r, σ² nonetheless the variance."""
-    about_constant, centred = centre(x, tf.reduce_mean(x, axes, keepdims=True))
+    mean = tf.reduce_mean(x, axes, keepdims=True)
+    about_constant, centred = (x - mean,) * 2 if rms_scaling else centre(x, mean)  # there Keras takes `ops.var`
     r = tf.math.rsqrt(tf.reduce_mean(tf.square(about_constant), axes, keepdims=True) + _or_default(epsilon))
     x_hat = (x if rms_scaling else centred) * r
     slope = centred * r if rms_scaling else x_hat  # r changes by −r²·slope/k as x does
