@@ -32,9 +32,13 @@ def dense(call, dy):
 @forward_rule(layers.Dense)
 def dense_forward(layer, inputs, training=None):
     """x·W + b by the operations that Keras makes. Asking each operand what it is takes it longer than a small product."""
-    x, W, b = inputs, tf.convert_to_tensor(layer.kernel.value), layer.bias
-    if not isinstance(x, tf.Tensor) or x.shape.rank is None or x.dtype != W.dtype:
-        z = keras.ops.matmul(x, layer.kernel)
+    x, kernel, b = inputs, layer.kernel, layer.bias
+    variables = isinstance(kernel, keras.Variable) and (b is None or isinstance(b, keras.Variable))
+    W = (
+        tf.convert_to_tensor(kernel.value) if variables else None
+    )  # else somebody has computed them, for this call perhaps
+    if W is None or not isinstance(x, tf.Tensor) or x.shape.rank is None or x.dtype != W.dtype:
+        z = keras.ops.matmul(x, kernel)
         return (z if b is None else keras.ops.add(z, b)), {}
     z = tf.matmul(x, W) if x.shape.rank == 2 else tf.tensordot(x, W, axes=[[-1], [0]])
     if b is None:

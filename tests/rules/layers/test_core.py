@@ -1,5 +1,7 @@
 """The rules of `rules/layers/core.py`."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from keras import layers, ops
 from keras_backprop import BackpropModel, check_layer
 from keras_backprop._keras import AutocastScope
 from keras_backprop.rules.layers.core import dense_forward
+from tests.chain.test_operations import assert_equals_the_tape
 from tests.checking import Case, check_rule, normal
 
 PADDED = np.array([[[1.0, 2.0], [0.0, 0.0], [3.0, 0.0]], [[0.0, 0.0], [0.5, 0.5], [0.0, 1.0]]])
@@ -71,6 +74,37 @@ def test_a_dense_layer_computes_what_keras_computes_to_the_last_bit(dtype, units
             call = tf.function(layer.call, autograph=False) if compiled else layer.call
             ours = tf.function(dense_forward, autograph=False) if compiled else dense_forward
             np.testing.assert_array_equal(ours(layer, x)[0], call(x))
+
+
+class Computed(layers.Layer):
+    """Another layer computes what `Dense` computes with, for this one call: a hypernetwork, or fast weights."""
+
+    def __init__(self, attribute, shape):
+        super().__init__(dtype="float64")
+        self.attribute, self.shape = attribute, shape
+        self.inner = layers.Dense(3, "tanh", dtype="float64")
+        self.other = layers.Dense(math.prod(shape), dtype="float64")
+
+    def build(self, shape):
+        self.inner.build(shape)
+        self.other.build(shape)
+        getattr(self.inner, self.attribute).trainable = False
+
+    def call(self, x):
+        own = getattr(self.inner, self.attribute)
+        object.__setattr__(self.inner, self.attribute, ops.reshape(ops.mean(self.other(x), 0), self.shape))
+        try:
+            return self.inner(x)
+        finally:
+            object.__setattr__(self.inner, self.attribute, own)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize(("attribute", "shape"), [("bias", (3,)), ("_kernel", (4, 3))], ids=["bias", "kernel"])
+def test_a_weight_of_dense_may_be_a_tensor(attribute, shape, compiled):
+    layer, x = Computed(attribute, shape), normal(5, 4)
+    layer(x)
+    assert_equals_the_tape(layer, x, compiled)
 
 
 def test_a_lambda_of_raw_tensorflow_is_followed():
