@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 import warnings
 from typing import Any
 
@@ -131,7 +132,8 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         if self._observers and history.epoch and self._observed_by != self._observers:
             raise ValueError(
                 f"The observers of the callbacks have seen no step of the model '{self.name}': its `train_step` does not call "
-                "that of `BackpropModel`. Override `backward_pass`, `make_gradients` or `update_weights` instead."
+                "that of `BackpropModel`. Override `backward_pass`, `make_gradients` or `update_weights` instead, in a class "
+                "derived from `BackpropModel`."
             )
 
     def _require_honoured(self):
@@ -238,7 +240,11 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         A model that `from_keras` was given knows nothing of ours, nor does its class: what they have under such a name is
         something else. What is put on the model afterwards is meant.
         """
-        of_theirs = name in self._attributes_of_theirs if name in vars(self) else self._theirs_first
+        if name in vars(self):
+            of_theirs = name in self._attributes_of_theirs
+        else:  # a class derived from the one that `from_keras` has made does know ours
+            derived = itertools.takewhile(lambda one: "_theirs_first" not in vars(one), type(self).__mro__)
+            of_theirs = self._theirs_first and not any(name in vars(one) for one in derived)
         return getattr(BackpropTrainer, name).__get__(self) if of_theirs else getattr(self, name)
 
     def backward_pass(self, x: Any, y: Any = None, sample_weight: Any = None) -> Backward:

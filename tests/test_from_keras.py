@@ -182,6 +182,14 @@ def test_methods_that_have_the_names_of_ours_are_the_users():
     for name, values in trained(ours).items():
         np.testing.assert_allclose(values, stock[name], rtol=1e-6)
     assert ours.update_weights() == "a moving average" and ours.make_gradients() == "of theirs"
+
+    class Derived(type(ours)):
+        def make_gradients(self, result):
+            seen.append(result)
+            return result.gradients
+
+    seen: list = []
+    assert trained(Derived()) and seen  # which knows what is ours
     ours.update_weights = BackpropTrainer.update_weights.__get__(ours)
     assert trained(ours)
 

@@ -60,7 +60,7 @@ class ExampleRecorder(keras.callbacks.Callback):
         if has_own(self.model, "train_step"):
             raise ValueError(
                 f"ExampleRecorder cannot look into the `train_step` of the model '{self.model.name}'. Override `backward_pass`, "
-                "`make_gradients` or `update_weights` instead."
+                "`make_gradients` or `update_weights` instead, in a class derived from `BackpropModel`."
             )
         self.history, self.epochs = {}, []
 
