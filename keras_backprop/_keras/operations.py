@@ -195,10 +195,11 @@ def _symbolic_calls_of_tensors(follow):
             keras.Operation.symbolic_call = _symbolic_call
             _operation.inspect, _operation.auto_name = _inspect, _auto_name
     before, _following.follow = getattr(_following, "follow", None), follow
+    _following.makes = False
     try:
         yield
     finally:
-        _following.follow = before
+        _following.follow, _following.makes = before, False  # a function may have raised before it made its operation
         with _lock:
             _followers -= 1
             if not _followers:

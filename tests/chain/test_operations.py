@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_backprop import backward
+from keras_backprop._keras import ops as _ops
 from keras_backprop._tensorflow import Eager
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
@@ -382,3 +383,20 @@ def test_forward_mode_is_followed_in_a_graph_and_refused_eagerly():
 def test_functions_of_keras_that_do_more_than_their_operations(call, compiled):
     layer = scaled(lambda x, w: call(w * x))
     assert_equals_the_tape(layer, X, compiled)
+
+
+def test_layers_have_numbers_after_an_operation_that_could_not_be_made(monkeypatch):
+    """Operations that are made only to be followed have none."""
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    class Numbered(layers.Layer):
+        pass
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(_ops.Sin, "__init__", interrupted)
+        Record().run(keras.ops.sin, tf.constant(X))
+    names = []
+    Record().run(lambda x: names.extend(Numbered().name for _ in range(2)) or x, tf.constant(X))
+    assert names[0] != names[1]
