@@ -159,6 +159,9 @@ def test_attributes_with_the_names_of_a_trainers_are_kept():
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
     assert isinstance(BackpropModel.from_keras(model).loss, keras.losses.Huber)
     model.compile("adam", "mse")
+    compiled = Tagged()
+    compiled.compile("adam", "mse")
+    assert BackpropModel.from_keras(compiled).history == ["a note"]
     again = BackpropModel.from_keras(model)
     assert again.loss is None and not hasattr(again, "optimizer") and not hasattr(again, "history")
 

@@ -48,6 +48,8 @@ def twin(model: Any, cls: Any, name: str | None = None) -> Any:
         other._tracker.stored_ids[store].update(model._tracker.stored_ids[store])
     kept = {*_OF_THE_INSTANCE, *(_SINCE_COMPILED if model.compiled else ())}
     kept.update(key for key, value in vars(model).items() if any(value is x for x in stores.values()))
+    if not isinstance(vars(model).get("history"), keras.callbacks.History):
+        kept.discard("history")  # which `fit` sets, not `compile`: it is the user's
     for key, value in vars(model).items():
         if key in kept:
             continue
