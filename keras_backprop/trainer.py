@@ -19,7 +19,7 @@ from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.fit import CompiledFit
 from keras_backprop.training.inputs.drawn import drawing, plan_of, require_weights
 from keras_backprop.training.inputs.padding import Shown
-from keras_backprop.training.stock import follows_own, has_own
+from keras_backprop.training.stock import follows_own, has_own, level_of_caller
 from keras_backprop.training.update import after, lean_update, unwrapped
 
 PARTS_OF_STEP = frozenset({"backward_pass", "make_gradients", "update_weights"})
@@ -92,7 +92,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             warnings.warn(
                 f"HDF5 files do not hold what `compile` was given as {' and '.join(lost)}: the model loaded from '{filepath}' "
                 "will train without. Save a '.keras' file, or compile the loaded model with the same again.",
-                stacklevel=2,
+                stacklevel=level_of_caller(),
             )
 
     def get_compile_config(self):

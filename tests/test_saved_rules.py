@@ -162,6 +162,7 @@ def test_a_layer_that_may_be_another_one_is_refused():
 def test_an_hdf5_file_holds_no_rules(save, tmp_path):
     model = stack()
     model.compile("sgd", "mse", rules={"sine": tripled}, gradients=lambda result: result.gradients)
-    with pytest.warns(UserWarning, match="`gradients=…` and `rules=…`: the model loaded"):
+    with pytest.warns(UserWarning, match="`gradients=…` and `rules=…`: the model loaded") as warned:
         tf.get_logger().setLevel("ERROR")
         save(model, tmp_path / "model.h5")
+    assert warned[0].filename == __file__

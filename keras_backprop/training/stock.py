@@ -1,7 +1,9 @@
 """What of a model is its user's own, in all that the compiled loop takes the place of, or relies on."""
 
 import functools
+import inspect
 import pathlib
+import traceback
 
 import keras
 import tensorflow as tf
@@ -77,6 +79,12 @@ def is_stock(method):
     """Whether a method or property is Keras's or this package's: not by its name, which a decorator may copy."""
     code = getattr(getattr(method, "fget", method), "__code__", None)
     return code is not None and _is_ours_or_keras(code.co_filename)
+
+
+def level_of_caller():
+    """The `stacklevel` with which a warning of the calling function names the line that called Keras, or this package."""
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_stack(inspect.currentframe())][1:]
+    return next((level for level, file in enumerate(files, 1) if not _is_ours_or_keras(file)), len(files))
 
 
 @functools.cache
