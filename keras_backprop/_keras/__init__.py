@@ -9,9 +9,8 @@ that a new Keras release can break one folder at most.
 * `standing_in.py`: exchanging a method, or a list of losses, in one thread
 * `stateless.py`: the scope in which variables have values of its own
 * `state.py`: what the trace of a step can depend on
-* `cloning.py`: what class clones of models have
 * `fitting.py`: Keras's `fit`
-* `cloning.py`, `hdf5.py`: clones of models, and legacy files of them
+* `cloning.py`, `hdf5.py`: of what class clones of models are, and legacy files of them
 """
 
 from keras.src.backend import compute_output_spec

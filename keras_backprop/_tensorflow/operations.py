@@ -16,7 +16,7 @@ class EagerOperation:
         type: str.
         inputs, outputs: lists of tensors.
         attributes: tuple, names and values in turn.
-        skip_input_indices: set, inputs whose gradients nobody needs.
+        skip_input_indices: list of ints or None, inputs whose gradients nobody needs.
     """
 
     __slots__ = ("attributes", "inputs", "outputs", "skip_input_indices", "type")
