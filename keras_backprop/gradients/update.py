@@ -6,12 +6,12 @@ from keras_backprop import _keras
 
 
 def made_gradients(function, result):
-    """What a function makes of the gradients of a `Backward`, checked; or its method `of_step`, if it has one.
+    """What a function makes of the gradients of a `Backward`, checked.
 
     Raises:
         TypeError, ValueError: it does not return one gradient of the weight's shape, or None, for each weight.
     """
-    gradients = getattr(function, "of_step", function)(result)
+    gradients = function(result)
     if not isinstance(gradients, (list, tuple)) or len(gradients) != len(result.weights):
         count = f"{len(gradients)}" if isinstance(gradients, (list, tuple)) else f"a {type(gradients).__name__}"
         raise TypeError(

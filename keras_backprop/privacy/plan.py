@@ -187,16 +187,19 @@ class Plan(Steps, Copied):
 
         Raises:
             ValueError: gradients of single examples do not exist in this model, and why.
-            BudgetExceededError: the plan allows no further step. (In a `tf.function`, `tf.errors.InvalidArgumentError`.)
+            BudgetExceededError: the plan allows no further step. (In a `tf.function`, `tf.errors.InvalidArgumentError`; where
+                XLA compiles it, which knows no such errors, further steps have noise alone, and nothing of the examples.)
         """
+        require_private(result)
+        allowed = self.is_within_budget
         if tf.executing_eagerly():
             self.require_budget()
-            return self.of_step(result)
-        with tf.control_dependencies([self.budget_asserted()]):  # nobody is asked before the function runs
-            return self.of_step(result)
+            return private_gradients(self, result, allowed)
+        with tf.control_dependencies([self.budget_asserted(allowed)]):  # nobody is asked before the function runs
+            return private_gradients(self, result, allowed)
 
-    def of_step(self, result: Any) -> list[Any]:
-        """The same, where whoever runs the step has asked whether the plan allows it."""
+    def of_no_step(self, result: Any) -> list[Any]:
+        """The same for an explanation, also after the last step: it takes none, and puts the `variables` back."""
         require_private(result)
         return private_gradients(self, result)
 

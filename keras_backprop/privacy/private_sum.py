@@ -9,7 +9,7 @@ from keras_backprop.privacy.clipping import PerLayer
 from keras_backprop.privacy.randomness import COUNT, FIRST_WEIGHT
 
 
-def private_gradients(plan: Any, result: Any) -> list[Any]:
+def private_gradients(plan: Any, result: Any, allowed: Any = True) -> list[Any]:
     """(Σᵢ clip(wᵢ·gᵢ) + σ·C·z)/B, and the gradients of penalties, which are no example's.
 
     gᵢ is the gradient of the example's own error and wᵢ its sample weight: what depends on the other examples of the batch,
@@ -20,6 +20,7 @@ def private_gradients(plan: Any, result: Any) -> list[Any]:
     Args:
         plan: a `Plan`.
         result: a `Backward`, whose gradients may carry a loss scale.
+        allowed: bool or bool tensor, whether the plan allows the step. Else all examples count 0.
 
     Returns:
         list of float tensors, dense, None where E does not depend on the weight; with the loss scale.
@@ -30,6 +31,7 @@ def private_gradients(plan: Any, result: Any) -> list[Any]:
     _require_single_precision(result.weights)
     scale = tf.ones([], tf.float64) if result.scale is None else tf.cast(result.scale, tf.float64)
     divisor, shares, present = result.example_scale.weighted()
+    present *= tf.cast(allowed, present.dtype)
     weights = result.weights
     factors: list = [None] * len(weights)
     whole, fits, broken = tf.ones_like(shares), None, tf.constant(False)

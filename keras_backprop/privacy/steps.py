@@ -88,14 +88,19 @@ class Steps:
         with self.past.counted_otherwise():
             self._count.assign(-(-self.parts_used() // self.parts) * self.parts)
 
-    def budget_asserted(self) -> Any:
-        """An operation that fails where the plan allows no further step."""
-        return tf.debugging.assert_less(
-            self.count,
-            tf.constant(self.planned_steps * self.parts, tf.int64),
+    @property
+    def is_within_budget(self) -> Any:
+        """Whether the plan allows a further step, a bool tensor."""
+        return self.count < self.planned_steps * self.parts
+
+    def budget_asserted(self, allowed: Any) -> Any:
+        """An operation that fails where the plan allows no further step. (`tf.debugging.Assert` would make two functions of
+        it, with which a loop of steps could not run in one thread.)"""
+        message = (
             f"The plan allows {self.planned_steps:,} steps, and they have been taken. Make a plan for more epochs, with more "
-            "noise, before training.",
+            "noise, before training."
         )
+        return tf.raw_ops.Assert(condition=allowed, data=[tf.constant(message)])
 
     def require_budget(self, steps: int = 1) -> None:
         """Raise if the plan does not allow so many steps more, or those that an epoch still has."""

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop import BackpropModel, privacy
+from keras_backprop import BackpropModel, explain, privacy
 from tests.after_batches import AfterBatches, raises
 from tests.privacy.problem import X, Y, a_model, a_plan, flat
 
@@ -239,6 +239,61 @@ def test_nobody_exceeds_the_budget_in_a_function(by_hand):
     with pytest.raises(tf.errors.InvalidArgumentError, match="The plan allows 5 steps, and they have been taken"):
         step()
     assert plan.steps == 5 and (flat(model.weights) == weights).all()
+
+
+@pytest.mark.parametrize("function", [lambda step: step, tf.function], ids=["eager", "function"])
+@pytest.mark.parametrize("by", ["make_gradients", "train_step"])
+def test_nobody_exceeds_the_budget_in_a_loop_of_ones_own(by, function):
+    plan = a_plan(epochs=1, noise_multiplier=1.0)
+    model = a_model(plan)
+    batch = tuple(tf.convert_to_tensor(a[:8]) for a in (X, Y))
+    model.optimizer.build(model.trainable_variables)
+
+    @function
+    def step():
+        if by == "train_step":
+            model.train_step(batch)
+        else:
+            result = model.backward_pass(*batch)
+            model.update_weights(model.make_gradients(result), result.weights)
+
+    for _ in range(5):
+        step()
+    weights = flat(model.weights)
+    with pytest.raises((privacy.BudgetExceededError, tf.errors.InvalidArgumentError), match="The plan allows 5 steps"):
+        step()
+    assert plan.steps == 5 and (flat(model.weights) == weights).all()
+
+
+@pytest.mark.parametrize("clipping", ["flat", "adaptive"])
+def test_where_xla_drops_the_error_a_step_too_many_has_noise_alone(clipping):
+    plan = a_plan(epochs=1, noise_multiplier=1e-6, clipping=clipping)  # one cannot see this noise
+    model = a_model(plan)
+    batch = [tf.convert_to_tensor(a[:8]) for a in (X, Y)]
+    step = tf.function(lambda: plan(model.backward_pass(*batch)), jit_compile=True)
+    for _ in range(5):
+        assert np.abs(flat(step())).max() > 1e-3
+    assert 0 < np.abs(flat(step())).max() < 1e-5
+
+
+def test_a_plan_that_is_used_up_can_be_explained():
+    plan = a_plan(epochs=1)
+    model = a_model(plan)
+    model.fit(X, Y, verbose=0)
+    explain(model, X[:2], Y[:2]).to_text()
+    assert plan.steps == 5
+
+
+def test_only_a_plan_is_asked_otherwise_than_by_its_call():
+    class Halved:
+        of_step = of_no_step = None
+
+        def __call__(self, result):
+            return [g / 2 for g in result.gradients]
+
+    model = a_model(Halved())
+    result = model.backward_pass(tf.constant(X), tf.constant(Y))
+    np.testing.assert_allclose(flat(model.make_gradients(result)), flat(result.gradients) / 2)
 
 
 def test_parts_of_two_batches_do_not_meet_in_an_optimizer():

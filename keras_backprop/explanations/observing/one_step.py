@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_backprop import scopes
 from keras_backprop.backward_pass import backward_pass
 from keras_backprop.gradients.update import held, made_gradients
+from keras_backprop.training.inputs.drawn import plan_of
 
 __all__ = ["apply", "gradients_for", "pass_of"]
 
@@ -24,7 +25,7 @@ def gradients_for(model: Any, result: Any) -> list:
         return result.gradients
     state = [(v, tf.identity(v)) for v in getattr(function, "variables", ())]  # a private plan counts its steps
     try:
-        return made_gradients(function, result)
+        return made_gradients(getattr(plan_of(model), "of_no_step", function), result)
     finally:
         for variable, value in state:
             variable.assign(value)
