@@ -1,5 +1,6 @@
 """How models train by an explicit chain rule: the pass, what is made of the gradients, the update. A mixin for Keras models."""
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -168,12 +169,14 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         plan = plan_of(self)
+        by_hand = contextlib.nullcontext() if plan is None else plan.past.interrupted()
         if plan is not None:
             plan.prepare(self, given=True)
             given = inspect.signature(keras.Model.train_on_batch).bind(self, *args, **kwargs).arguments
             require_weights(self, (given.get("sample_weight"), [*(given.get("class_weight") or {}).values()]))
         try:
-            logs = super().train_on_batch(*args, **kwargs)
+            with by_hand:
+                logs = super().train_on_batch(*args, **kwargs)
             self._require_honoured()
             return logs
         finally:

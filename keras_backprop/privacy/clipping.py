@@ -43,6 +43,9 @@ class Flat:
         """Is told which examples are not clipped; returns what must happen besides, a list of functions."""
         return []
 
+    def forget(self) -> None:
+        """Is told that the parts of a batch that it has seen are given up."""
+
 
 class PerLayer(Flat):
     """A norm for the weights of each layer.
@@ -135,6 +138,9 @@ class Adaptive(Flat):
             lambda: self.norm.assign(tf.where(last, new, norm)),
             lambda: self._count.assign(tf.where(last, 0.0, count)),
         ]
+
+    def forget(self) -> None:
+        self._count.assign(0.0)
 
     def get_config(self) -> dict[str, Any]:
         return {"quantile": self.quantile, "learning_rate": self.learning_rate, "count_stddev": self.count_stddev}

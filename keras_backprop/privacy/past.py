@@ -42,15 +42,28 @@ class Past:
 
     @contextlib.contextmanager
     def counted_otherwise(self) -> Iterator[None]:
-        """In the block the same steps become other numbers of parts."""
+        """In the block the same steps become other numbers of parts, and one under way a whole one."""
         self._given = self.given
         yield
         self._known = self._parts()
+        if not self._given:  # `fit` has drawn all: that which was under way, too
+            self._drawn = self._steps()
 
     @contextlib.contextmanager
     def fitting(self) -> Iterator[None]:
         """In the block, which is that of a `fit`, `being_drawn` speaks of its steps."""
-        before, self._fits = self._fits, True
+        with self._in_fit(True):
+            yield
+
+    @contextlib.contextmanager
+    def interrupted(self) -> Iterator[None]:
+        """In the block, which a callback of `fit` may have entered, it does not: the caller has chosen the batch."""
+        with self._in_fit(False):
+            yield
+
+    @contextlib.contextmanager
+    def _in_fit(self, fits):
+        before, self._fits = self._fits, fits
         try:
             yield
         finally:

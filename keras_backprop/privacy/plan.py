@@ -215,13 +215,11 @@ class Plan(Steps, Copied):
         self._optimizer = optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
         parts = getattr(optimizer, "gradient_accumulation_steps", None) or 1
         if parts != self.parts:
-            with self.past.counted_otherwise():
-                self._count.assign(self.steps * parts)
-                self.parts = parts
+            self.begin_whole(parts)
         require_private_model(model)
         agree(self, model.distribute_strategy)
         if not optimizer.built:
-            self.begin_whole()
+            self.begin_whole(parts)
         count = self.parts_used()
         calls = int(_keras.calls_of(optimizer)) if parts > 1 and optimizer.built else count
         if (count - calls) % parts:

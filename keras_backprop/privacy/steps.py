@@ -24,6 +24,7 @@ class Steps:
     delta: Any
     epsilon: Any
     past: Any
+    clipping: Any
 
     def __init__(self, epochs: int, steps_per_epoch: int) -> None:
         self.epochs, self.steps_per_epoch, self.parts = epochs, steps_per_epoch, 1
@@ -82,11 +83,14 @@ class Steps:
                 "`update_weights`."
             )
 
-    def begin_whole(self) -> None:
-        """Count a batch as a step of which another optimizer has got some parts: with parts of the next an example could count
-        twice."""
+    def begin_whole(self, parts: int) -> None:
+        """Begin a batch, in so many parts. One of which another optimizer has got some counts as a step, and nothing is kept of
+        it: with parts of the next an example could count twice."""
         with self.past.counted_otherwise():
-            self._count.assign(-(-self.parts_used() // self.parts) * self.parts)
+            begun = -(-self.parts_used() // self.parts)
+            self.parts = parts
+            self._count.assign(begun * parts)
+            self.clipping.forget()
 
     @property
     def is_within_budget(self) -> Any:

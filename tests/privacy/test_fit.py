@@ -1,5 +1,6 @@
 """Private training in `fit`: on every way, to the end of the budget, interrupted and resumed, saved and loaded."""
 
+import copy
 import json
 import os
 import pathlib
@@ -203,6 +204,8 @@ BY_HAND = {
         {"optimizer": lambda: keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)},
         None,
     ),
+    "train_on_batch": ("on_epoch_end", {}, "train_on_batch"),
+    "train_on_batch, eager": ("on_epoch_end", WAYS["eager"], "train_on_batch"),
 }
 
 
@@ -215,7 +218,10 @@ def test_a_step_by_hand_in_a_callback_is_none_that_fit_drew(hook, options, funct
     def step():
         plan(model.backward_pass(*batch))
 
-    step = step if function is None else function(step)
+    if function == "train_on_batch":
+        step = lambda: model.train_on_batch(*batch)  # noqa: E731
+    elif function is not None:
+        step = function(step)
     due = []
     said = keras.callbacks.Callback()
     setattr(said, hook, lambda *_, **__: due and due.pop()())
@@ -296,16 +302,34 @@ def test_only_a_plan_is_asked_otherwise_than_by_its_call():
     np.testing.assert_allclose(flat(model.make_gradients(result)), flat(result.gradients) / 2)
 
 
-def test_parts_of_two_batches_do_not_meet_in_an_optimizer():
-    """One that is new begins with a new batch: in a group of parts of two, an example could count twice."""
-    plan = a_plan()
+@pytest.mark.parametrize("clipping", ["flat", "adaptive"])
+@pytest.mark.parametrize("parts", [4, 2, None])
+def test_parts_of_two_batches_do_not_meet_in_an_optimizer(parts, clipping):
+    """One that is new begins with a new batch: in a group of parts of two, or in their count, an example could count twice."""
+    plan = a_plan(clipping=clipping)
     model = a_model(plan, keras.optimizers.SGD(0.1, gradient_accumulation_steps=4))
     for _ in range(6):
         model.train_on_batch(X[:2], Y[:2])
-    assert plan.parts_used() == 6
-    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=4), model.loss, gradients=plan)
+    assert plan.parts_used() == 6 and plan.steps == 1
+    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=parts), model.loss, gradients=plan)
+    plan.prepare(model)
+    assert plan.steps == 2 and plan.parts_used() == 2 * (parts or 1)
+    assert [float(count) for count in plan.clipping.variables[1:]] == ([0] if clipping == "adaptive" else [])
     model.train_on_batch(X[:2], Y[:2])
-    assert plan.parts_used() == 9
+    assert plan.parts_used() == 2 * (parts or 1) + 1
+
+
+def test_a_batch_that_fit_drew_and_gave_up_is_still_none_of_the_callers():
+    plan = a_plan()
+    model = a_model(plan, keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y, verbose=0, callbacks=[AfterBatches(3, raises(KeyboardInterrupt))])
+    assert plan.parts_used() == 3
+    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), model.loss, gradients=plan)
+    model.fit(X, Y, verbose=0)
+    assert plan.past.drawn == plan.steps == 7
+    for one in (plan, copy.copy(plan), type(plan).from_config(plan.get_config())):
+        assert not one.past.given and "(Poisson sampling)" in one.statement()
 
 
 @pytest.mark.parametrize("given", [{"sample_weight": np.array([1, 1, -2])}, {"class_weight": {0: 1, 1: -1.0, 2: 1}}])
