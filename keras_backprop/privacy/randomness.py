@@ -65,7 +65,7 @@ class FromSeed:
         """Normal numbers, float32; or float64, as fine as what they are added to."""
         seed = self._seed(step, stream)
         if dtype == tf.float64:
-            return tf.cast(stddev, dtype) * tf.random.stateless_normal(shape, seed, dtype=dtype)
+            return tf.cast(stddev, dtype) * noise.normal_in_double_precision(shape, seed)
         return noise.normal(shape, seed, stddev)
 
     def added_to(self, x: Any, step: Any, stream: int, stddev: Any) -> Any:

@@ -102,5 +102,6 @@ _NOT = (
     "hyper-parameters, and what was computed from the data beforehand, such as means for normalization or vocabularies. "
     "Computed in floating-point numbers; attacks on their rounding are not considered, nor that no number of the plan's own "
     "generator is further from 0 than 7.81 standard "
-    "deviations: one should be, with a chance of 6·10⁻¹⁵, for every weight in every step, which must be small against δ."
+    "deviations (8.66 for weights of double precision): one should be, with a chance of 6·10⁻¹⁵, for every weight in every step, "
+    "which must be small against δ."
 )

@@ -87,6 +87,32 @@ def test_the_largest_numbers_are_finer_than_32_bits():
     assert z.max() == pytest.approx(7.81, abs=0.005)
 
 
+def test_numbers_of_double_precision_are_as_far_out_as_their_words_say():
+    words = np.array([[-(2**63), -(2**63) + 2047, 2**63 - 1, 0, 2**40], [-(2**63), -(2**62), 0, 2**62, 12345]])
+    z = noise._of_long_words(tf.constant(words)).numpy()
+    k = [[(int(word) + 2**63) // 2**11 for word in row] for row in words]  # the integers that Python has are exact
+    radius = [math.sqrt(-2 * math.log((2 * one + 1) / 2**54)) for one in k[0]]
+    angle = [2 * math.pi * (2 * one + 1) / 2**54 for one in k[1]]
+    expected = [r * f(a) for f in (math.cos, math.sin) for r, a in zip(radius, angle, strict=True)]
+    np.testing.assert_allclose(z, expected, rtol=0, atol=1e-14)
+    assert z.max() == pytest.approx(8.6523, abs=1e-3)
+
+
+def test_noise_of_double_precision_goes_further_than_that_of_tensorflow(randomness):
+    """Whose radii end at 5.68 = √(−2·ln 10⁻⁷), which one in 10⁷ exceeds: here one of step 19."""
+    n = 500_000
+    z = randomness.normal([n], 19, 16, 2.0, tf.float64).numpy() / 2
+    assert z.shape == (n,) and z.dtype == "float64"
+    for limit in (0.01, 0.5, 1, 2, 3, 4, 4.5):
+        for side in (z, -z):
+            expected = n * 0.5 * math.erfc(limit / math.sqrt(2))
+            assert abs((side > limit).sum() - expected) < 4.5 * math.sqrt(expected)
+    first, second = z[: n // 2], z[n // 2 :]  # cosines and sines of the same angles and radii
+    for one, other in ((first, second), (first**2, second**2), (z[1:], z[:-1])):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 4.5 / math.sqrt(n // 2)
+    assert np.hypot(first, second).max() > 5.69
+
+
 @needs_compiler
 def test_what_draws_otherwise_is_not_used():
     loaded = []
