@@ -74,16 +74,28 @@ def functions_run_eagerly(wanted=True):
 def random_numbers_repeated():
     """For the duration of the block, eager operations with a random state of their own can be made to draw the same again.
 
+    After it the seed of the process is what it was, and the numbers made of it go on where they were.
+
     Yields:
         function () after each call of which they draw the same numbers.
     """
-    now, seed = context.context(), secrets.randbits(31)
-    seed_before, numbers_before = now._seed, getattr(now, "_rng", None)  # of a seed that was set
+    now, seed, repeated = context.context(), secrets.randbits(31), False
+    seed_before, numbers = now._seed, getattr(now, "_rng", None)  # of a seed that was set
+    numbers_before = None if numbers is None else numbers.getstate()
+
+    def repeat():
+        nonlocal repeated
+        repeated = True
+        tf.random.set_seed(seed)
+
     try:
-        yield functools.partial(tf.random.set_seed, seed)
+        yield repeat
     finally:
-        now._set_global_seed(seed_before)
-        now._rng = numbers_before
+        if repeated:  # not else: operations with seeds of their own would begin anew
+            now._set_global_seed(seed_before)
+            now._rng = numbers
+        if numbers is not None:
+            numbers.setstate(numbers_before)
 
 
 def _one_order_more(orders):

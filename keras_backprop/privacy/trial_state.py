@@ -24,11 +24,12 @@ class State:
         self._own = [(v, keras.ops.copy(v.value)) for v in variables]
         self._taken = _tensorflow.Resources(variables)
         self._after: list = []  # for each pass, dict: number of a variable -> array, of those that are others then
-        self._drawn = False
+        self._drawn = self._repeats = False
         self._repeat: Any = None
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "State":
+        self._repeat = self._stack.enter_context(_tensorflow.random_numbers_repeated())  # until `put_back` has run, too
         self._stack.callback(self.put_back)
         self._stack.enter_context(self._taken)
         return self
@@ -43,9 +44,8 @@ class State:
             variable.assign(value)
             if _number(variable) in far_off and tf.as_dtype(variable.dtype).is_floating:
                 variable.assign(value + tf.cast(1e4, value.dtype))
-        if self._taken.draws and self._repeat is None:
-            self._repeat = self._stack.enter_context(_tensorflow.random_numbers_repeated())
-        if self._repeat is not None:
+        self._repeats = self._repeats or self._taken.draws
+        if self._repeats:
             self._repeat()
         self._taken.draws = False
 

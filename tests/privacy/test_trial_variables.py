@@ -1,5 +1,7 @@
 """What a trial finds out of variables, tables and random numbers that no layer owns."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -192,6 +194,10 @@ def test_random_numbers_may_be_those_of_tensorflow(draw, in_training):
     assert trained(layer=Draws(draw, in_training)).past.tried
 
 
+def batch_counts(y, p):
+    return cross_entropy(y, p) * ops.mean(p[:, 0])
+
+
 def test_after_a_trial_the_random_numbers_of_the_process_go_on():
     tf.random.set_seed(7)
     expected = tf.random.uniform([])
@@ -200,6 +206,27 @@ def test_after_a_trial_the_random_numbers_of_the_process_go_on():
         drawn = [(repeat(), *tf.random.uniform([2]).numpy(), tf.random.normal([], seed=3).numpy()) for _ in range(2)]
     assert drawn[0] == drawn[1] and drawn[0][1] != drawn[0][2]
     assert tf.random.uniform([]) == expected
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_after_a_private_training_they_go_on_as_after_any_other(seed):
+    def number_after(loss, plan):
+        model = BackpropSequential(
+            [
+                keras.Input((5,)),
+                Draws(lambda x: tf.random.normal(tf.shape(x), seed=seed)),
+                layers.Dense(3, "softmax"),
+            ]
+        )
+        model.compile("sgd", loss, gradients=plan)
+        tf.random.set_seed(7)
+        with contextlib.nullcontext() if loss is cross_entropy else pytest.raises(ValueError, match="depends on"):
+            model.fit(X, Y[:, None], verbose=0)
+        return tf.random.uniform([])
+
+    assert number_after(cross_entropy, a_plan()) == number_after(cross_entropy, None)
+    expected = (tf.random.set_seed(7), tf.random.uniform([]))[1]
+    assert number_after(batch_counts, a_plan()) == expected
 
 
 @pytest.mark.parametrize(
