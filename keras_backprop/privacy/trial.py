@@ -88,10 +88,15 @@ class _Trial:
         with State(self.model) as state:
             self.state = state
             rows = self.watched + self.some  # once before all: what is made in a first pass is there then
-            self.model._part_of_step("backward_pass")(*self.examples(rows), tf.ones(len(rows)))
+            self.step(rows)
             usual, pairs = self.passes()
         self.compare(pairs)
         return self.says_something(usual)
+
+    def step(self, rows, weights=None):
+        """The backward pass of a private step with these rows, which always has weights."""
+        weights = tf.constant([1] * len(rows) if weights is None else weights, tf.float32)
+        return self.model._part_of_step("backward_pass")(*self.examples(rows), weights)
 
     def passes(self):
         """What the watched ones contribute, and all pairs that are to be alike."""
@@ -135,12 +140,10 @@ class _Trial:
         """Of as many examples of these rows as are watched, from each of the `firsts` on, what they contribute together: a list
         of dicts."""
         self.state.put_back(metrics_are_far_off)
-        x, y = self.examples(rows)
         if training:
-            weights = tf.constant([1] * len(rows) if weights is None else weights, tf.float32)
-            result = self.model._part_of_step("backward_pass")(x, y, weights)
+            result = self.step(rows, weights)
         else:
-            result = backward(self.model, x, y, training=False)
+            result = backward(self.model, *self.examples(rows), training=False)
         require_private(result)
         self.state.note()
         divisor, shares, _ = result.example_scale.weighted()
@@ -165,15 +168,13 @@ class _Trial:
         if missing <= len(self.watched) or not others:
             return []
         orders = self.norms, {row: self.error(row) for row in others}
-        extremes = {extreme(others, key=lambda row: order[row]) for order in orders for extreme in (min, max)}
+        in_order = [sorted(others, key=order.__getitem__) for order in orders]
+        extremes = {row for rows in in_order for row in (rows[0], rows[-1])}  # two, where all are alike
         return [[row] * missing for row in sorted(extremes)]
 
     def error(self, row):
         """Of a batch of this example alone, or 0 where there is none that can be compared."""
-        x, y = self.examples([row] * len(self.watched))
-        error = float(
-            _keras.compute_loss(self.model, x=x, y=y, y_pred=self.model(x), sample_weight=None, training=False)
-        )
+        error = float(self.step([row] * len(self.watched)).loss)
         return error if np.isfinite(error) else 0.0
 
     def compare(self, pairs):

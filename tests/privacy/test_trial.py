@@ -142,6 +142,17 @@ def test_a_loss_that_mixes_some_classes_is_found_out_where_data_are_sorted_by_cl
         model.fit(X, y, verbose=0)
 
 
+def test_what_only_large_batches_mix_is_found_out_where_gradients_and_errors_are_alike():
+    def large_batches_count(y, p):
+        error = keras.losses.binary_crossentropy(y[:, :1], p)
+        return error if p.shape[0] < 12 else error * (1 + keras.ops.mean(y[:, 1]))
+
+    model = BackpropSequential([keras.Input((5,)), layers.Dense(1, "sigmoid", kernel_initializer="zeros")])
+    model.compile("sgd", large_batches_count, gradients=a_plan(expected_batch_size=20))
+    with pytest.raises(ValueError, match="depends on who else is in the batch"):
+        model.fit(np.ones_like(X), np.stack([Y % 2, np.arange(40)], 1).astype("float32"), verbose=0)
+
+
 class Sometimes(layers.Layer):
     """Reads a weight only if some example of the batch says so."""
 

@@ -136,6 +136,27 @@ def test_metrics_of_several_outputs_keep_what_they_are_told(loss, options, kind)
     assert trained_with_two_outputs(loss, kind, **options).past.tried
 
 
+class WeighsItself(BackpropModel):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return tf.reduce_sum(cross_entropy(y, y_pred) * sample_weight) / tf.cast(tf.shape(y)[0], tf.float32)
+
+
+class PicksItsInput(BackpropModel):
+    def backward_pass(self, x, y=None, sample_weight=None):
+        return super().backward_pass(x["a"], y, sample_weight)
+
+
+@pytest.mark.parametrize("kind, x", [(WeighsItself, X), (PicksItsInput, {"a": X, "b": X})])
+def test_a_step_of_ones_own_is_tried_as_it_is_trained(kind, x):
+    """In batches of the size of training, too."""
+    plan = a_plan(expected_batch_size=20)
+    inputs = keras.Input((5,))
+    model = kind(inputs, layers.Dense(3, "softmax")(inputs))
+    model.compile("sgd", cross_entropy, gradients=plan)
+    model.fit(x, Y[:, None], verbose=0)
+    assert plan.past.tried
+
+
 def test_what_only_some_batches_assign_to_is_found_out():
     seen, rare = tf.Variable(0.0, trainable=False), X[:, 0].max()
 
