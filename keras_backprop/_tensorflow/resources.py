@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 from tensorflow.python import pywrap_tfe
+from tensorflow.python.eager import context
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.ops import EagerTensor
 
@@ -36,7 +37,6 @@ class Resources:
         known: list of Keras or TensorFlow variables, of which nothing is noted.
 
     Attributes:
-        changed: set of str, the types of operations that have changed tables and queues.
         generators: set of the numbers (`numbers_of`) of variables that are states of random numbers.
         draws: bool, whether an operation has drawn random numbers whose state is in no variable; who reads it may set it back.
     """
@@ -44,7 +44,8 @@ class Resources:
     def __init__(self, known):
         self._known = {number for variable in known for number in numbers_of(variable)}
         self._noted: dict = {}
-        self.changed: set = set()
+        self._changes: dict = {}  # (type of an operation, name of what it has changed) -> function () -> a handle, if it is there
+        self._types = functools.cache(_types_in)
         self.generators: set = set()
         self.draws = False
         self._stack = contextlib.ExitStack()
@@ -64,24 +65,38 @@ class Resources:
         block, its first."""
         return [(TakenVariable(one.of()), one.before) for one in self._noted.values() if one.of() is not None]
 
+    def changed(self):
+        """set of str: the types of operations that have changed tables and queues which are still there."""
+        return {kind for (kind, _), of in self._changes.items() if of() is not None}
+
     def _noting(self, name, place):
         run = _keras.standing(pywrap_tfe, name)
 
         def execute(*given):
-            kind = tf.compat.as_str(given[place])
-            handles = [x for x in _flat(given[place + 1 :]) if _is_of_variable(x)]
+            taken = [x for x in _flat(given[place + 1 :]) if isinstance(x, EagerTensor) and x.dtype == tf.resource]
+            handles = [x for x in taken if _is_of_variable(x)]
+            kinds = {tf.compat.as_str(given[place])}.union(*map(self._types, _functions_among(given[place:])))
             made = [handle for handle in handles if not self._note(handle)]
             result = run(*given)
             for handle in made:
                 self._note(handle)
-            self.draws = self.draws or _draws(kind)
-            if _GENERATES.match(kind):
+            self.draws = self.draws or any(map(_draws, kinds))
+            if any(map(_GENERATES.match, kinds)):
                 self.generators |= {id(handle) for handle in handles}
-            if _CHANGES.match(kind):
-                self.changed.add(kind)
+            for kind in filter(_CHANGES.match, kinds):
+                self._note_change(kind, [x for x in taken if not _is_of_variable(x)])
             return result
 
         return execute
+
+    def _note_change(self, kind, handles):
+        for handle in handles:
+            name = str(handle)
+            noted = self._changes.setdefault((kind, name), weakref.ref(handle))
+            if noted() is not handle and 'container="Anonymous"' not in name:
+                self._changes[kind, name] = _always  # it was there by its name when no handle was
+        if not handles:  # it has a name alone, or is a function's own
+            self._changes[kind, ""] = _always
 
     def _note(self, handle):
         """Returns False where the variable is not there yet."""
@@ -117,8 +132,34 @@ def _flat(given):
         yield from one if isinstance(one, (list, tuple)) else (one,)
 
 
-def _is_of_variable(x):
-    return isinstance(x, EagerTensor) and x.dtype == tf.resource and bool(x._handle_data and x._handle_data.is_set)
+def _is_of_variable(handle):
+    return bool(handle._handle_data and handle._handle_data.is_set)
+
+
+def _always():
+    return True
+
+
+def _functions_among(given):
+    """The names of functions that are run as operations, or that operations are given as attributes."""
+    for one in _flat(given):
+        name = one if isinstance(one, str) or tf.is_tensor(one) else getattr(one, "name", None)
+        if isinstance(name, (str, bytes)) and context.context().has_function(name):
+            yield tf.compat.as_str(name)
+
+
+def _types_in(name):
+    """The types of the operations of a function, and of the functions that it calls."""
+    types, names, seen = set(), [name], set()
+    while names:
+        name = names.pop()
+        if name in seen or not context.context().has_function(name):
+            continue
+        seen.add(name)
+        for node in context.context().get_function_def(name).node_def:
+            types.add(node.op)
+            names += [node.op, *(f.name for x in node.attr.values() for f in (x.func, *x.list.func))]
+    return types
 
 
 @functools.cache

@@ -66,14 +66,15 @@ class State:
         States of random numbers, and counts of steps, are the same after each. What a metric keeps is reported, as the loss is,
         and may depend on the examples, as long as no gradient depends on it.
         """
-        if self._taken.changed:
+        if self._taken.changed() or self._kept():
+            gc.collect()  # what a step has made and dropped may be there still
+        changed = self._taken.changed()
+        if changed:
             raise ValueError(
-                f"A step changes a table or a queue, by the operations {sorted(self._taken.changed)}: what it keeps there of the "
+                f"A step changes a table or a queue, by the operations {sorted(changed)}: what it keeps there of the "
                 "examples gets no noise, and the trained model would tell about them. Let a layer or a loss only look up what "
                 "is in a table before training."
             )
-        if self._kept():
-            gc.collect()  # what a step has made and dropped may be there still
         paths = {number: v.path for v in _owned_by(self._model) for number in _tensorflow.numbers_of(v)}
         for variable in self._kept():
             raise ValueError(

@@ -190,6 +190,41 @@ def test_tables_and_queues_may_not_change():
         trained(keeps)
 
 
+def inserts_and_looks_up(table, y, p):
+    table.insert(tf.cast(y[:, 0], tf.int64), tf.ones_like(p[:, 0]))
+    return table.lookup(tf.cast(y[:, 0], tf.int64))
+
+
+def a_table(**options):
+    return tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, 0.0, **options)
+
+
+def test_nor_in_a_function_that_has_been_traced():
+    table = a_table()
+    insert = tf.function(lambda y, p: tf.function(inserts_and_looks_up)(table, y, p))
+    traced = insert.get_concrete_function(tf.TensorSpec([None, 1], tf.int64), tf.TensorSpec([None, 3]))
+    with pytest.raises(ValueError, match=r"changes a table or a queue.*\['LookupTableInsertV2'\]"):
+        trained(lambda y, p: cross_entropy(y, p) + traced(tf.cast(y, tf.int64), tf.stop_gradient(p)))
+
+
+@pytest.mark.parametrize("options", [{}, {"experimental_is_anonymous": True}])
+def test_a_table_that_is_gone_after_each_step_keeps_nothing(options):
+    def loss(y, p):
+        return cross_entropy(y, p) * inserts_and_looks_up(a_table(**options), y, p)
+
+    assert trained(loss, run_eagerly=True).past.tried
+
+
+def test_a_queue_that_stays_by_its_name_does():
+    def loss(y, p):
+        queue = tf.raw_ops.FIFOQueueV2(component_types=[tf.float32], shared_name="stays")
+        tf.raw_ops.QueueEnqueueV2(handle=queue, components=[tf.reduce_mean(p)])
+        return cross_entropy(y, p)
+
+    with pytest.raises(ValueError, match="changes a table or a queue"):
+        trained(loss, run_eagerly=True)
+
+
 class Draws(layers.Layer):
     def __init__(self, draw, in_training=False):
         super().__init__()
