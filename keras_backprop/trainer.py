@@ -17,6 +17,7 @@ from keras_backprop.observers import ObservedUpdate, need_examples, observers_of
 from keras_backprop.saved_rules import config_of, rules_of
 from keras_backprop.scopes import Scope
 from keras_backprop.training.distribution import DistributedTrainer
+from keras_backprop.training.failures import told_to_others
 from keras_backprop.training.fit import CompiledFit
 from keras_backprop.training.inputs.drawn import drawing, plan_of, require_weights
 from keras_backprop.training.inputs.padding import Shown
@@ -109,19 +110,21 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         return arguments | ({"rules": rules_of(config["rules"], self)} if "rules" in config else {})
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
-        arguments = self._arguments_of_fit(args, kwargs)
-        callbacks = arguments.get("callbacks")
-        self._observers = observers_of(callbacks)
-        for observer in self._observers:
-            getattr(observer, "training_begins", lambda *_: None)(self, arguments)
-        try:
-            history = super().fit(*args, **kwargs)
-            self._require_observed(callbacks, history)
-            if getattr(history, "epoch", None):  # of what somebody has put into the place of `keras.Model.fit`, perhaps
-                self._require_honoured()
-            return history
-        finally:
-            self._observers, self._scopes = (), ()
+        with told_to_others(self.distribute_strategy):
+            arguments = self._arguments_of_fit(args, kwargs)
+            callbacks = arguments.get("callbacks")
+            try:
+                self._observers = observers_of(callbacks)
+                for observer in self._observers:
+                    getattr(observer, "training_begins", lambda *_: None)(self, arguments)
+                history = super().fit(*args, **kwargs)
+                self._require_observed(callbacks, history)
+                # Of what somebody has put into the place of `keras.Model.fit`, perhaps.
+                if getattr(history, "epoch", None):
+                    self._require_honoured()
+                return history
+            finally:
+                self._observers, self._scopes = (), ()
 
     def _require_observed(self, callbacks, history):
         """After a training: the observers of the callbacks must have seen its steps."""

@@ -13,7 +13,10 @@ GRACE = 20.0
 """So many seconds the others may take to come to the same error: then nobody waits, and the cluster can train on."""
 
 OF_OTHERS = (tf.errors.AbortedError, tf.errors.UnavailableError)
-"""What a collective operation ends with because of another worker."""
+"""What a collective operation ends with because of another worker; a remote file system does so, too."""
+
+ONCE = 0.5
+"""So many seconds at a time are waited for a note."""
 
 _trainings = itertools.count()
 
@@ -46,13 +49,22 @@ def tell(error, training, own, everybody):
         own: (type, id) of this worker.
         everybody: list of those of all workers.
     """
-    _tensorflow.note_for_all(_key(training, own), type(error).__name__)
-    if isinstance(error, OF_OTHERS):
-        return
-    deadline = time.monotonic() + (GRACE if isinstance(error, Exception) else 0)  # Ctrl-C waits for nobody
-    others = [task for task in everybody if task != own]
-    if not all(_tensorflow.is_noted(_key(training, task), deadline - time.monotonic()) for task in others):
-        kind, number = own
+    grace = GRACE if isinstance(error, Exception) else 0.0  # Ctrl-C waits for nobody
+    try:
+        _tensorflow.note_for_all(_key(training, own), type(error).__name__)
+    except tf.errors.OpError:  # there is no service any more, or a note of an earlier start
+        grace = 0.0
+    deadline = time.monotonic() + grace
+    others = [_key(training, task) for task in everybody if task != own]
+    enough = any if isinstance(error, OF_OTHERS) else all  # one is the cause; or all have come to errors of their own
+    while not enough(_tensorflow.is_noted(key, min(ONCE, deadline - time.monotonic())) for key in others):
+        if time.monotonic() >= deadline:
+            _end(error, *own)
+            break
+
+
+def _end(error, kind, number):
+    with contextlib.suppress(tf.errors.OpError):  # the error stays the worker's own where nobody can be told
         _tensorflow.end_collectives(
             f"The training of {kind} {number} has ended with an error, {type(error).__name__}: {error}. Mend it there, and "
             "start all workers again."

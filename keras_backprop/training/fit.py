@@ -10,7 +10,6 @@ import keras
 from keras_backprop import _keras
 from keras_backprop.processes import is_chief
 from keras_backprop.training import backup
-from keras_backprop.training.failures import told_to_others
 from keras_backprop.training.inputs.drawn import plan_of, require_plans_own
 from keras_backprop.training.interrupts import none_forgotten, raised_where_it_is_heard
 from keras_backprop.training.loops.kept import Loops
@@ -83,7 +82,6 @@ class CompiledFit:
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         self.fit_path = FitPath(False, "something that has been put around `keras.Model.fit` has not called it")
         with contextlib.ExitStack() as stack:
-            stack.enter_context(told_to_others(self.distribute_strategy))
             stack.enter_context(raised_where_it_is_heard())
             stack.enter_context(none_forgotten())
             stack.enter_context(_keras.fit_replaced(CompiledFit, _fit))
