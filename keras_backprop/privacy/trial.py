@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras
 from keras_backprop.backward_pass import backward
+from keras_backprop.example_scale import weights_for
 from keras_backprop.privacy.requirements import require_private
 from keras_backprop.privacy.trial_examples import choose
 from keras_backprop.privacy.trial_state import State
@@ -143,7 +144,9 @@ class _Trial:
         if training:
             result = self.step(rows, weights)
         else:
-            result = backward(self.model, *self.examples(rows), training=False)
+            x, y = self.examples(rows)
+            weights = weights_for(self.model(x), tf.ones(len(rows)))  # as `step` gives them
+            result = backward(self.model, x, y, weights, training=False)
         require_private(result)
         self.state.note()
         divisor, shares, _ = result.example_scale.weighted()

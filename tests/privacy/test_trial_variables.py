@@ -146,12 +146,14 @@ class PicksItsInput(BackpropModel):
         return super().backward_pass(x["a"], y, sample_weight)
 
 
-@pytest.mark.parametrize("kind, x", [(WeighsItself, X), (PicksItsInput, {"a": X, "b": X})])
-def test_a_step_of_ones_own_is_tried_as_it_is_trained(kind, x):
+@pytest.mark.parametrize(
+    "kind, x, rate", [(WeighsItself, X, 0.0), (WeighsItself, X, 0.5), (PicksItsInput, {"a": X, "b": X}, 0.0)]
+)
+def test_a_step_of_ones_own_is_tried_as_it_is_trained(kind, x, rate):
     """In batches of the size of training, too."""
     plan = a_plan(expected_batch_size=20)
     inputs = keras.Input((5,))
-    model = kind(inputs, layers.Dense(3, "softmax")(inputs))
+    model = kind(inputs, layers.Dense(3, "softmax")(layers.Dropout(rate)(inputs)))
     model.compile("sgd", cross_entropy, gradients=plan)
     model.fit(x, Y[:, None], verbose=0)
     assert plan.past.tried
