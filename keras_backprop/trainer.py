@@ -22,7 +22,7 @@ from keras_backprop.training.fit import CompiledFit
 from keras_backprop.training.inputs.drawn import drawing, plan_of, require_weights
 from keras_backprop.training.inputs.padding import Shown
 from keras_backprop.training.stock import follows_own, has_own, level_of_caller
-from keras_backprop.training.update import after, lean_update, unwrapped
+from keras_backprop.training.update import lean_update, unwrapped
 
 PARTS_OF_STEP = frozenset({"backward_pass", "make_gradients", "update_weights"})
 """What of a step can be overridden."""
@@ -291,7 +291,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         """
         averages = getattr(unwrapped(self.optimizer), "use_ema", False)
         gradients, put_back = held(self.compiled_gradients, gradients, weights, averages)
-        with lean_update(self.optimizer), after(gradients, self.optimizer):
+        with lean_update(self.optimizer):
             self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         put_back()
 

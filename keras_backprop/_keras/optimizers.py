@@ -6,10 +6,12 @@ import keras
 
 
 def build_optimizer(optimizer: Any, variables: list) -> None:
-    """Build an optimizer under its name, as Keras does, or leave it as it was.
+    """Build an optimizer under its name, as Keras does, or leave it as it was: without variables Keras builds none.
 
     Keras calls an optimizer built before its slots are made: one that Ctrl-C stops in between would fail in every later update.
     """
+    if not variables:
+        return
     parts = [part for part in (optimizer, getattr(optimizer, "inner_optimizer", None)) if part and not part.built]
     before = [list(part._variables) for part in parts]
     try:

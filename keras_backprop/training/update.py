@@ -68,25 +68,6 @@ def _is_as_in_keras(optimizer):
     return getattr(update, "__module__", None) in [kind.__module__ for kind in type(optimizer).__mro__]
 
 
-def after(gradients, optimizer):
-    """A context in which what the optimizer does waits for all gradients, if it accumulates them.
-
-    Keras empties the accumulators by an operation that no gradient goes into. At the end of a dataset of unknown length, where
-    a step starts and finds no batch, it would run nevertheless. (So does what counts the iterations where nothing is accumulated,
-    in stock Keras too, and that is left as it is.)
-
-    Args:
-        gradients: list of tensors, `IndexedSlices` and None.
-        optimizer: a Keras optimizer, or one wrapped in a `LossScaleOptimizer`.
-    """
-    optimizer = unwrapped(optimizer)
-    if not getattr(optimizer, "gradient_accumulation_steps", None):
-        return contextlib.nullcontext()
-    return tf.control_dependencies(
-        [g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients if g is not None]
-    )
-
-
 def sgd(optimizer, rates):
     """w ← w − η·g; with momentum μ: m ← μ·m − η·g, w ← w + m, or with Nesterov's w ← w + μ·m − η·g"""
 

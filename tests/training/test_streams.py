@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
 from keras_backprop import BackpropSequential
 from keras_backprop.training.inputs.stream import StreamBatches
@@ -166,6 +167,32 @@ class Told(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.batches.append(("end", batch))
+
+
+OPTIMIZERS = {
+    "SGD": lambda: keras.optimizers.SGD(0.1, gradient_accumulation_steps=2),
+    "Adam": lambda: keras.optimizers.Adam(0.01, gradient_accumulation_steps=3),
+    "a schedule": lambda: keras.optimizers.SGD(
+        keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.9), gradient_accumulation_steps=3
+    ),
+    "a loss scale": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), dynamic_growth_steps=3),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_what_an_optimizer_does_without_a_batch(optimizer):
+    """In stock Keras accumulators are emptied, and steps counted or not, where an epoch ends that did not know its length."""
+    found = []
+    for cls in (keras.Sequential, BackpropSequential):
+        keras.utils.set_random_seed(3)
+        model = cls([keras.Input((6,)), layers.Dense(3, "softmax")])
+        model.compile(OPTIMIZERS[optimizer](), "sparse_categorical_crossentropy")
+        data = Dataset.from_tensor_slices((X, Y)).filter(lambda x, y: True).batch(30)
+        history = model.fit(data, epochs=4, shuffle=False, verbose=0).history["loss"]
+        found.append([*model.get_weights(), *(v.numpy() for v in model.optimizer.variables), history])
+    for ours, stock in zip(*reversed(found), strict=True):
+        np.testing.assert_allclose(ours, stock, rtol=1e-5, atol=1e-6)
 
 
 def broken_generator():

@@ -69,8 +69,7 @@ class Pass:
     Args:
         model: a Keras model.
         source: a `Memory` or a `Stream`.
-        loop: function (number of steps made in the epoch) that returns the `CompiledSteps` for it, or what takes the place of
-            one; asked before every call.
+        loop: a `Served`, which returns the `CompiledSteps`, or what takes the place of one; asked before every call.
         listeners: `Listeners`.
         stop: str, the name of the model's attribute by which a callback ends it.
         progress: function (number of steps made, logs), called after a call if there are no listeners.
@@ -103,7 +102,7 @@ class Pass:
                     if made:
                         self.source.room(step)
                         self.listeners.begin(step)
-                    self.loop(step).without_batch()
+                    self.loop.without_batch(step)
                     raise self.source.error or StopIteration  # which the source knows the meaning of
 
     def _size(self, loop, room):

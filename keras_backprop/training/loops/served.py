@@ -1,6 +1,9 @@
 """What makes the steps of a pass: a compiled loop around the function that Keras has made, or, failing that, the function."""
 
+import contextlib
 from typing import Any
+
+import tensorflow as tf
 
 from keras_backprop import _tensorflow
 from keras_backprop.training.interrupts import heard_meanwhile
@@ -36,6 +39,12 @@ class Served:
                 self._serves = UncompiledSteps(getattr(model, name))
             self._function = getattr(model, name)
         return self._serves
+
+    def without_batch(self, step):
+        """Do what Keras's loop does where a step begins and finds no batch, after `step` steps of an epoch."""
+        if not self(step).without_batch() and self.source.error is None:  # else there may be more, after the error
+            with contextlib.suppress(StopIteration, tf.errors.OutOfRangeError):
+                getattr(self.run.model, f"{self.kind}_function")(self.source.iterator(step, 1))
 
     def _compiled(self, jit_compile):
         model, source, batches = self.run.model, self.source, self.batches
@@ -79,7 +88,8 @@ class UncompiledSteps:
         return source.iterator(first, count), count
 
     def without_batch(self):
-        """Nothing: which parts of the function need no batch is not known."""
+        """Which parts of the function need no batch only the function knows."""
+        return False
 
     def __call__(self, iterator, order, first, last, finite=()):
         """Make the steps of an execution. Returns their number, and a list of the logs as the function returns them.

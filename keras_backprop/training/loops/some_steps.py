@@ -82,13 +82,20 @@ class CompiledSteps(Compiled):
 
         So it counts one more iteration at the end of a data set whose length it does not know; and not where XLA compiles a
         step as one, or where several share an execution.
+
+        Returns:
+            bool, whether that is all: a branch that needs the batch may have parts that do not, such as those that empty the
+            accumulators of gradients.
         """
         if self.jit_compile or self.model.steps_per_execution > 1:
-            return
+            return True
+        step = self._parts[0][1]
+        if step.has_parts_without_batch:
+            return False
         if self._idle is None:
-            step = self._parts[0][1]
             self._idle = tf.function(lambda: step.run_without_batch(True), autograph=False).get_concrete_function()
         self._idle()
+        return True
 
     @property
     def names(self):

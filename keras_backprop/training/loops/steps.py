@@ -7,12 +7,17 @@ validation, holds a copy; nothing is traced again. It does not matter whose step
 by Keras all the same, and what Python does in it, it does while it is traced.
 """
 
+import functools
+
 import keras
 import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow
 from keras_backprop.training.inputs.drawn import plan_of
 from keras_backprop.training.path import NotCompiledError
+
+_WITH_PARTS = ("If", "Case", "StatefulPartitionedCall")
+"""Types of operations that TensorFlow takes apart: each operation inside runs as soon as what it needs is there."""
 
 
 def train_step(model, batch):
@@ -89,17 +94,30 @@ class Operations:
         inputs = list(zip(self._step.inputs, [*batch, *self._step.captured_inputs], strict=True))
         return _tensorflow.copy_operations(self.operations, inputs, lowered, self._logs, self._due, self._substituted)
 
+    @property
+    def has_parts_without_batch(self):
+        """Whether an operation that needs the batch has operations of its own, of which some may need none."""
+        return any(operation.type in _WITH_PARTS for operation in set(self.operations) - set(self._without_batch))
+
+    @functools.cached_property
+    def _without_batch(self):
+        """Those that need no batch, in their order."""
+        needing, others = {x.op for x in self._batch}, []
+        for operation in self.operations:
+            if not needing.isdisjoint([*(x.op for x in operation.inputs), *operation.control_inputs]):
+                needing.add(operation)
+            elif operation not in needing:
+                others.append(operation)
+        return others
+
+    @property
+    def _batch(self):
+        return self._step.inputs[: len(self._step.inputs) - len(self._step.captured_inputs)]
+
     def run_without_batch(self, lowered):
         """Put those into the graph at hand that change something and need no batch, such as the counting of iterations."""
-        batch = self._step.inputs[: len(self._step.inputs) - len(self._step.captured_inputs)]
-        known, operations = {x.op for x in batch}, []
-        for operation in self.operations:
-            if not known.isdisjoint([*(x.op for x in operation.inputs), *operation.control_inputs]):
-                known.add(operation)
-            elif operation not in known:
-                operations.append(operation)
-        inputs = zip(self._step.inputs[len(batch) :], self._step.captured_inputs, strict=True)
-        _tensorflow.copy_operations(operations, list(inputs), lowered, substituted=self._substituted)
+        inputs = zip(self._step.inputs[len(self._batch) :], self._step.captured_inputs, strict=True)
+        _tensorflow.copy_operations(self._without_batch, list(inputs), lowered, substituted=self._substituted)
 
     def call(self, batch):
         """Put a call of the step into the graph at hand. Returns the same."""
