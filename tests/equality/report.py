@@ -36,8 +36,9 @@ DIFFERENCES = """
   they are 0.
 * A loss that contains `tf.gradients` over a loop (`keras.layers.GRU`, `tf.while_loop`) has its whole gradient here. In stock Keras the
   part that goes through the loop's values is missing, without an error. With a tape in `call` it is whole in both.
-* At the end of data of unknown length stock Keras begins a step and finds no batch. What `gradient_accumulation_steps` has gathered
-  by then it may throw away (an operation that needs no batch empties the accumulators, if it comes first); here it stays for the next epoch.
+* At the end of data of unknown length stock Keras begins a step and finds no batch. What of it needs none runs, in branches too: it
+  may empty what `gradient_accumulation_steps` has gathered. Keras's own function does it here. For what TensorFlow waits there depends on
+  the rest of the step: with a stateful recurrent layer stock Keras keeps what it has gathered, and here it is thrown away.
 * `shuffle=True` draws another order than stock Keras does where whole epochs run compiled (`docs/fit.md`); every example still comes once
   an epoch, and a seed repeats the run. `epochs_per_execution=None` draws stock's order.
 * Targets that do not fit the predictions raise a `ValueError` that says so, whatever stock Keras raises.

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import keras_backprop
 from keras_backprop.training import update
 from keras_backprop.training.update import lean_update
 
@@ -97,22 +96,3 @@ def test_the_updates_are_used(monkeypatch, name):
     monkeypatch.setitem(update.UPDATES, kind, spy)
     train(OPTIMIZERS[name], lean_update, "float32", steps=1)
     assert asked == [name != "amsgrad"] * 3
-
-
-@pytest.mark.filterwarnings("ignore:Your input ran out of data")
-def test_accumulators_at_the_end_of_a_dataset_of_unknown_length():
-    """A step starts there and finds no batch: it must not empty them, as it may in stock Keras, unless that runs eagerly."""
-    x, y = np.random.default_rng(0).normal(size=(5, 16, 3)), np.ones((5, 16, 1))
-
-    def fitted(cls, eagerly):
-        keras.utils.set_random_seed(1)
-        model = cls([keras.Input(batch_shape=(16, 3)), keras.layers.Dense(1)])
-        model.compile(keras.optimizers.Adam(0.1, gradient_accumulation_steps=3), "mse", run_eagerly=eagerly)
-        data = tf.data.Dataset.from_tensor_slices((x, y)).filter(lambda *_: True)
-        model.fit(data, epochs=4, shuffle=False, verbose=0)
-        return [keras.ops.convert_to_numpy(v) for v in model.weights + model.optimizer.variables]
-
-    for ours, stock in zip(
-        fitted(keras_backprop.BackpropSequential, False), fitted(keras.Sequential, True), strict=True
-    ):
-        np.testing.assert_allclose(ours, stock, rtol=1e-5, atol=1e-6)
