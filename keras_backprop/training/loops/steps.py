@@ -94,7 +94,7 @@ class Operations:
         inputs = list(zip(self._step.inputs, [*batch, *self._step.captured_inputs], strict=True))
         return _tensorflow.copy_operations(self.operations, inputs, lowered, self._logs, self._due, self._substituted)
 
-    @property
+    @functools.cached_property
     def has_parts_without_batch(self):
         """Whether an operation that needs the batch has operations of its own, of which some may need none."""
         return any(operation.type in _WITH_PARTS for operation in set(self.operations) - set(self._without_batch))
