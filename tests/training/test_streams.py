@@ -195,14 +195,14 @@ def test_what_an_optimizer_does_without_a_batch(optimizer):
         np.testing.assert_allclose(ours, stock, rtol=1e-5, atol=1e-6)
 
 
-def broken_generator():
-    for start in range(0, 62, 2):
+def broken_generator(batches):
+    for start in range(0, 2 * batches, 2):
         yield X[start : start + 2], Y[start : start + 2]
     raise OSError("the disk")
 
 
-def broken_dataset():
-    whole = tf.constant(X[:, 0] != X[62, 0])
+def broken_dataset(batches):
+    whole = tf.constant(X[:, 0] != X[2 * batches, 0])
     return Dataset.from_tensor_slices((X, Y, whole)).batch(2).map(lambda x, y, whole: (_complete(x, whole), y))
 
 
@@ -212,15 +212,22 @@ def _complete(x, whole):
 
 
 @pytest.mark.parametrize(
-    ("data", "told", "execution"), [(broken_generator, False, 1), (broken_dataset, True, 1), (broken_dataset, True, 3)]
+    ("data", "batches", "told", "execution"),
+    [
+        (broken_generator, 31, False, 1),
+        (broken_dataset, 31, True, 1),
+        (broken_dataset, 31, True, 3),
+        (broken_dataset, 0, True, 1),
+        (broken_dataset, 0, True, 3),
+    ],
 )
-def test_the_batches_before_a_broken_one_are_trained_on(data, told, execution):
+def test_the_batches_before_a_broken_one_are_trained_on(data, batches, told, execution):
     found = []
     for cls in (keras.Sequential, BackpropSequential):
         options = {"x": dataset(2), "epochs": 1, "compile": {"steps_per_execution": execution}}
         model, callback = trained(cls, options)[0], Told()
         with pytest.raises(Exception, match="disk|assertion failed") as error:
-            model.fit(data(), epochs=3, shuffle=False, verbose=0, callbacks=[callback] if told else [])
+            model.fit(data(batches), epochs=3, shuffle=False, verbose=0, callbacks=[callback] if told else [])
         found.append((model, error.type, callback.batches))
     (stock, *what_stock_did), (ours, *what_ours_did) = found
     assert ours.fit_path.compiled
