@@ -12,12 +12,12 @@ import keras
 from keras_backprop import _keras, _tensorflow, registry, scopes
 from keras_backprop.backward_pass import backward_pass
 from keras_backprop.backward_result import Backward
+from keras_backprop.failures import told_to_others
 from keras_backprop.gradients.update import held, made_gradients
 from keras_backprop.observers import ObservedUpdate, need_examples, observers_of, step_begins, updating
 from keras_backprop.saved_rules import config_of, rules_of
 from keras_backprop.scopes import Scope
 from keras_backprop.training.distribution import DistributedTrainer
-from keras_backprop.training.failures import told_to_others
 from keras_backprop.training.fit import CompiledFit
 from keras_backprop.training.inputs.drawn import drawing, plan_of, require_weights
 from keras_backprop.training.inputs.padding import Shown

@@ -4,7 +4,7 @@ from tensorflow.python.framework.config import is_op_determinism_enabled
 from tensorflow.python.framework.ops import EagerTensor
 from tensorflow.python.ops.ctc_ops import ctc_loss_and_grad
 
-from keras_backprop._tensorflow.cluster import end_collectives, is_coordinated, is_noted, note_for_all
+from keras_backprop._tensorflow.cluster import end_collectives, is_coordinated, note_for_all, noted
 from keras_backprop._tensorflow.context import (
     device,
     differentiated_under_tapes,

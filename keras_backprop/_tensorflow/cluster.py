@@ -14,13 +14,12 @@ def note_for_all(key, value):
     context.context().set_config_key_value(key, value)
 
 
-def is_noted(key, seconds):
-    """Whether a process has written something down under this key, or does so within this time."""
+def noted(key, seconds):
+    """What a process has written down under this key, or does so within this time; None if none does."""
     try:
-        context.context().get_config_key_value(key, max(1, int(1000 * seconds)))
+        return context.context().get_config_key_value(key, max(1, int(1000 * seconds)))
     except tf.errors.OpError:  # a deadline, or there is no service any more
-        return False
-    return True
+        return None
 
 
 def end_collectives(message):

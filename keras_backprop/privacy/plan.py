@@ -234,7 +234,7 @@ class Plan(Steps, Copied):
             self.past.tried = False
 
     def require_same_data(self, model: Any, data: Any) -> None:
-        """See that several workers have the same examples, a list of tensors or None, before anything is said of them on one."""
+        """See that several workers have the same examples, a list of tensors, before anything is said of them on one."""
         require_same_data(self, model.distribute_strategy, data)
 
     def try_examples(self, model: Any, x: Any, y: Any) -> None:

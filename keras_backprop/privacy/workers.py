@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import processes
+from keras_backprop.failures import meet
 from keras_backprop.privacy.past import UNKNOWN
 from keras_backprop.privacy.randomness import GIVEN, SECRET
 
@@ -55,23 +56,15 @@ def require_same_data(plan: Any, strategy: Any, data: Any) -> None:
     Args:
         plan: a `Plan`.
         strategy: a `tf.distribute.Strategy`.
-        data: list of tensors, the examples along their first axes; None where an error is in the way, which the caller
-            raises then; the others are told of it, who would wait for ever.
+        data: list of tensors, the examples along their first axes.
 
     Raises:
-        ValueError: they are others, or there are none, and on which workers.
+        ValueError: they are others, and on which workers.
     """
     if not processes.across_workers(strategy):
         return
     key = keras.ops.convert_to_numpy(plan._randomness.key)
-    digests = _of_all(strategy, [0, 0] if data is None else digests_of(data, key))
-    if data is None:
-        return
-    if not digests[0].all():
-        raise ValueError(
-            f"Worker {_workers(digests[0] == 0, strategy)} could not take its data, and says why. All workers must be given "
-            "the same arrays, in the same order."
-        )
+    digests = _of_all(strategy, digests_of(data, key))
     for what, of_all in zip(("sizes or dtypes", "rows"), digests, strict=True):
         others = of_all != of_all[0]
         if others.any():
@@ -120,4 +113,5 @@ def _of_all(strategy, values):
 
         return [strategy.experimental_local_results(value)[0] for value in strategy.run(one)]
 
+    meet(strategy)
     return [value.numpy() for value in gathered()]

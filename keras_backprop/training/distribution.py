@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.failures import meet
 from keras_backprop.processes import across_workers, is_chief
 from keras_backprop.training.inputs.drawn import arguments_for_keras
 
@@ -73,6 +74,7 @@ class DistributedTrainer(_Trainer):
         """Under a strategy, build what is not built yet for a batch as one replica gets it."""
         if _keras.strategy_of(self) is None:
             return
+        meet(self.distribute_strategy)  # all have data
         if iterator is not None:
             _, _, batches = next(iter(iterator))
             data_batch = next(batches)

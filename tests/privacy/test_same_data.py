@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_backprop import processes
 from keras_backprop.privacy import workers
-from tests.privacy.problem import X, Y, a_model, a_plan
+from tests.privacy.problem import X, Y, a_plan
 
 KEY = np.array([3, -5])
 
@@ -62,25 +62,6 @@ def test_a_worker_says_where_the_chiefs_secret_is_from(monkeypatch, steps, said)
     )
     workers.agree(plans[1], None)
     assert plans[1].past.random_numbers == said and plans[1]._randomness.source == "given seed"
-
-
-def test_a_worker_without_data_is_told_of_everywhere(monkeypatch):
-    """The second of three, which says itself why; and where none has data, each does."""
-    plan = a_plan()
-    monkeypatch.setattr(processes, "worker_count", lambda strategy: 3)
-    monkeypatch.setattr(workers, "_of_all", lambda strategy, digests: np.array([[5, 0, 5], [7, 0, 7]]))
-    with pytest.raises(ValueError, match="Worker 1 could not take its data, and says why"):
-        workers.require_same_data(plan, None, given())
-    workers.require_same_data(plan, None, None)
-    monkeypatch.setattr(workers, "_of_all", lambda strategy, digests: np.array(digests)[:, None] + [0, 0, 0])
-    workers.require_same_data(plan, None, None)
-    monkeypatch.undo()
-    asked = []
-    monkeypatch.setattr(type(plan), "require_same_data", lambda plan, model, data: asked.append(data))
-    for x, y in ((X, Y[:39]), (((X, Y) for _ in range(2)), None)):
-        with pytest.raises(ValueError, match="cardinality|Give arrays"):
-            a_model(plan).fit(x, y, verbose=0)
-    assert asked and set(asked) == {None}
 
 
 def test_steps_are_told_and_not_parts_of_them(monkeypatch):

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_backprop import BackpropSequential, _tensorflow
+from keras_backprop import BackpropSequential, _tensorflow, failures
 from keras_backprop.observers import BackwardObserver
-from keras_backprop.training import failures
 
 EVERYBODY = [("chief", 0), ("worker", 0), ("worker", 1)]
 
@@ -18,13 +17,21 @@ def cluster(monkeypatch):
     noted, ended = {}, []
     monkeypatch.setattr(failures, "GRACE", 0.0)
     monkeypatch.setattr(_tensorflow, "note_for_all", noted.__setitem__)
-    monkeypatch.setattr(_tensorflow, "is_noted", lambda key, seconds: key in noted)
+    monkeypatch.setattr(_tensorflow, "noted", lambda key, seconds: noted.get(key))
     monkeypatch.setattr(_tensorflow, "end_collectives", ended.append)
     return noted, ended
 
 
 def tell(error, training=0, own=EVERYBODY[2]):
-    failures.tell(error, training, own, EVERYBODY)
+    failures.Training(training, own, EVERYBODY).tell(error)
+
+
+def no_service(*_):
+    raise tf.errors.UnavailableError(None, None, "no service")
+
+
+def note_error(cluster, own, said, training=0):
+    cluster[0][failures.Training(training, own, EVERYBODY)._key("error", own)] = said
 
 
 def test_an_error_of_one_worker_ends_what_the_others_wait_in(cluster):
@@ -37,7 +44,7 @@ def test_an_error_of_one_worker_ends_what_the_others_wait_in(cluster):
 def test_an_error_that_all_have_ends_nothing(cluster):
     for training in (0, 1):
         for own in EVERYBODY[:2]:
-            cluster[0][failures._key(training, own)] = "ValueError"
+            note_error(cluster, own, "refused", training)
         tell(ValueError("refused"), training)
     assert not cluster[1]
     tell(ValueError("no data"), training=2)  # those of earlier trainings do not count
@@ -45,9 +52,9 @@ def test_an_error_that_all_have_ends_nothing(cluster):
 
 
 def test_what_is_because_of_another_worker_is_not_told_again(cluster):
-    cluster[0][failures._key(0, EVERYBODY[1])] = "ValueError"
+    note_error(cluster, EVERYBODY[1], "no data")
     tell(tf.errors.AbortedError(None, None, "The training of worker 0 has ended"))
-    assert list(cluster[0].values()) == ["ValueError", "AbortedError"] and not cluster[1]
+    assert not cluster[1]
 
 
 def test_what_ones_own_data_raise_is_told_though_it_could_be_because_of_another(cluster):
@@ -57,20 +64,85 @@ def test_what_ones_own_data_raise_is_told_though_it_could_be_because_of_another(
 
 @pytest.mark.parametrize("gone", ["note_for_all", "end_collectives"])
 def test_an_error_stays_ones_own_where_nobody_can_be_told(cluster, monkeypatch, gone):
-    def refuse(*_):
-        raise tf.errors.UnavailableError(None, None, "no service")
-
-    monkeypatch.setattr(_tensorflow, gone, refuse)
+    monkeypatch.setattr(_tensorflow, gone, no_service)
     tell(KeyboardInterrupt())
     assert len(cluster[1]) == (gone == "note_for_all")
 
 
-def test_an_error_before_the_first_step_is_told(cluster, monkeypatch):
+def test_ctrl_c_while_the_others_are_waited_for_ends_what_they_wait_in(cluster, monkeypatch):
+    """With what they ought to hear: the error, and not that somebody has lost patience."""
+
+    def interrupted(key, seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_tensorflow, "noted", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tell(ValueError("no data"))
+    (said,) = cluster[1]
+    assert "ValueError: no data" in said
+
+
+def test_at_a_meeting_an_error_of_another_is_heard_and_passed_on(cluster, monkeypatch):
+    monkeypatch.setattr(failures, "GRACE", 60.0)
+    note_error(cluster, EVERYBODY[1], "worker 0 has no data")
+    for own in (EVERYBODY[0], EVERYBODY[2]):
+        training = failures.Training(0, own, EVERYBODY)
+        with pytest.raises(tf.errors.AbortedError, match="worker 0 has no data") as raised:
+            training.meet()
+        training.tell(raised.value)
+    assert not cluster[1]
+    assert cluster[0][training._key("error", own)] == "worker 0 has no data"
+
+
+def test_a_meeting_is_over_when_all_have_come(cluster, monkeypatch):
+    monkeypatch.setattr(failures, "GRACE", 60.0)
+    trainings = [failures.Training(0, own, EVERYBODY) for own in EVERYBODY]
+    seconds = []
+
+    def others_come(key, within):
+        """One a time that is asked, to the second meeting as well."""
+        seconds.append(within)
+        value = cluster[0].get(key)
+        if within and value is None:
+            for other in trainings[:2]:
+                other._note(key.rpartition("/")[2], "here")
+        return value
+
+    monkeypatch.setattr(_tensorflow, "noted", others_come)
+    trainings[2].meet()
+    trainings[2].meet()
+    assert len(seconds) < 20
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["somebody does not come", "no service"])
+def test_who_does_not_come_is_waited_for_in_the_collective_operation(cluster, monkeypatch, gone):
+    if gone:
+        monkeypatch.setattr(failures, "GRACE", 60.0)
+        monkeypatch.setattr(_tensorflow, "note_for_all", no_service)
+    failures.Training(0, EVERYBODY[2], EVERYBODY).meet()
+    assert not cluster[1]
+
+
+@pytest.fixture
+def third_of_three(monkeypatch):
     monkeypatch.setattr(failures, "across_workers", lambda _: True)
     monkeypatch.setattr(failures, "own_task", lambda _: EVERYBODY[2])
     monkeypatch.setattr(failures, "tasks", lambda _: EVERYBODY)
     monkeypatch.setattr(_tensorflow, "is_coordinated", lambda: True)
 
+
+def test_only_in_a_training_of_several_workers_they_meet(cluster, third_of_three, monkeypatch):
+    failures.meet(None)
+    assert not cluster[0]
+    with failures.told_to_others(None):
+        failures.meet(None)
+        assert len(cluster[0]) == 1
+        monkeypatch.setattr(failures, "across_workers", lambda _: False)  # of another model, in a callback
+        failures.meet(None)
+        assert len(cluster[0]) == 1
+
+
+def test_an_error_before_the_first_step_is_told(cluster, third_of_three):
     class Refuses(BackwardObserver):
         def training_begins(self, model, arguments):
             raise ValueError("not this model")

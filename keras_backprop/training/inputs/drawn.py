@@ -30,11 +30,7 @@ class DrawnExamples(Examples):
     """
 
     def __init__(self, model, plan, x, y=None, sample_weight=None, class_weight=None, limited=True, positions=False):
-        try:
-            super().__init__(x, y, sample_weight, None, class_weight, limited=limited)
-        except Exception:
-            plan.require_same_data(model, None)
-            raise
+        super().__init__(x, y, sample_weight, None, class_weight, limited=limited)
         self.plan, self.sampler, self.positions = plan, plan.sampler, positions
         plan.require_same_data(model, _flat(self.tensors))
         if self.n != self.sampler.examples:
