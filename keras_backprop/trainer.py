@@ -19,8 +19,8 @@ from keras_backprop.saved_rules import config_of, rules_of
 from keras_backprop.scopes import Scope
 from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.fit import CompiledFit
-from keras_backprop.training.inputs.drawn import drawing, plan_of, require_weights
 from keras_backprop.training.inputs.padding import Shown
+from keras_backprop.training.plans import drawing, plan_of, require_weights
 from keras_backprop.training.stock import follows_own, has_own, level_of_caller
 from keras_backprop.training.update import lean_update, unwrapped
 

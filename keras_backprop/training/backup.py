@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.training.plans import plan_of
 
 
 @contextlib.contextmanager
@@ -50,7 +51,7 @@ class _Backup:
 
     def save(self):
         """Write weights, epoch, batches done and the state of the metrics; then let them take the place of the old."""
-        callback, model = self.callback, self.callback.model
+        callback, model, plan = self.callback, self.callback.model, plan_of(self.callback.model)
         if self.batches_to_skip:
             return  # the backup that we resumed from knows more
         batches_done: Any = 0
@@ -62,7 +63,7 @@ class _Backup:
             "batches_done": batches_done,
             "seeds": _values(_seeds(model)),
             "gradients": _values(_of_gradients(model)),
-            "past": getattr(model.compiled_gradients, "state_of_past", lambda: None)(),
+            "past": None if plan is None else plan.state_of_past(),
             "metrics": _values(model.metrics_variables) if batches_done else [],
         }
         if self.chief:
@@ -102,12 +103,11 @@ class _Backup:
             return  # written by Keras alone
         _assign(_seeds(callback.model), state["seeds"])
         _assign(_of_gradients(callback.model), state.get("gradients", []))
-        if hasattr(callback.model.compiled_gradients, "restore_past"):
-            callback.model.compiled_gradients.restore_past(state.get("past"))
         self.batches_to_skip = state["batches_done"]
-        resumed = getattr(callback.model.compiled_gradients, "resumed", None)
-        if resumed is not None:
-            resumed(self.batches_to_skip)
+        plan = plan_of(callback.model)
+        if plan is not None:
+            plan.restore_past(state.get("past"))
+            plan.resumed(self.batches_to_skip)
         if self.batches_to_skip:
             self._skip(state["metrics"])
 
@@ -117,7 +117,7 @@ class _Backup:
 
     def _skip(self, metrics):
         """Have `fit` pass over batches: for as long, another function stands in for the model's train function."""
-        model = self.callback.model
+        model, plan = self.callback.model, plan_of(self.callback.model)
         train_function = model.train_function
 
         def pass_over(iterator):
@@ -126,8 +126,8 @@ class _Backup:
                 self.batches_to_skip -= 1
             if not self.batches_to_skip:
                 model.train_function = train_function
-                if hasattr(model.compiled_gradients, "resumed"):
-                    model.compiled_gradients.resumed(0)
+                if plan is not None:
+                    plan.resumed(0)
             _assign(model.metrics_variables, metrics)
             return model.get_metrics_result()
 

@@ -10,10 +10,10 @@ import keras
 from keras_backprop import _keras
 from keras_backprop.processes import is_chief
 from keras_backprop.training import backup
-from keras_backprop.training.inputs.drawn import plan_of, require_plans_own
 from keras_backprop.training.interrupts import none_forgotten, raised_where_it_is_heard
 from keras_backprop.training.loops.kept import Loops
 from keras_backprop.training.path import FitPath, NotCompiledError
+from keras_backprop.training.plans import plan_of, require_plans_own
 from keras_backprop.training.run import Run
 from keras_backprop.training.tensorboard import graphs_of_layers, silent_at_batches
 

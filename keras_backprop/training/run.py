@@ -13,7 +13,6 @@ from keras_backprop.training import xla
 from keras_backprop.training.guarded import guard_of
 from keras_backprop.training.handing_over import handed_over
 from keras_backprop.training.inputs.data import Data
-from keras_backprop.training.inputs.drawn import plan_of
 from keras_backprop.training.inputs.examples import Examples
 from keras_backprop.training.interrupts import let_through, none_mistaken
 from keras_backprop.training.loops import steps
@@ -23,6 +22,7 @@ from keras_backprop.training.loops.served import Served
 from keras_backprop.training.loops.validation import Validation
 from keras_backprop.training.loops.whole_epochs import WholeEpochs
 from keras_backprop.training.path import FitPath, NotCompiledError
+from keras_backprop.training.plans import plan_of
 from keras_backprop.training.snapshot import LARGEST, size
 from keras_backprop.training.stock import own_parts, require_traced_steps
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras
 from keras_backprop.trainer import BackpropTrainer
-from keras_backprop.training.inputs.drawn import plan_of
+from keras_backprop.training.plans import plan_of
 from keras_backprop.training.snapshot import Snapshot
 from keras_backprop.training.update import unwrapped
 from keras_backprop.watch.finding import Finding

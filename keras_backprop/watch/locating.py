@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_backprop.backward_pass import backward
 from keras_backprop.trainer import BackpropTrainer
-from keras_backprop.training.inputs.drawn import plan_of
+from keras_backprop.training.plans import plan_of
 from keras_backprop.training.snapshot import Snapshot
 from keras_backprop.watch.backward_search import BackwardSearch
 from keras_backprop.watch.causes import Circumstances, cause_of

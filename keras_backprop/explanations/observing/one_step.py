@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_backprop import scopes
 from keras_backprop.backward_pass import backward_pass
 from keras_backprop.gradients.update import held, made_gradients
-from keras_backprop.training.inputs.drawn import plan_of
+from keras_backprop.training.plans import plan_of
 
 __all__ = ["apply", "gradients_for", "pass_of"]
 

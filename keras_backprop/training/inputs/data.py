@@ -2,11 +2,12 @@
 
 from keras_backprop import _keras
 from keras_backprop.observers import need_examples
-from keras_backprop.training.inputs.drawn import DrawnExamples, plan_of
+from keras_backprop.training.inputs.drawn import DrawnExamples
 from keras_backprop.training.inputs.examples import Examples, NotInMemoryError
 from keras_backprop.training.inputs.stream import Stream
 from keras_backprop.training.interrupts import none_mistaken
 from keras_backprop.training.path import NotCompiledError
+from keras_backprop.training.plans import plan_of
 
 
 class Data:

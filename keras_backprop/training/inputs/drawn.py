@@ -1,20 +1,17 @@
-"""Batches that somebody else draws: with `compile(gradients=…)` of something that has a `sampler`, a plan for private training.
+"""Batches that a plan draws.
 
-The sampler says which examples are in the next batch. In the compiled loop the examples are taken from tensors in memory; Keras's
+Its sampler says which examples are in the next batch. In the compiled loop the examples are taken from tensors in memory; Keras's
 own loop gets a data set of the same batches. Rows that fill up a batch have the sample weight 0.
 """
 
-import contextlib
-from typing import Any
-
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
 from keras_backprop.observers import need_examples
 from keras_backprop.training.inputs.batches import Batches
 from keras_backprop.training.inputs.examples import Examples, NotInMemoryError
+from keras_backprop.training.plans import plan_of, require_plans_own, require_weights
 
 
 class DrawnExamples(Examples):
@@ -170,52 +167,9 @@ def arguments_for_keras(model, arguments):
     return arguments | none | {"x": data, "validation_split": 0.0, "shuffle": False}
 
 
-def require_plans_own(plan, arguments):
-    """Raise a `ValueError` if `fit` is given what a plan decides."""
-    size, expected = arguments["batch_size"], plan.sampler.expected
-    if size not in (None, expected):
-        raise ValueError(
-            f"How many examples a step takes is the plan's to say: expected_batch_size={expected}. Received: "
-            f"batch_size={size}. Leave "
-            "`batch_size` out; to hold fewer of them in memory at a time, give the optimizer `gradient_accumulation_steps`."
-        )
-    if arguments["steps_per_epoch"] is not None:
-        raise ValueError(
-            "With a plan an epoch is one pass over the examples, as many steps as the plan says. Leave `steps_per_epoch` out."
-        )
-
-
-def require_weights(model, sample_weight):
-    """Raise a `ValueError` where one example's sample weight could make the sum that all errors are divided by 0 or NaN."""
-    losses = _keras.losses_of(_keras.compiled_loss(model)) or keras.tree.flatten(model.loss)  # before it is built
-    given = [w for w in keras.tree.flatten(sample_weight) if w is not None]
-    if not any(getattr(loss, "reduction", None) == "mean_with_sample_weight" for loss in losses):
-        return
-    for weights in map(keras.ops.convert_to_numpy, given):
-        wrong = weights[~(np.isfinite(weights) & (weights >= 0))]
-        if wrong.size:
-            raise ValueError(
-                'With the reduction "mean_with_sample_weight" all errors are divided by the sum of the sample weights, which '
-                "must be finite and not negative: otherwise one example decides on what all others contribute. Received: "
-                f"{wrong.flat[0]}"
-            )
-
-
 def _flat(tensors):
     return [a for a in keras.tree.flatten(tensors) if a is not None]
 
 
 def _fitted(weights, like):
     return tf.cast(tf.reshape(weights, [-1] + [1] * (len(like.shape) - 1)), like.dtype)
-
-
-def plan_of(model) -> Any:
-    """What draws the batches of a model's training, or None."""
-    gradients = getattr(model, "compiled_gradients", None)
-    return gradients if hasattr(gradients, "sampler") else None
-
-
-def drawing(model):
-    """In the block, a plan's batches are those that `fit` draws; not so where it is a callback's turn."""
-    plan = plan_of(model)
-    return contextlib.nullcontext() if plan is None else plan.past.being_drawn()

@@ -6,10 +6,10 @@ import time
 from typing import Any
 
 from keras_backprop import _keras
-from keras_backprop.training.inputs.drawn import drawing
 from keras_backprop.training.interrupts import let_through
 from keras_backprop.training.loops.pace import Pace
 from keras_backprop.training.loops.some_steps import ROWS
+from keras_backprop.training.plans import drawing
 from keras_backprop.training.snapshot import Snapshot
 
 

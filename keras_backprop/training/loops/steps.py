@@ -13,8 +13,8 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow
-from keras_backprop.training.inputs.drawn import plan_of
 from keras_backprop.training.path import NotCompiledError
+from keras_backprop.training.plans import plan_of
 
 _WITH_PARTS = ("If", "Case", "StatefulPartitionedCall")
 """Types of operations that TensorFlow takes apart: each operation inside runs as soon as what it needs is there."""

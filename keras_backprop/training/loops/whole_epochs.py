@@ -9,12 +9,12 @@ import tensorflow as tf
 from keras_backprop.training.callbacks import bounds, own_beginnings
 from keras_backprop.training.guarded import Guarded, guard_of
 from keras_backprop.training.inputs.batches import Batches
-from keras_backprop.training.inputs.drawn import drawing
 from keras_backprop.training.interrupts import heard_meanwhile
 from keras_backprop.training.loops import steps
 from keras_backprop.training.loops.pace import GROWTH, Pace
 from keras_backprop.training.loops.served import require_no_stream
 from keras_backprop.training.path import FitPath, NotCompiledError
+from keras_backprop.training.plans import drawing
 from keras_backprop.training.snapshot import Snapshot
 
 NONE = -1
