@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_backprop import _keras
+from keras_backprop.callbacks.required import require_explicit_gradients
 from keras_backprop.report import monitor_page, page
 from keras_backprop.report.notebook import monitor_html
 from keras_backprop.report.pictures import plot
@@ -82,7 +83,7 @@ class BackwardMonitor(keras.callbacks.Callback):
         epoch_logs: list of (epoch, logs), what `fit` said at the end of each epoch.
 
     Raises:
-        ValueError: a nonsensical argument; in training, a pattern that matches nothing, a model that trains by the tape itself,
+        ValueError: a nonsensical argument; in training, a pattern that matches nothing, a model that trains by the tape,
             figures that would take too much memory, or weights without gradients of single examples where these are asked for.
     """
 
@@ -131,11 +132,7 @@ class BackwardMonitor(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         model = self.model
-        if type(model).train_step is keras.Model.train_step:
-            raise ValueError(
-                f"The model '{model.name}' ({type(model).__name__}) trains by the tape itself: there is nothing to watch. "
-                "Train `keras_backprop.BackpropModel.from_keras(model)`."
-            )
+        require_explicit_gradients(model, "there is nothing to watch")
         steps, epochs = self.params.get("steps"), self.params.get("epochs") or 1
         self._steps = int(steps) if steps else None
         self._last_only = self._every is None and self._steps is None

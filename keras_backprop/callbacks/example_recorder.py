@@ -9,7 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop.callbacks.example_quantities import QUANTITIES
+from keras_backprop.callbacks.required import require_explicit_gradients
 from keras_backprop.observers import BackwardObserver
+from keras_backprop.training.plans import plan_of
 from keras_backprop.training.stock import has_own
 
 
@@ -52,11 +54,7 @@ class ExampleRecorder(keras.callbacks.Callback):
         self.backward_observer = _Record(self.quantities)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        if not hasattr(self.model, "backward_pass"):
-            raise ValueError(
-                f"The model '{self.model.name}' ({type(self.model).__name__}) trains by the tape, which knows of no single "
-                "examples. Train `keras_backprop.BackpropModel.from_keras(model)`."
-            )
+        require_explicit_gradients(self.model, "it knows of no single examples")
         if has_own(self.model, "train_step"):
             raise ValueError(
                 f"ExampleRecorder cannot look into the `train_step` of the model '{self.model.name}'. Override `backward_pass`, "
@@ -163,7 +161,7 @@ class _Record(BackwardObserver):
         model, result, positions, (_, y, sample_weight) = update.model, update.result, update.examples, update.batch
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             raise NotImplementedError("ExampleRecorder does not record on several replicas.")
-        drawn = hasattr(model.compiled_gradients, "sampler") and sample_weight is not None
+        drawn = plan_of(model) is not None and sample_weight is not None
         values = {}
         for name in self.quantities or QUANTITIES:
             try:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
+from keras_backprop.callbacks.required import require_explicit_gradients
 from keras_backprop.check.float64 import StateForgotten
 from keras_backprop.check.tolerances import RELATIVE_TOLERANCE
 from keras_backprop.observers import BackwardObserver
@@ -37,7 +38,7 @@ class GradientCheck(keras.callbacks.Callback):
         max_error: float, the largest relative difference seen.
 
     Raises:
-        ValueError: a nonsensical argument; a model that trains by the tape itself, or in a distribution strategy.
+        ValueError: a nonsensical argument; a model that trains by the tape, or in a distribution strategy.
         ArithmeticError: (`action="raise"`) gradients differ, or are NaN or infinite by the tape as well. Names the worst weight.
             Its update has been made already.
     """
@@ -63,11 +64,7 @@ class GradientCheck(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         model = self.model
-        if type(model).train_step is keras.Model.train_step:
-            raise ValueError(
-                f"The model '{model.name}' ({type(model).__name__}) trains by the tape itself: there is nothing to check. "
-                "Train `keras_backprop.BackpropModel.from_keras(model)`."
-            )
+        require_explicit_gradients(model, "there is nothing to check")
         if model.distribute_strategy.num_replicas_in_sync > 1:
             raise ValueError(
                 "GradientCheck compares the gradients of one replica. Use it without a distribution strategy."

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
-from keras_backprop.trainer import BackpropTrainer
-from keras_backprop.training.inputs.drawn import plan_of
+from keras_backprop.callbacks.required import require_explicit_gradients
+from keras_backprop.training.plans import plan_of
 from keras_backprop.watch.faults import FORWARD, Fault, NonFiniteError
 from keras_backprop.watch.locating import locate
 from keras_backprop.watch.sentinel import Sentinel
@@ -73,11 +73,7 @@ class LocateNaN(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         model = self.model
-        if not isinstance(model, BackpropTrainer):
-            raise ValueError(
-                f"The model '{model.name}' ({type(model).__name__}) trains by the tape, whose backward pass cannot be looked "
-                "into. Train `keras_backprop.BackpropModel.from_keras(model)`."
-            )
+        require_explicit_gradients(model, "its backward pass cannot be looked into")
         if plan_of(model) is not None:
             raise ValueError(
                 "LocateNaN names single examples and leaves steps out because of them, which a private plan "
@@ -99,7 +95,7 @@ class LocateNaN(keras.callbacks.Callback):
         if not steps and not self._done:
             raise ValueError(
                 f"LocateNaN has seen no step of the model '{self.model.name}': its `train_step` does not call that of "
-                f"`{BackpropTrainer.__name__}`. Override `backward_pass`, `make_gradients` or `update_weights` instead, "
+                f"`BackpropTrainer`. Override `backward_pass`, `make_gradients` or `update_weights` instead, "
                 "in a class derived from `BackpropModel`."
             )
         if number is None:

@@ -78,13 +78,6 @@ def test_wrong_types_are_refused():
         BackwardMonitor(None)
 
 
-def test_a_model_that_trains_by_the_tape_is_refused():
-    model = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
-    model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="trains by the tape itself.*from_keras"):
-        model.fit(X, Y, verbose=0, callbacks=[BackwardMonitor()])
-
-
 def test_ratio_gain_and_stages():
     optimizer = keras.optimizers.SGD(0.5, clipnorm=0.01)
     model = sequential(optimizer=optimizer, gradients=lambda result: [3 * g for g in result.gradients])

@@ -156,14 +156,6 @@ def test_what_the_optimizer_is_given_in_their_place_is_not_compared():
     assert check.checked == 2 and check.max_error < 1e-4
 
 
-def test_a_model_that_trains_by_the_tape_has_nothing_to_check():
-    inputs = keras.Input((5,))
-    model = keras.Model(inputs, layers.Dense(3)(inputs))
-    model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="trains by the tape itself.*from_keras"):
-        model.fit(np.ones((4, 5)), np.ones((4, 3)), verbose=0, callbacks=[GradientCheck()])
-
-
 def test_after_an_interrupted_fit_the_next_one_checks_once():
     class Interrupt(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
