@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_backprop.explanations.comparing.mistakes import Slips
+from keras_backprop.explanations.comparing.mistakes import Mistakes
 from keras_backprop.explanations.comparing.spelling import Spelling
 from keras_backprop.explanations.numbers.nodes import below
 from keras_backprop.explanations.writing.notation import plain
@@ -98,8 +98,8 @@ def test_the_gradient_of_an_input_is_that_of_its_steps():
 
 def slip(explanation, sentence):
     """The graph after a mistake."""
-    slips = Slips(explanation, Spelling(explanation, explanation.graph))
-    (graph,) = [graph for said, graph in slips.of_gradients() if said.startswith(sentence)]
+    mistakes = Mistakes(explanation, Spelling(explanation, explanation.graph))
+    (graph,) = [graph for said, graph in mistakes.of_gradients() if said.startswith(sentence)]
     return graph
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_backprop import explain
-from keras_backprop.explanations.comparing.mistakes import Slips
+from keras_backprop.explanations.comparing.mistakes import Mistakes
 from keras_backprop.explanations.comparing.spelling import Spelling
 from tests.explanations.test_positions import NETWORKS, Own, behind, dense, explained, layer, network
 
@@ -54,8 +54,8 @@ def with_biases(build, shape):
 
 def after(explanation, sentence):
     """The graph after a mistake in the forward pass."""
-    slips = Slips(explanation, Spelling(explanation, explanation.graph))
-    (graph,) = [graph for said, graph in slips.of_gradients() if said.startswith(sentence)]
+    mistakes = Mistakes(explanation, Spelling(explanation, explanation.graph))
+    (graph,) = [graph for said, graph in mistakes.of_gradients() if said.startswith(sentence)]
     return graph
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from keras_backprop.explanations.comparing.comparison import Compared, Comparison
 from keras_backprop.explanations.comparing.given import Given
 from keras_backprop.explanations.comparing.lists import BY_LETTER, kind_of_list, weights_of_list
-from keras_backprop.explanations.comparing.mistakes import Slips, read, right_as_well
+from keras_backprop.explanations.comparing.mistakes import Mistakes, read, right_as_well
 from keras_backprop.explanations.comparing.spelling import Found
 from keras_backprop.explanations.comparing.wrong_results import WrongResults
 from keras_backprop.explanations.observing.asked import number_of, place
@@ -30,7 +30,7 @@ SINGLE = 2e-6
 class _Comparer(WrongResults):
     def __init__(self, explanation, spelling, example):
         self.explanation, self.spelling, self.graph = explanation, spelling, spelling.graph
-        self.example, self.slips = example, Slips(explanation, spelling)
+        self.example, self.mistakes = example, Mistakes(explanation, spelling)
         if example is not None:
             place("example", example, explanation.examples)
 
@@ -175,10 +175,14 @@ class _Comparer(WrongResults):
             mistakes = self._rounded_mistakes(found, key, given, expected)
         if mistakes:
             return "mistake", mistakes, ""
-        return "unknown", [], "" if self.slips.small else "in so large a network only mistakes in the result were tried"
+        return (
+            "unknown",
+            [],
+            "" if self.mistakes.small else "in so large a network only mistakes in the result were tried",
+        )
 
     def _rounding(self, found, key, value, given):
-        for decimals, graph in self.slips.rounded():
+        for decimals, graph in self.mistakes.rounded():
             for result in self._results(found, key, graph):
                 if given.is_of(np.reshape(result, value.shape) if np.size(result) == value.size else result):
                     return f"intermediate results were rounded to {decimals} decimals"
@@ -230,12 +234,12 @@ class _Comparer(WrongResults):
     def _rounded_mistakes(self, found, key, given, expected):
         """Mistakes made with rounded intermediate results."""
         named = []
-        for _, graph in list(self.slips.rounded())[:4]:
+        for _, graph in list(self.mistakes.rounded())[:4]:
             other = copy.copy(self)
             other.graph = graph
             other.spelling = copy.copy(self.spelling)
             other.spelling.graph = graph
-            other.slips = Slips(self.explanation, other.spelling)
+            other.mistakes = Mistakes(self.explanation, other.spelling)
             right = next(iter(other._results(found, key, graph)), None)
             if right is None:
                 continue

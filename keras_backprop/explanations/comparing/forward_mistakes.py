@@ -1,34 +1,17 @@
 """The usual mistakes of the forward pass, after which the backward pass is done again with wrong values."""
 
-from typing import Any
-
 import numpy as np
 
+from keras_backprop.explanations.comparing.changed_graph import ChangedGraph, edges_with
 from keras_backprop.explanations.writing.notation import plain
 
-__all__ = ["ForwardSlips", "squares_only"]
+__all__ = ["ForwardMistakes"]
 
 
-def squares_only(graph: Any, path: str) -> bool:
-    """Whether a weight enters everywhere as a square matrix, which can be transposed by mistake: a scale or a gate need not."""
-    shapes = {np.shape(edge.matrix) for node in graph.nodes for edge in node.edges if edge.weight == path}
-    return all(len(shape) == 2 and shape[0] == shape[1] > 1 for shape in shapes)
-
-
-class ForwardSlips:
+class ForwardMistakes(ChangedGraph):
     """What could have been left out, turned or done too late on the way forward. `mistakes.py` has those of the way back."""
 
-    explanation: Any
-    spelling: Any
-    graph: Any
-
-    def _changed(self, change: Any, forward: bool = False) -> Any:
-        raise NotImplementedError
-
-    def _groups(self) -> Any:
-        raise NotImplementedError
-
-    def _forward_slips(self):
+    def _forward_mistakes(self):
         yield from self._without_biases()
         yield from self._turned()
         yield from self._without_activations()
@@ -52,41 +35,33 @@ class ForwardSlips:
                 for p in positions:
                     graph.nodes[p].bias = 0.0
 
-            graph = self._changed(without, forward=True)
-            if graph is not None:
-                yield f"the biases were left out{where}", graph
+            yield from self._changed_forward(f"the biases were left out{where}", without)
 
     def _turned(self):
         """Square matrices with rows for columns."""
-        for path in dict.fromkeys(e.weight for n in self.graph.nodes for e in n.edges if e.weight):
-            if not squares_only(self.graph, path):
-                continue
+        for path in filter(self._is_square, self._matrices()):
 
             def turned(graph, path=path):
-                for node in graph.nodes:
-                    for edge in node.edges:
-                        if edge.weight == path:
-                            edge.matrix = edge.matrix.T
+                for edge in edges_with(graph, path):
+                    edge.matrix = edge.matrix.T
 
-            graph = self._changed(turned, forward=True)
-            if graph is not None:
-                name = self.spelling.weights[path].symbol
-                yield (
-                    f"{name} is transposed in the forward pass: the indices of the matrix are the other way round",
-                    graph,
-                )
+            yield from self._changed_forward(
+                f"{self.spelling.weights[path].symbol} is transposed in the forward pass: the indices of the matrix are the "
+                "other way round",
+                turned,
+            )
 
     def _without_activations(self):
-        for positions, a, z in self._groups():
+        for positions, a, z in self._activations():
 
             def straight(graph, positions=positions):
                 for p in positions:
                     graph.nodes[p].compute = lambda x: x
                     graph.nodes[p].edges[0].derive = lambda y, x: np.ones_like(x)
 
-            graph = self._changed(straight, forward=True)
-            if graph is not None:
-                yield f"the activation is missing: {a} = {z}" if a else "the activations are missing: a = z", graph
+            yield from self._changed_forward(
+                f"the activation is missing: {a} = {z}" if a else "the activations are missing: a = z", straight
+            )
 
     def _of_states(self):
         """Recurrent layers without their state."""
@@ -100,9 +75,7 @@ class ForwardSlips:
                     if before and edge.matrix is not None:
                         edge.matrix = np.zeros_like(edge.matrix)
 
-        graph = self._changed(alone, forward=True)
-        if graph is not None:
-            yield "the state of the step before is missing: z = w·x + b only", graph
+        yield from self._changed_forward("the state of the step before is missing: z = w·x + b only", alone)
 
     def _of_kernels(self):
         """Convolutions with the kernel turned."""
@@ -113,14 +86,12 @@ class ForwardSlips:
             turned = np.flip(kernel, tuple(range(kernel.ndim - 2)))
 
             def turn(graph, path=path, turned=turned):
-                for node in graph.nodes:
-                    for edge in node.edges:
-                        if edge.weight == path:
-                            edge.matrix = edge.made_of(turned)
+                for edge in edges_with(graph, path):
+                    edge.matrix = edge.made_of(turned)
 
-            graph = self._changed(turn, forward=True)
-            if graph is not None:
-                yield "the kernel was flipped: layers slide it as it is (a cross-correlation)", graph
+            yield from self._changed_forward(
+                "the kernel was flipped: layers slide it as it is (a cross-correlation)", turn
+            )
 
     def _of_ways(self):
         """Sums of several ways with one of them left out."""
@@ -134,18 +105,17 @@ class ForwardSlips:
                     compute = one.compute
                     one.compute = lambda *xs: compute(*[x * (i != n) for i, x in enumerate(xs)])
 
-                graph = self._changed(without, forward=True)
-                if graph is not None:
-                    yield f"the branch from {plain(edge.source.name(0))} to {plain(node.name(0))} was left out", graph
+                yield from self._changed_forward(
+                    f"the branch from {plain(edge.source.name(0))} to {plain(node.name(0))} was left out", without
+                )
 
     def _next_step(self):
-        news = {w.path: np.asarray(w.updated, "float64") for w in self.explanation.weights}
+        news = self._updated()
 
         def updated(graph):
-            for node in graph.nodes:
-                for edge in node.edges:
-                    if edge.weight in news:
-                        edge.coefficients = edge.made_of(news[edge.weight])
+            for path, new in news.items():
+                for edge in edges_with(graph, path):
+                    edge.coefficients = edge.made_of(new)
             for use in graph.uses:
                 if use.edge is not None or use.path not in news:
                     continue
@@ -155,6 +125,6 @@ class ForwardSlips:
                 else:  # a row of a table
                     use.node.value = use.node.value + change
 
-        graph = self._changed(updated, forward=True)
-        if graph is not None:
-            yield "that is the value after the update: the updated weights were used in the forward pass", graph
+        yield from self._changed_forward(
+            "that is the value after the update: the updated weights were used in the forward pass", updated
+        )

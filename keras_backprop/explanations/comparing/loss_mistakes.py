@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from keras_backprop.explanations.comparing.changed_graph import ChangedGraph
 from keras_backprop.explanations.writing.notation import plain
 from keras_backprop.formula_value import evaluate, with_parts
 
-__all__ = ["LossSlips", "error_terms", "targets_like"]
+__all__ = ["LossMistakes", "error_terms", "targets_like"]
 
 
 def targets_like(head: Any, a: Any) -> Any:
@@ -45,13 +46,8 @@ def _probabilities(head):
     return evaluate("softmax(a)" if "softmax" in head.formula.term else "sigmoid(a)", {"a": a})
 
 
-class LossSlips:
+class LossMistakes(ChangedGraph):
     """What could have gone wrong where the gradient comes in."""
-
-    graph: Any
-
-    def _changed(self, change: Any, forward: bool = False) -> Any:
-        raise NotImplementedError
 
     def _of_heads(self):
         for position, head in enumerate(self.graph.heads):

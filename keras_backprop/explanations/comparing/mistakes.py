@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_backprop.explanations.comparing.forward_mistakes import ForwardSlips, squares_only
-from keras_backprop.explanations.comparing.loss_mistakes import LossSlips
-from keras_backprop.explanations.comparing.repeated_mistakes import RepeatedSlips
-from keras_backprop.explanations.writing.notation import plain
+from keras_backprop.explanations.comparing.changed_graph import edges_with
+from keras_backprop.explanations.comparing.forward_mistakes import ForwardMistakes
+from keras_backprop.explanations.comparing.loss_mistakes import LossMistakes
+from keras_backprop.explanations.comparing.repeated_mistakes import RepeatedMistakes
 
-__all__ = ["Slips", "read", "right_as_well"]
+__all__ = ["Mistakes", "read", "right_as_well"]
 
 
 def read(graph: Any, what: Any, example: Any = None) -> Any:
@@ -58,7 +58,7 @@ MOST_NODES, MOST_NUMBERS = 120, 20_000
 """In larger networks only the mistakes in the result are tried: a factor, the sign, an index, the update."""
 
 
-class Slips(ForwardSlips, LossSlips, RepeatedSlips):
+class Mistakes(ForwardMistakes, LossMistakes, RepeatedMistakes):
     """The mistakes that could have been made in one explanation.
 
     Args:
@@ -67,7 +67,7 @@ class Slips(ForwardSlips, LossSlips, RepeatedSlips):
     """
 
     def __init__(self, explanation: Any, spelling: Any) -> None:
-        self.explanation, self.spelling, self.graph = explanation, spelling, spelling.graph
+        super().__init__(explanation, spelling)
         self._variants: Any = None
         numbers = sum(node.value.size for node in self.graph.nodes) + sum(w.size for w in self.graph.weights.values())
         self.small = len(self.graph.nodes) <= MOST_NODES and numbers <= MOST_NUMBERS
@@ -93,18 +93,10 @@ class Slips(ForwardSlips, LossSlips, RepeatedSlips):
         """(sentence, changed graph) of mistakes on the way back, and of those in the forward pass that change it."""
         if self._variants is None:
             with np.errstate(all="ignore"):  # a wrong calculation may overflow
-                self._variants = [*self._backward_slips(), *self._forward_slips()] if self.small else []
+                self._variants = [*self._backward_mistakes(), *self._forward_mistakes()] if self.small else []
         return self._variants
 
-    def _changed(self, change, forward=False):
-        graph = copy.deepcopy(self.graph)
-        change(graph)
-        if forward and not graph.forward():
-            return None
-        graph.backward()
-        return graph
-
-    def _backward_slips(self):
+    def _backward_mistakes(self):
         yield from self._of_functions()
         yield from self._of_matrices()
         yield from self._of_heads()
@@ -113,20 +105,8 @@ class Slips(ForwardSlips, LossSlips, RepeatedSlips):
         yield from self._of_branches()
         yield from self._of_masks()
 
-    def _groups(self):
-        """Lists of the positions of nodes that are one layer's activation, and what it is called."""
-        groups: dict = {}
-        for position, node in enumerate(self.graph.nodes):
-            if any(edge.function for edge in node.edges):
-                groups.setdefault((node.letter, node.layer, node.time is not None), []).append(position)
-        for positions in groups.values():
-            node = self.graph.nodes[positions[-1]]
-            yield positions, plain(node.name(0)), plain(node.edges[0].source.name(0))
-        if len(groups) > 1:
-            yield [p for positions in groups.values() for p in positions], "", ""
-
     def _of_functions(self):
-        for positions, a, z in self._groups():
+        for positions, a, z in self._activations():
             of = f"σ′ = ∂{a}/∂{z}" if a else "σ′ in all layers"
             every = [(p, self.graph.nodes[p].edges[0]) for p in positions]
             if any(edge.local is None for _, edge in every):
@@ -171,17 +151,14 @@ class Slips(ForwardSlips, LossSlips, RepeatedSlips):
                 yield f"1 − z² instead of 1 − a² as {of}", put(lambda node, edge: 1 - edge.source.value**2)
 
     def _of_matrices(self):
-        news = {w.path: np.asarray(w.updated, "float64") for w in self.explanation.weights}
-        paths = list(dict.fromkeys(e.weight for n in self.graph.nodes for e in n.edges if e.weight))
+        news, paths = self._updated(), self._matrices()
         for path in paths:
             name = str(self.spelling.weights[path].symbol)
 
             def put(coefficients, path=path):
                 def change(graph):
-                    for node in graph.nodes:
-                        for edge in node.edges:
-                            if edge.weight == path:
-                                edge.coefficients = coefficients(edge)
+                    for edge in edges_with(graph, path):
+                        edge.coefficients = coefficients(edge)
 
                 return self._changed(change)
 
@@ -190,8 +167,8 @@ class Slips(ForwardSlips, LossSlips, RepeatedSlips):
                     f"the updated {name} was used: all gradients of a step are made with the weights before it",
                     put(lambda edge, path=path: edge.made_of(news[path])),
                 )
-            shapes = {np.shape(e.matrix) for n in self.graph.nodes for e in n.edges if e.weight == path}
-            if squares_only(self.graph, path):
+            shapes = {np.shape(edge.matrix) for edge in edges_with(self.graph, path)}
+            if self._is_square(path):
                 yield (
                     f"{name} is transposed: the indices of the matrix are the other way round",
                     put(lambda edge: edge.matrix.T),
@@ -208,10 +185,9 @@ class Slips(ForwardSlips, LossSlips, RepeatedSlips):
         if len([p for p in paths if p in news]) > 1:
 
             def all_new(graph):
-                for node in graph.nodes:
-                    for edge in node.edges:
-                        if edge.weight in news:
-                            edge.coefficients = edge.made_of(news[edge.weight])
+                for path, new in news.items():
+                    for edge in edges_with(graph, path):
+                        edge.coefficients = edge.made_of(new)
 
             yield (
                 "the updated weights were used: all gradients of a step are made with the weights before it",

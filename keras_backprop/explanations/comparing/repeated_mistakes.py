@@ -1,24 +1,18 @@
 """The usual mistakes with what is there several times: time steps, positions, uses of a weight, branches, examples of a mask."""
 
-from typing import Any
-
 import numpy as np
 
+from keras_backprop.explanations.comparing.changed_graph import ChangedGraph
 from keras_backprop.explanations.writing.notation import plain
 
-__all__ = ["RepeatedSlips"]
+__all__ = ["RepeatedMistakes"]
 
 MOST_PLACES = 16
 """So many steps, positions or uses are tried one by one."""
 
 
-class RepeatedSlips:
+class RepeatedMistakes(ChangedGraph):
     """What could have been counted once instead of several times, or left out."""
-
-    graph: Any
-
-    def _changed(self, change: Any, forward: bool = False) -> Any:
-        raise NotImplementedError
 
     def _of_time(self):
         steps = sorted({node.time for node in self.graph.nodes if node.time})

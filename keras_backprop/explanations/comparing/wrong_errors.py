@@ -17,7 +17,7 @@ class WrongErrors:
     spelling: Any
     graph: Any
     example: Any
-    slips: Any
+    mistakes: Any
 
     def _of_error(self, right, n, outputs):
         heads = [head for head in self.graph.heads if head.formula is not None and head.targets is not None]

@@ -53,7 +53,7 @@ class WrongResults(WrongValues):
         if kind == "error":
             yield from self._of_error(right, n, outputs)
         if kind in ("gradient", "delta", "value", "error", "update", "change"):
-            for sentence, graph in self.slips.of_gradients():
+            for sentence, graph in self.mistakes.of_gradients():
                 if graph is not None:
                     for result in self._results(found, key, graph):
                         yield sentence, result
