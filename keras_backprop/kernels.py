@@ -50,13 +50,9 @@ def bias_grad(dy):
     return tf.raw_ops.BiasAddGrad(out_backprop=dy)
 
 
-def softmax_minus_labels(logits, labels):
-    """softmax(z) − t for logits and labels of shape (rows, classes), as the cross-entropy's forward kernel gives it."""
-    return tf.raw_ops.SoftmaxCrossEntropyWithLogits(features=logits, labels=labels).backprop
-
-
 def softmax_minus_one_hot(logits, classes):
-    """softmax(z) − one_hot(t) for logits (rows, classes) and integer labels (rows,)."""
+    """softmax(z) − one_hot(t) for logits (rows, classes) and integer labels (rows,), as the cross-entropy's forward kernel
+    gives it."""
     return tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=logits, labels=classes).backprop
 
 

@@ -8,11 +8,11 @@ from keras_backprop.report.monitor import flow
 from keras_backprop.report.page import number, page, table
 
 
-def framed(document: str, height: int = 460) -> str:
+def framed(document: str) -> str:
     """A whole document inside a notebook's page, which it can neither reach nor be styled by."""
     encoded = base64.b64encode(document.encode()).decode()
     source = f"data:text/html;charset=utf-8;base64,{encoded}"
-    return f'<iframe sandbox width="100%" height="{height}" title="report" src="{source}"></iframe>'
+    return f'<iframe sandbox width="100%" height="460" title="report" src="{source}"></iframe>'
 
 
 def monitor_html(monitor: Any) -> str:

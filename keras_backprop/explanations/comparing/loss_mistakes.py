@@ -21,9 +21,9 @@ def targets_like(head: Any, a: Any) -> Any:
     return targets.reshape(a.shape) if targets.size == a.size else np.zeros_like(a)
 
 
-def error_terms(head: Any, a: Any = None) -> Any:
+def error_terms(head: Any) -> Any:
     """The terms of the error, before the mean or the sum; None where they cannot be told."""
-    formula, a = head.formula, head.prediction.value if a is None else a
+    formula, a = head.formula, head.prediction.value
     if formula is None:
         return None
     try:

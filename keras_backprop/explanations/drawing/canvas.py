@@ -84,18 +84,19 @@ class Canvas:
             )
         )
 
-    def route(self, points, color=INK, width=1.3, radius=0.15):
+    def route(self, points):
         """An arrow along straight lines with rounded corners."""
+        width, radius = 1.3, 0.15
         vertices, codes = [points[0]], [Path.MOVETO]
         for before, corner, after in zip(points, points[1:], points[2:], strict=False):
             vertices += [_toward(corner, before, radius), corner, _toward(corner, after, radius)]
             codes += [Path.LINETO, Path.CURVE3, Path.CURVE3]
         path = Path([*vertices, points[-1]], [*codes, Path.LINETO])
-        self.axes.add_patch(PathPatch(path, facecolor="none", edgecolor=color, linewidth=width, zorder=1))
-        self.arrow(_toward(points[-1], points[-2], 0.1), points[-1], color, width)
+        self.axes.add_patch(PathPatch(path, facecolor="none", edgecolor=INK, linewidth=width, zorder=1))
+        self.arrow(_toward(points[-1], points[-2], 0.1), points[-1], INK, width)
 
-    def line(self, start, end, color=FAINT, width=0.8):
-        self.axes.plot(*zip(start, end, strict=True), color=color, linewidth=width, zorder=4)
+    def line(self, start, end):
+        self.axes.plot(*zip(start, end, strict=True), color=FAINT, linewidth=0.8, zorder=4)
 
     def save(self, path):
         """Write the file and return its path. The same drawing gives the same file."""

@@ -32,9 +32,9 @@ def broken(latex: str, widest: int = WIDEST) -> list[str]:
     return _packed(_pieces(latex, _SIGNS), widest, visible)
 
 
-def broken_text(lead: str, text: str, columns: int = COLUMNS) -> list[str]:
+def broken_text(lead: str, text: str) -> list[str]:
     """Lines of a terminal: the lead, and the text of a product or sum beside it, broken where it is too long."""
-    parts = _packed(_pieces(text, (" · ", " + ", " = ")), max(columns - len(lead), 40), len)
+    parts = _packed(_pieces(text, (" · ", " + ", " = ")), max(COLUMNS - len(lead), 40), len)
     return [lead + parts[0], *(" " * (len(lead) + 1) + part for part in parts[1:])]
 
 
