@@ -245,14 +245,10 @@ def updating(observers: Any, update: Any) -> Iterator[None]:
         update: an `ObservedUpdate`.
     """
     for observer in observers:
-        getattr(observer, "before_update", _ignore)(update)
+        _method(observer, "before_update")(update)
     yield
     for observer in observers:
-        getattr(observer, "after_update", _ignore)(update)
-
-
-def _ignore(update):
-    pass
+        _method(observer, "after_update")(update)
 
 
 def need_examples(observers: Any) -> bool:
@@ -260,16 +256,26 @@ def need_examples(observers: Any) -> bool:
     return any(getattr(observer, "needs_examples", False) for observer in observers)
 
 
+def training_begins(observers: Any, model: Any, arguments: Any) -> None:
+    """Tell observers of the beginning of a training. `arguments`: dict, those of `fit`."""
+    for observer in observers:
+        _method(observer, "training_begins")(model, arguments)
+
+
 def step_begins(observers: Any, model: Any, data: Any) -> Any:
     """Tell observers of the beginning of a step. Returns the batch to go on with, and a list of what to call at its end."""
     ends = []
     for observer in observers:
-        begin = getattr(observer, "step_begins", None)  # an observer need not be a `BackwardObserver`
-        looking_on = None if begin is None else begin(model, data)
+        looking_on = _method(observer, "step_begins")(model, data)
         if looking_on is not None:
             data, end = looking_on
             ends.append(end)
     return data, ends
+
+
+def _method(observer, name):
+    """A method of an observer, which need not be a `BackwardObserver`, and may have `observe` alone."""
+    return getattr(observer, name, lambda *_: None)
 
 
 def telling(observers: Any, calls: Any, loss_scale: Any) -> Any:

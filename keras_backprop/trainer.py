@@ -14,7 +14,14 @@ from keras_backprop.backward_pass import backward_pass
 from keras_backprop.backward_result import Backward
 from keras_backprop.failures import told_to_others
 from keras_backprop.gradients.update import held, made_gradients
-from keras_backprop.observers import ObservedUpdate, need_examples, observers_of, step_begins, updating
+from keras_backprop.observers import (
+    ObservedUpdate,
+    need_examples,
+    observers_of,
+    step_begins,
+    training_begins,
+    updating,
+)
 from keras_backprop.saved_rules import config_of, rules_of
 from keras_backprop.scopes import Scope
 from keras_backprop.training.distribution import DistributedTrainer
@@ -115,8 +122,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
             callbacks = arguments.get("callbacks")
             try:
                 self._observers = observers_of(callbacks)
-                for observer in self._observers:
-                    getattr(observer, "training_begins", lambda *_: None)(self, arguments)
+                training_begins(self._observers, self, arguments)
                 history = super().fit(*args, **kwargs)
                 self._require_observed(callbacks, history)
                 # Of what somebody has put into the place of `keras.Model.fit`, perhaps.
