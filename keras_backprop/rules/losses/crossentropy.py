@@ -1,6 +1,5 @@
 """Cross-entropies. dz = dy·(p − t) for logits z and probabilities p = softmax(z) or σ(z), in one step."""
 
-import keras
 import tensorflow as tf
 from keras import losses
 
@@ -8,18 +7,12 @@ from keras_backprop import kernels
 from keras_backprop._keras import ops
 from keras_backprop.registry import backward_rule
 from keras_backprop.rule import Gradients
-from keras_backprop.rules.losses.regression import mean_back
+from keras_backprop.rules.losses.regression import clipped, mean_back
 
 
 def to_logits(logits, dz):
     """The gradients of targets, predictions and, where Keras computed from them, the logits."""
     return Gradients(None, None, dz) if logits else Gradients(None, dz)
-
-
-def clipped(p):
-    """p kept away from 0 and 1 by Keras's epsilon, and where it was not clipped (the derivative of the clipping)."""
-    epsilon = keras.backend.epsilon()
-    return tf.clip_by_value(p, epsilon, 1 - epsilon), tf.cast((p >= epsilon) & (p <= 1 - epsilon), p.dtype)
 
 
 def smoothed_binary(t, smoothing):
@@ -52,8 +45,8 @@ def binary_crossentropy_op(call, dy):
 def _binary(call, t, p, logits, dy):
     if logits or call["from_logits"]:
         return to_logits(logits, dy * (tf.sigmoid((logits or [p])[0]) - t))
-    q, inside = clipped(p)
-    return Gradients(None, dy * inside * ((1 - t) / (1 - q) - t / q))
+    q, adjoint = clipped(p)
+    return Gradients(None, adjoint(dy * ((1 - t) / (1 - q) - t / q)))
 
 
 @backward_rule(losses.categorical_crossentropy, reads_logits=True)
@@ -86,10 +79,10 @@ def _categorical(call, t, p, logits, dy):
 def normalised(p, axis):
     """q = p/Σp, clipped, and the adjoint dq -> dp = (dq − Σ dq·p/Σp)/Σp."""
     total = tf.reduce_sum(p, axis, keepdims=True)
-    q, inside = clipped(p / total)
+    q, unclipped = clipped(p / total)
 
     def adjoint(dq):
-        dq = dq * inside
+        dq = unclipped(dq)
         return (dq - tf.reduce_sum(dq * p, axis, keepdims=True) / total) / total
 
     return q, adjoint
@@ -127,14 +120,17 @@ def sparse_categorical_crossentropy_op(call, dy):
 
 def _sparse(call, t, p, logits, dy):
     """Without logits Keras takes log p for the logits, after clipping: dp = dz/p."""
-    from_logits = bool(logits) or call["from_logits"]
-    z = (logits or [p])[0]
-    q, inside = (z, 1) if from_logits else clipped(z)
-    z = z if from_logits else tf.math.log(q)
+    if logits or call["from_logits"]:
+        return to_logits(logits, _of_logits((logits or [p])[0], t, dy))
+    q, adjoint = clipped(p)
+    return Gradients(None, adjoint(_of_logits(tf.math.log(q), t, dy) / q))
+
+
+def _of_logits(z, t, dy):
+    """dz = dy·(softmax z − one_hot t)"""
     classes = z.shape[-1] if z.shape[-1] is not None else tf.shape(z)[-1]
     rows = kernels.softmax_minus_one_hot(tf.reshape(z, [-1, classes]), tf.reshape(tf.cast(t, tf.int64), [-1]))
-    dz = dy[..., None] * tf.reshape(rows, tf.shape(z))
-    return to_logits(logits, dz) if from_logits else Gradients(None, dz * inside / q)
+    return dy[..., None] * tf.reshape(rows, tf.shape(z))
 
 
 def _operands(call):

@@ -6,8 +6,8 @@ from keras import losses
 
 from keras_backprop.registry import backward_rule
 from keras_backprop.rule import Gradients
-from keras_backprop.rules.losses.crossentropy import clipped, normalised, smoothed_binary, smoothed_categorical
-from keras_backprop.rules.losses.regression import mean_back, sum_back
+from keras_backprop.rules.losses.crossentropy import normalised, smoothed_binary, smoothed_categorical
+from keras_backprop.rules.losses.regression import clipped, mean_back, sum_back
 
 
 def power_and_slope(x, gamma):
@@ -31,9 +31,9 @@ def binary_focal_crossentropy(call, dy):
         dy = mean_back(dy, p, call["axis"])
     factor, slope = power_and_slope(1 - (t * p + (1 - t) * (1 - p)), call["gamma"])
     if z is None:
-        q, inside = clipped(p)
+        q, adjoint = clipped(p)
         error = -(t * tf.math.log(q) + (1 - t) * tf.math.log(1 - q))
-        direct = inside * ((1 - t) / (1 - q) - t / q)
+        direct = adjoint((1 - t) / (1 - q) - t / q)
     else:
         error = tf.nn.sigmoid_cross_entropy_with_logits(t, z)
         direct = (tf.sigmoid(z) if logits else p) - t
@@ -49,7 +49,7 @@ def categorical_focal_crossentropy(call, dy):
 
     dp = (dq − Σ dq·q)/Σp, and with p = softmax(z): dz = p·(dp − Σ p·dp)
     """
-    t, p = call.inputs[:2]
+    t, p = (tf.cast(x, dy.dtype) for x in call.inputs[:2])  # a list of α is of single precision, and so is y then
     axis, t = call["axis"], smoothed_categorical(t, call["label_smoothing"])
     p = tf.nn.softmax(p, axis=axis) if call["from_logits"] else p
     q, adjoint = normalised(p, axis)

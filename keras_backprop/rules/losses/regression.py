@@ -31,6 +31,17 @@ def sum_back(dy, x, axis=-1):
     return dy
 
 
+def clipped(p, highest=None):
+    """p kept between Keras's ε and 1 − ε, or the highest, and the adjoint dq -> dp: dq where p was not clipped, else 0.
+
+    Where it was, dq may be infinite: in half precision 1/ε is, and 1 − ε is 1.
+    """
+    epsilon = keras.backend.epsilon()
+    highest = 1 - epsilon if highest is None else highest
+    inside = tf.cast((p >= epsilon) & (p <= highest), p.dtype)
+    return tf.clip_by_value(p, epsilon, highest), lambda dq: tf.math.multiply_no_nan(dq, inside)
+
+
 @backward_rule(losses.mean_squared_error, broadcasts=True)
 def mean_squared_error(call, dy):
     """y = mean (a − t)²        da = dy·2(a − t)/k"""
@@ -59,9 +70,8 @@ def mean_absolute_percentage_error(call, dy):
 @backward_rule(losses.mean_squared_logarithmic_error, broadcasts=True)
 def mean_squared_logarithmic_error(call, dy):
     """y = mean (log(a⁺ + 1) − log(t⁺ + 1))², a⁺ = max(a, ε)        da = dy·2(log … − log …)/(a⁺ + 1)/k where a ≥ ε"""
-    t, a = call.inputs[:2]
-    epsilon = keras.ops.convert_to_tensor(keras.backend.epsilon())  # in Keras's floatx, whatever the dtype of a
-    epsilon = tf.cast(epsilon, a.dtype)
+    t, a = (tf.cast(x, dy.dtype) for x in call.inputs[:2])  # Keras's ε is of its floatx, and so is y if that is wider
+    epsilon = tf.cast(keras.ops.convert_to_tensor(keras.backend.epsilon()), dy.dtype)
     shifted = tf.maximum(a, epsilon) + 1
     difference = tf.math.log(shifted) - tf.math.log(tf.maximum(t, epsilon) + 1)
     slope = tf.cast(a >= epsilon, a.dtype) / shifted
@@ -96,11 +106,8 @@ def poisson(call, dy):
 @backward_rule(losses.kl_divergence, broadcasts=True)
 def kl_divergence(call, dy):
     """y = Σ t·log(t/a), both kept between ε and 1        da = −dy·t/a where a was not clipped"""
-    t, a = call.inputs[:2]
-    epsilon = keras.backend.epsilon()
-    inside = tf.cast((a >= epsilon) & (a <= 1), a.dtype)
-    t, a = tf.clip_by_value(t, epsilon, 1), tf.clip_by_value(a, epsilon, 1)
-    return Gradients(None, -dy[..., None] * inside * t / a)
+    (t, _), (a, adjoint) = (clipped(x, 1) for x in call.inputs[:2])
+    return Gradients(None, adjoint(-dy[..., None] * t / a))
 
 
 @backward_rule(losses.cosine_similarity, broadcasts=True)
