@@ -1,12 +1,14 @@
 """Operations that sum up, average or select along axes: y = R(x)."""
 
 import functools
+import math
 
 import tensorflow as tf
 
 from keras_backprop._keras import ops
 from keras_backprop.registry import backward_rule, not_differentiable, pullback
 from keras_backprop.rule import Gradients
+from keras_backprop.rules.ops.normalization import single_precision_or_more
 
 
 def axes_of(call, rank=None):
@@ -36,20 +38,17 @@ def spread(call, dy):
     return tf.broadcast_to(expanded(call, dy), tf.shape(call.input))
 
 
-def count(call):
-    """How many numbers go into each number of y, in y's dtype."""
+def shared(call, dy):
+    """dy over how many numbers go into each number of y: in single precision at least, for half knows no more than 65504."""
+    wide = single_precision_or_more(dy)
     sizes = [call.input.shape[axis] for axis in axes_of(call)]
-    if None not in sizes:
-        total = 1
-        for size in sizes:
-            total *= size
-        return tf.cast(total, call.output.dtype)
-    return tf.cast(tf.size(call.input) / tf.maximum(tf.size(call.output), 1), call.output.dtype)
+    count = math.prod(sizes) if None not in sizes else tf.size(call.input) / tf.maximum(tf.size(call.output), 1)
+    return wide / tf.cast(count, wide.dtype)
 
 
 # y = Σ x, or the sum of what is no NaN
 pullback(ops.Sum, spread)
-pullback(ops.Mean, lambda call, dy: spread(call, dy / count(call)))
+pullback(ops.Mean, lambda call, dy: spread(call, tf.cast(shared(call, dy), dy.dtype)))
 not_differentiable(
     ops.All, ops.Any, ops.Argmax, ops.Argmin, ops.Nanargmax, ops.Nanargmin, ops.CountNonzero, ops.Histogram, ops.Size,
     ops.Ndim,
@@ -101,18 +100,19 @@ def product_of_the_others(x, axes):
 @backward_rule(ops.Var)
 def variance(call, dy):
     """y = mean (x − μ)²        dx = dy·2(x − μ)/k over k numbers        (what flows through μ adds up to 0)"""
-    x, y = call.input, call.output
-    x = tf.cast(x, y.dtype)
-    centred = x - tf.reduce_mean(x, axes_of(call), keepdims=True)
-    return Gradients(centred * expanded(call, dy * (2 / count(call))))
+    return Gradients(_centred(call, single_precision_or_more(call.input)) * expanded(call, 2 * shared(call, dy)))
+
+
+def _centred(call, x):
+    """x − μ, spelled as in the forward pass: a compiled step computes it once."""
+    return x - tf.reduce_mean(x, call["axis"], keepdims=True)
 
 
 @backward_rule(ops.Std)
 def standard_deviation(call, dy):
     """y = √(mean (x − μ)²)        dx = dy·(x − μ)/(k·y), and 0 where y = 0"""
-    x, y = call.input, call.output
-    centred = x - tf.reduce_mean(x, axes_of(call), keepdims=True)
-    return Gradients(centred * expanded(call, tf.math.divide_no_nan(dy, count(call) * y)))
+    each = tf.cast(shared(call, dy), dy.dtype)
+    return Gradients(_centred(call, call.input) * expanded(call, tf.math.divide_no_nan(each, call.output)))
 
 
 @backward_rule(ops.Logsumexp)

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from tests.checking import Case, check_rule, normal
-from tests.rules.ops.eager import against_the_tape
+from tests.rules.ops.eager import against_the_tape, gradients
 
 X = normal(3, 4, 5)
 WITH_NAN = np.where(normal(3, 4, 5, seed=7) > 1.2, np.nan, X)
@@ -56,6 +57,13 @@ def test_unknown_sizes():
         return ops.mean(x, axis=0) + ops.sum(ops.std(x, axis=(0, 1))) + ops.var(x) + ops.max(x, axis=(0, 2))[0]
 
     against_the_tape(function, (3, 4, 4), signature=[[None, None, 4]], rtol=1e-9)
+
+
+@pytest.mark.parametrize("name, derivative", [("mean", lambda x: 0 * x + 1), ("var", lambda x: 2 * (x - x.mean()))])
+def test_more_numbers_than_half_precision_can_count(name, derivative):
+    x = normal(1000, 100).astype("float16")
+    (dx,) = gradients(getattr(ops, name), tf.constant(x), upstream=lambda y: 1000 * tf.ones_like(y))
+    np.testing.assert_allclose(dx, 1000 / x.size * derivative(x.astype("float64")), rtol=2e-3, atol=1e-6)
 
 
 def test_nothing_flows_through_counts_and_places():
