@@ -101,7 +101,7 @@ def composition(*keys, **facts):
     return decorator
 
 
-def elementwise(*keys_and_derivative, fused=None, **facts):
+def elementwise(*keys_and_derivative, fused=None, kept=None, **facts):
     """Register y = f(x), elementwise, by its local derivative.
 
     Args:
@@ -109,12 +109,17 @@ def elementwise(*keys_and_derivative, fused=None, **facts):
             of the function are filled with the call's arguments of that name.
         fused: `(x, y, dy) -> dx`, a kernel that multiplies in the same pass. Training uses it, `explain` shows the
             derivative.
+        kept: `(x, y, …) -> dy/dx`, the derivative from what a forward rule has saved, whose names are further parameters.
+            Training uses it where that has run.
         **facts: further fields of `Rule`.
     """
     *keys, derivative = keys_and_derivative
     local, product = _with_options(derivative, 2), _with_options(fused, 3) if fused else None
+    of_kept = _with_options(kept, 2) if kept else None
 
     def backward(call, dy):
+        if of_kept and call.saved:
+            return Gradients(dy * of_kept(call, call.input, call.output))
         if product:
             return Gradients(product(call, call.input, call.output, dy))
         return Gradients(dy * local(call, call.input, call.output))
@@ -174,9 +179,13 @@ def rule_for(op: Any) -> Rule | None:
 
 
 def _with_options(function, positional):
-    """`function(x, y, …, option, …)` as `(call, x, y, …)`: options are looked up in the call."""
+    """`function(x, y, …, option, …)` as `(call, x, y, …)`: options are looked up in the call and in what it saved."""
     options = list(inspect.signature(function).parameters)[positional:]
-    return lambda call, *values: function(*values, **{name: call[name] for name in options})
+
+    def of_call(call, *values):
+        return function(*values, **{name: call.saved[name] if name in call.saved else call[name] for name in options})
+
+    return of_call
 
 
 def check_keys(keys, types=True):

@@ -12,7 +12,7 @@ from keras import activations
 from keras_backprop import kernels
 from keras_backprop._keras import activations as symbolic
 from keras_backprop._keras import ops
-from keras_backprop.registry import backward_rule, elementwise
+from keras_backprop.registry import backward_rule, elementwise, forward_rule
 from keras_backprop.rule import Gradients
 
 
@@ -173,8 +173,19 @@ elementwise(activations.soft_shrink, activations.hard_shrink, ops.SoftShrink, op
 
 def _silu_derivative(x, y):
     """y = x·σ(x)        dy/dx = σ + y·(1 − σ)"""
-    s = tf.sigmoid(x)
-    return s + y * (1 - s)
+    return _silu_of_gate(x, y, tf.sigmoid(x))
+
+
+def _silu_of_gate(x, y, gate):
+    return gate + kernels.sigmoid_grad(gate, x)
+
+
+@forward_rule(activations.silu, ops.Silu)
+def silu_forward(op, x):
+    """y = x·σ(x). Saved: σ."""
+    x = tf.convert_to_tensor(x)
+    gate = tf.sigmoid(x)
+    return x * gate, {"gate": gate}
 
 
 def _hard_silu_derivative(x, y):
@@ -189,24 +200,42 @@ def _mish_derivative(x, y):
 
 
 def _gelu_derivative(x, y, approximate):
-    """Exact: y = x·Φ(x), dy/dx = Φ + x·φ. Approximate: y = x/2·(1 + tanh u) = x·σ(2u), u = √(2/π)·(x + c·x³).
+    """Exact: y = x·Φ(x), dy/dx = Φ + x·φ. Approximate: y = x·g, g = (1 + tanh u)/2 = σ(2u), u = √(2/π)·(x + c·x³).
 
     √½ and c are TensorFlow's: numbers of single precision, whatever the dtype of x.
     """
+    gate, inner = _gelu_gate(x, approximate)
+    return _gelu_of_gate(x, y, gate, inner, approximate)
+
+
+def _gelu_gate(x, approximate):
+    """y/x, and what it is a function of: u/x, or −√½·x."""
     if approximate:
-        c, twice_root = tf.cast(0.044715, x.dtype), 2 * 0.7978845608028654
-        square = (twice_root * c) * tf.square(x)
-        s = tf.sigmoid(x * (twice_root + square))
-        return s + x * (twice_root + 3 * square) * (s * (1 - s))
-    root = tf.cast(0.7071067811865476, x.dtype)
-    u = root * x
-    return 0.5 * tf.math.erfc(-x * root) + u * tf.exp(-tf.square(u)) * (1 / math.sqrt(math.pi))
+        root = 0.7978845608028654
+        slope = root + (root * tf.cast(0.044715, x.dtype)) * tf.square(x)
+        return 0.5 + 0.5 * tf.tanh(x * slope), slope
+    z = -tf.cast(0.7071067811865476, x.dtype) * x
+    return 0.5 * tf.math.erfc(z), z
 
 
-elementwise(activations.silu, ops.Silu, _silu_derivative)
+def _gelu_of_gate(x, y, gate, inner, approximate):
+    if approximate:  # dg/dx = 2g·(1 − g)·du/dx, which is 0 far out, whatever du/dx
+        return gate + x * kernels.sigmoid_grad(gate, 6 * inner - 4 * 0.7978845608028654)
+    return gate - inner * ((1 / math.sqrt(math.pi)) * tf.exp(-tf.square(inner)))
+
+
+@forward_rule(activations.gelu, ops.Gelu)
+def gelu_forward(op, x, approximate=False):
+    """y = x·g. Saved: g, and what it is a function of."""
+    x = tf.convert_to_tensor(x)
+    gate, inner = _gelu_gate(x, getattr(op, "approximate", approximate))
+    return x * gate, {"gate": gate, "inner": inner}
+
+
+elementwise(activations.silu, ops.Silu, _silu_derivative, kept=_silu_of_gate)
 elementwise(activations.hard_silu, ops.HardSilu, _hard_silu_derivative)
 elementwise(activations.mish, symbolic.Mish, _mish_derivative)
-elementwise(activations.gelu, ops.Gelu, _gelu_derivative)
+elementwise(activations.gelu, ops.Gelu, _gelu_derivative, kept=_gelu_of_gate)
 
 
 @backward_rule(activations.glu, ops.Glu)

@@ -7,6 +7,7 @@ from keras import activations, layers, ops
 
 from keras_backprop._keras import activations as symbolic
 from tests.checking import Case, check_rule, normal
+from tests.rules.ops.eager import gradients
 
 POINTS = np.concatenate([np.linspace(-7.3, 7.3, 16), normal(8)]).reshape(4, 6)
 
@@ -144,6 +145,19 @@ def test_derivatives_are_finite_far_out(name):
     y = record.run(layers.Activation(name, dtype="float64"), x)
     dx = sweep(record.calls, [(y, tf.ones_like(y))], inputs=[x]).input_gradient(x)
     assert np.all(np.isfinite(dx))
+
+
+def test_the_approximate_gelu_is_finite_far_out_in_half_precision():
+    x = tf.constant([[-200.0, -100.0, 0.0, 100.0, 200.0]], tf.float16)
+    (dx,) = gradients(FUNCTIONS["gelu-approximate"], x, upstream=tf.ones_like)
+    np.testing.assert_array_equal(dx, [[0.0, 0.0, 0.5, 1.0, 1.0]])
+
+
+@pytest.mark.parametrize("name, kind", [("gelu", "Erfc"), ("gelu-approximate", "Tanh"), ("silu", "Sigmoid")])
+def test_what_the_forward_pass_has_computed_is_kept(name, kind):
+    traced = tf.function(lambda x: gradients(FUNCTIONS[name], x), autograph=False)
+    graph = traced.get_concrete_function(tf.TensorSpec((4, 6), tf.float32)).graph
+    assert [operation.type for operation in graph.get_operations()].count(kind) == 1
 
 
 def test_explain_and_training_agree():
