@@ -34,7 +34,7 @@ def sum_back(dy, x, axis=-1):
 def clipped(p, highest=None):
     """p kept between Keras's ε and 1 − ε, or the highest, and the adjoint dq -> dp: dq where p was not clipped, else 0.
 
-    Where it was, dq may be infinite: in half precision 1/ε is, and 1 − ε is 1.
+    Where it was, dq may be infinite: in half precision 1/ε is, and 1 − ε is 1. NaN counts as clipped, as in TensorFlow.
     """
     epsilon = keras.backend.epsilon()
     highest = 1 - epsilon if highest is None else highest

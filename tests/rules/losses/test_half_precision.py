@@ -41,6 +41,12 @@ def test_what_was_clipped_has_no_gradient(name):
     np.testing.assert_allclose(ours, tapes, rtol=4e-3)
 
 
+@pytest.mark.parametrize("name", CLIPPED)
+def test_a_prediction_that_is_no_number(name):
+    a = tf.constant([[np.nan, 0.5, 0.25]])
+    np.testing.assert_allclose(*gradients(*CLIPPED[name], tf.constant([[0.25, 0.5, 0.25]]), a), rtol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", PROMOTED)
 def test_an_error_of_a_wider_dtype(name, dtype):
