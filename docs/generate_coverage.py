@@ -15,6 +15,7 @@ from keras_backprop import _keras
 from keras_backprop._tensorflow import gradients_by_type
 from keras_backprop.chain import operations_by_rows as rows_of
 from keras_backprop.registry import rule_for
+from keras_backprop.rules.types import BY_TYPE
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -145,7 +146,7 @@ def type_table():
     for name, gradient in sorted(gradients_by_type().items()):
         if name not in kept and name.lower() not in ours:
             continue
-        by = "not differentiable" if gradient is None else "TensorFlow's"
+        by = "not differentiable" if gradient is None else "ours" if name in BY_TYPE else "TensorFlow's"
         by += f"; rule `ops.{ours[name.lower()]}`" if gradient is not None and name.lower() in ours else ""
         cells.append(f"| {name} | {by} | {'kept' if name in kept else ''} ")
     cells += ["| | | "] * (-len(cells) % 3)
@@ -195,7 +196,8 @@ def page():
         "\n".join(name_table("operation", public_operations(), grid, prefix="ops.")),
         "## TensorFlow's types of operations",
         """\
-What is followed goes back by the gradient function that TensorFlow has registered for the type; types without one are an
+What is followed goes back by the gradient function that TensorFlow has registered for the type, or by one of ours
+(`rules/types.py`); types without one are an
 error, but for control flow and calls of functions, whose gradients TensorFlow makes from those of what they hold. Where a
 function of `keras.ops` runs, its rule serves. *Rows kept*: an example's rows stay its own (if axes and shapes allow), so
 that the gradients of single examples of a weight that enters here are known. These are the types that have a namesake in

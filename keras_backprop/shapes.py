@@ -5,6 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_backprop import _tensorflow
+
 
 def sizes_of(x: Any, start: int = 0) -> list:
     """The sizes of x from an axis on: ints where they are known, scalar tensors elsewhere."""
@@ -24,3 +26,32 @@ def reshape_like(v: Any, x: Any, axes: Iterable | None = None, tail: Iterable = 
     return tf.reshape(
         v, [*(sizes[axis] if size is None else size for axis, size in zip(axes, known, strict=True)), *tail]
     )
+
+
+def summed_to(v: Any, x: Any, other: Any) -> Any:
+    """v summed over the axes along which x was broadcast.
+
+    Args:
+        v: a tensor of the shape that x and `other` have together.
+        x, other: tensors that were broadcast against each other.
+
+    Returns:
+        A tensor of x's shape.
+    """
+    if _tensorflow.have_same_sizes(v, x):
+        return v
+    rank = x.shape.rank
+    if rank is None or other.shape.rank is None or _may_be_broadcast(x.shape, other.shape):
+        sizes = tf.shape(x)
+        axes = tf.raw_ops.BroadcastGradientArgs(s0=sizes, s1=tf.shape(other)).r0
+        return tf.ensure_shape(tf.reshape(tf.reduce_sum(v, axes, keepdims=True), sizes), x.shape)
+    extra = max(other.shape.rank - rank, 0)
+    ones = [extra + i for i in range(rank) if x.shape[i] == 1 and v.shape[extra + i] != 1]
+    summed = tf.reduce_sum(v, ones, keepdims=True) if ones else v
+    return tf.reduce_sum(summed, list(range(extra))) if extra else summed
+
+
+def _may_be_broadcast(shape, other):
+    """Whether an axis of unknown size is broadcast if its size is 1."""
+    aligned = zip(reversed(shape.as_list()), reversed(other.as_list()), strict=False)
+    return any(size is None and against != 1 for size, against in aligned)

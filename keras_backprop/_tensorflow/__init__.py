@@ -33,6 +33,7 @@ from keras_backprop._tensorflow.operations import (
     registered_gradient,
     remember_sparse,
     sparse_of,
+    wanted_gradients,
     without_gradients_of,
     zeros_like,
 )

@@ -59,6 +59,12 @@ class without_gradients_of:  # noqa: N801  a context
             self.operation.skip_input_indices = None
 
 
+def wanted_gradients(operation):
+    """For each input whether somebody may need its gradient, a list of bools."""
+    unwanted = getattr(operation, "skip_input_indices", None) or ()
+    return [i not in unwanted for i in range(len(operation.inputs))]
+
+
 class CustomGradient(EagerOperation):
     """What a `tf.custom_gradient` did eagerly: its own function is the gradient."""
 

@@ -6,6 +6,7 @@ from keras_backprop import _tensorflow
 from keras_backprop.registry import backward_rule, pullback
 from keras_backprop.replicas import evened, factor_of
 from keras_backprop.rule import Copy, Gradients, MissingRuleError, Operation, WeightRead
+from keras_backprop.rules import types
 
 pullback(Copy, lambda call, dy: dy)
 
@@ -25,7 +26,7 @@ def evened_backward(call, dy):
 
 @backward_rule(Operation)
 def tensorflow(call, dy):
-    """y = f(x)        dx = dy·(dy/dx), by the gradient function that TensorFlow has registered for the type of operation"""
+    """y = f(x)        dx = dy·(dy/dx), by the gradient function that TensorFlow has registered for the type, or a shorter one"""
     operation, variables = call.op.operation, call.op.variables
     try:
         gradient = _tensorflow.registered_gradient(operation)
@@ -37,6 +38,8 @@ def tensorflow(call, dy):
         ) from None
     if gradient is None:  # declared not differentiable
         return Gradients(*[None] * len(call.inputs))
+    if isinstance(dy, tf.Tensor) and dy.dtype in (tf.float32, tf.float64):  # no slices; half overflows in sums
+        gradient = types.GRADIENTS.get(gradient, gradient)
     dys = dy if isinstance(dy, tuple) else (dy,)
     dys = [
         _tensorflow.zeros_like(y) if d is None and _tensorflow.is_trainable(y) else d
