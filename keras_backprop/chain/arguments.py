@@ -22,11 +22,17 @@ def suits(rule, op, args):
     if rule.kind == "not differentiable":
         return False
     tensors = [x for x in leaves(args) if is_tensor(x)]
+    if _is_listed(args) and not all(x is None or is_tensor(x) for x in leaves(args[0])):
+        return False  # arrays and numbers among what is joined
     if not isinstance(op, keras.layers.Layer):
-        listed = bool(args) and isinstance(args[0], (list, tuple)) and getattr(op, "keepdims", None) is not None
+        listed = _is_listed(args) and getattr(op, "keepdims", None) is not None
         sparse = any(isinstance(x, tf.SparseTensor) for x in tensors)  # Keras has other ways for these
         return not listed and not sparse and all(map(is_sized, tensors))  # a sum of a list Keras stacks first
     return rule.indices or rule.composition is not None or all(_is_cast(op, x) for x in tensors)
+
+
+def _is_listed(args):
+    return bool(args) and isinstance(args[0], (list, tuple))
 
 
 def _is_cast(layer, x):

@@ -40,11 +40,11 @@ def layer_norm(call, dy):
     saved = call.saved
     dy = tf.cast(dy, saved["x_hat"].dtype)
     shift = call.arguments.get("beta")
+    scale = call.arguments["gamma" if "gamma" in call.arguments else "scale"]
     gradients = [lambda: standardize_back(dy, saved)]
-    if saved["gamma"] is not None:
-        scale = call.arguments["gamma" if "gamma" in call.arguments else "scale"]
+    if tf.is_tensor(scale):
         gradients.append(lambda: _summed(dy * saved["x_hat"], scale, saved["aligned"]))
-    if shift is not None:
+    if tf.is_tensor(shift):
         gradients.append(None if call["rms_scaling"] else lambda: _summed(dy, shift, saved["aligned"]))
     return Gradients(*gradients)
 

@@ -12,6 +12,7 @@ from keras_backprop.registry import backward_rule, not_differentiable, pullback
 from keras_backprop.rule import Gradients
 from keras_backprop.rules.layers.merging import split_like
 from keras_backprop.rules.layers.reshaping import reshape_back
+from keras_backprop.rules.ops.arithmetic import of_tensors
 from keras_backprop.shapes import sizes_of
 
 pullback(ops.Reshape, ops.Ravel, ops.ExpandDims, ops.Squeeze, reshape_back)
@@ -159,9 +160,12 @@ def concatenate(call, dy):
 @backward_rule(ops.Append)
 def append(call, dy):
     """y = [a, b], flattened first where there is no axis        [da, db] = dy"""
+    a, b = (tf.convert_to_tensor(call[name]) for name in ("x1", "x2"))
     if call["axis"] is not None:
-        return concatenate(call, dy)
-    return Gradients(*_reshaped(tf.split(dy, [tf.size(x) for x in call.inputs]), call.inputs))
+        da, db = split_like(dy, [a, b], call["axis"])
+    else:
+        da, db = _reshaped(tf.split(dy, [tf.size(a), tf.size(b)]), [a, b])
+    return of_tensors(call, x1=da, x2=db)
 
 
 @backward_rule(ops.Hstack, ops.Vstack, ops.Dstack)
@@ -207,9 +211,10 @@ def meshgrid(call, dy):
     """yᵢ = xᵢ along its own axis, repeated along the others        dxᵢ = Σ dyᵢ over the others"""
     dys = dy if isinstance(dy, tuple) else (dy,)
     rank, dxs = len(dys), []
-    for i, (x, d) in enumerate(zip(call.inputs, dys, strict=True)):
+    for i, (x, d) in enumerate(zip(call["x"], dys, strict=True)):
         own = 1 - i if call["indexing"] == "xy" and i < 2 and rank > 1 else i
-        dxs.append(tf.reshape(tf.reduce_sum(d, [axis for axis in range(rank) if axis != own]), tf.shape(x)))
+        if tf.is_tensor(x):
+            dxs.append(tf.reshape(tf.reduce_sum(d, [axis for axis in range(rank) if axis != own]), tf.shape(x)))
     return Gradients(*dxs)
 
 

@@ -22,6 +22,8 @@ CASES = [
     Case("layer-epsilon", lambda: lambda x: ops.layer_normalization(x, epsilon=0.3)),
     Case("rms", lambda: lambda x: ops.rms_normalization(x)),
     Case("rms-scale", lambda: lambda x, g: ops.rms_normalization(x, g), ((4, 2, 3), V)),
+    Case("rms-scale-array", lambda: lambda x: ops.rms_normalization(x, V), ((4, 2, 3),)),
+    Case("layer-shift-array", lambda: lambda x, g: ops.layer_normalization(x, g, V), ((4, 2, 3), V)),
     Case("rms-axes", lambda: lambda x, g: ops.rms_normalization(x, g, axis=(1, 2), epsilon=0.2), ((4, 2, 3), (2, 3))),
     Case("rms-number", lambda: lambda x, g: ops.rms_normalization(x, g), ((4, 3), np.array(2.0))),
     Case("batch", lambda: lambda x, m, v: ops.batch_normalization(x, m, v, -1), ((4, 3), V, POSITIVE)),
