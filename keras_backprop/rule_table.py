@@ -140,12 +140,14 @@ def _own_rule(base):
 
 
 def _changed_since(subclasses, base):
-    """Whether classes derived from `base` redefine a method that its forward pass may use."""
+    """Whether classes derived from `base` redefine a method that its forward pass may use, or compute an attribute of it."""
     return any(
-        (name not in _HARMLESS and hasattr(base, name) and callable(getattr(base, name))) or name in ("call", "kernel")
+        (name not in _HARMLESS and hasattr(base, name) and callable(getattr(base, name)))
+        or name == "call"
+        or (isinstance(value, property) and not hasattr(keras.layers.Layer, name))
         for subclass in subclasses
-        for name in vars(subclass)
-    )  # fmt: skip
+        for name, value in vars(subclass).items()
+    )
 
 
 def _hashable(op):

@@ -63,6 +63,52 @@ def test_a_subclass_with_another_kernel_does_not_inherit_the_rule():
     assert rule_for(Squared(2)) is None
 
 
+@pytest.mark.parametrize(
+    ("base", "name", "options"),
+    [
+        (layers.Dense, "bias", {"units": 3}),
+        (layers.RMSNormalization, "scale", {}),
+        (layers.PReLU, "alpha", {}),
+        (layers.Embedding, "embeddings", {"input_dim": 5, "output_dim": 3}),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_subclass_that_computes_a_weight_does_not_inherit_the_rule(base, name, options):
+    class Positive(base):
+        def build(self, shape):
+            super().build(shape)
+            self.raw = self.add_weight(shape=(3,), initializer="ones", name="raw")
+
+        def get(self):
+            return keras.ops.softplus(self.raw)
+
+    def ignore(self, value):
+        """What the base class makes."""
+
+    kept = base.embeddings if base is layers.Embedding else None
+    computed = (lambda self: kept.fget(self) * self.get()) if kept else Positive.get
+    setattr(Positive, name, property(computed, ignore))
+    assert rule_for(Positive(**options)) is None
+    x = np.array([[1, 2], [4, 0]]) if kept else X
+    check_layer(Positive(**options), x).raise_if_failed()
+
+
+def _learned_epsilon():
+    class Learned(layers.LayerNormalization):
+        def build(self, shape):
+            super().build(shape)
+            self.epsilon = self.add_weight(shape=(), initializer="ones", name="epsilon")
+
+    return Learned()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: layers.Rescaling(keras.Variable(2.0)), _learned_epsilon], ids=["scale", "epsilon"]
+)
+def test_what_a_layer_was_told_may_be_a_weight(make):
+    check_layer(make(), X).raise_if_failed()
+
+
 def test_a_layers_own_backward_is_its_rule_and_a_registered_one_wins():
     class Mine(layers.Layer):
         def call(self, x):

@@ -2,7 +2,9 @@
 
 import functools
 import inspect
+import itertools
 import types
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -33,6 +35,22 @@ def suits(rule, op, args):
 
 def _is_listed(args):
     return bool(args) and isinstance(args[0], (list, tuple))
+
+
+def learns_its_settings(op):
+    """Whether something that a layer was told when it was made, such as a scale or ε, is a weight; rules take it for a number."""
+    if not isinstance(op, keras.layers.Layer):
+        return False
+    kind: Any = type(op)
+    settings = map(vars(op).get, _parameters(kind))
+    return any(isinstance(x, keras.Variable) and x.trainable for x in settings)
+
+
+@functools.lru_cache(maxsize=1024)
+def _parameters(kind):
+    """The names of all that the classes of a layer are told."""
+    classes = itertools.takewhile(lambda one: one is not keras.layers.Layer, kind.__mro__)
+    return {name for one in classes if "__init__" in vars(one) for name in inspect.signature(one.__init__).parameters}
 
 
 def _is_cast(layer, x):

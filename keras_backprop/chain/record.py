@@ -18,7 +18,17 @@ import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow
 from keras_backprop.chain import operations
-from keras_backprop.chain.arguments import bind, copied, is_float, is_tensor, leaves, name_of, suits, tensors_in
+from keras_backprop.chain.arguments import (
+    bind,
+    copied,
+    is_float,
+    is_tensor,
+    learns_its_settings,
+    leaves,
+    name_of,
+    suits,
+    tensors_in,
+)
 from keras_backprop.chain.settings import settings_of
 from keras_backprop.chain.stand_ins import StandIns
 from keras_backprop.registry import rule_for
@@ -152,6 +162,8 @@ class Record:
         """One closed link, by its rule; or whatever operations it creates."""
         rule = rule_of(key, op, path)
         if rule is None or not self.follows() or not (key is not op or suits(rule, op, args)):
+            return self._run_open(op, call, path, args, kwargs)
+        if not rule.given and learns_its_settings(op):
             return self._run_open(op, call, path, args, kwargs)
         if rule.composition is not None:
             return self._run_open(op, functools.partial(rule.composition, self, op), path, args, kwargs)
