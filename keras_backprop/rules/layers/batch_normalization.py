@@ -33,7 +33,8 @@ def batch_normalization_forward(layer, inputs, training=None, mask=None):
     x, axis, statistics = single_precision_or_more(inputs), layer.axis, _keras.BatchStatistics(layer)
     mean, variance = (tf.reshape(v, [-1]) for v in statistics.moments(x, mask))
     r = tf.math.rsqrt(variance + layer.epsilon)
-    gamma, beta = (tf.cast(v, x.dtype) if v is not None else None for v in (layer.gamma, layer.beta))
+    gamma = tf.cast(layer.gamma, x.dtype) if layer.scale else None
+    beta = tf.cast(layer.beta, x.dtype) if layer.center else None
     saved = {"mean": mean, "r": r, "renorm": None}
     if getattr(layer, "renorm", False):
         *saved["renorm"], mean, variance = statistics.renormalized(mean, variance)

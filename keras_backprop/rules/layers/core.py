@@ -25,7 +25,7 @@ def dense(call, dy):
     return Gradients(
         lambda: times_transposed(dy, W),
         kernel=Contraction("i,o->io", x, dy),
-        bias=Contraction("o->o", dy) if call.op.use_bias else None,
+        bias=Contraction("o->o", dy) if call.op.bias is not None else None,
     )
 
 

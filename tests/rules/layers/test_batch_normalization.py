@@ -28,6 +28,10 @@ def freeze(layer):
     layer.trainable = False
 
 
+def scale_that_nobody_asked_for(layer):
+    layer.gamma = tf.constant([3.0, 2.0, 1.0], tf.float64)
+
+
 def case(name, inputs=((6, 3),), prepare=None, training=True, **options):
     """In training there are no gradients of single examples (see below), and the corrections of renorm count as constants."""
     call = options.pop("call", {})
@@ -53,6 +57,7 @@ CASES = [
         ("channels-first", ((3, 2, 4, 3),), {"axis": 1}),
         ("middle-axis", ((3, 2, 4, 3),), {"axis": -2}),
         ("no-scale", ((6, 3),), {"scale": False}),
+        ("no-scale-heeded", ((6, 3),), {"scale": False, "prepare": scale_that_nobody_asked_for}),
         ("no-center", ((6, 3),), {"center": False}),
         ("neither", ((6, 3),), {"scale": False, "center": False}),
         ("momentum-epsilon", ((6, 3),), {"momentum": 0.5, "epsilon": 0.1}),

@@ -32,9 +32,14 @@ def by_training(x, training=None):
     return ops.exp(x) if training else ops.square(x)
 
 
+def without_bias(layer):
+    layer.bias = None
+
+
 CASES = [
     Case("dense", lambda: layers.Dense(3)),
     Case("dense-no-bias", lambda: layers.Dense(3, use_bias=False)),
+    Case("dense-bias-taken-away", lambda: layers.Dense(3), prepare=without_bias, per_example=False),
     Case("dense-activation", lambda: layers.Dense(3, activation="tanh")),
     Case("dense-positions", lambda: layers.Dense(3, activation="sigmoid"), ((4, 2, 5),)),
     Case("dense-many-positions", lambda: layers.Dense(2), ((2, 9, 3, 2),)),
