@@ -30,6 +30,9 @@ DIFFERENCES = """
 ## Where one can tell the two apart
 * `clone_model` of a `BackpropSequential` is one, where Keras makes a plain `Sequential` of any other subclass. A stock model, loaded from a file
   or not, is made ours by `BackpropModel.from_keras(model)`; the way to stock is `keras.Model(model.inputs, model.outputs)`.
+* A model without a name is called after its class, as with Keras's: `backprop_model` and `backprop_sequential`, not `functional` and
+  `sequential`. It shows where Keras uses the name: in the paths of a `Sequential`'s weights, and, of a model that is an output of
+  another, in the names of losses and metrics (`backprop_sequential_loss`). `from_keras` keeps the name.
 * What TensorFlow itself has no gradient for raises `MissingRuleError` before the first update, with the operation's path, and so does
   forward-mode differentiation (`tf.autodiff.ForwardAccumulator`) in steps that run eagerly.
 * A few operations have a gradient here and none, or NaN, in TensorFlow: `keras.ops.image.hsv_to_rgb`, and `std` and `cdist` where
