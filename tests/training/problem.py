@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import BackpropSequential
+from tests.after_batches import AfterBatches
 
 random = np.random.default_rng(0)
 X = random.normal(size=(37, 5)).astype("float32")  # 37 = 4·8 + 5: the last batch is uneven
@@ -82,18 +83,11 @@ def assert_equal(one, other, tolerance=1e-6):
             np.testing.assert_allclose(a, b, rtol=0, atol=tolerance, err_msg=what)
 
 
-class Kill(keras.callbacks.Callback):
-    """Kill this process after a number of batches, unless that has been done."""
-
-    def __init__(self, batches, sign):
-        super().__init__()
-        self.batches, self.sign = batches, sign
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.batches -= 1
-        if self.batches == 0 and not self.sign.exists():
-            self.sign.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+def die(sign):
+    """Kill this process, unless that has been done: then a file is there."""
+    if not sign.exists():
+        sign.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main():
@@ -112,7 +106,7 @@ def main():
         keras.callbacks.ModelCheckpoint(args.folder / "epoch{epoch}.keras"),
     ]
     if args.kill and task == args.killed:
-        callbacks.append(Kill(args.kill, args.folder / "killed"))
+        callbacks.append(AfterBatches(args.kill, lambda: die(args.folder / "killed")))
     result = train(strategy, args.options, callbacks=callbacks)
     (args.folder / f"{task}.json").write_text(json.dumps(result))
     os._exit(0)  # TensorFlow's health check would keep the process for up to 30 s
