@@ -13,13 +13,17 @@ from keras_backprop import _keras, _tensorflow
 
 
 def suits(rule, op, args):
-    """Whether the rule of one of Keras's own operations is for this call; if not, what the call does is followed.
+    """Whether the rule of a layer or an operation is for this call; if not, what the call does is followed.
 
     Where nothing flows back TensorFlow says whether that is None or zeros. Rules compute with floating-point numbers: what
     Keras promotes, integers and truth values, is left to it. And functions of `keras.ops` have rules for tensors of which only
     the number of examples is unknown while a function is traced.
     """
-    if rule.given or not isinstance(op, keras.Operation) or not type(op).__module__.startswith("keras."):
+    if rule.given:
+        return True
+    if isinstance(op, keras.layers.Layer) and _learns_its_settings(op):
+        return False
+    if not isinstance(op, keras.Operation) or not type(op).__module__.startswith("keras."):
         return True
     if rule.kind == "not differentiable":
         return False
@@ -37,12 +41,10 @@ def _is_listed(args):
     return bool(args) and isinstance(args[0], (list, tuple))
 
 
-def learns_its_settings(op):
+def _learns_its_settings(layer):
     """Whether something that a layer was told when it was made, such as a scale or ε, is a weight; rules take it for a number."""
-    if not isinstance(op, keras.layers.Layer):
-        return False
-    kind: Any = type(op)
-    settings = map(vars(op).get, _parameters(kind))
+    kind: Any = type(layer)
+    settings = map(vars(layer).get, _parameters(kind))
     return any(isinstance(x, keras.Variable) and x.trainable for x in settings)
 
 
@@ -51,6 +53,18 @@ def _parameters(kind):
     """The names of all that the classes of a layer are told."""
     classes = itertools.takewhile(lambda one: one is not keras.layers.Layer, kind.__mro__)
     return {name for one in classes if "__init__" in vars(one) for name in inspect.signature(one.__init__).parameters}
+
+
+def knows(rule, function, options):
+    """Whether a rule is for these options of a function, as of a loss; if not, what the call does is followed.
+
+    Rules know numbers. A tensor in the place of one would be among the inputs of the call, and taken for another of them.
+    """
+    if rule.given:
+        return True
+    _, defaults = _signature(function)
+    numbers = [value for name, value in options.items() if isinstance(defaults.get(name), (int, float))]
+    return not any(is_tensor(x) or isinstance(x, keras.Variable) for x in leaves(numbers))
 
 
 def _is_cast(layer, x):

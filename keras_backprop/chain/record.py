@@ -18,17 +18,7 @@ import tensorflow as tf
 
 from keras_backprop import _keras, _tensorflow
 from keras_backprop.chain import operations
-from keras_backprop.chain.arguments import (
-    bind,
-    copied,
-    is_float,
-    is_tensor,
-    learns_its_settings,
-    leaves,
-    name_of,
-    suits,
-    tensors_in,
-)
+from keras_backprop.chain.arguments import bind, copied, is_float, is_tensor, knows, leaves, name_of, suits, tensors_in
 from keras_backprop.chain.settings import settings_of
 from keras_backprop.chain.stand_ins import StandIns
 from keras_backprop.registry import rule_for
@@ -161,9 +151,9 @@ class Record:
     def _run_call(self, op, call, key, path, args, kwargs):
         """One closed link, by its rule; or whatever operations it creates."""
         rule = rule_of(key, op, path)
-        if rule is None or not self.follows() or not (key is not op or suits(rule, op, args)):
+        if rule is None or not self.follows():
             return self._run_open(op, call, path, args, kwargs)
-        if not rule.given and learns_its_settings(op):
+        if not (suits(rule, op, args) if key is op else knows(rule, call, kwargs)):
             return self._run_open(op, call, path, args, kwargs)
         if rule.composition is not None:
             return self._run_open(op, functools.partial(rule.composition, self, op), path, args, kwargs)

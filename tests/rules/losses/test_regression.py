@@ -3,9 +3,11 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import losses
 
-from tests.rules.losses.checking import check_loss, numbers, probabilities
+from keras_backprop import backward
+from tests.rules.losses.checking import check_loss, model_of, numbers, probabilities
 
 LOSSES = {
     "mse": losses.MeanSquaredError,
@@ -92,8 +94,6 @@ def test_by_name(name):
 
 def test_the_gradient_of_a_zero_vector_is_finite():
     """Where stock Keras has NaN."""
-    import tensorflow as tf
-
     from keras_backprop.chain.record import Record
     from keras_backprop.chain.sweep import sweep
 
@@ -101,3 +101,23 @@ def test_the_gradient_of_a_zero_vector_is_finite():
     record, function = Record(), losses.cosine_similarity
     y = record.run_as(function, function, function, "loss", t, a)
     assert np.all(np.isfinite(sweep(record.calls, [(y, tf.ones_like(y))], inputs=[a]).input_gradient(a)))
+
+
+@pytest.mark.parametrize("make", [tf.constant, keras.Variable], ids=["tensor", "variable"])
+@pytest.mark.parametrize(
+    ("loss", "options", "predictions"),
+    [
+        (losses.Huber, {"delta": 0.3}, numbers(4, 3)),
+        (losses.BinaryFocalCrossentropy, {"gamma": 1.5}, numbers(4, 3, low=0.05, high=0.95)),
+        (losses.CategoricalFocalCrossentropy, {"alpha": [0.2, 0.3, 0.5], "gamma": 1.5}, probabilities(4, 3)),
+        (losses.CategoricalCrossentropy, {"label_smoothing": 0.2}, probabilities(4, 3)),
+        (losses.Tversky, {"alpha": 0.3, "beta": 0.7}, probabilities(4, 3)),
+    ],
+    ids=lambda x: getattr(x, "__name__", ""),
+)
+def test_options_that_are_no_numbers_are_those_of_numbers(loss, options, predictions, make):
+    t, gradients = tf.one_hot([0, 2, 1, 0], 3), []
+    for given in (options, {name: make(value) for name, value in options.items()}):
+        model = model_of(predictions.astype("float32"), loss(**given))
+        gradients.append(backward(model, predictions.astype("float32"), t).gradients[0])
+    np.testing.assert_allclose(*gradients, rtol=1e-5)
