@@ -151,11 +151,12 @@ def backward_pass(
 
     def errors(record, y_pred):
         nonlocal forward_calls
-        if trains:
-            _build_optimizer(model)
         forward_calls = len(record.calls) if of_inputs else None
         weights = weights_for(y_pred, sample_weight) if weights_of_examples else sample_weight
-        return {None: record_objective(model, record, x, y, y_pred, weights)}
+        objective = record_objective(model, record, x, y, y_pred, weights)
+        if trains:  # now that all weights are made: `compute_loss` may call layers that `call` does not
+            _build_optimizer(model)
+        return {None: objective}
 
     options = {"of_inputs": of_inputs, "observers": observers, "optimizer": model.optimizer}
     result = _passes_of(model, x, y, sample_weight, errors, **options)[None]
