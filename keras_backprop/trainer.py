@@ -216,7 +216,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         outputs = self._outputs_of_equal(data)
         if outputs is not None:
             return outputs
-        with _tensorflow.variables_made_at_once():  # of metrics and of the optimizer: one trace is enough
+        with _tensorflow.traced_once():  # the variables of metrics and of the optimizer are no reason
             return self.__train_step(data)
 
     def __train_step(self, data):  # users have a `_train_step`

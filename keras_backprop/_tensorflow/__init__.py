@@ -42,6 +42,6 @@ from keras_backprop._tensorflow.substitutes import is_substitute, substitutable
 from keras_backprop._tensorflow.variables import (
     constants_made_at_once,
     only_variables,
+    traced_once,
     value_of,
-    variables_made_at_once,
 )

@@ -1,7 +1,11 @@
 """Variables: their values, and how they come into being while a function is traced."""
 
 import contextlib
+import pickle
+import random
+import threading
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
 from tensorflow.python.framework.func_graph import FuncGraph
@@ -34,10 +38,38 @@ def variables_made_at_once():
         with tf.init_scope():
             if not tf.executing_eagerly():
                 return next_creator(**kwargs)
+            _made.number += 1
             return _plain_variable(kwargs)
 
     with tf.variable_creator_scope(create):
         yield
+
+
+@contextlib.contextmanager
+def traced_once():
+    """For the duration of the block, all of a function that is being traced, variables do not make TensorFlow trace it again.
+
+    Where Python has drawn random numbers meanwhile, it is traced again nevertheless: a seed that the second trace draws is the
+    one that runs.
+    """
+    before, made = _states_of_random(), _made.number
+    with variables_made_at_once():
+        yield
+    if _made.number > made and _states_of_random() != before:
+        tf.Variable(0.0, trainable=False)  # a part of the function, for which TensorFlow traces it without
+
+
+class _Made(threading.local):
+    """How many variables this thread has made at once, within optimizers too."""
+
+    number = 0
+
+
+_made = _Made()
+
+
+def _states_of_random():
+    return pickle.dumps((random.getstate(), np.random.get_state(legacy=False)))
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """Random operations that keep their place in a stream to themselves: the numbers of stock Keras, whatever `fit` is asked for."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -91,3 +93,50 @@ def test_a_monitor_that_notes_some_steps_changes_no_random_numbers():
     np.testing.assert_allclose(
         trained(BackpropModel, "memory", [{}], BackwardMonitor(every=3)), expected, rtol=1e-5, atol=1e-6
     )
+
+
+class DrawnInPython(layers.Layer):
+    """A seed, and a number, that Python draws while the step is traced."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.draw = draw
+
+    def call(self, x):
+        return x + self.draw(tf.shape(x))
+
+
+class Stack(keras.Model):
+    def __init__(self, draw):
+        super().__init__()
+        self.stack = [layers.Dense(3), DrawnInPython(draw), layers.Dense(1)]
+
+    def call(self, x):
+        for layer in self.stack:
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize("built", [False, True])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda shape: tf.random.normal(shape, seed=np.random.randint(1000)),
+        lambda shape: np.random.uniform(),
+        lambda shape: random.random(),
+    ],
+    ids=["a seed", "numpy", "random"],
+)
+def test_what_python_draws_in_a_trace_is_that_of_the_trace_that_stock_keras_runs(draw, built):
+    """Of the second one, where the first makes weights or the optimizer's variables."""
+    losses = []
+    for ours in (False, True):
+        keras.utils.set_random_seed(3)
+        model = Stack(draw)
+        if built:
+            inputs = keras.Input((3,))
+            model = keras.Model(inputs, model(inputs))
+        model = BackpropModel.from_keras(model) if ours else model
+        model.compile("adam", "mse")
+        losses.append(model.fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
