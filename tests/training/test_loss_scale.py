@@ -39,3 +39,21 @@ def test_it_moves(scaling, options):
         losses, scale, iterations = trained(keras_backprop.BackpropSequential, inputs, scaling, **options)
         assert (scale, iterations) == expected[1:] and scale != scaling["initial_scale"]
         np.testing.assert_allclose(losses, expected[0], rtol=4e-3)
+
+
+@pytest.mark.parametrize("layer", [layers.GRU, layers.LSTM, layers.SimpleRNN])
+def test_only_what_overflows_in_one_time_step_overflows(layer):
+    """Keras casts weights to half precision within each step, so that the sum over time is of single precision."""
+
+    def overflows(cls, scale):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((16, 4))
+        model = cls(inputs, layers.Dense(1, dtype="float32")(layer(3, return_sequences=True)(inputs)))
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=scale)
+        model.compile(optimizer, "mse")
+        model.train_on_batch(X.reshape(6, 16, 4)[:4], np.full((4, 16, 1), 9, "float32"))
+        return int(optimizer.iterations) == 0
+
+    scales = 2.0 ** np.arange(12, 24)
+    ours, stock = ([overflows(cls, scale) for scale in scales] for cls in (keras_backprop.BackpropModel, keras.Model))
+    assert ours == stock and len(set(stock)) == 2
