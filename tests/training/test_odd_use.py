@@ -55,6 +55,27 @@ def test_what_a_callback_leaves_in_the_metrics_counts(falls_back):
     assert_equal(program)
 
 
+def test_weights_that_compute_loss_makes_are_the_optimizers_too():
+    def program(k):
+        class TwoViews(k.Model):
+            def __init__(self):
+                super().__init__()
+                self.encoder, self.predictor = layers.Dense(4, "tanh"), layers.Dense(4)
+
+            def call(self, x):
+                return self.encoder(x), self.encoder(-x)
+
+            def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+                a, b = y_pred
+                return keras.ops.mean((self.predictor(a) - keras.ops.stop_gradient(b)) ** 2)
+
+        model = TwoViews()
+        model.compile("adam")
+        return compare.observe(model, model.fit(FEATURES, batch_size=5, epochs=2, shuffle=False, verbose=0))
+
+    assert_equal(program)
+
+
 class ByHalves(keras.metrics.Mean):
     """A metric with two numbers: the mean prediction, and half of it."""
 
