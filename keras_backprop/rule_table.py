@@ -1,5 +1,9 @@
 """What is known about one kind of operation, and the table of it: which class, layer or function has which rule."""
 
+import functools
+import inspect
+import itertools
+import types
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -144,10 +148,34 @@ def _changed_since(subclasses, base):
     return any(
         (name not in _HARMLESS and hasattr(base, name) and callable(getattr(base, name)))
         or name == "call"
-        or (isinstance(value, property) and not hasattr(keras.layers.Layer, name))
+        or _is_computed(name, value, base)
         for subclass in subclasses
         for name, value in vars(subclass).items()
     )
+
+
+def _is_computed(name, value, base):
+    """Whether what a subclass has under a name stands in the place of an attribute that the methods of `base` read."""
+    if isinstance(inspect.getattr_static(base, name, None), property):
+        return not hasattr(keras.layers.Layer, name)
+    descriptor = hasattr(type(value), "__get__") and not isinstance(
+        value, types.FunctionType | classmethod | staticmethod
+    )
+    return descriptor and name in _names_read_by(base)
+
+
+@functools.cache
+def _names_read_by(base):
+    """The names of attributes that the methods of a class read, those of `keras.layers.Layer` apart."""
+    classes = itertools.takewhile(lambda one: one is not keras.layers.Layer, base.__mro__)
+    methods = [getattr(value, "fget", value) for one in classes for value in vars(one).values()]  # properties, too
+    codes = [method.__code__ for method in methods if isinstance(method, types.FunctionType)]
+    names: set = set()
+    while codes:
+        code = codes.pop()
+        names.update(code.co_names)
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return names
 
 
 def _hashable(op):

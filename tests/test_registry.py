@@ -3,10 +3,19 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+import tensorflow as tf
+from keras import activations, layers
 
 import keras_backprop
-from keras_backprop import Contraction, Gradients, backward_rule, check_layer, not_differentiable, rule_for
+from keras_backprop import (
+    Contraction,
+    Gradients,
+    backward_rule,
+    check_layer,
+    forward_rule,
+    not_differentiable,
+    rule_for,
+)
 from keras_backprop.chain.record import Record
 
 pytestmark = pytest.mark.usefixtures("registry_restored")
@@ -91,6 +100,42 @@ def test_a_subclass_that_computes_a_weight_does_not_inherit_the_rule(base, name,
     assert rule_for(Positive(**options)) is None
     x = np.array([[1, 2], [4, 0]]) if kept else X
     check_layer(Positive(**options), x).raise_if_failed()
+
+
+class Softplus:
+    """A descriptor in a weight's place."""
+
+    def __get__(self, layer, kind=None):
+        return self if layer is None else keras.ops.softplus(layer._kernel)
+
+    def __set__(self, layer, value):
+        """What the base class makes."""
+
+
+def test_a_subclass_with_a_descriptor_in_a_weights_place_does_not_inherit_the_rule():
+    class Positive(layers.Dense):
+        kernel = Softplus()
+
+    assert rule_for(Positive(2)) is None
+    check_layer(Positive(2), X).raise_if_failed()
+
+
+def test_a_property_that_the_layer_does_not_read_changes_nothing():
+    class Wide(layers.Dense):
+        @property
+        def width(self):
+            return self.units
+
+    assert rule_for(Wide(2)) is rule_for(layers.Dense(2))
+
+
+def test_a_forward_rule_of_ones_own_for_an_activation_whose_own_saves_something():
+    @forward_rule(activations.silu)
+    def silu(op, x):
+        gate = tf.sigmoid(x)
+        return x * gate, {"mine": gate}
+
+    check_layer(layers.Activation("silu"), X).raise_if_failed()
 
 
 def _learned_epsilon():
