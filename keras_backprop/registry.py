@@ -109,16 +109,17 @@ def elementwise(*keys_and_derivative, fused=None, kept=None, **facts):
             of the function are filled with the call's arguments of that name.
         fused: `(x, y, dy) -> dx`, a kernel that multiplies in the same pass. Training uses it, `explain` shows the
             derivative.
-        kept: `(x, y, …) -> dy/dx`, the derivative from what a forward rule has saved, whose names are further parameters.
-            Training uses it where that has run.
+        kept: `(x, y, …) -> dy/dx`, the derivative from what a forward rule has saved: those of its further parameters that
+            the derivative does not have. Training uses it where they have been saved.
         **facts: further fields of `Rule`.
     """
     *keys, derivative = keys_and_derivative
     local, product = _with_options(derivative, 2), _with_options(fused, 3) if fused else None
-    of_kept = _with_options(kept, 2) if kept else None
+    saved = {*_options(kept, 2)} - {*_options(derivative, 2)} if kept else set()
+    of_kept = _with_options(kept, 2, saved) if kept else None
 
     def backward(call, dy):
-        if of_kept and call.saved:
+        if of_kept and call.saved.keys() >= saved:
             return Gradients(dy * of_kept(call, call.input, call.output))
         if product:
             return Gradients(product(call, call.input, call.output, dy))
@@ -178,12 +179,16 @@ def rule_for(op: Any) -> Rule | None:
     return current().rule_for(op)
 
 
-def _with_options(function, positional):
-    """`function(x, y, …, option, …)` as `(call, x, y, …)`: options are looked up in the call and in what it saved."""
-    options = list(inspect.signature(function).parameters)[positional:]
+def _options(function, positional):
+    return list(inspect.signature(function).parameters)[positional:]
+
+
+def _with_options(function, positional, saved=()):
+    """`function(x, y, …, option, …)` as `(call, x, y, …)`: options are looked up in the call, or in what it saved."""
+    options = _options(function, positional)
 
     def of_call(call, *values):
-        return function(*values, **{name: call.saved[name] if name in call.saved else call[name] for name in options})
+        return function(*values, **{name: call.saved[name] if name in saved else call[name] for name in options})
 
     return of_call
 

@@ -219,7 +219,7 @@ def _gelu_gate(x, approximate):
 
 
 def _gelu_of_gate(x, y, gate, inner, approximate):
-    if approximate:  # dg/dx = 2g·(1 − g)·du/dx, which is 0 far out, whatever du/dx
+    if approximate:  # dg/dx = 2g·(1 − g)·du/dx: far out 0, until x² overflows, as in TensorFlow
         return gate + x * kernels.sigmoid_grad(gate, 6 * inner - 4 * 0.7978845608028654)
     return gate - inner * ((1 / math.sqrt(math.pi)) * tf.exp(-tf.square(inner)))
 
