@@ -155,6 +155,8 @@ class Record:
             return self._run_open(op, call, path, args, kwargs)
         if not (suits(rule, op, args) if key is op else knows(rule, call, kwargs)):
             return self._run_open(op, call, path, args, kwargs)
+        if rule.forward is not None and any(isinstance(x, tf.RaggedTensor) for x in leaves(args)):
+            return self._run_open(op, call, path, args, kwargs)  # ours compute with tensors
         if rule.composition is not None:
             return self._run_open(op, functools.partial(rule.composition, self, op), path, args, kwargs)
         ours = rule.forward and key is op and not rule.given and self.isolate is None  # and there is a call of Keras's

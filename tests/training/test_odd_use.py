@@ -76,6 +76,25 @@ def test_weights_that_compute_loss_makes_are_the_optimizers_too():
     assert_equal(program)
 
 
+@pytest.mark.parametrize("activation", ["silu", "gelu", "relu"])
+def test_an_activation_of_rows_of_different_lengths(activation):
+    def program(k):
+        class Rows(k.Model):
+            def __init__(self):
+                super().__init__()
+                self.dense, self.activation = layers.Dense(3), layers.Activation(activation)
+
+            def call(self, x):
+                rows = tf.RaggedTensor.from_row_lengths(self.dense(x), [2, 0, 3, 1])
+                return self.activation(keras.activations.get(activation)(rows)).to_tensor()[..., 0]
+
+        model = Rows()
+        model.compile("sgd", lambda y, y_pred: keras.ops.mean(y_pred**2))
+        return compare.observe(model, model.fit(FEATURES[:12], NUMBERS[:12], batch_size=6, shuffle=False, verbose=0))
+
+    assert_equal(program)
+
+
 class ByHalves(keras.metrics.Mean):
     """A metric with two numbers: the mean prediction, and half of it."""
 

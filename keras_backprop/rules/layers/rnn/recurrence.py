@@ -26,7 +26,7 @@ class Recurrence:
     def __init__(self, cell, x_mask=None, h_mask=None):
         self.cell, self.x_mask, self.h_mask = cell, x_mask, h_mask
         self.W, self.U = weight(cell, "kernel"), weight(cell, "recurrent_kernel")
-        self.b = weight(cell, "bias") if cell.use_bias else None
+        self.b = weight(cell, "bias") if cell.use_bias and cell.bias is not None else None
 
     @classmethod
     def masks(cls, cell, training, x, h):
