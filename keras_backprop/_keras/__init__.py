@@ -75,6 +75,7 @@ from keras_backprop._keras.layers import (
     mask_of_scores,
     masks_of,
     noise_shape,
+    numbers_kept_by,
     seeds_in,
     states_in,
     stored_in,

@@ -12,6 +12,18 @@ def layers_in(layer: Any) -> list:
     return list(layer._flatten_layers())
 
 
+def numbers_kept_by(layers: list) -> list:
+    """The numbers, truth values and texts among the attributes of layers, such as a count of calls; Keras's own apart."""
+    return [
+        {name: x for name, x in vars(layer).items() if type(x) in (int, float, bool, str) and _is_a_users(name)}
+        for layer in layers
+    ]
+
+
+def _is_a_users(name):
+    return not name.startswith("_") and name != "built"
+
+
 def stored_in(variable: Any) -> Any:
     """The `tf.Variable` that holds the value of a variable of Keras; under a strategy it has a copy for every replica."""
     return getattr(variable, "_value", variable)

@@ -46,16 +46,22 @@ def variables_made_at_once():
 
 
 @contextlib.contextmanager
-def traced_once():
+def traced_once(state):
     """For the duration of the block, all of a function that is being traced, variables do not make TensorFlow trace it again.
 
-    Where Python has drawn random numbers meanwhile, it is traced again nevertheless: a seed that the second trace draws is the
-    one that runs.
+    Where Python has drawn random numbers meanwhile, or another state has changed, it is traced again nevertheless: what the
+    second trace draws or counts is what runs.
+
+    Args:
+        state: function without arguments, the state as something that can be compared.
     """
-    before, made = _states_of_random(), _made.number
+    if tf.executing_eagerly():
+        yield
+        return
+    before, made = (_states_of_random(), state()), _made.number
     with variables_made_at_once():
         yield
-    if _made.number > made and _states_of_random() != before:
+    if _made.number > made and (_states_of_random(), state()) != before:
         tf.Variable(0.0, trainable=False)  # a part of the function, for which TensorFlow traces it without
 
 

@@ -140,3 +140,28 @@ def test_what_python_draws_in_a_trace_is_that_of_the_trace_that_stock_keras_runs
         model.compile("adam", "mse")
         losses.append(model.fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0).history["loss"])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+
+
+class Counting(layers.Layer):
+    """Counts in Python how often it has been traced."""
+
+    calls = 0
+
+    def call(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("built", [False, True])
+def test_what_python_counts_in_a_trace_is_that_of_the_trace_that_stock_keras_runs(optimizer, built):
+    losses = []
+    for ours in (False, True):
+        keras.utils.set_random_seed(3)
+        model = keras.Sequential(
+            [*([keras.Input((3,))] if built else []), layers.Dense(3), Counting(), layers.Dense(1)]
+        )
+        model = BackpropModel.from_keras(model) if ours else model
+        model.compile(optimizer, "mse")
+        losses.append(model.fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
