@@ -77,19 +77,20 @@ class Training:
 
     def meet(self):
         """Wait for the others; see the function of this name."""
-        place = f"meeting {next(self._meetings)}"
-        try:
-            self._note(place, "here")
-        except tf.errors.OpError:  # there is no service any more
-            return
+        with contextlib.suppress(tf.errors.OpError):  # there is no service any more
+            self._wait_at(f"meeting {next(self._meetings)}")
+        if self._heard:
+            raise tf.errors.AbortedError(None, None, self._heard)
+
+    def _wait_at(self, place):
+        """Until all have come there, or an error is heard of."""
+        self._note(place, "here")
         deadline = time.monotonic() + GRACE
         while not all(self._noted(place, task, ONCE) for task in self.others):
             for task in self.others:
                 self._heard = self._heard or self._noted("error", task)
-            if self._heard:
-                raise tf.errors.AbortedError(None, None, self._heard)
-            if time.monotonic() >= deadline:
-                break
+            if self._heard or time.monotonic() >= deadline:
+                return
 
     def tell(self, error):
         """Tell of an error, and end what the others wait in."""

@@ -15,10 +15,14 @@ def note_for_all(key, value):
 
 
 def noted(key, seconds):
-    """What a process has written down under this key, or does so within this time; None if none does."""
+    """What a process has written down under this key, or does so within this time; None if none does.
+
+    Raises:
+        tf.errors.OpError: there is no service any more; at once, so that it does not help to ask again.
+    """
     try:
         return context.context().get_config_key_value(key, max(1, int(1000 * seconds)))
-    except tf.errors.OpError:  # a deadline, or there is no service any more
+    except tf.errors.DeadlineExceededError:
         return None
 
 

@@ -69,6 +69,27 @@ def test_an_error_stays_ones_own_where_nobody_can_be_told(cluster, monkeypatch, 
     assert len(cluster[1]) == (gone == "note_for_all")
 
 
+def test_nobody_is_waited_for_without_the_service(cluster, monkeypatch):
+    """It is gone where the process that offers it has died: every question is then answered at once."""
+    asked = []
+
+    def gone(key, seconds):
+        asked.append(key)
+        raise tf.errors.UnavailableError(None, None, "no service")
+
+    monkeypatch.setattr(failures, "GRACE", 60.0)
+    monkeypatch.setattr(_tensorflow, "noted", gone)
+    failures.Training(0, EVERYBODY[2], EVERYBODY).meet()
+    tell(ValueError("no data"))
+    assert len(asked) == 2
+    assert len(cluster[1]) == 1
+
+
+def test_no_service_is_not_taken_for_no_note():
+    with pytest.raises(tf.errors.OpError):  # this process is in no cluster
+        _tensorflow.noted("key", 0.0)
+
+
 def test_ctrl_c_while_the_others_are_waited_for_ends_what_they_wait_in(cluster, monkeypatch):
     """With what they ought to hear: the error, and not that somebody has lost patience."""
 
