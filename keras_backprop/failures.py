@@ -41,7 +41,8 @@ def told_to_others(strategy):
     try:
         yield
     except BaseException as error:
-        training.tell(error)
+        with contextlib.suppress(Exception):  # whatever becomes of it: the error of the training comes out
+            training.tell(error)
         raise
     finally:
         _training.reset(token)
@@ -96,8 +97,8 @@ class Training:
         """Tell of an error, and end what the others wait in."""
         kind, number = self.own
         said = self._heard or (  # the cause, from whomever one hears it
-            f"The training of {kind} {number} has ended with an error, {type(error).__name__}: {error}. Mend it there, and "
-            "start all workers again."
+            f"The training of {kind} {number} has ended with an error, {_text_of(error)}. Mend it there, and start all "
+            "workers again."
         )
         known = False
         try:
@@ -130,3 +131,12 @@ class Training:
     def _key(self, what, task):
         kind, number = task
         return f"keras_backprop/{self.number}/{kind}/{number}/{what}"
+
+
+def _text_of(error):
+    """Type and message, as text that can be sent."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # of its own `__str__`
+        text = type(error).__name__
+    return text.encode("utf-8", "replace").decode()

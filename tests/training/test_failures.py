@@ -163,6 +163,34 @@ def test_only_in_a_training_of_several_workers_they_meet(cluster, third_of_three
         assert len(cluster[0]) == 1
 
 
+class UnspeakableError(Exception):
+    def __str__(self):
+        raise TypeError("no text")
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [(UnspeakableError(), "an error, UnspeakableError. Mend"), (OSError("no file \udcff"), "OSError: no file ?. Mend")],
+    ids=["no text", "a name of a file that is no Unicode"],
+)
+def test_an_error_that_cannot_be_sent_as_it_is_is_told_all_the_same(cluster, error, said):
+    tell(error)
+    assert said in cluster[1][0]
+
+
+@pytest.mark.parametrize("fails", ["note_for_all", "noted", "end_collectives"])
+def test_the_error_of_the_training_comes_out_whatever_becomes_of_telling_it(
+    cluster, third_of_three, monkeypatch, fails
+):
+    def failing(*_):
+        raise RuntimeError("cannot be told")
+
+    monkeypatch.setattr(_tensorflow, fails, failing)
+    with pytest.raises(ValueError, match="no data"), failures.told_to_others(None):
+        raise ValueError("no data")
+    assert len(cluster[1]) == (fails != "end_collectives")
+
+
 def test_an_error_before_the_first_step_is_told(cluster, third_of_three):
     class Refuses(BackwardObserver):
         def training_begins(self, model, arguments):
