@@ -21,6 +21,9 @@ OF_OTHERS = (tf.errors.AbortedError, tf.errors.UnavailableError)
 ONCE = 0.5
 """So many seconds at a time are waited for a note."""
 
+ROUND_TRIP = 0.1
+"""So many at least, also for one that is there: it is with the process that offers the service, on another machine perhaps."""
+
 _numbers = itertools.count()
 _training: Any = contextvars.ContextVar("training", default=None)
 
@@ -87,11 +90,11 @@ class Training:
         """Until all have come there, or an error is heard of."""
         self._note(place, "here")
         deadline = time.monotonic() + GRACE
-        while not all(self._noted(place, task, ONCE) for task in self.others):
-            for task in self.others:
+        for task in self.others:
+            while not self._noted(place, task, ONCE):
                 self._heard = self._heard or self._noted("error", task)
-            if self._heard or time.monotonic() >= deadline:
-                return
+                if self._heard or time.monotonic() >= deadline:
+                    return
 
     def tell(self, error):
         """Tell of an error, and end what the others wait in."""
@@ -126,7 +129,7 @@ class Training:
         _tensorflow.note_for_all(self._key(what, self.own), value)
 
     def _noted(self, what, task, seconds=0.0):
-        return _tensorflow.noted(self._key(what, task), seconds)
+        return _tensorflow.noted(self._key(what, task), max(seconds, ROUND_TRIP))
 
     def _key(self, what, task):
         kind, number = task
