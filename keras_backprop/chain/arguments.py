@@ -28,7 +28,7 @@ def suits(rule, op, args):
     if rule.kind == "not differentiable":
         return False
     tensors = [x for x in leaves(args) if is_tensor(x)]
-    if _is_listed(args) and not all(x is None or is_tensor(x) for x in leaves(args[0])):
+    if _is_listed(args) and _is_mixed(leaves(args[0])):
         return False  # arrays and numbers among what is joined
     if not isinstance(op, keras.layers.Layer):
         listed = _is_listed(args) and getattr(op, "keepdims", None) is not None
@@ -39,6 +39,11 @@ def suits(rule, op, args):
 
 def _is_listed(args):
     return bool(args) and isinstance(args[0], (list, tuple))
+
+
+def _is_mixed(values):
+    """Whether tensors stand beside what is none; sizes, or a list of numbers in the place of an array, do not."""
+    return any(map(is_tensor, values)) and not all(x is None or is_tensor(x) for x in values)
 
 
 def _learns_its_settings(layer):

@@ -400,3 +400,30 @@ def test_layers_have_numbers_after_an_operation_that_could_not_be_made(monkeypat
     names = []
     Record().run(lambda x: names.extend(Numbered().name for _ in range(2)) or x, tf.constant(X))
     assert names[0] != names[1]
+
+
+LISTED = {
+    "Add": lambda x: keras.ops.add([[1.0, 2.0], [3.0, 4.0]], x),
+    "Matmul": lambda x: keras.ops.matmul([[1.0, 2.0], [3.0, 4.0]], x),
+    "Solve": lambda x: keras.ops.solve([[2.0, 1.0], [1.0, 3.0]], x),
+    "SolveTriangular": lambda x: keras.ops.solve_triangular([[2.0, 0.0], [1.0, 3.0]], x, lower=True),
+}
+
+
+@WAYS
+@pytest.mark.parametrize("name", LISTED)
+def test_a_list_of_numbers_is_an_array_to_a_rule(name, compiled):
+    kinds, x = [], tf.constant(normal(2, 2).astype("float32"))
+
+    def explicit(x):
+        record = Record()
+        y = record.run(LISTED[name], x)
+        kinds.extend(type(call.op).__name__ for call in record.calls)
+        return sweep(record.calls, [(y, y)], inputs=[x]).input_gradient(x)
+
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        error = 0.5 * tf.reduce_sum(LISTED[name](x) ** 2)
+    ours = (tf.function(explicit, autograph=False) if compiled else explicit)(x)
+    np.testing.assert_allclose(ours, tape.gradient(error, x), rtol=1e-5)
+    assert kinds == [name]

@@ -72,8 +72,9 @@ composed(ops.CholeskyInverse, cholesky_inverse)
 @backward_rule(ops.Solve)
 def solve(call, dy):
     """A·Y = B        dB = A⁻ᵀ·dY        dA = −dB·Yᵀ"""
-    a, y = call["a"], call.output
-    vector = len(call["b"].shape) == len(a.shape) - 1
+    y = call.output
+    a = tf.convert_to_tensor(call["a"], y.dtype)
+    vector = len(y.shape) == len(a.shape) - 1
     y, dy = (x[..., None] if vector else x for x in (y, dy))
     db = tf.linalg.solve(a, dy, adjoint=True)
     return of_tensors(call, a=lambda: -tf.matmul(db, y, transpose_b=True), b=db[..., 0] if vector else db)
@@ -82,8 +83,9 @@ def solve(call, dy):
 @backward_rule(ops.SolveTriangular)
 def solve_triangular(call, dy):
     """A·Y = B for a triangle A        dB = A⁻ᵀ·dY        dA = −(the triangle of dB·Yᵀ)"""
-    a, y, lower = call["a"], call.output, call["lower"]
-    vector = len(call["b"].shape) == len(a.shape) - 1
+    y, lower = call.output, call["lower"]
+    a = tf.convert_to_tensor(call["a"], y.dtype)
+    vector = len(y.shape) == len(a.shape) - 1
     y, dy = (x[..., None] if vector else x for x in (y, dy))
     db = tf.linalg.triangular_solve(a, dy, lower=lower, adjoint=True)
     band = (-1, 0) if lower else (0, -1)
