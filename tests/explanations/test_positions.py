@@ -299,7 +299,7 @@ def test_a_largest_number_is_not_taken_for_one_that_is_moved(kind, examples):
     model.set_weights([np.eye(2), np.array([0.0, 1.0])])
     model.compile("sgd", "mse")
     graph = explain(model, np.ones((examples, 2)), np.ones((examples, 1))).graph
-    graph.nodes[1].bias = np.array([9.0, 1.0])  # a slip, after which the other number is the largest
+    graph.nodes[1].bias = np.array([9.0, 1.0])  # a mistake, after which the other number is the largest
     known = graph.forward()
     assert known == (kind == "AveragePooling1D") and (not known or graph.nodes[-1].value[0] == 6.0)
 

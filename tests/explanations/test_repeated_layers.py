@@ -96,8 +96,8 @@ def test_the_gradient_of_an_input_is_that_of_its_steps():
     assert explanation.compare("∂E/∂x₁,₁", dx[:, 0, 0] + 0.5)[0].expected == pytest.approx(dx[:, 0, 0])
 
 
-def slip(explanation, sentence):
-    """The graph after a mistake."""
+def after_mistake(explanation, sentence):
+    """The graph of numbers after that mistake."""
     mistakes = Mistakes(explanation, Spelling(explanation, explanation.graph))
     (graph,) = [graph for said, graph in mistakes.of_gradients() if said.startswith(sentence)]
     return graph
@@ -108,7 +108,7 @@ def test_inputs_in_the_wrong_order_are_those_of_their_own_layer():
         lambda x: dense(1)(layer("SimpleRNN", 2)(layer("SimpleRNN", 2, return_sequences=True)(x))), (2, 2)
     )
     first, second = (link for link in explanation.links if link.rule == "simplernn")
-    graph = slip(explanation, "the inputs of the time steps in the wrong order")
+    graph = after_mistake(explanation, "the inputs of the time steps in the wrong order")
     for link in (first, second):
         x, dz = link.inputs[0], link.deltas[0]
         path = next(w.path for w in explanation.weights if w.symbol == link.weight_symbols["cell.kernel"])
@@ -119,7 +119,7 @@ def test_inputs_in_the_wrong_order_are_those_of_their_own_layer():
 def test_without_its_state_a_layer_that_goes_backwards_still_has_its_inputs():
     explanation = explained(lambda x: dense(1)(layer("SimpleRNN", 1, go_backwards=True)(x)), (2, 2))
     (link,) = [link for link in explanation.links if link.rule == "simplernn"]
-    graph = slip(explanation, "the state of the step before is missing")
+    graph = after_mistake(explanation, "the state of the step before is missing")
     (h,) = [node for node in graph.nodes if node.letter == "h" and node.time == 2]
     np.testing.assert_allclose(h.value, np.tanh(link.inputs[0][:, 0] @ link.weights["cell.kernel"]), rtol=1e-9)
 

@@ -38,7 +38,7 @@ def spread(call, dy):
     return tf.broadcast_to(expanded(call, dy), tf.shape(call.input))
 
 
-def shared(call, dy):
+def share_of(call, dy):
     """dy over how many numbers go into each number of y: in single precision at least, for half knows no more than 65504."""
     wide = single_precision_or_more(dy)
     sizes = [call.input.shape[axis] for axis in axes_of(call)]
@@ -48,7 +48,7 @@ def shared(call, dy):
 
 # y = Σ x, or the sum of what is no NaN
 pullback(ops.Sum, spread)
-pullback(ops.Mean, lambda call, dy: spread(call, tf.cast(shared(call, dy), dy.dtype)))
+pullback(ops.Mean, lambda call, dy: spread(call, tf.cast(share_of(call, dy), dy.dtype)))
 not_differentiable(
     ops.All, ops.Any, ops.Argmax, ops.Argmin, ops.Nanargmax, ops.Nanargmin, ops.CountNonzero, ops.Histogram, ops.Size,
     ops.Ndim,
@@ -100,7 +100,7 @@ def product_of_the_others(x, axes):
 @backward_rule(ops.Var)
 def variance(call, dy):
     """y = mean (x − μ)²        dx = dy·2(x − μ)/k over k numbers        (what flows through μ adds up to 0)"""
-    return Gradients(_centred(call, single_precision_or_more(call.input)) * expanded(call, 2 * shared(call, dy)))
+    return Gradients(_centred(call, single_precision_or_more(call.input)) * expanded(call, 2 * share_of(call, dy)))
 
 
 def _centred(call, x):
@@ -111,7 +111,7 @@ def _centred(call, x):
 @backward_rule(ops.Std)
 def standard_deviation(call, dy):
     """y = √(mean (x − μ)²)        dx = dy·(x − μ)/(k·y), and 0 where y = 0"""
-    each = tf.cast(shared(call, dy), dy.dtype)
+    each = tf.cast(share_of(call, dy), dy.dtype)
     return Gradients(_centred(call, call.input) * expanded(call, tf.math.divide_no_nan(each, call.output)))
 
 
