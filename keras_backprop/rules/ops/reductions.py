@@ -111,8 +111,8 @@ def _centred(call, x):
 @backward_rule(ops.Std)
 def standard_deviation(call, dy):
     """y = √(mean (x − μ)²)        dx = dy·(x − μ)/(k·y), and 0 where y = 0"""
-    each = tf.cast(share_of(call, dy), dy.dtype)
-    return Gradients(_centred(call, call.input) * expanded(call, tf.math.divide_no_nan(each, call.output)))
+    x, y = map(single_precision_or_more, (call.input, call.output))
+    return Gradients(_centred(call, x) * expanded(call, tf.math.divide_no_nan(share_of(call, dy), y)))
 
 
 @backward_rule(ops.Logsumexp)

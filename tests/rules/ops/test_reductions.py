@@ -63,7 +63,18 @@ def test_unknown_sizes():
 def test_more_numbers_than_half_precision_can_count(name, derivative):
     x = normal(1000, 100).astype("float16")
     (dx,) = gradients(getattr(ops, name), tf.constant(x), upstream=lambda y: 1000 * tf.ones_like(y))
+    assert dx.dtype == "float16"
     np.testing.assert_allclose(dx, 1000 / x.size * derivative(x.astype("float64")), rtol=2e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float16", 2e-3), ("bfloat16", 1e-2)])
+def test_a_share_of_a_standard_deviation_too_small_for_half_precision(dtype, tolerance):
+    """Of 0.01/20000 = 5·10⁻⁷ float16 knows multiples of 6·10⁻⁸ only; where x is far out dx is a hundred times that."""
+    x = tf.one_hot(3, 20_000, dtype=dtype)
+    (dx,) = gradients(ops.std, x, upstream=lambda y: 0.01 * tf.ones_like(y))
+    y, share = float(ops.std(x)), float(tf.constant(0.01, dtype)) / 20_000
+    assert dx.dtype == dtype
+    assert float(dx[3]) == pytest.approx(share / y, rel=tolerance)
 
 
 def test_nothing_flows_through_counts_and_places():
