@@ -15,7 +15,7 @@ from keras_backprop import _keras
 from keras_backprop._tensorflow import gradients_by_type
 from keras_backprop.chain import operations_by_rows as rows_of
 from keras_backprop.registry import rule_for
-from keras_backprop.rules.types import BY_TYPE
+from keras_backprop.rules.operation_gradients import BY_TYPE
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -197,7 +197,7 @@ def page():
         "## TensorFlow's types of operations",
         """\
 What is followed goes back by the gradient function that TensorFlow has registered for the type, or by one of ours
-(`rules/types.py`); types without one are an
+(`rules/operation_gradients.py`); types without one are an
 error, but for control flow and calls of functions, whose gradients TensorFlow makes from those of what they hold. Where a
 function of `keras.ops` runs, its rule serves. *Rows kept*: an example's rows stay its own (if axes and shapes allow), so
 that the gradients of single examples of a weight that enters here are known. These are the types that have a namesake in

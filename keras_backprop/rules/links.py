@@ -6,7 +6,7 @@ from keras_backprop import _tensorflow
 from keras_backprop.registry import backward_rule, pullback
 from keras_backprop.replicas import evened, factor_of
 from keras_backprop.rule import Copy, Gradients, MissingRuleError, Operation, WeightRead
-from keras_backprop.rules import types
+from keras_backprop.rules.operation_gradients import shortest
 
 pullback(Copy, lambda call, dy: dy)
 
@@ -38,8 +38,7 @@ def tensorflow(call, dy):
         ) from None
     if gradient is None:  # declared not differentiable
         return Gradients(*[None] * len(call.inputs))
-    if isinstance(dy, tf.Tensor) and dy.dtype in (tf.float32, tf.float64):  # no slices; half overflows in sums
-        gradient = types.GRADIENTS.get(gradient, gradient)
+    gradient = shortest(gradient, dy)
     dys = dy if isinstance(dy, tuple) else (dy,)
     dys = [
         _tensorflow.zeros_like(y) if d is None and _tensorflow.is_trainable(y) else d
