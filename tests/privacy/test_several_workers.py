@@ -46,8 +46,7 @@ def test_two_workers_draw_alike_and_reach_what_one_process_reaches(tmp_path):
     for case in ("lengths", "public lengths"):
         assert "The training of worker 1 has ended with an error, ValueError: Data cardinality" in chief[case]
         assert chief.pop(case).endswith(f"{other.pop(case)}. Mend it there, and start all workers again.")
-    assert chief.pop("seconds") < 10
-    other.pop("seconds")
+    # That what comes after these, "breaks", was a training says that they have ended no collective operation.
     assert chief == other
     for case, what in (("order", "rows"), ("part", "rows")):
         assert f"The data of worker 1 have other {what} than those of worker 0" in chief[case]
