@@ -36,6 +36,7 @@ def told_to_others(strategy):
     Args:
         strategy: a `tf.distribute.Strategy`.
     """
+    # TensorFlow offers the service wherever workers train together; an evaluator has none, and nobody who waits for it.
     if not across_workers(strategy) or not _tensorflow.is_coordinated():
         yield
         return

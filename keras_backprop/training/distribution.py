@@ -74,7 +74,7 @@ class DistributedTrainer(_Trainer):
         """Under a strategy, build what is not built yet for a batch as one replica gets it."""
         if _keras.strategy_of(self) is None:
             return
-        meet(self.distribute_strategy)  # all have data
+        meet(self.distribute_strategy)  # here already: to draw a batch is collective, for all are asked whether they have one
         if iterator is not None:
             _, _, batches = next(iter(iterator))
             data_batch = next(batches)
