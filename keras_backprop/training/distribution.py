@@ -74,7 +74,8 @@ class DistributedTrainer(_Trainer):
         """Under a strategy, build what is not built yet for a batch as one replica gets it."""
         if _keras.strategy_of(self) is None:
             return
-        meet(self.distribute_strategy)  # here already: to draw a batch is collective, for all are asked whether they have one
+        # Here already: to draw a batch is a collective operation, for all are asked whether they have one.
+        meet(self.distribute_strategy)
         if iterator is not None:
             _, _, batches = next(iter(iterator))
             data_batch = next(batches)
