@@ -245,10 +245,10 @@ def updating(observers: Any, update: Any) -> Iterator[None]:
         update: an `ObservedUpdate`.
     """
     for observer in observers:
-        _method(observer, "before_update")(update)
+        _call_if_given(observer, "before_update", update)
     yield
     for observer in observers:
-        _method(observer, "after_update")(update)
+        _call_if_given(observer, "after_update", update)
 
 
 def need_examples(observers: Any) -> bool:
@@ -259,23 +259,24 @@ def need_examples(observers: Any) -> bool:
 def training_begins(observers: Any, model: Any, arguments: Any) -> None:
     """Tell observers of the beginning of a training. `arguments`: dict, those of `fit`."""
     for observer in observers:
-        _method(observer, "training_begins")(model, arguments)
+        _call_if_given(observer, "training_begins", model, arguments)
 
 
 def step_begins(observers: Any, model: Any, data: Any) -> Any:
     """Tell observers of the beginning of a step. Returns the batch to go on with, and a list of what to call at its end."""
     ends = []
     for observer in observers:
-        looking_on = _method(observer, "step_begins")(model, data)
+        looking_on = _call_if_given(observer, "step_begins", model, data)
         if looking_on is not None:
             data, end = looking_on
             ends.append(end)
     return data, ends
 
 
-def _method(observer, name):
-    """A method of an observer, which need not be a `BackwardObserver`, and may have `observe` alone."""
-    return getattr(observer, name, lambda *_: None)
+def _call_if_given(observer, name, *arguments):
+    """What a method of an observer returns; None where it is none or is None: an observer may have `observe` alone."""
+    method = getattr(observer, name, None)
+    return None if method is None else method(*arguments)
 
 
 def telling(observers: Any, calls: Any, loss_scale: Any) -> Any:

@@ -153,6 +153,24 @@ def test_an_observer_that_comes_late_is_not_deaf_in_silence():
         network().fit(X, np.ones((24, 3)), verbose=0, callbacks=[Late()])
 
 
+@pytest.mark.parametrize("without", ["not there", "None"])
+def test_an_observer_may_have_observe_alone(without):
+    class Alone:
+        def __init__(self):
+            self.paths = set()
+            for name in ("training_begins", "step_begins", "before_update", "after_update"):
+                if without == "None":
+                    setattr(self, name, None)
+
+        def observe(self, link):
+            self.paths.add(link.path)
+
+    callback = keras.callbacks.Callback()
+    callback.backward_observer = Alone()
+    network().fit(X, np.ones((24, 3)), verbose=0, callbacks=[callback])
+    assert callback.backward_observer.paths
+
+
 def test_wrong_observers():
     with pytest.raises(TypeError, match="`backward_observer` of Monitor must have a method `observe"):
         network().fit(X, np.ones((24, 3)), verbose=0, callbacks=[Monitor("norms")])
