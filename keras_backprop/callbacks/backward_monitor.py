@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_backprop import _keras
-from keras_backprop.callbacks.required import require_explicit_gradients
+from keras_backprop.callbacks.backprop_trainer import require_backprop_trainer
 from keras_backprop.report import monitor_page, page
 from keras_backprop.report.notebook import monitor_html
 from keras_backprop.report.pictures import plot
@@ -132,7 +132,7 @@ class BackwardMonitor(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         model = self.model
-        require_explicit_gradients(model, "there is nothing to watch")
+        require_backprop_trainer(model, "there is nothing to watch")
         steps, epochs = self.params.get("steps"), self.params.get("epochs") or 1
         self._steps = int(steps) if steps else None
         self._last_only = self._every is None and self._steps is None

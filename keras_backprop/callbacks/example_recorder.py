@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_backprop.callbacks.backprop_trainer import require_backprop_trainer
 from keras_backprop.callbacks.example_quantities import QUANTITIES
-from keras_backprop.callbacks.required import require_explicit_gradients
 from keras_backprop.observers import BackwardObserver
 from keras_backprop.training.plans import plan_of
 from keras_backprop.training.stock import has_own
@@ -54,7 +54,7 @@ class ExampleRecorder(keras.callbacks.Callback):
         self.backward_observer = _Record(self.quantities)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        require_explicit_gradients(self.model, "it knows of no single examples")
+        require_backprop_trainer(self.model, "it knows of no single examples")
         if has_own(self.model, "train_step"):
             raise ValueError(
                 f"ExampleRecorder cannot look into the `train_step` of the model '{self.model.name}'. Override `backward_pass`, "

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
-from keras_backprop.callbacks.required import require_explicit_gradients
+from keras_backprop.callbacks.backprop_trainer import require_backprop_trainer
 from keras_backprop.check.float64 import StateForgotten
 from keras_backprop.check.tolerances import RELATIVE_TOLERANCE
 from keras_backprop.observers import BackwardObserver
@@ -64,7 +64,7 @@ class GradientCheck(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         model = self.model
-        require_explicit_gradients(model, "there is nothing to check")
+        require_backprop_trainer(model, "there is nothing to check")
         if model.distribute_strategy.num_replicas_in_sync > 1:
             raise ValueError(
                 "GradientCheck compares the gradients of one replica. Use it without a distribution strategy."

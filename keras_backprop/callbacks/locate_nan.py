@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_backprop import _keras
-from keras_backprop.callbacks.required import require_explicit_gradients
+from keras_backprop.callbacks.backprop_trainer import require_backprop_trainer
 from keras_backprop.training.plans import plan_of
 from keras_backprop.watch.faults import FORWARD, Fault, NonFiniteError
 from keras_backprop.watch.locating import locate
@@ -73,7 +73,7 @@ class LocateNaN(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         model = self.model
-        require_explicit_gradients(model, "its backward pass cannot be looked into")
+        require_backprop_trainer(model, "its backward pass cannot be looked into")
         if plan_of(model) is not None:
             raise ValueError(
                 "LocateNaN names single examples and leaves steps out because of them, which a private plan "

@@ -1,12 +1,12 @@
-"""What a callback can ask of the model that it is set on."""
+"""What callbacks that look at the backward pass say of a model that has none of ours."""
 
 from typing import Any
 
 from keras_backprop.trainer import BackpropTrainer
 
 
-def require_explicit_gradients(model: Any, why: str) -> None:
-    """Raise a `ValueError` where a model is none of ours. `why`: what the callback lacks then, a clause."""
+def require_backprop_trainer(model: Any, why: str) -> None:
+    """Raise a `ValueError` where a model is no `BackpropTrainer`. `why`: what the callback lacks then, a clause."""
     if not isinstance(model, BackpropTrainer):
         raise ValueError(
             f"The model '{model.name}' ({type(model).__name__}) trains by the tape: {why}. "
