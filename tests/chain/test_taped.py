@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import layers
+from keras import activations, layers
 
 from keras_backprop._tensorflow import is_taped
 from keras_backprop.chain.record import Record
@@ -66,6 +66,13 @@ def test_gradients_without_a_tape_have_the_derivatives_of_keras(inner, options):
     layer = WithoutTape(inner(), **options)
     layer(X)
     assert_equals_the_tape(layer, X, compiled=True, atol=1e-5)
+
+
+@pytest.mark.parametrize("gate", [activations.gelu, lambda x: activations.gelu(x, approximate=True), activations.silu])
+def test_gradients_without_a_tape_of_gates_have_the_derivatives_of_keras(gate):
+    layer = WithoutTape(layers.Activation(gate))
+    layer(X)
+    assert_equals_the_tape(layer, X, compiled=True)
 
 
 def test_gradients_without_a_tape_of_the_kernel_have_the_derivatives_of_keras(monkeypatch):
