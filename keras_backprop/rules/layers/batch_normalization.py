@@ -14,7 +14,8 @@ from keras_backprop import _keras, kernels
 from keras_backprop.registry import backward_rule, forward_rule
 from keras_backprop.rule import Gradients
 from keras_backprop.rules.layers.normalization import unsummed
-from keras_backprop.rules.ops.normalization import along, single_precision_or_more, sum_but
+from keras_backprop.rules.ops.normalization import along, sum_but
+from keras_backprop.rules.precision import single_precision_or_more
 from keras_backprop.weight_gradients import Combination, Total
 
 COUPLED = "the mean and the variance of the batch couple its examples (BatchNormalization in training)"

@@ -17,9 +17,9 @@ from keras_backprop.rules.ops.normalization import (
     layer_norm_forward,
     normalize_back,
     rms_norm_forward,
-    single_precision_or_more,
     standardize_back,
 )
+from keras_backprop.rules.precision import single_precision_or_more
 from keras_backprop.weight_gradients import Combination, Contraction, Total
 
 

@@ -7,7 +7,7 @@ from keras_backprop import kernels
 from keras_backprop._keras import ops
 from keras_backprop.registry import backward_rule
 from keras_backprop.rule import Gradients
-from keras_backprop.rules.losses.regression import clipped, mean_back
+from keras_backprop.rules.losses.adjoints import clipped, mean_back
 
 
 def to_logits(logits, dz):

@@ -6,8 +6,8 @@ from keras import losses
 
 from keras_backprop.registry import backward_rule
 from keras_backprop.rule import Gradients
+from keras_backprop.rules.losses.adjoints import clipped, mean_back, sum_back
 from keras_backprop.rules.losses.crossentropy import normalised, smoothed_binary, smoothed_categorical
-from keras_backprop.rules.losses.regression import clipped, mean_back, sum_back
 
 
 def power_and_slope(x, gamma):

@@ -5,7 +5,7 @@ from keras import losses
 
 from keras_backprop.registry import backward_rule
 from keras_backprop.rule import Gradients
-from keras_backprop.rules.losses.regression import mean_back
+from keras_backprop.rules.losses.adjoints import mean_back
 
 
 def signed_labels(t):

@@ -6,7 +6,7 @@ from keras import losses
 
 from keras_backprop.registry import backward_rule
 from keras_backprop.rule import Gradients
-from keras_backprop.rules.losses.regression import sum_back
+from keras_backprop.rules.losses.adjoints import sum_back
 
 
 def _like(t, p):

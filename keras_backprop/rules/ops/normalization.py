@@ -12,6 +12,7 @@ from keras_backprop._keras import ops
 from keras_backprop.registry import backward_rule, forward_rule
 from keras_backprop.rule import Gradients
 from keras_backprop.rules.layers.core import times_transposed
+from keras_backprop.rules.precision import single_precision_or_more
 
 
 @forward_rule(ops.LayerNorm)
@@ -101,11 +102,6 @@ def normalize_back(x, y, dy, axis, order, epsilon):
     r, inside = tf.minimum(r, bound), tf.cast(r <= bound, x.dtype)
     along_x = tf.reduce_sum(dy * y, axis, keepdims=True) * inside
     return r * (dy - slope * along_x)
-
-
-def single_precision_or_more(x):
-    """Keras computes statistics in float32 at least."""
-    return tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
 
 
 def axes_of(axis, x):

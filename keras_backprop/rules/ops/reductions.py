@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_backprop._keras import ops
 from keras_backprop.registry import backward_rule, not_differentiable, pullback
 from keras_backprop.rule import Gradients
-from keras_backprop.rules.ops.normalization import single_precision_or_more
+from keras_backprop.rules.precision import single_precision_or_more
 
 
 def axes_of(call, rank=None):
