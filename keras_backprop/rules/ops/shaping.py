@@ -186,6 +186,8 @@ def _reshaped(parts, xs):
 @backward_rule(ops.Stack)
 def stack(call, dy):
     """y = [x₁, x₂, …] along a new axis        [dx₁, dx₂, …] = dy"""
+    if tf.is_tensor(call["x"]):  # the xᵢ are its parts along the first axis
+        return Gradients(tf.stack(tf.unstack(dy, axis=call["axis"])))
     return Gradients(*tf.unstack(dy, num=len(call.inputs), axis=call["axis"]))
 
 

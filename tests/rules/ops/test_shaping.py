@@ -112,6 +112,11 @@ def test_unknown_sizes():
     against_the_tape(function, (3, 2, 4), signature=[[None, None, 4]])
 
 
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_what_is_stacked_are_the_parts_of_a_tensor(axis):
+    against_the_tape(lambda x: ops.stack(x, axis=axis), (3, 4, 2))
+
+
 def test_hstack_of_vectors():
     """Keras's own symbolic pass refuses them."""
     record, a, b = Record(), tf.ones([3]), tf.ones([2])
