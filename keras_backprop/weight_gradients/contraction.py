@@ -52,16 +52,21 @@ class Contraction(WeightGradient):
                 x.values[:, None] * tf.gather(dy, x.indices[:, 0]), places, tf.size(touched)
             )
             return tf.IndexedSlices(rows, touched, tf.cast(self._result_shape(), tf.int64))
-        if self.batch == 1 and self.factors[-1].dtype.size == 2:
+        if self.batch == 1 and not self.explicit and self.factors[-1].dtype.size == 2:
             return self._total_of_steps()
         return self._total(*self.factors)
 
     def _total_of_steps(self):
         """The sum over time in single precision, of parts in half: as in the backward pass of Keras's loop, which casts the
         weights to half within each step. So what overflows there, and no more, overflows here, and the loss scale is alike."""
-        operands = ",".join(f"tn{letters}" for letters in self.letters)
-        parts = tf.einsum(f"{operands}->t{self.result}", *self.factors)
-        return tf.reduce_sum(tf.cast(parts, tf.float32), axis=0)
+        steps = tf.shape(self.factors[-1])[0]
+
+        def add(step, total):
+            part = self._total(*(factor[step] for factor in self.factors))
+            return step + 1, total + tf.cast(part, total.dtype)
+
+        start = tf.constant(0), tf.zeros(self._result_shape(), tf.float32)
+        return tf.while_loop(lambda step, total: step < steps, add, start)[1]
 
     def _total(self, *factors):
         if self.explicit:
