@@ -93,7 +93,9 @@ class Training:
         deadline = time.monotonic() + GRACE
         for task in self.others:
             while not self._noted(place, task, ONCE):
-                self._heard = self._heard or self._noted("error", task)
+                self._heard = self._heard or next(
+                    filter(None, (self._noted("error", one) for one in self.others)), None
+                )
                 if self._heard or time.monotonic() >= deadline:
                     return
 

@@ -106,7 +106,7 @@ def test_ctrl_c_while_the_others_are_waited_for_ends_what_they_wait_in(cluster, 
 def test_at_a_meeting_an_error_of_another_is_heard_and_passed_on(cluster, monkeypatch):
     monkeypatch.setattr(failures, "GRACE", 60.0)
     note_error(cluster, EVERYBODY[1], "worker 0 has no data")
-    for own in (EVERYBODY[0], EVERYBODY[2]):
+    for own in (EVERYBODY[2], EVERYBODY[0]):
         training = failures.Training(0, own, EVERYBODY)
         with pytest.raises(tf.errors.AbortedError, match="worker 0 has no data") as raised:
             training.meet()
@@ -132,7 +132,7 @@ def test_a_meeting_is_over_when_all_have_come(cluster, monkeypatch):
     monkeypatch.setattr(_tensorflow, "noted", others_come)
     trainings[2].meet()
     trainings[2].meet()
-    assert len(asked) == 2 * 4  # the first, its error, the first again, the second
+    assert len(asked) == 2 * 5  # the first, the errors of both, the first again, the second
 
 
 def test_a_note_has_the_time_to_come_from_another_machine(cluster, monkeypatch):
