@@ -1,6 +1,5 @@
 """What is known about one kind of operation, and the table of it: which class, layer or function has which rule."""
 
-import functools
 import inspect
 import itertools
 import types
@@ -164,9 +163,8 @@ def _is_computed(name, value, base):
     return descriptor and name in _names_read_by(base)
 
 
-@functools.cache
 def _names_read_by(base):
-    """The names of attributes that the methods of a class read, those of `keras.layers.Layer` apart."""
+    """The names that the methods of a class use, those of `keras.layers.Layer` apart: of attributes, and of globals."""
     classes = itertools.takewhile(lambda one: one is not keras.layers.Layer, base.__mro__)
     methods = [getattr(value, "fget", value) for one in classes for value in vars(one).values()]  # properties, too
     codes = [method.__code__ for method in methods if isinstance(method, types.FunctionType)]

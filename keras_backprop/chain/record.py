@@ -155,7 +155,7 @@ class Record:
             return self._run_open(op, call, path, args, kwargs)
         if not (suits(rule, op, args) if key is op else knows(rule, call, kwargs)):
             return self._run_open(op, call, path, args, kwargs)
-        if rule.forward is not None and any(isinstance(x, tf.RaggedTensor) for x in leaves(args)):
+        if rule.forward is not None and any(isinstance(x, tf.RaggedTensor) for x in leaves((*args, *kwargs.values()))):
             return self._run_open(op, call, path, args, kwargs)  # ours compute with tensors
         if rule.composition is not None:
             return self._run_open(op, functools.partial(rule.composition, self, op), path, args, kwargs)
