@@ -216,8 +216,8 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         outputs = self._outputs_of_equal(data)
         if outputs is not None:
             return outputs
-        numbers = functools.partial(_keras.numbers_kept_by, _keras.layers_in(self))
-        with _tensorflow.traced_once(numbers):  # the variables of metrics and of the optimizer are no reason
+        kept = functools.partial(_keras.kept_in_python, self)
+        with _tensorflow.traced_once(kept):  # the variables of metrics and of the optimizer are no reason
             return self.__train_step(data)
 
     def __train_step(self, data):  # users have a `_train_step`

@@ -145,22 +145,62 @@ def test_what_python_draws_in_a_trace_is_that_of_the_trace_that_stock_keras_runs
 class Counting(layers.Layer):
     """Counts in Python how often it has been traced."""
 
-    calls = 0
+    def __init__(self, kind, name):
+        super().__init__()
+        self.counter = name
+        setattr(self, name, kind(0))
 
     def call(self, x):
-        self.calls += 1
-        return x * self.calls
+        calls = getattr(self, self.counter) + 1
+        setattr(self, self.counter, calls)
+        return x * float(calls)
 
 
+class Drawing(layers.Layer):
+    """Has a generator of its own in Python."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.generator = kind(3)
+
+    def call(self, x):
+        return x * self.generator.normal()
+
+
+class Outer(layers.Layer):
+    """Makes another layer when it is built."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def build(self, shape):
+        self.inner = self.make()
+
+    def call(self, x):
+        return self.inner(x)
+
+
+STATES = {
+    "a count": lambda: Counting(int, "calls"),
+    "a private count": lambda: Counting(int, "_calls"),
+    "a number of NumPy": lambda: Counting(np.int64, "calls"),
+    "in a layer": lambda: Outer(lambda: Counting(int, "calls")),
+    "a generator": lambda: Drawing(np.random.default_rng),
+    "an old generator": lambda: Drawing(np.random.RandomState),
+}
+
+
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("built", [False, True])
-def test_what_python_counts_in_a_trace_is_that_of_the_trace_that_stock_keras_runs(optimizer, built):
+@pytest.mark.parametrize("state", STATES)
+def test_what_python_keeps_in_a_trace_is_that_of_the_trace_that_stock_keras_runs(state, optimizer, built):
     losses = []
     for ours in (False, True):
         keras.utils.set_random_seed(3)
-        model = keras.Sequential(
-            [*([keras.Input((3,))] if built else []), layers.Dense(3), Counting(), layers.Dense(1)]
-        )
+        inputs = [keras.Input((3,))] if built else []
+        model = keras.Sequential([*inputs, layers.Dense(3), STATES[state](), layers.Dense(1)])
         model = BackpropModel.from_keras(model) if ours else model
         model.compile(optimizer, "mse")
         losses.append(model.fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0).history["loss"])
