@@ -20,9 +20,11 @@ def kept_in_python(layer: Any) -> list:
     """What the layers of others than Keras in a layer, itself included, keep in plain attributes: numbers, such as a count of
     calls, texts, and the states of random generators. Something that can be compared."""
     return [
-        {name: _comparable(x) for name, x in vars(one).items() if _is_own(one, name)}
+        (name, state)
         for one in layers_in(layer)
         if type(one).__module__.partition(".")[0] not in ("keras", "keras_hub", "keras_backprop")
+        for name, x in vars(one).items()
+        if _is_own(one, name) and (state := _comparable(x)) is not None
     ]
 
 
