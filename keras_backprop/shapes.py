@@ -40,13 +40,21 @@ def summed_to(v: Any, x: Any, other: Any) -> Any:
     """
     if _tensorflow.have_same_sizes(v, x):
         return v
-    rank = x.shape.rank
-    if rank is None or other.shape.rank is None or _may_be_broadcast(x.shape, other.shape):
-        sizes = tf.shape(x)
-        axes = tf.raw_ops.BroadcastGradientArgs(s0=sizes, s1=tf.shape(other)).r0
-        return tf.ensure_shape(tf.reshape(tf.reduce_sum(v, axes, keepdims=True), sizes), x.shape)
-    extra = max(other.shape.rank - rank, 0)
-    ones = [extra + i for i in range(rank) if x.shape[i] == 1 and v.shape[extra + i] != 1]
+    if None in (x.shape.rank, other.shape.rank) or _may_be_broadcast(x.shape, other.shape):
+        return summed_at_run_time(v, x, other)
+    return summed_by_shape(v, x, other)
+
+
+def summed_at_run_time(v: Any, x: Any, other: Any) -> Any:
+    """`summed_to`, where only the sizes at run time tell the axes."""
+    axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(x), s1=tf.shape(other)).r0
+    return tf.ensure_shape(tf.reshape(tf.reduce_sum(v, axes), tf.shape(x)), x.shape)
+
+
+def summed_by_shape(v: Any, x: Any, other: Any) -> Any:
+    """`summed_to`, where the axes are those that x does not have, and those that are known to be of size 1."""
+    extra = max(other.shape.rank - x.shape.rank, 0)
+    ones = [extra + i for i, size in enumerate(x.shape) if size == 1 and v.shape[extra + i] != 1]
     summed = tf.reduce_sum(v, ones, keepdims=True) if ones else v
     return tf.reduce_sum(summed, list(range(extra))) if extra else summed
 

@@ -95,7 +95,7 @@ class LocateNaN(keras.callbacks.Callback):
         if not steps and not self._done:
             raise ValueError(
                 f"LocateNaN has seen no step of the model '{self.model.name}': its `train_step` does not call that of "
-                f"`BackpropTrainer`. Override `backward_pass`, `make_gradients` or `update_weights` instead, "
+                "`BackpropTrainer`. Override `backward_pass`, `make_gradients` or `update_weights` instead, "
                 "in a class derived from `BackpropModel`."
             )
         if number is None:

@@ -17,6 +17,7 @@ from keras_backprop.chain.operations import weights_of
 from keras_backprop.chain.settings import set_as_then
 from keras_backprop.chain.weights import SameValues, applied_out_of_same_values
 from keras_backprop.rule import Gradients, Operation, WeightRead
+from keras_backprop.shapes import summed_at_run_time, summed_by_shape
 from keras_backprop.weight_gradients import Repeated, Total, WeightGradient, add, cast
 
 
@@ -213,12 +214,8 @@ def _unbroadcast(call, dx, x):
     if not call.rule.broadcasts or extra < 0:
         return _of_shape(call, dx, dx, x)
     if shapeless or (None in x.shape.as_list() and len(call.inputs) > 1):
-        axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(x), s1=tf.shape(dx)).r0
-        return tf.ensure_shape(tf.reshape(tf.reduce_sum(dx, axes), tf.shape(x)), x.shape)
-    ones = [extra + i for i, size in enumerate(x.shape) if size == 1 and dx.shape[extra + i] != 1]
-    summed = tf.reduce_sum(dx, ones, keepdims=True) if ones else dx
-    summed = tf.reduce_sum(summed, range(extra)) if extra else summed
-    return _of_shape(call, dx, summed, x)
+        return summed_at_run_time(dx, x, dx)
+    return _of_shape(call, dx, summed_by_shape(dx, x, dx), x)
 
 
 def _of_shape(call, dx, summed, x):
