@@ -28,6 +28,7 @@ from keras_backprop.training.distribution import DistributedTrainer
 from keras_backprop.training.fit import CompiledFit
 from keras_backprop.training.inputs.padding import Shown
 from keras_backprop.training.plans import drawing, plan_of, require_weights
+from keras_backprop.training.python_state import state_of_python
 from keras_backprop.training.stock import follows_own, has_own, level_of_caller
 from keras_backprop.training.update import lean_update, unwrapped
 
@@ -216,8 +217,8 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         outputs = self._outputs_of_equal(data)
         if outputs is not None:
             return outputs
-        kept = functools.partial(_keras.kept_in_python, self)
-        with _tensorflow.traced_once(kept):  # the variables of metrics and of the optimizer are no reason
+        state = functools.partial(state_of_python, self)
+        with _tensorflow.traced_once(state):  # the variables of metrics and of the optimizer are no reason
             return self.__train_step(data)
 
     def __train_step(self, data):  # users have a `_train_step`

@@ -69,7 +69,6 @@ from keras_backprop._keras.layers import (
     forget_dropout_masks,
     has_parts,
     is_channels_first,
-    kept_in_python,
     layers_in,
     leave_logits,
     logits_of,

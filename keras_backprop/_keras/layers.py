@@ -1,48 +1,15 @@
 """Names of ours for what layers, variables and tensors of Keras keep under private ones. Each says why it is needed."""
 
 import contextlib
-import functools
-import pickle
-import random
 from typing import Any
 
 import keras
-import numpy as np
 from keras.src.backend.common.masking import get_keras_mask
 
 
 def layers_in(layer: Any) -> list:
     """A layer and all layers in it, each once: `model.layers` stops at the first level."""
     return list(layer._flatten_layers())
-
-
-def kept_in_python(layer: Any) -> list:
-    """What the layers of others than Keras in a layer, itself included, keep in plain attributes: numbers, such as a count of
-    calls, texts, and the states of random generators. Something that can be compared."""
-    return [
-        (name, state)
-        for one in layers_in(layer)
-        if type(one).__module__.partition(".")[0] not in ("keras", "keras_hub", "keras_backprop")
-        for name, x in vars(one).items()
-        if _is_own(one, name) and (state := _comparable(x)) is not None
-    ]
-
-
-def _is_own(layer, name):
-    """Whether an attribute is the layer's own; of models, which keep more than other layers, none that is private."""
-    private = name.startswith("_") if isinstance(layer, keras.Model) else name in _names_of_every_layer()
-    return not private and name != "built"
-
-
-@functools.cache
-def _names_of_every_layer():
-    return frozenset(vars(keras.layers.Layer()))
-
-
-def _comparable(x):
-    if isinstance(x, (random.Random, np.random.Generator, np.random.RandomState)):
-        return pickle.dumps(x)
-    return x if isinstance(x, (int, float, str, np.generic)) else None
 
 
 def stored_in(variable: Any) -> Any:

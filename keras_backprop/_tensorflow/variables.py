@@ -1,11 +1,8 @@
 """Variables: their values, and how they come into being while a function is traced."""
 
 import contextlib
-import pickle
-import random
 import threading
 
-import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
 from tensorflow.python.framework.func_graph import FuncGraph
@@ -49,8 +46,8 @@ def variables_made_at_once():
 def traced_once(state):
     """For the duration of the block, all of a function that is being traced, variables do not make TensorFlow trace it again.
 
-    Where Python has drawn random numbers meanwhile, or another state has changed, it is traced again nevertheless: what the
-    second trace draws or counts is what runs.
+    Where a state that Python keeps has changed meanwhile, it is traced again nevertheless: what the second trace draws or
+    counts is what runs.
 
     Args:
         state: function without arguments, the state as something that can be compared.
@@ -58,10 +55,10 @@ def traced_once(state):
     if tf.executing_eagerly():
         yield
         return
-    before, made = (_states_of_random(), state()), _made.number
+    before, made = state(), _made.number
     with variables_made_at_once():
         yield
-    if _made.number > made and (_states_of_random(), state()) != before:
+    if _made.number > made and state() != before:
         tf.Variable(0.0, trainable=False)  # a part of the function, for which TensorFlow traces it without
 
 
@@ -72,10 +69,6 @@ class _Made(threading.local):
 
 
 _made = _Made()
-
-
-def _states_of_random():
-    return pickle.dumps((random.getstate(), np.random.get_state(legacy=False)))
 
 
 @contextlib.contextmanager
