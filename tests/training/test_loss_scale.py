@@ -45,15 +45,22 @@ def test_it_moves(scaling, options):
 def test_only_what_overflows_in_one_time_step_overflows(layer):
     """Keras casts weights to half precision within each step, so that the sum over time is of single precision."""
 
-    def overflows(cls, scale):
+    def overflows(cls, scales):
         keras.utils.set_random_seed(0)
         inputs = keras.Input((16, 4))
         model = cls(inputs, layers.Dense(1, dtype="float32")(layer(3, return_sequences=True)(inputs)))
-        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=scale)
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01))
         model.compile(optimizer, "mse")
-        model.train_on_batch(X.reshape(6, 16, 4)[:4], np.full((4, 16, 1), 9, "float32"))
-        return int(optimizer.iterations) == 0
+        optimizer.build(model.trainable_variables)
+        weights, found = model.get_weights(), []
+        for scale in scales:
+            model.set_weights(weights)
+            optimizer.dynamic_scale.assign(scale)
+            steps = int(optimizer.iterations)
+            model.train_on_batch(X.reshape(6, 16, 4)[:4], np.full((4, 16, 1), 9, "float32"))
+            found.append(int(optimizer.iterations) == steps)
+        return found
 
     scales = 2.0 ** np.arange(12, 24)
-    ours, stock = ([overflows(cls, scale) for scale in scales] for cls in (keras_backprop.BackpropModel, keras.Model))
+    ours, stock = (overflows(cls, scales) for cls in (keras_backprop.BackpropModel, keras.Model))
     assert ours == stock and len(set(stock)) == 2
