@@ -77,6 +77,16 @@ def test_a_share_of_a_standard_deviation_too_small_for_half_precision(dtype, tol
     assert float(dx[3]) == pytest.approx(share / y, rel=tolerance)
 
 
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("float16", 2e-3), ("bfloat16", 1e-2)])
+@pytest.mark.parametrize("options", [{"axis": 1}, {"axis": (0, 1), "keepdims": True}, {}], ids=str)
+def test_logsumexp_of_large_numbers(options, dtype, tolerance):
+    x = tf.constant(1000 + normal(5, 7), dtype)
+    (dx,) = gradients(lambda x: ops.logsumexp(x, **options), x, upstream=tf.ones_like)
+    powers = np.exp(tf.cast(x, tf.float64) - 1000)
+    expected = powers / powers.sum(axis=options.get("axis"), keepdims=True)
+    np.testing.assert_allclose(tf.cast(dx, tf.float64), expected, rtol=tolerance)
+
+
 def test_nothing_flows_through_counts_and_places():
     def function(x):
         found = ops.argmax(x, axis=1) + ops.argmin(x, axis=1) + ops.count_nonzero(x, axis=1)
