@@ -140,23 +140,29 @@ binary(
     lambda a, b, y, dy: tf.math.divide_no_nan(-dy * a, a * a + b * b),
 )
 
-# y = √(a² + b²)                da = dy·a/y                     db = dy·b/y
+# In what follows Keras computes with the larger and the smaller of the two, and where they are equal the first counts as both.
+
+# y = √(a² + b²)                da = dy·a/y, 2·dy·a/y where |a| = |b|              db = dy·b/y, 0 where |a| = |b|
 binary(
     ops.Hypot,
-    lambda a, b, y, dy: tf.math.divide_no_nan(dy * a, y),
-    lambda a, b, y, dy: tf.math.divide_no_nan(dy * b, y),
+    lambda a, b, y, dy: tf.math.divide_no_nan(dy * tf.where(tf.equal(tf.abs(a), tf.abs(b)), 2 * a, a), y),
+    lambda a, b, y, dy: tf.math.divide_no_nan(zero_unless(tf.not_equal(tf.abs(a), tf.abs(b)), dy * b), y),
 )
 
-# y = log(eᵃ + eᵇ)              da = dy·σ(a − b)                db = dy·σ(b − a)
-binary(ops.Logaddexp, lambda a, b, y, dy: dy * tf.sigmoid(a - b), lambda a, b, y, dy: dy * tf.sigmoid(b - a))
+# y = log(eᵃ + eᵇ)              da = dy·σ(a − b), dy where a = b                   db = dy·σ(b − a), 0 where a = b
+binary(
+    ops.Logaddexp,
+    lambda a, b, y, dy: tf.where(tf.equal(a, b), dy, dy * tf.sigmoid(a - b)),
+    lambda a, b, y, dy: zero_unless(tf.not_equal(a, b), dy * tf.sigmoid(b - a)),
+)
 
 _LOG2 = np.float32(math.log(2.0))  # Keras has it in single precision, whatever the dtype
 
-# y = log₂(2ᵃ + 2ᵇ)             da = dy·σ((a − b)·log 2)        db = dy·σ((b − a)·log 2)
+# y = log₂(2ᵃ + 2ᵇ)             da = dy·σ((a − b)·log 2), dy where a = b           db = dy·σ((b − a)·log 2), 0 where a = b
 binary(
     ops.Logaddexp2,
-    lambda a, b, y, dy: dy * tf.sigmoid((a - b) * tf.cast(_LOG2, dy.dtype)),
-    lambda a, b, y, dy: dy * tf.sigmoid((b - a) * tf.cast(_LOG2, dy.dtype)),
+    lambda a, b, y, dy: tf.where(tf.equal(a, b), dy, dy * tf.sigmoid((a - b) * tf.cast(_LOG2, dy.dtype))),
+    lambda a, b, y, dy: zero_unless(tf.not_equal(a, b), dy * tf.sigmoid((b - a) * tf.cast(_LOG2, dy.dtype))),
 )
 
 # y = a·2ᵇ for whole b          da = dy·2ᵇ, or dy where a is 0 or ∞

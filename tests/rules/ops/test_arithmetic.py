@@ -80,6 +80,12 @@ def test_the_gradient_at_the_origin_is_zero_not_nan(operation):
         np.testing.assert_array_equal(gradient, [0, 0])
 
 
+@pytest.mark.parametrize("name", ["hypot", "logaddexp", "logaddexp2"])
+def test_where_both_are_equal_the_first_counts_as_the_larger(name):
+    a, b = np.array([1.0, -2.0, 0.5, 3.0]), np.array([1.0, 2.0, 0.5, -3.0])
+    check_rule(Case(name, lambda: getattr(ops, name), (a, b), differences=False))
+
+
 def test_mixed_dtypes_are_cast_back():
     dx, dw = gradients(operations.Multiply(), tf.ones([3, 2], tf.bfloat16), tf.ones([2]), upstream=tf.ones_like)
     assert dx.dtype == "bfloat16"
