@@ -109,17 +109,17 @@ def elementwise(*keys_and_derivative, fused=None, kept=None, **facts):
             of the function are filled with the call's arguments of that name.
         fused: `(x, y, dy) -> dx`, a kernel that multiplies in the same pass. Training uses it, `explain` shows the
             derivative.
-        kept: `(x, y, …) -> dy/dx`, the derivative from what a forward rule has saved: those of its further parameters that
-            the derivative does not have. Training uses it where they have been saved.
+        kept: pair of a forward rule and `(x, y, …) -> dy/dx`, the derivative from what that rule saves: those of its further
+            parameters that the derivative does not have. Training uses it where that rule, and no other, has run.
         **facts: further fields of `Rule`.
     """
     *keys, derivative = keys_and_derivative
     local, product = _with_options(derivative, 2), _with_options(fused, 3) if fused else None
-    saved = {*_options(kept, 2)} - {*_options(derivative, 2)} if kept else set()
-    of_kept = _with_options(kept, 2, saved) if kept else None
+    forward, of_saved = kept or (None, derivative)
+    of_kept = _with_options(of_saved, 2, saved={*_options(of_saved, 2)} - {*_options(derivative, 2)})
 
     def backward(call, dy):
-        if of_kept and call.saved.keys() >= saved:
+        if forward and call.rule and call.rule.forward is forward:
             return Gradients(dy * of_kept(call, call.input, call.output))
         if product:
             return Gradients(product(call, call.input, call.output, dy))

@@ -129,11 +129,12 @@ def test_a_property_that_the_layer_does_not_read_changes_nothing():
     assert rule_for(Wide(2)) is rule_for(layers.Dense(2))
 
 
-def test_a_forward_rule_of_ones_own_for_an_activation_whose_own_saves_something():
+@pytest.mark.parametrize("name", ["mine", "gate"])
+def test_a_forward_rule_of_ones_own_for_an_activation_whose_own_saves_something(name):
     @forward_rule(activations.silu)
     def silu(op, x):
         gate = tf.sigmoid(x)
-        return x * gate, {"mine": gate}
+        return x * gate, {name: 1 - gate}
 
     check_layer(layers.Activation("silu"), X).raise_if_failed()
 
