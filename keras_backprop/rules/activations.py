@@ -6,6 +6,7 @@ forward pass's own expressions, which a compiled step computes once. At kinks th
 
 import math
 
+import keras
 import tensorflow as tf
 from keras import activations
 
@@ -95,7 +96,7 @@ def _selu_derivative(x, y):
 
 def _celu_derivative(x, y, alpha):
     """y = max(x, 0) + α·(e^{min(x, 0)/α} − 1)        dy/dx = [x ≥ 0] + [x ≤ 0]·(y/α + 1), hence 2 at 0, as TensorFlow has it"""
-    return one_where(x >= 0, x) + one_where(x <= 0, x) * (y / alpha + 1)
+    return one_where(x >= 0, x) + tf.where(x <= 0, y / alpha + 1, tf.zeros_like(x))
 
 
 elementwise(activations.elu, ops.Elu, elu_derivative, fused=elu_product, needs="y")
@@ -151,13 +152,14 @@ elementwise(
 elementwise(activations.sparse_plus, ops.SparsePlus, lambda x, y: tf.clip_by_value(0.5 * (x + 1), 0.0, 1.0))
 
 
-def _squareplus_derivative(x, y):
-    """y = (x + √(x² + b))/2, hence √ = 2y − x        dy/dx = y/(2y − x); 0 at x = b = 0"""
-    return tf.math.divide_no_nan(y, 2 * y - x)
+def _squareplus_derivative(x, y, b):
+    """y = (x + r)/2, r = √(x² + b)        dy/dx = (1 + x/r)/2, ½ where x² overflows; 0 at x = b = 0"""
+    root = tf.sqrt(tf.square(x) + keras.ops.convert_to_tensor(b, x.dtype))
+    return tf.where(root > 0, 0.5 + 0.5 * tf.math.divide_no_nan(x, root), tf.zeros_like(x))
 
 
 elementwise(activations.squareplus, ops.Squareplus, _squareplus_derivative)
-elementwise(activations.tanh_shrink, ops.TanhShrink, lambda x, y: tf.square(x - y))
+elementwise(activations.tanh_shrink, ops.TanhShrink, lambda x, y: tf.square(tf.tanh(x)))  # far out x − y is rounding
 
 
 def _shrink_derivative(x, y, threshold):

@@ -59,8 +59,8 @@ ELEMENTWISE = {
     (activations.sparse_sigmoid, ops.SparseSigmoid): Formula("max(0, min(1, (x + 1)/2))", "(abs(x) < 1)/2"),
     (activations.hard_tanh, ops.HardTanh): Formula("max(-1, min(1, x))", "(abs(x) <= 1)"),
     (activations.sparse_plus, ops.SparsePlus): Formula("", "max(0, min(1, (x + 1)/2))"),
-    (activations.squareplus, ops.Squareplus): Formula("(x + sqrt(x**2 + b))/2", "y/(2*y - x)"),
-    (activations.tanh_shrink, ops.TanhShrink): Formula("x - tanh(x)", "(x - y)**2"),
+    (activations.squareplus, ops.Squareplus): Formula("(x + sqrt(x**2 + b))/2", "(1 + x/sqrt(x**2 + b))/2"),
+    (activations.tanh_shrink, ops.TanhShrink): Formula("x - tanh(x)", "tanh(x)**2"),
     (activations.soft_shrink, activations.hard_shrink): Formula("", "(abs(x) > threshold)"),
     (activations.silu, ops.Silu): Formula("x*sigmoid(x)", "sigmoid(x) + y*(1 - sigmoid(x))"),
     (activations.hard_silu, ops.HardSilu): Formula(

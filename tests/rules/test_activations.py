@@ -147,6 +147,12 @@ def test_derivatives_are_finite_far_out(name):
     assert np.all(np.isfinite(dx))
 
 
+@pytest.mark.parametrize("name, derivatives", [("celu", [0, 1]), ("squareplus", [0.5, 0.5]), ("tanh_shrink", [1, 1])])
+def test_derivatives_where_a_square_overflows(name, derivatives):
+    (dx,) = gradients(FUNCTIONS[name], tf.constant([-1e30, 1e30]), upstream=tf.ones_like)
+    np.testing.assert_array_equal(dx, derivatives)
+
+
 def test_the_approximate_gelu_is_finite_far_out_in_half_precision():
     x = tf.constant([[-200.0, -100.0, 0.0, 100.0, 200.0]], tf.float16)
     (dx,) = gradients(FUNCTIONS["gelu-approximate"], x, upstream=tf.ones_like)
