@@ -24,8 +24,8 @@ class Call:
         deltas: tuple, set by the sweep: the `deltas` that the rule returned.
         values: list of pairs, `keras.Variable` and tensor: what the call has read of variables of `op` that the forward pass
             assigns anew; its rule reads the same.
-        settings: dict, the plain attributes of `op`, a layer, a regulariser or a loss, as they were in the call, by name; its
-            rule finds the same.
+        settings: dict, the plain attributes and the weights of `op`, a layer, a regulariser or a loss, as they were in the
+            call, by name; those of a layer in it as `cell.use_bias`. Its rule finds the same.
     """
 
     __slots__ = (

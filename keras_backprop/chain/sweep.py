@@ -112,15 +112,20 @@ def reachable(calls, weights, inputs):
     return needed
 
 
-def weight_named(op, name):
-    """The weight that a rule calls `name`: an attribute of the layer, dotted into a sublayer, or the variable's path."""
+def weight_named(call, name):
+    """The weight that a rule of a call calls `name`.
+
+    An attribute of the layer, as it was in the call, dotted into a sublayer; or the variable's path.
+    """
+    op = call.op
     if isinstance(op, WeightRead):
         return op.variable
     if isinstance(op, Operation):
         return op.variables[name]
     if "/" in name:
         return next(v for v in op.trainable_variables if v.path == name)
-    return operator.attrgetter(name)(op)
+    with set_as_then(op, call.settings):
+        return operator.attrgetter(name)(op)
 
 
 def _apply(call, dys, needed):
@@ -190,7 +195,7 @@ def _weight_gradients(call, returned):
         if part is None:
             continue
         try:
-            variable = weight_named(call.op, name)
+            variable = weight_named(call, name)
         except (AttributeError, StopIteration) as error:
             raise ValueError(
                 f"The rule '{call.rule.name}' of '{call.path}' returned a gradient for {name!r}, which is no weight of the "

@@ -248,7 +248,7 @@ def _culprits(problem, tolerance):
             for i, (x, dx) in enumerate(zip(call.inputs, dxs, strict=True))
             if dx is not None or (id(x) in needed and x.dtype.is_floating)
         ]
-        named = {id(weight_named(call.op, name)): part.total() for name, part in parts.items()}
+        named = {id(weight_named(call, name)): part.total() for name, part in parts.items()}
         for variable in weights_of(call.op):
             if id(variable) in values:
                 what = f"the gradient of '{variable.path}'"

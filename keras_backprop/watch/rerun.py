@@ -84,11 +84,11 @@ class Rerun:
         """The path of the first link that takes a weight; the weight's own if none does."""
         reads = set()
         for link in self.result.links:
-            op, names = link.call.op, link.weight_gradients
+            call, op, names = link.call, link.call.op, link.weight_gradients
             if isinstance(op, WeightRead):
                 reads.update(id(y) for y in link.call.outputs if op.variable is weight)
-            elif any(weight_named(op, name) is weight for name in names) or not reads.isdisjoint(
-                map(id, link.call.inputs)
+            elif any(weight_named(call, name) is weight for name in names) or not reads.isdisjoint(
+                map(id, call.inputs)
             ):
                 return link.path
         return weight.path

@@ -103,7 +103,7 @@ class Step:
         self._inputs[link.path] = [id(x) for x in call.inputs]
         formula = _formula(call.rule.backward.__doc__ or "")
         for name in link.weight_gradients:
-            weight = weight_named(call.op, name)
+            weight = weight_named(call, name)
             self.uses.setdefault(weight.path, (link.path, formula))
             value = weight.value
             if isinstance(value, tf.Tensor) and value.dtype == weight.dtype:  # what the forward pass has read

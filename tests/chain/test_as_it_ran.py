@@ -57,6 +57,30 @@ class Dilated(keras.Model):
         return x + sum(self.losses)
 
 
+class Taken(keras.Model):
+    """A bias that is there in one call of two; and what a cell is set to, in the place of its layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(4, bias_initializer="ones")
+        self.recurrent = layers.GRU(4, return_sequences=True, reset_after=False, bias_initializer="ones")
+        self.simple = layers.SimpleRNN(4, return_sequences=True)
+
+    def build(self, shape):
+        for layer in (self.dense, self.recurrent, self.simple):
+            layer.build((None, 6, 4))
+        self.biases = self.dense.bias, self.recurrent.cell.bias
+        self.kernels = self.simple.cell.kernel, self.simple.cell.recurrent_kernel
+
+    def call(self, x, training=None):
+        for bias, other in ((self.biases, 1), ((None, None), 0)):
+            self.dense.bias, self.recurrent.cell.bias = bias
+            self.recurrent.cell.use_bias = bias[1] is not None
+            self.simple.cell.recurrent_kernel = self.kernels[other]
+            x = self.simple(self.recurrent(self.dense(x)))
+        return x
+
+
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize(
     "make",
@@ -65,8 +89,9 @@ class Dilated(keras.Model):
         lambda: Assigned(layers.Conv1D(4, 3, padding="same"), layers.LayerNormalization(), layers.PReLU()),
         lambda: Assigned(layers.GRU(4, return_sequences=True)),
         Dilated,
+        Taken,
     ],
-    ids=["spectral_normalization", "layers", "gru", "settings"],
+    ids=["spectral_normalization", "layers", "gru", "settings", "taken"],
 )
 def test_every_link_goes_by_what_was_then(make, compiled):
     model, x = make(), tf.constant(X)
