@@ -52,12 +52,9 @@ class Listeners:
 
     def __init__(self, callbacks, kind):
         self._kind, self._callbacks = kind, callbacks
-        methods = _BATCH_METHODS[kind]
-        found = [(c, [name for name in methods if _has(c, name)]) for c in callbacks.callbacks]
-        found = [(c, names) for c, names in found if names and not _is_deaf(c, names)]
-        listed = _list_has_own(callbacks, methods)
-        self._idle = [(c, names) for c, names in found if _is_idle(c, names)]
-        self.any = len(found) > len(self._idle) or listed
+        found, listed = self._found(), _list_has_own(callbacks, _BATCH_METHODS[kind])
+        self._heeded = self._not_idle(found)
+        self.any = bool(self._heeded) or listed
         self.finite = {"loss"} if any(type(c) is keras_callbacks.TerminateOnNaN for c, _ in found) else set()
         self.may_stop = any(_said(c, "reads_only_logs", names, False) and not _is_known(c) for c, names in found)
         frequencies = [(c, _frequency(c, names)) for c, names in found]
@@ -67,8 +64,17 @@ class Listeners:
         self.acting = [type(c).__name__ for c, n in self._frequencies if n != "saver" or c.save_freq != "epoch"]
 
     def outdated(self):
-        """Whether some that had nothing to do at batches now have."""
-        return not self.any and any(not _is_idle(c, names) for c, names in self._idle)
+        """Whether others hear of batches now: one that had nothing to do there has, or has been given a method."""
+        return self._not_idle(self._found()) != self._heeded
+
+    def _found(self):
+        methods = _BATCH_METHODS[self._kind]
+        found = [(c, [name for name in methods if _has(c, name)]) for c in self._callbacks.callbacks]
+        return [(c, names) for c, names in found if names and not _is_deaf(c, names)]
+
+    @staticmethod
+    def _not_idle(found):
+        return [(c, names) for c, names in found if not _is_idle(c, names)]
 
     def until_due(self, step):
         """How many steps may be made until a callback must be called, when `step` have been made since training began."""

@@ -116,6 +116,26 @@ def test_callbacks_that_change_the_model_between_batches():
     assert_alike(stock.get_weights(), ours.get_weights())
 
 
+class TakesUpBatches(keras.callbacks.Callback):
+    """From its second epoch on it acts after batches."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.on_train_batch_end = lambda batch, logs=None: self.model.layers[1].bias.assign_add([1.0, 0.0, 0.0])
+
+
+class Reads(keras.callbacks.Callback):
+    reads_only_logs = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        pass
+
+
+@pytest.mark.parametrize("others", [[], [Reads]])
+def test_a_callback_that_is_given_a_method_for_batches(others):
+    stock, ours = (trained(cls, [TakesUpBatches(), *(make() for make in others)]) for cls in STOCK_AND_OURS)
+    assert_alike(stock.get_weights(), ours.get_weights())
+
+
 def events(folder):
     """dict (file's folder, tag) -> list of (step, value)."""
     found = {}
