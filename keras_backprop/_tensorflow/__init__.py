@@ -18,6 +18,7 @@ from keras_backprop._tensorflow.context import (
 from keras_backprop._tensorflow.eager import Eager
 from keras_backprop._tensorflow.executor import one_thread
 from keras_backprop._tensorflow.graphs import (
+    changed_by,
     copy_operations,
     draws_by_itself,
     operation_count,
@@ -37,6 +38,7 @@ from keras_backprop._tensorflow.operations import (
     without_gradients_of,
     zeros_like,
 )
+from keras_backprop._tensorflow.pipelines import Uses
 from keras_backprop._tensorflow.resources import Resources, numbers_of
 from keras_backprop._tensorflow.substitutes import is_substitute, substitutable
 from keras_backprop._tensorflow.variables import (

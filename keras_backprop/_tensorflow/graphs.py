@@ -43,6 +43,15 @@ def _draws(node):
     return "seed" in node.attr or "seed2" in node.attr
 
 
+def changed_by(function):
+    """The variables, tables and the like that a `tf.ConcreteFunction` changes: their handles, a list of eager tensors."""
+    changed = set()
+    for operation in function.graph.get_operations():
+        _, written = auto_control_deps_utils.get_read_write_resource_inputs(operation)
+        changed.update(id(x) for x in written)
+    return [outer for outer, inner in function.graph.captures if id(inner) in changed]
+
+
 def with_effects(graph, outputs=(), without=(), substituted=False):
     """The operations of a traced function that change something, and all that these need, in order.
 

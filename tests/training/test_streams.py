@@ -140,8 +140,9 @@ def test_a_step_that_cannot_be_a_loop_loses_no_batch(monkeypatch):
     np.testing.assert_allclose(model.history.history["loss"], expected.history.history["loss"], rtol=1e-5)
 
 
-def test_large_batches_are_taken_one_by_one(monkeypatch):
-    monkeypatch.setattr("keras_backprop.training.inputs.stream.CHUNK", 1000)
+@pytest.fixture
+def sizes(monkeypatch):
+    """How many batches were wanted each time when some were taken: a list of int."""
     sizes, take = [], StreamBatches.take
 
     def noted(self, iterator, count):
@@ -149,8 +150,83 @@ def test_large_batches_are_taken_one_by_one(monkeypatch):
         return take(self, iterator, count)
 
     monkeypatch.setattr(StreamBatches, "take", noted)
+    return sizes
+
+
+def test_large_batches_are_taken_one_by_one(monkeypatch, sizes):
+    monkeypatch.setattr("keras_backprop.training.inputs.stream.CHUNK", 1000)
     model, _ = trained(BackpropSequential, {"x": dataset()})
     assert sizes[:7] == [1] * 7 and model.fit_path.compiled
+
+
+def mapped(model):
+    return Dataset.from_tensor_slices(X).batch(4).map(lambda x: (x, model(x) ** 2))
+
+
+def mapped_by_python(model):
+    def batch(x):
+        return tf.ensure_shape(tf.py_function(lambda x: model(x) ** 2, [x], tf.float32), (None, 3))
+
+    return Dataset.from_tensor_slices(X).batch(4).map(lambda x: (x, batch(x)))
+
+
+def generated(model):
+    def batches():
+        for start in range(0, 100, 4):
+            x = X[start : start + 4]
+            yield x, model.predict_on_batch(x) ** 2
+
+    return Dataset.from_generator(batches, output_signature=(tf.TensorSpec((4, 6)), tf.TensorSpec((4, 3))))
+
+
+def interleaved(model):
+    parts = Dataset.from_tensor_slices(X.reshape(5, 20, 6))
+    return parts.interleave(lambda x: mapped(model).take(5), cycle_length=1)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("data", [mapped, mapped_by_python, generated, interleaved])
+def test_data_that_depend_on_what_is_trained(data, sizes):
+    """Each batch is made when the step before it has been, as in stock Keras: targets that the model itself gives, say."""
+    alone = tf.data.Options()  # else TensorFlow makes batches in advance, in both, and how many varies
+    alone.experimental_optimization.inject_prefetch = alone.autotune.enabled = False
+    weights = []
+    for cls in (keras.Sequential, BackpropSequential):
+        keras.utils.set_random_seed(1)
+        model = cls([keras.Input((6,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(3)])
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        model.fit(data(model).with_options(alone), epochs=2, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    assert model.fit_path.compiled and set(sizes) == {1}
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+class Asking(keras.utils.PyDataset):
+    """Its targets are what a model says of the batch."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.asked = model
+
+    def __len__(self):
+        return 25
+
+    def __getitem__(self, index):
+        x = X[4 * index : 4 * index + 4]
+        return x, self.asked.predict_on_batch(x)
+
+
+def test_only_data_that_depend_on_what_is_trained_are_taken_one_by_one(sizes):
+    def stack():
+        return BackpropSequential([keras.Input((6,)), keras.layers.Dense(3)])
+
+    model, teacher = stack(), stack()
+    model.compile("sgd", "mse")
+    for asked, alone in ((model, True), (teacher, False)):
+        sizes.clear()
+        model.fit(Asking(asked), epochs=2, shuffle=False, verbose=0)
+        assert (set(sizes) == {1}) is alone, sizes
 
 
 class Told(keras.callbacks.Callback):

@@ -53,16 +53,15 @@ class Data:
         except Exception as error:  # whatever is wrong with the data: Keras's own loop says so
             raise NotCompiledError(f"Keras refuses the data: {error}") from error
         if self.train is None:
-            self.train = Stream(self._epochs(
-                *train, arguments["batch_size"], arguments["steps_per_epoch"], arguments["shuffle"], arguments["class_weight"]
-            ))  # fmt: skip
+            names = "batch_size", "steps_per_epoch", "shuffle", "class_weight"
+            self.train = Stream(lambda: self._epochs(*train, *(arguments[name] for name in names)))
 
     def validation_stream(self):
         """The validation data, batch by batch. Keras's iterator of them is made when they are wanted first, as in its loop."""
         if self._stream is None:
             x, y, sample_weight = self._given
             steps = self._arguments["validation_steps"]
-            self._stream = Stream(self._epochs(x, y, sample_weight, self._validation_batch_size, steps))
+            self._stream = Stream(lambda: self._epochs(x, y, sample_weight, self._validation_batch_size, steps))
         return self._stream
 
     def evaluate_arguments(self):

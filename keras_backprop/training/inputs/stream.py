@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_backprop import _keras
+from keras_backprop import _keras, _tensorflow
 from keras_backprop.training.loops import steps
 
 CHUNK = 2**26
@@ -147,8 +147,11 @@ def _item(list_, index, spec):
 class Stream:
     """The batches that Keras's iterator of epochs gives.
 
+    Data may depend on what is trained: a `map` that calls the model, a generator that asks it to predict. A batch of such data
+    must not be made before the step before it, so each is taken alone.
+
     Args:
-        epochs: a Keras `TFEpochIterator`.
+        epochs: function that returns a Keras `TFEpochIterator`.
 
     Attributes:
         batch: nested `tf.TypeSpec`, of a batch.
@@ -163,7 +166,11 @@ class Stream:
 
     def __init__(self, epochs):
         self._first: Any = None
-        self.epochs, self.batch = epochs, steps.specification(_keras.dataset_of(epochs))
+        self._uses = _tensorflow.Uses()
+        with self._uses.noting():  # Keras takes the first batches of a generator for their shapes
+            self.epochs = epochs()
+        self._uses.note_operations(_keras.dataset_of(self.epochs))
+        self.batch = steps.specification(_keras.dataset_of(self.epochs))
 
     @property
     def steps(self):
@@ -178,7 +185,9 @@ class Stream:
     def take(self, loop, first, count):
         """Some batches for a loop. Returns them, and how many they are."""
         lists, found, size, self.error = loop.source.take(self._iterator, count)
-        if found and not self.error:
+        if not loop.changed.isdisjoint(self._uses.numbers):
+            self.most = 1
+        elif found and not self.error:
             self.most = max(1, CHUNK * found // max(size, 1))
         return lists, found
 
@@ -191,7 +200,7 @@ class Stream:
     def epoch(self, number):
         """A context in which the batches of one epoch are taken. A `StopIteration` in it says that there are no more."""
         del number
-        with self.epochs.catch_stop_iteration():
+        with self.epochs.catch_stop_iteration(), self._uses.noting_python():
             self._steps = iter(self.epochs)
             self._at = 0
             yield

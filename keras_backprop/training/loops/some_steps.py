@@ -73,6 +73,11 @@ class CompiledSteps(Compiled):
         return self._parts[0][1].variables
 
     @property
+    def changed(self):
+        """The numbers (`id`) of the handles of variables, tables and the like that the step changes, a set."""
+        return self._parts[0][1].changed
+
+    @property
     def source(self):
         """What it takes batches from: one like the one that a `fit` has made."""
         return self._parts[0][0]

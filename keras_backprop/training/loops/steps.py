@@ -80,6 +80,11 @@ class Operations:
         """The variables of the step, a list of `tf.Variable`: those too that no model knows of."""
         return list(self._step.graph.variables)
 
+    @functools.cached_property
+    def changed(self):
+        """The numbers (`id`) of the handles of variables, tables and the like that the step changes, a set."""
+        return {id(handle) for handle in _tensorflow.changed_by(self._step)}
+
     def as_returned(self, logs):
         """Logs by their names, in dicts as the step returns them: by these Keras decides what it tells, in which order."""
         return _nested(self._step.structured_outputs, logs)

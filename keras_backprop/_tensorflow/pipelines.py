@@ -1,0 +1,91 @@
+"""What a tf.data pipeline takes from outside: resources that its operations use, and those that the Python uses which it runs."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python import pywrap_tfe
+from tensorflow.python.ops.script_ops import FuncRegistry
+
+from keras_backprop import _keras
+from keras_backprop._tensorflow.graphs import operations_within
+
+_RUN_PYTHON = ("EagerPyFunc", "PyFunc", "PyFuncStateless")
+_EXECUTE = {"TFE_Py_FastPathExecute": 3, "TFE_Py_Execute": 3}
+"""What runs an operation eagerly, and from which of its arguments on the inputs may stand."""
+
+
+class Uses:
+    """Notes which variables, tables and other resources a pipeline uses.
+
+    Attributes:
+        numbers: set of int, the `id`s of their handles.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: set = set()
+        self.tokens: set = set()  # by which TensorFlow knows the functions in Python
+
+    def note_operations(self, dataset: Any) -> None:
+        """Note what the operations of a `tf.data.Dataset` use, and which Python it runs."""
+        for function in _functions_of(dataset):
+            self.numbers.update(id(x) for x in function.captured_inputs if x.dtype == tf.resource)
+            within = operations_within(function.graph)
+            self.tokens.update(tf.compat.as_str(x.get_attr("token")) for x in within if x.type in _RUN_PYTHON)
+
+    def noting(self) -> Any:
+        """A context: what is used by operations that this thread runs eagerly is noted."""
+        replacements = {name: self._noting(name, first) for name, first in _EXECUTE.items()}
+        return _keras.replaced(pywrap_tfe, **replacements)
+
+    @contextlib.contextmanager
+    def noting_python(self) -> Iterator[None]:
+        """A context: what is used by Python that the pipeline runs is noted, whatever thread it runs in."""
+        if not self.tokens:
+            yield
+            return
+        with _lock:
+            _listening.append(self)
+            FuncRegistry.__call__ = _call
+        try:
+            yield
+        finally:
+            with _lock:
+                _listening.remove(self)
+                if not _listening:
+                    FuncRegistry.__call__ = _call_of_tensorflow
+
+    def _noting(self, name, first):
+        run = _keras.standing(pywrap_tfe, name)
+
+        def execute(*given):
+            for one in given[first:]:
+                for x in one if isinstance(one, (list, tuple)) else (one,):
+                    handle = x.handle if isinstance(x, tf.Variable) else x  # which the operation reads by itself
+                    if isinstance(handle, tf.Tensor) and handle.dtype == tf.resource:
+                        self.numbers.add(id(handle))
+            return run(*given)
+
+        return execute
+
+
+def _functions_of(dataset):
+    datasets = [dataset]
+    while datasets:
+        one = datasets.pop()
+        datasets += one._inputs()
+        yield from (wrapper.function for wrapper in one._functions())
+
+
+_lock = threading.Lock()
+_listening: list = []
+_call_of_tensorflow = FuncRegistry.__call__
+
+
+def _call(registry, token, *given):
+    with contextlib.ExitStack() as stack:
+        for uses in [one for one in _listening if token in one.tokens]:
+            stack.enter_context(uses.noting())
+        return _call_of_tensorflow(registry, token, *given)
