@@ -37,13 +37,7 @@ class Sweep:
         parts = self.parts.get(id(variable))
         if not parts:
             return None
-        totals = [cast(part.total(), tf.as_dtype(_keras.dtype_of(variable))) for part in parts]
-        for total in totals:
-            if not total.shape.is_compatible_with(variable.shape):
-                raise ValueError(
-                    f"A rule returned a gradient of shape {total.shape} for the weight '{variable.path}' of shape "
-                    f"{tuple(variable.shape)}. They must be equal."
-                )
+        totals = [_total(part, variable) for part in parts]
         return add(totals)
 
     def input_gradient(self, tensor):
@@ -128,6 +122,21 @@ def weight_named(call, name):
         return operator.attrgetter(name)(op)
 
 
+def _total(part, variable):
+    """One part of a weight's gradient, summed over the batch, in the variable's dtype."""
+    try:
+        total = cast(part.total(), tf.as_dtype(_keras.dtype_of(variable)))
+    except Exception as error:
+        error.add_note(f"Raised by the gradient of the weight '{variable.path}' that {part.whose} returned.")
+        raise
+    if not total.shape.is_compatible_with(variable.shape):
+        raise ValueError(
+            f"{part.whose[0].upper()}{part.whose[1:]} returned a gradient of shape {total.shape} for the weight "
+            f"'{variable.path}' of shape {tuple(variable.shape)}. They must be equal."
+        )
+    return total
+
+
 def _apply(call, dys, needed):
     """One rule: upstream in, `Gradients` out."""
     rule = call.rule
@@ -204,6 +213,7 @@ def _weight_gradients(call, returned):
         part = part if isinstance(part, WeightGradient) else Total(_tensor(call, part))
         part = part if call.repeats is None else Repeated(part, steps=call.repeats)
         part.shape, part.dtype = variable.shape, call.output.dtype
+        part.whose = f"the rule '{call.rule.name}' of '{call.path}'"
         named[name] = (variable, part)
     return named
 

@@ -13,10 +13,12 @@ class WeightGradient:
     Attributes:
         shape: the weight's shape, set by the sweep.
         dtype: in which it is computed, set by the sweep.
+        whose: str, the rule that has returned it and its path, as errors say it, set by the sweep.
     """
 
     shape = None
     dtype = tf.float32
+    whose = "a rule"
 
     def total(self) -> Any:
         """The gradient summed over the batch, a tensor (or `tf.IndexedSlices`) of the weight's shape."""

@@ -1,12 +1,14 @@
 """The sweep: apply, un-broadcast, cast, add up, skip what nobody needs."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_backprop import BackpropSequential, backward_rule
+from keras_backprop import BackpropSequential, Contraction, Total, backward_rule
 from keras_backprop.chain.record import Record
 from keras_backprop.chain.sweep import sweep
 from keras_backprop.rule import Call, Gradients
@@ -170,6 +172,35 @@ def test_a_rule_that_raises_is_named(run_eagerly, lazily):
         model.fit(np.ones((4, 2)), np.ones((4, 2)), verbose=0)
     (note,) = raised.value.__notes__
     assert note.startswith("Raised by the rule 'Odd.backward' in the backward pass of <Call") and "odd: (" in note
+
+
+WRONG = {
+    "another shape": (lambda x, dy: Contraction("i,o->io", x, dy), r"returned a gradient of shape \(2, 2\) for"),
+    "no product of these": (lambda x, dy: Contraction("i,i->i", keras.ops.tile(x, (1, 2)), dy), "Raised by"),
+    "a sum of another shape": (lambda x, dy: Total(keras.ops.sum(dy)), r"returned a gradient of shape \(\) for"),
+}
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+@pytest.mark.parametrize("wrong, said", WRONG.values(), ids=WRONG)
+def test_a_rule_whose_weight_gradient_is_wrong_is_named(wrong, said, run_eagerly):
+    class Odd(keras.layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=shape[-1:])
+
+        def call(self, x):
+            return x * self.w
+
+        def backward(self, call, dy):
+            return Gradients(dy * self.w, w=wrong(call.input, dy))
+
+    model = BackpropSequential([keras.Input((2,)), Odd(name="odd")], name="m")
+    model.compile("sgd", "mse", run_eagerly=run_eagerly)
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError)) as raised:
+        model.fit(np.ones((4, 2)), np.ones((4, 2)), verbose=0)
+    told = "".join([str(raised.value), *getattr(raised.value, "__notes__", ())])
+    assert "he rule 'Odd.backward' of 'm/odd'" in told and "the weight 'm/odd/" in told
+    assert re.search(said, told)
 
 
 def test_a_rule_without_a_name_trains():
