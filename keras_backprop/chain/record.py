@@ -105,8 +105,6 @@ class Record:
             with self:
                 self._want_all(op, (args, kwargs))
                 return self.run_as(op, call, key, path, *args, **kwargs)
-        if any(isinstance(x, keras.Variable) for x in leaves((*args, *kwargs.values()))):
-            args, kwargs = keras.tree.map_structure(self._read, (args, kwargs))
         return self._run_call(op, call, key, path, args, kwargs)
 
     def run_function(self, function, path, /, *args, **kwargs):
@@ -152,7 +150,9 @@ class Record:
         """One closed link, by its rule; or whatever operations it creates."""
         rule = rule_of(key, op, path)
         if rule is None or not self.follows():
-            return self._run_open(op, call, path, args, kwargs)
+            return self._run_open(op, call, path, args, kwargs)  # a weight is given as it is: one may ask for its path
+        if any(isinstance(x, keras.Variable) for x in leaves((*args, *kwargs.values()))):
+            args, kwargs = keras.tree.map_structure(self._read, (args, kwargs))
         if not (suits(rule, op, args) if key is op else knows(rule, call, kwargs)):
             return self._run_open(op, call, path, args, kwargs)
         if rule.forward is not None and any(isinstance(x, tf.RaggedTensor) for x in leaves((*args, *kwargs.values()))):

@@ -25,6 +25,15 @@ class Shifted(regularizers.L2):
         return super().__call__(x - 1.0)
 
 
+class OfTheWeight(regularizers.Regularizer):
+    """It takes what Keras hands over for a weight and not for its value: it asks for the path, and its tape for the variable."""
+
+    def __call__(self, w):
+        with tf.GradientTape() as tape:
+            error = tf.reduce_sum(tf.sin(w)) if w.path.endswith("kernel") else 0.0
+        return 0.1 * tf.reduce_sum(tape.gradient(error, w.value) ** 2)
+
+
 REGULARIZERS = {
     "l1": lambda: regularizers.L1(0.3),
     "l2": lambda: regularizers.L2(0.3),
@@ -80,11 +89,19 @@ def test_in_a_model(name, where):
 @pytest.mark.sample(5)
 @pytest.mark.parametrize("name", REGULARIZERS)
 def test_fit_equals_stock_keras(name):
+    assert_fit_equals_stock_keras(REGULARIZERS[name])
+
+
+def test_a_weight_is_penalised_as_it_is():
+    assert_fit_equals_stock_keras(OfTheWeight)
+
+
+def assert_fit_equals_stock_keras(regularizer):
     weights = []
     for cls in (keras.Model, BackpropModel):
         keras.utils.set_random_seed(1)
         inputs = keras.Input((4,))
-        kind = {"kernel_regularizer": REGULARIZERS[name](), "activity_regularizer": REGULARIZERS["l1"]()}
+        kind = {"kernel_regularizer": regularizer(), "activity_regularizer": REGULARIZERS["l1"]()}
         h = layers.Dense(3, "tanh", **kind)(inputs)
         model = cls(inputs, layers.Dense(2)(h))
         model.compile(keras.optimizers.SGD(0.1), "mse")
