@@ -37,8 +37,9 @@ DIFFERENCES = """
   forward-mode differentiation (`tf.autodiff.ForwardAccumulator`) in steps that run eagerly.
 * A few operations have a gradient here and none, or NaN, in TensorFlow: `keras.ops.image.hsv_to_rgb`, and `std` and `cdist` where
   they are 0.
-* A loss that contains `tf.gradients` over a loop (`keras.layers.GRU`, `tf.while_loop`) has its whole gradient here. In stock Keras the
-  part that goes through the loop's values is missing, without an error. With a tape in `call` it is whole in both.
+* A loss that contains `tf.gradients` over a loop or a call of a function (`keras.layers.GRU`, a convolution in groups, `tf.while_loop`,
+  `tf.function`) has its whole gradient here. In stock Keras the part that goes through values within is missing, without an error; over
+  a `tf.cond` it fails. With a tape in `call` it is whole in both.
 * At the end of data of unknown length stock Keras begins a step and finds no batch. What of it needs none runs, in branches too: it
   may empty what `gradient_accumulation_steps` has gathered. Keras's own function does it here. For what TensorFlow waits there depends on
   the rest of the step: with a stateful recurrent layer stock Keras keeps what it has gathered, and here it is thrown away.
