@@ -33,6 +33,9 @@ def misfit(model, y, y_pred):
     if len(targets) != len(predictions) or all(t is None for t in targets):
         return True
     sparse = any(function.__name__.startswith("sparse") for function in functions)
+    axes = [_keras.options_of(loss).get("axis", -1) for loss in losses] if sparse else []
+    if any(axis not in (-1, len(p.shape) - 1) for axis in axes for p in predictions):
+        return False  # which Keras does not support, whatever the targets
     pairs = [(t, p) for t, p in zip(targets, predictions, strict=True) if hasattr(t, "shape")]
     return any(_misfit(tuple(t.shape), tuple(p.shape), sparse) for t, p in pairs)
 

@@ -691,6 +691,13 @@ def test_targets_that_do_not_fit_are_an_error_and_nothing_is_changed(y):
         np.testing.assert_array_equal(a, b)
 
 
+def test_an_axis_that_a_loss_does_not_support_is_no_matter_of_the_targets():
+    model = BackpropSequential([keras.Input((6, 3)), layers.Dense(2, activation="softmax")])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(axis=-2))
+    with pytest.raises(ValueError, match="^Only axis=-1 is currently supported"):
+        model.fit(np.ones((4, 6, 3)), np.ones((4, 2)), verbose=0)
+
+
 @pytest.mark.parametrize("kind", ["functional", "sequential", "wrapped"])
 def test_legacy_h5_files_load_without_custom_objects(kind, tmp_path):
     stack = [keras.Input((3,)), layers.Dense(4, "tanh"), keras_backprop.layers.BackpropDense(2)]

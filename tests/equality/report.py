@@ -35,8 +35,9 @@ DIFFERENCES = """
   another, in the names of losses and metrics (`backprop_sequential_loss`). `from_keras` keeps the name.
 * What TensorFlow itself has no gradient for raises `MissingRuleError` before the first update, with the operation's path, and so does
   forward-mode differentiation (`tf.autodiff.ForwardAccumulator`) in steps that run eagerly.
-* A few operations have a gradient here and none, or NaN, in TensorFlow: `keras.ops.image.hsv_to_rgb`, and `std` and `cdist` where
-  they are 0.
+* A few operations have a gradient here and none, or NaN, in TensorFlow: `keras.ops.image.hsv_to_rgb`, `keras.ops.slice_update`, and
+  `std` and `cdist` where they are 0. So have cross-entropies, `Poisson` and `KLDivergence` that compute in float16 (`dtype="float16"`, or
+  such a `floatx`) next to 0, where Keras's gradient overflows.
 * A loss that contains `tf.gradients` over a loop or a call of a function (`keras.layers.GRU`, a convolution in groups, `tf.while_loop`,
   `tf.function`) has its whole gradient here. In stock Keras the part that goes through values within is missing, without an error; over
   a `tf.cond` it fails. With a tape in `call` it is whole in both.
