@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _tensorflow, kernels
-from keras_backprop.weight_gradients import Contraction, WeightGradient
+from keras_backprop.weight_gradients import Contraction, WeightGradient, sum_of_steps
 
 LARGEST_IDENTITY = 100
 """What kernels of so few entries see is told fastest by a convolution with an identity, on a CPU (docs/speed.md)."""
@@ -195,10 +195,13 @@ class Convolution(WeightGradient):
         self._product: Any = None
 
     def total(self) -> Any:
-        return self._total(self.dy)
+        return self._total(self.x, self.dy)
 
-    def _total(self, dy):
-        return self.window.weight_gradient(self.x, self.kernel_shape, dy, self.depthwise)
+    def total_of_steps(self, steps: Any) -> Any:
+        return sum_of_steps(self._total, self.kernel_shape, steps, self.x, self.dy)
+
+    def _total(self, x, dy):
+        return self.window.weight_gradient(x, self.kernel_shape, dy, self.depthwise)
 
     def per_example(self) -> Any:
         products = self._products().per_example()  # (n·g, k·i, o)
@@ -215,7 +218,8 @@ class Convolution(WeightGradient):
             if self._groups() == 1:
                 return tf.reshape(product.weighted_total(c), self.kernel_shape)
             return super().weighted_total(c)
-        return self._total(self.dy * tf.reshape(tf.cast(c, self.dy.dtype), [-1] + [1] * (len(self.dy.shape) - 1)))
+        c = tf.reshape(tf.cast(c, self.dy.dtype), [-1] + [1] * (len(self.dy.shape) - 1))
+        return self._total(self.x, self.dy * c)
 
     def inner_products(self, V: Any) -> Any:
         if self.depthwise:

@@ -21,8 +21,10 @@ from keras_backprop.weight_gradients.base import SUMMED, Combination, Total, Wei
 from keras_backprop.weight_gradients.combined import Joined, Repeated
 from keras_backprop.weight_gradients.contraction import Contraction
 from keras_backprop.weight_gradients.lookup import Lookup
+from keras_backprop.weight_gradients.steps import sum_of_steps
 from keras_backprop.weight_gradients.sums import add, cast
 
 __all__ = [
     "SUMMED", "Combination", "Contraction", "Joined", "Lookup", "Repeated", "Total", "WeightGradient", "add", "cast",
+    "sum_of_steps",
 ]  # fmt: skip

@@ -24,6 +24,10 @@ class WeightGradient:
         """The gradient summed over the batch, a tensor (or `tf.IndexedSlices`) of the weight's shape."""
         raise NotImplementedError
 
+    def total_of_steps(self, steps: Any) -> Any:
+        """The total, where the rows are those of so many time steps, the steps first: see `sum_of_steps`."""
+        return self.total()
+
     def per_example(self) -> Any:
         """The gradient of each example, a tensor of shape `(n, *shape)`."""
         raise NotImplementedError

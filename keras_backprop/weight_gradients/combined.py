@@ -23,6 +23,9 @@ class Joined(WeightGradient):
     def total(self) -> Any:
         return self._joined([part.total() for part in self.parts])
 
+    def total_of_steps(self, steps: Any) -> Any:
+        return self._joined([part.total_of_steps(steps) for part in self.parts])
+
     def per_example(self) -> Any:
         return self._joined([part.per_example() for part in self.parts], examples=1)
 
@@ -55,7 +58,7 @@ class Repeated(WeightGradient):
         self.parts, self.steps = parts, steps
 
     def total(self) -> Any:
-        return add([part.total() for part in self.parts])
+        return add([part.total_of_steps(self.steps) for part in self.parts])
 
     def per_example(self) -> Any:
         singles = tf.add_n([part.per_example() for part in self.parts])

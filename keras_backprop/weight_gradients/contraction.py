@@ -10,6 +10,7 @@ from keras_backprop import _tensorflow
 from keras_backprop.weight_gradients import gram
 from keras_backprop.weight_gradients.axes import as_rows, joined_shape, last_sizes, sum_leading
 from keras_backprop.weight_gradients.base import WeightGradient, like, only_kept, weighted_sum
+from keras_backprop.weight_gradients.steps import sum_of_steps
 
 
 class Contraction(WeightGradient):
@@ -52,21 +53,15 @@ class Contraction(WeightGradient):
                 x.values[:, None] * tf.gather(dy, x.indices[:, 0]), places, tf.size(touched)
             )
             return tf.IndexedSlices(rows, touched, tf.cast(self._result_shape(), tf.int64))
-        if self.batch == 1 and not self.explicit and self.factors[-1].dtype.size == 2:
-            return self._total_of_steps()
+        if self.batch == 1 and not self.explicit:
+            return sum_of_steps(self._total, self._result_shape(), None, *self.factors)
         return self._total(*self.factors)
 
-    def _total_of_steps(self):
-        """The sum over time in single precision, of parts in half: as in the backward pass of Keras's loop, which casts the
-        weights to half within each step. So what overflows there, and no more, overflows here, and the loss scale is alike."""
-        steps = tf.shape(self.factors[-1])[0]
-
-        def add(step, total):
-            part = self._total(*(factor[step] for factor in self.factors))
-            return step + 1, total + tf.cast(part, total.dtype)
-
-        start = tf.constant(0), tf.zeros(self._result_shape(), tf.float32)
-        return tf.while_loop(lambda step, total: step < steps, add, start)[1]
+    def total_of_steps(self, steps: Any) -> Any:
+        rows_first = self.batch == 0 and all(letters[0] == "n" for letters in self.letters if self.explicit)
+        if not rows_first or _tensorflow.sparse_of(self.factors[0]) is not None:
+            return self.total()
+        return sum_of_steps(self._total, self._result_shape(), steps, *self.factors)
 
     def _total(self, *factors):
         if self.explicit:

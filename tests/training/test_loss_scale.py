@@ -1,5 +1,7 @@
 """The loss scale of mixed precision falls and grows as under stock Keras, whoever traces the first step."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -41,13 +43,24 @@ def test_it_moves(scaling, options):
         np.testing.assert_allclose(losses, expected[0], rtol=4e-3)
 
 
-@pytest.mark.parametrize("layer", [layers.GRU, layers.LSTM, layers.SimpleRNN])
-def test_only_what_overflows_in_one_time_step_overflows(layer):
+@pytest.mark.parametrize(
+    "layer, shape",
+    [
+        (layers.GRU, (16, 4)),
+        (layers.LSTM, (16, 4)),
+        (layers.SimpleRNN, (16, 4)),
+        (functools.partial(layers.ConvLSTM1D, kernel_size=2), (16, 4, 1)),
+        (lambda units, return_sequences: layers.TimeDistributed(layers.Dense(units)), (16, 4)),
+        (lambda units, return_sequences: layers.TimeDistributed(layers.Conv1D(units, 2)), (16, 4, 1)),
+    ],
+    ids=["GRU", "LSTM", "SimpleRNN", "ConvLSTM1D", "each step, Dense", "each step, Conv1D"],
+)
+def test_only_what_overflows_in_one_time_step_overflows(layer, shape):
     """Keras casts weights to half precision within each step, so that the sum over time is of single precision."""
 
     def overflows(cls, scales):
         keras.utils.set_random_seed(0)
-        inputs = keras.Input((16, 4))
+        inputs = keras.Input(shape)
         model = cls(inputs, layers.Dense(1, dtype="float32")(layer(3, return_sequences=True)(inputs)))
         optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01))
         model.compile(optimizer, "mse")
@@ -55,10 +68,10 @@ def test_only_what_overflows_in_one_time_step_overflows(layer):
         weights, found = model.get_weights(), []
         for scale in scales:
             model.set_weights(weights)
+            before = int(optimizer.iterations)
             optimizer.dynamic_scale.assign(scale)
-            steps = int(optimizer.iterations)
-            model.train_on_batch(X.reshape(6, 16, 4)[:4], np.full((4, 16, 1), 9, "float32"))
-            found.append(int(optimizer.iterations) == steps)
+            model.train_on_batch(X.reshape(6, *shape)[:4], np.full((4, *model.output.shape[1:]), 9, "float32"))
+            found.append(int(optimizer.iterations) == before)
         return found
 
     scales = 2.0 ** np.arange(12, 24)

@@ -68,7 +68,6 @@ class ConvLSTM(LSTM):
 
     def gradients(self, x, h, derivatives, deltas):
         (delta,) = deltas
-        letters = "tno" + "abc"[: self.cell.rank] if self.axis != -1 else "tn" + "abc"[: self.cell.rank] + "o"
 
         def dx():
             rows = self.adjoint(self.over_x, self.rows(delta), self.W, self.all_steps(self.x_mask, x), self.rows(x))
@@ -77,8 +76,13 @@ class ConvLSTM(LSTM):
         return dx, {
             "kernel": self.product(self.over_x, x, delta, self.W, self.x_mask),
             "recurrent_kernel": self.product(self.over_h, h, delta, self.U, self.h_mask),
-            "bias": None if self.b is None else Contraction(f"{letters}->o", delta),
+            "bias": None if self.b is None else Contraction("o->o", self.channels_last(delta), batch=1),
         }
+
+    def channels_last(self, delta):
+        """(T, n, …) with the channels at the end."""
+        axes = range(len(delta.shape))
+        return delta if self.axis == -1 else tf.transpose(delta, [*axes[:2], *axes[3:], 2])
 
     def product(self, window, x, delta, W, masks):
         """dW, over all steps."""
