@@ -559,6 +559,35 @@ def test_what_cannot_be_traced_shuffles_as_keras_does(monkeypatch):
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
+class FailsOnceBuilt(BackpropModel):
+    """TensorFlow keeps an empty trace of a step that makes variables and fails, and runs that the next time."""
+
+    mistaken = True
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(1)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def train_step(self, data):
+        self(data[0])
+        if self.mistaken:
+            raise TypeError("my mistake")
+        return super().train_step(data)
+
+
+def test_a_mistake_in_a_step_that_makes_variables_is_told():
+    model = FailsOnceBuilt()
+    model.compile("sgd", "mse")
+    for _ in range(2):
+        with pytest.raises(TypeError, match="my mistake"):
+            model.fit(*data(), verbose=0)
+    model.mistaken = False  # as in a notebook
+    assert model.fit(*data(), verbose=0).history["loss"]
+
+
 def test_xla_that_fails_is_not_used(monkeypatch):
     monkeypatch.setattr("keras_backprop.training.xla.STEPS", 1)
 

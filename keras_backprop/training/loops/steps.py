@@ -7,6 +7,7 @@ validation, holds a copy; nothing is traced again. It does not matter whose step
 by Keras all the same, and what Python does in it, it does while it is traced.
 """
 
+import contextlib
 import functools
 
 import keras
@@ -32,7 +33,9 @@ def train_step(model, batch):
         Exception: whatever tracing the step raises.
     """
     model.make_train_function()
-    step = model._loops.traces.get("train", _keras.step_of(model.train_function), batch)
+    step = _keras.step_of(model.train_function)
+    with _forgotten_unless_traced(model, "train_function"):
+        step = model._loops.traces.get("train", step, batch)
     plan = plan_of(model)
     if plan is not None and not plan.is_asked_in(step.graph):
         raise NotCompiledError("its steps do not ask the plan for their gradients")  # Keras's loop says so
@@ -42,7 +45,19 @@ def train_step(model, batch):
 def test_step(model, batch):
     """The same for a test step."""
     model.make_test_function()
-    return model._loops.traces.get("test", _keras.step_of(model.test_function), batch)
+    step = _keras.step_of(model.test_function)
+    with _forgotten_unless_traced(model, "test_function"):
+        return model._loops.traces.get("test", step, batch)
+
+
+@contextlib.contextmanager
+def _forgotten_unless_traced(model, name):
+    """Of a step that makes variables and then fails, TensorFlow keeps an empty trace, which would run in Keras's loop."""
+    try:
+        yield
+    except BaseException:
+        setattr(model, name, None)
+        raise
 
 
 class Operations:
