@@ -71,7 +71,7 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
                 for loss in {id(loss): loss for loss in _keras.losses_of(compiled)}.values():
                     stack.enter_context(_recorded(loss, record, returned))
 
-            if compiled.built or replicas.several() or type(model).compute_loss is keras.Model.compute_loss:
+            if compiled.built or replicas.several():
                 _build(compiled, y, y_pred, sample_weight)
                 record_losses()
             else:
