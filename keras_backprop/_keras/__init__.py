@@ -107,6 +107,7 @@ from keras_backprop._keras.models import (
     losses_with_pairs,
     mark_called,
     metrics_and_loss,
+    metrics_as_given,
     options_of,
     predictions_of_losses,
     restore_added_losses,

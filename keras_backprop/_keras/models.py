@@ -216,6 +216,13 @@ def losses_as_given(compiled: Any) -> list:
     return keras.tree.flatten(getattr(compiled, "_user_loss", None))
 
 
+def metrics_as_given(model: Any) -> list:
+    """What `compile` was given as `metrics` and `weighted_metrics`, flat; none for a model that is not compiled."""
+    compiled = current(model, "_compile_metrics")
+    given = [getattr(compiled, name, None) for name in ("_user_metrics", "_user_weighted_metrics")]
+    return keras.tree.flatten(given)
+
+
 def options_of(loss: Any) -> dict:
     """What a loss object passes to the function that it wraps."""
     return getattr(loss, "_fn_kwargs", {})

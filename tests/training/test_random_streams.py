@@ -1,5 +1,7 @@
 """Random operations that keep their place in a stream to themselves: the numbers of stock Keras, whatever `fit` is asked for."""
 
+import functools
+import itertools
 import random
 
 import keras
@@ -181,7 +183,62 @@ class Outer(layers.Layer):
         return self.inner(x)
 
 
+class Asking(layers.Layer):
+    """Asks for a number whenever it is traced."""
+
+    def __init__(self, ask):
+        super().__init__()
+        self.ask = ask
+
+    def call(self, x):
+        return x * float(self.ask())
+
+
+class Tally:
+    of_all = 0
+
+    def __init__(self):
+        self.calls = 0
+
+    def next(self):
+        self.calls += 1
+        return self.calls
+
+    @classmethod
+    def next_of_all(cls):
+        cls.of_all += 1
+        return cls.of_all
+
+
+COUNTS: dict = {"calls": 0}
+CALLS: list = []
+
+
+def counted():
+    COUNTS["calls"] += 1
+    CALLS.append(len(CALLS))
+    return COUNTS["calls"] * len(CALLS)
+
+
+def counted_in_an_array():
+    counts = np.zeros(2)
+
+    def count():
+        counts[1] += 1
+        return counts[1]
+
+    return count
+
+
 STATES = {
+    "globals of a function": lambda: Asking(lambda: counted()),
+    "an array": lambda: Asking(counted_in_an_array()),
+    "an object": lambda: Asking(Tally().next),
+    "a class": lambda: Asking(Tally.next_of_all),
+    "an iterator": lambda: Asking(functools.partial(next, itertools.cycle([1, 2, 3]))),
+    "a generator function": lambda: Asking(functools.partial(next, (i for i in range(1, 9)))),
+    "Lambda": lambda: layers.Lambda(lambda x, calls=[0]: x * (calls.append(0) or len(calls))),
+    "an activation": lambda: layers.Dense(3, (lambda count: lambda x: x * count())(Tally().next)),
     "a count": lambda: Counting(int, "calls"),
     "a private count": lambda: Counting(int, "_calls"),
     "a number of NumPy": lambda: Counting(np.int64, "calls"),
@@ -199,9 +256,67 @@ def test_what_python_keeps_in_a_trace_is_that_of_the_trace_that_stock_keras_runs
     losses = []
     for ours in (False, True):
         keras.utils.set_random_seed(3)
+        COUNTS["calls"] = Tally.of_all = 0
+        CALLS.clear()
         inputs = [keras.Input((3,))] if built else []
         model = keras.Sequential([*inputs, layers.Dense(3), STATES[state](), layers.Dense(1)])
         model = BackpropModel.from_keras(model) if ours else model
         model.compile(optimizer, "mse")
         losses.append(model.fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0).history["loss"])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+
+
+def counting_loss():
+    count = Tally()
+    return lambda y, p: keras.losses.mean_squared_error(y, p) * count.next()
+
+
+class CountingLoss(keras.losses.Loss):
+    calls = 0
+
+    def call(self, y_true, y_pred):
+        self.calls += 1
+        return keras.ops.mean(keras.ops.square(y_true - y_pred), -1) * self.calls
+
+
+class CountingMean(keras.metrics.Mean):
+    calls = 0
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.calls += 1
+        super().update_state(y_pred * self.calls)
+
+
+def drawing_around_its_step(base):
+    class Drawing(base):
+        calls = 0
+
+        def train_step(self, data):
+            x, y = data
+            logs = super().train_step((x * np.random.uniform() * (1 + self.calls), y))
+            self.calls += 1
+            return logs
+
+    return Drawing
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        {"loss": counting_loss},
+        {"loss": CountingLoss},
+        {"metrics": lambda: [CountingMean(name="m")]},
+        {"base": drawing_around_its_step},
+    ],
+    ids=["a loss function", "a loss", "a metric", "a train_step"],
+)
+def test_so_is_what_losses_metrics_and_a_train_step_keep(made):
+    histories = []
+    for base in (keras.Model, BackpropModel):
+        keras.utils.set_random_seed(3)
+        inputs = keras.Input((3,))
+        model = made.get("base", lambda base: base)(base)(inputs, layers.Dense(1)(layers.Dense(3)(inputs)))
+        model.compile("adam", made.get("loss", lambda: "mse")(), metrics=made.get("metrics", list)())
+        histories.append(model.fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0).history)
+    for name, values in histories[0].items():
+        np.testing.assert_allclose(histories[1][name], values, rtol=1e-5)
