@@ -554,6 +554,21 @@ def test_a_compute_loss_in_keras_ops_is_differentiated():
     compare_fit(make, x, t[:, None], loss=None)
 
 
+def test_a_compute_loss_may_ask_which_regularizer_a_weight_has():
+    def make(cls):
+        class Mine(cls):
+            def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+                error = keras.ops.mean((y - y_pred) ** 2)
+                squared = [v for v in self.trainable_variables if isinstance(v.regularizer, keras.regularizers.L2)]
+                return error + sum(v.regularizer(v) for v in squared)
+
+        inputs = keras.Input((6,))
+        return Mine(inputs, layers.Dense(1, kernel_regularizer="l2", bias_regularizer="l1")(inputs))
+
+    x, _, t = data(n=64)
+    compare_fit(make, x, t[:, None], loss=None)
+
+
 @pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean_with_sample_weight", "sum"])
 def test_a_compute_loss_may_call_a_loss_object(reduction):
     """On batches of any size: 64 = 7·9 + 1, and the last step has a batch of 1."""

@@ -5,6 +5,7 @@ are threads that share the layers: each sees its own replacement, and its own li
 """
 
 import contextlib
+import inspect
 import threading
 from typing import Any
 
@@ -30,6 +31,12 @@ class _Switch:
     @property
     def stack(self):
         return self._local.stack
+
+    @property  # type: ignore[misc]
+    def __class__(self):
+        """For `isinstance`: people ask which regulariser it is. A routine's class would promise its code."""
+        original = vars(self)["original"]
+        return _Switch if inspect.isroutine(original) or isinstance(original, type) else type(original)
 
     def __getattr__(self, name):
         return getattr(vars(self)["original"], name)

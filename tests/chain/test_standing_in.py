@@ -2,6 +2,7 @@
 
 import types
 
+import keras
 import pytest
 
 from keras_backprop import _keras
@@ -25,3 +26,10 @@ def test_the_outer_replacement_holds_after_an_inner_one_was_interrupted():
             raise KeyboardInterrupt
         assert owner.call() == "outer"
     assert owner.call() == "its own"
+
+
+def test_what_stands_in_for_an_object_counts_as_one_of_its_class():
+    owner = types.SimpleNamespace(penalty=keras.regularizers.L2(0.5), call=lambda: "its own")
+    with _keras.replaced(owner, penalty=abs, call=abs):
+        assert isinstance(owner.penalty, keras.regularizers.L2) and owner.penalty.l2 == 0.5 and owner.penalty(-3) == 3
+        assert not isinstance(owner.call, types.FunctionType)  # its code is not what runs
