@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_backprop import _keras, replicas
+from keras_backprop.chain.arguments import name_of
 from keras_backprop.targets import misfit, wrong_targets
 
 
@@ -56,14 +57,7 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
     with contextlib.ExitStack() as stack:
         if replicas.several():
             stack.enter_context(_keras.scaled_losses_noted(scaled))
-        for variable in model.trainable_weights:
-            regularizer = _keras.current(variable, "_regularizer")
-            if regularizer is not None:
-                path = getattr(regularizer, "name", None) or getattr(
-                    regularizer, "__name__", type(regularizer).__name__
-                )
-                run = functools.partial(record.run_function, regularizer, path)
-                stack.enter_context(_keras.replaced(variable, _regularizer=run))
+        _record_penalties(model, record, stack)
         compiled = _keras.compiled_loss(model)
         if compiled is not None:
 
@@ -95,6 +89,25 @@ def record_objective(model, record, x, y, y_pred, sample_weight=None, training=T
         whole=_is_whole(returned),
         shared=bool(scaled or not replicas.several()),
     )
+
+
+def _record_penalties(model, record, stack):
+    """Penalties on weights are links where Keras adds them up. Whoever else asks for a regulariser gets that itself."""
+    runs = []
+    for variable in model.trainable_weights:
+        regularizer = _keras.current(variable, "_regularizer")
+        if regularizer is not None:
+            runs.append((variable, functools.partial(record.run_function, regularizer, name_of(regularizer))))
+    for layer in _keras.layers_in(model) if runs else ():
+        add_up = functools.partial(_recorded_penalties, _keras.current(layer, "_get_regularization_losses"), runs)
+        stack.enter_context(_keras.replaced(layer, _get_regularization_losses=add_up))
+
+
+def _recorded_penalties(add_up, runs):
+    with contextlib.ExitStack() as stack:
+        for variable, run in runs:
+            stack.enter_context(_keras.replaced(variable, _regularizer=run))
+        return add_up()
 
 
 def _reductions(losses):

@@ -559,8 +559,11 @@ def test_a_compute_loss_may_ask_which_regularizer_a_weight_has():
         class Mine(cls):
             def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
                 error = keras.ops.mean((y - y_pred) ** 2)
-                squared = [v for v in self.trainable_variables if isinstance(v.regularizer, keras.regularizers.L2)]
-                return error + sum(v.regularizer(v) for v in squared)
+                squared = [v for v in self.trainable_variables if type(v.regularizer) is keras.regularizers.L2]
+                kernels = [
+                    layer.kernel for layer in self.layers[1:] if layer.kernel.regularizer is layer.kernel_regularizer
+                ]
+                return error + sum(v.regularizer(v) for v in squared + kernels) + sum(self.losses)
 
         inputs = keras.Input((6,))
         return Mine(inputs, layers.Dense(1, kernel_regularizer="l2", bias_regularizer="l1")(inputs))
