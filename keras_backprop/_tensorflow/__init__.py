@@ -34,6 +34,7 @@ from keras_backprop._tensorflow.operations import (
     registered_gradient,
     remember_sparse,
     sparse_of,
+    tell_what_it_holds,
     wanted_gradients,
     without_gradients_of,
     zeros_like,

@@ -6,7 +6,7 @@ import tensorflow as tf
 from tensorflow.python.eager import backprop, backprop_util
 from tensorflow.python.framework import op_def_registry, ops
 from tensorflow.python.framework.ops import EagerTensor
-from tensorflow.python.ops import default_gradient
+from tensorflow.python.ops import default_gradient, handle_data_util
 
 
 class EagerOperation:
@@ -118,6 +118,16 @@ def gradients_by_type():
 def zeros_like(x):
     """A gradient of zeros for what an operation put out and nobody used, handles of variables included."""
     return default_gradient.zeros_like(x)
+
+
+def tell_what_it_holds(dy, x):
+    """Let TensorFlow know of which shape and dtype the tensors are in the gradient of a list of tensors: those of the list.
+
+    A gradient that a called function has put out may not say so, and TensorFlow adds only lists that all do or none.
+    """
+    symbolic = isinstance(dy, tf.Tensor) and not isinstance(dy, EagerTensor)
+    if x.dtype == tf.variant and symbolic and not handle_data_util.get_handle_data(dy).shape_and_type:
+        handle_data_util.copy_handle_data(x, dy)
 
 
 def is_trainable(x):

@@ -44,6 +44,8 @@ def tensorflow(call, dy):
         _tensorflow.zeros_like(y) if d is None and _tensorflow.is_trainable(y) else d
         for d, y in zip(dys, call.outputs, strict=True)
     ]
+    for d, y in zip(dys, call.outputs, strict=True):
+        _tensorflow.tell_what_it_holds(d, y)
     dxs = gradient(operation, *dys)
     dxs = list(dxs) if isinstance(dxs, (list, tuple)) else [dxs]
     weights = {name: dxs[int(name.removeprefix("input "))] for name in variables}

@@ -121,6 +121,26 @@ def test_second_derivatives_of_recurrences(inner, compiled):
     assert_equals_the_tape(layer, x, compiled)
 
 
+class ThirdDerivatives(SecondDerivatives):
+    """Two tapes within each other; the gradient of that has third derivatives of the inner layer."""
+
+    def call(self, x):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = tf.sin(self.inner(x))
+            dx = tf.sin(tape.gradient(y, x))
+        return x + outer.gradient(dx, x)
+
+
+@pytest.mark.parametrize("inner", [layers.SimpleRNN, layers.LSTM])
+def test_third_derivatives_of_recurrences(inner):
+    layer, x = ThirdDerivatives(inner(2)), np.tile(np.reshape(X, (X.shape[0], 2, 2)), (1, 3, 1))
+    layer(x)
+    assert_equals_the_tape(layer, x, True)
+
+
 class OfWeights(SecondDerivatives):
     """The tape follows only the weights: of what takes the input it knows nothing, of what comes after that it does."""
 
