@@ -218,7 +218,7 @@ class BackpropTrainer(CompiledFit, DistributedTrainer):
         if outputs is not None:
             return outputs
         # A step of its user's around this one may draw and count as well, before and after: it counts as changed.
-        state = object if has_own(self, "train_step") else functools.partial(state_of_python, self)
+        state = None if has_own(self, "train_step") else functools.partial(state_of_python, self)
         with _tensorflow.traced_once(state):  # the variables of metrics and of the optimizer are no reason
             return self.__train_step(data)
 

@@ -50,15 +50,15 @@ def traced_once(state):
     counts is what runs.
 
     Args:
-        state: function without arguments, the state as something that can be compared.
+        state: function without arguments, the state as something that can be compared; None where it counts as changed.
     """
     if tf.executing_eagerly():
         yield
         return
-    before, made = state(), _made.number
+    before, made = state and state(), _made.number
     with variables_made_at_once():
         yield
-    if _made.number > made and state() != before:
+    if _made.number > made and (state is None or state() != before):
         tf.Variable(0.0, trainable=False)  # a part of the function, for which TensorFlow traces it without
 
 

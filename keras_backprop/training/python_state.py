@@ -33,7 +33,7 @@ def kept_in_python(model: Any) -> list:
     an iterator and a random generator are.
 
     It is looked for in the attributes of layers, losses, metrics and the optimizer, of their classes, and of objects among them;
-    and in the globals and closures that their methods, and functions among them, name. Nothing is called.
+    and in the globals and closures that their methods, and functions among them, name. What cannot be looked at is passed over.
 
     Args:
         model: a Keras model, or a layer.
@@ -58,76 +58,112 @@ class _Found:
         self._seen: dict = {}  # with the things themselves, lest another gets the id of one that is gone
         self._look(things)
         while self._open:
-            self._look_into(self._open.popleft())
+            # Attributes may be computed, by whatever code, and other threads may write to what is looked at.
+            with contextlib.suppress(Exception):
+                self._look(_within(self._open.popleft()))
 
     def _look(self, things):
         for x in things:
-            if isinstance(x, (int, float, str, np.generic)):
+            if isinstance(x, (int, float, str, bytes, np.generic)):
                 self.states.append(x)
             elif id(x) not in self._seen and len(self._seen) < MOST:
                 self._seen[id(x)] = x
                 self._open.append(x)
 
-    def _look_into(self, x):
-        if isinstance(x, (random.Random, np.random.Generator, np.random.RandomState)):
-            with contextlib.suppress(Exception):  # that of the system has no state
-                self.states.append(pickle.dumps(x))
-        elif isinstance(x, np.ndarray):
-            self.states.append(x.tobytes() if x.size <= LARGEST and x.dtype.kind in "biufc" else x.size)
-        elif isinstance(x, (list, tuple, set, dict, collections.deque)):
-            self.states.append(len(x))
-            if isinstance(x, (list, tuple)):
-                self._look(x[-LARGEST:])
-            elif len(x) <= LARGEST:
-                self._look(x.values() if isinstance(x, dict) else x)
-        elif isinstance(x, types.GeneratorType):
-            if x.gi_frame is not None and not x.gi_running:
-                self._look([x.gi_frame.f_lasti, *x.gi_frame.f_locals.values()])
-        elif type(x).__module__ in ("builtins", "itertools") and hasattr(x, "__next__"):
-            self._look_into_iterator(x)
-        elif isinstance(x, (staticmethod, classmethod)):
-            self._look([x.__func__])
-        elif isinstance(x, property):
-            self._look([x.fget])
-        elif isinstance(x, types.MethodType):
-            self._look([x.__func__, x.__self__])
-        elif isinstance(x, functools.partial):
-            self._look([x.func, *x.args, *x.keywords.values()])
-        elif isinstance(x, types.FunctionType):
-            self._look_into_function(x)
-        elif isinstance(x, type):
-            if _is_of_others(x):
-                self._look(value for name, value in _attributes(x).items() if name not in _OF_EVERY_CLASS)
-        elif _is_of_others(type(x)):
-            self._look(value for name, value in _attributes(x).items() if _is_own(x, name))
-            self._look(type(x).__mro__)
-        elif isinstance(x, keras.layers.Layer) or type(x).__module__.startswith("keras."):
-            self._look(value for value in _attributes(x).values() if isinstance(value, types.FunctionType))
 
-    def _look_into_iterator(self, x):
-        """By what it would be pickled as, which tells where it is."""
-        with contextlib.suppress(Exception), warnings.catch_warnings():  # not all can be
-            warnings.simplefilter("ignore")  # iterators of `itertools` will not be for ever
-            self._look(x.__reduce__()[1:])
-
-    def _look_into_function(self, function):
-        if not _is_of_others(function):
-            return
-        self._look(_contents(cell) for cell in function.__closure__ or ())
-        self._look([*_attributes(function).values(), function.__defaults__, function.__kwdefaults__])
-        names = _names_in(function.__code__)
-        self._look(function.__globals__[name] for name in names if name in function.__globals__)
+@functools.singledispatch
+def _within(x):
+    """What is to be looked at of something: numbers, texts and bytes that tell its state, and further things. An iterable."""
+    cls = type(x)
+    if cls.__module__ in ("builtins", "itertools"):
+        return _place(x) if hasattr(cls, "__next__") else ()
+    if _is_of_others(cls):
+        return [*(value for name, value in vars(x).items() if _is_own(x, name)), *cls.__mro__]
+    if cls.__module__.partition(".")[0] == "keras":
+        return [value for value in vars(x).values() if isinstance(value, _CALLED) or _is_of_others(type(value))]
+    return ()
 
 
-def _attributes(x):
-    return dict(getattr(x, "__dict__", {}))
+_CALLED = (types.FunctionType, types.MethodType, functools.partial)
 
 
-def _contents(cell):
-    try:
-        return cell.cell_contents
-    except ValueError:  # nothing yet
-        return None
+def _place(iterator):
+    """Where an iterator is: what it would be pickled as tells it. Those of `itertools` cannot be from Python 3.14 on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that they will not be
+        return iterator.__reduce__()[1:]
+
+
+@_within.register(random.Random)
+@_within.register(np.random.Generator)
+@_within.register(np.random.RandomState)
+def _(generator):
+    return [pickle.dumps(generator)]
+
+
+@_within.register
+def _(array: np.ndarray):
+    return [array.tobytes() if array.size <= LARGEST and array.dtype.kind in "biufc" else array.size]
+
+
+@_within.register(list)
+@_within.register(tuple)
+def _(items):
+    return [len(items), *items[-LARGEST:]]
+
+
+@_within.register(set)
+@_within.register(dict)
+@_within.register(collections.deque)
+def _(items):
+    values = items.values() if isinstance(items, dict) else items
+    return [len(items), *(values if len(items) <= LARGEST else ())]
+
+
+@_within.register
+def _(generator: types.GeneratorType):
+    frame = generator.gi_frame
+    return [] if frame is None or generator.gi_running else [frame.f_lasti, *frame.f_locals.values()]
+
+
+@_within.register(staticmethod)
+@_within.register(classmethod)
+def _(method):
+    return [method.__func__]
+
+
+@_within.register
+def _(computed: property):
+    return [computed.fget]
+
+
+@_within.register
+def _(method: types.MethodType):
+    return [method.__func__, method.__self__]
+
+
+@_within.register
+def _(partial: functools.partial):
+    return [partial.func, *partial.args, *partial.keywords.values()]
+
+
+@_within.register
+def _(cell: types.CellType):
+    return [cell.cell_contents]
+
+
+@_within.register
+def _(function: types.FunctionType):
+    if not _is_of_others(function):
+        return []
+    named = [function.__globals__[name] for name in _names_in(function.__code__) if name in function.__globals__]
+    options = function.__defaults__, function.__kwdefaults__
+    return [*(function.__closure__ or ()), *vars(function).values(), *options, *named]
+
+
+@_within.register
+def _(cls: type):
+    return [value for name, value in vars(cls).items() if name not in _OF_EVERY_CLASS] if _is_of_others(cls) else []
 
 
 def _is_of_others(x):
@@ -135,7 +171,7 @@ def _is_of_others(x):
     return str(x.__module__).partition(".")[0] not in _LIBRARIES
 
 
-_LIBRARIES = {*sys.stdlib_module_names, "keras", "keras_hub", "keras_backprop", "numpy", "tensorflow"} - {"__main__"}
+_LIBRARIES = {*sys.stdlib_module_names, "keras", "keras_hub", "keras_backprop", "numpy", "tensorflow"}
 _OF_EVERY_CLASS = {*vars(type("Empty", (), {})), "__firstlineno__", "__static_attributes__"}
 
 

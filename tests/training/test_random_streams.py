@@ -230,7 +230,40 @@ def counted_in_an_array():
     return count
 
 
+class Slotted:
+    """Whoever asks it for its attributes gets an error."""
+
+    __slots__ = ("calls",)
+
+    def __getattr__(self, name):
+        raise KeyError(name)
+
+
+class Called(Tally):
+    def __call__(self, x):
+        return x * self.next()
+
+    def penalty(self, x):
+        return 0.01 * self.next() * tf.reduce_sum(tf.square(x))
+
+
+class Unlike(layers.Layer):
+    """It keeps what cannot be looked at."""
+
+    def __init__(self):
+        super().__init__()
+        self.slotted, self.system, self.calls = Slotted(), random.SystemRandom(), 0
+
+    def call(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
 STATES = {
+    "beside what cannot be looked at": Unlike,
+    "a method as Lambda": lambda: layers.Lambda(Called().__call__),
+    "an object as activation": lambda: layers.Dense(3, Called()),
+    "a regularizer": lambda: layers.Dense(3, kernel_regularizer=Called().penalty),
     "globals of a function": lambda: Asking(lambda: counted()),
     "an array": lambda: Asking(counted_in_an_array()),
     "an object": lambda: Asking(Tally().next),
