@@ -26,18 +26,30 @@ def misfit(model, y, y_pred):
         return False
     compiled = _keras.compiled_loss(model)
     losses = _keras.losses_of(compiled)
-    functions = [_keras.current(loss, "fn") or type(loss) for loss in losses]
-    if compiled is None or not all(function.__module__.startswith("keras.") for function in functions):
+    if compiled is None or not all(_function_of(loss).__module__.startswith("keras.") for loss in losses):
         return False
     targets, predictions = keras.tree.flatten(y), keras.tree.flatten(y_pred)
     if len(targets) != len(predictions) or all(t is None for t in targets):
         return True
-    sparse = any(function.__name__.startswith("sparse") for function in functions)
-    axes = [_keras.options_of(loss).get("axis", -1) for loss in losses] if sparse else []
-    if any(axis not in (-1, len(p.shape) - 1) for axis in axes for p in predictions):
-        return False  # which Keras does not support, whatever the targets
-    pairs = [(t, p) for t, p in zip(targets, predictions, strict=True) if hasattr(t, "shape")]
-    return any(_misfit(tuple(t.shape), tuple(p.shape), sparse) for t, p in pairs)
+    triples = [(entry.loss, *pair) for entry, *pair in _keras.losses_with_pairs(compiled, y, y_pred)]
+    if not triples:  # the losses are not built yet
+        triples = [(None, *pair) for pair in zip(targets, predictions, strict=True)]
+    triples = [(loss, t, p) for loss, t, p in triples if hasattr(t, "shape")]
+    if not all(_has_supported_axis(loss, len(p.shape)) for loss, _, p in triples):
+        return False  # whatever the targets
+    return any(_misfit(tuple(t.shape), tuple(p.shape), _is_sparse(loss)) for loss, t, p in triples)
+
+
+def _function_of(loss):
+    return _keras.current(loss, "fn") or type(loss)
+
+
+def _is_sparse(loss):
+    return _function_of(loss).__name__.startswith("sparse")
+
+
+def _has_supported_axis(loss, rank):
+    return not _is_sparse(loss) or _keras.options_of(loss).get("axis", -1) in (-1, rank - 1)
 
 
 def _misfit(target, prediction, sparse):

@@ -716,6 +716,16 @@ def test_an_axis_that_a_loss_does_not_support_is_no_matter_of_the_targets():
         model.fit(np.ones((4, 6, 3)), np.ones((4, 2)), verbose=0)
 
 
+@pytest.mark.parametrize("said, axis, size", [("^The targets do not fit", -1, 5), ("^Only axis=-1 is currently", 1, 6)])
+@pytest.mark.parametrize("other", [None, keras.losses.CategoricalCrossentropy(axis=1)])
+def test_of_several_losses_each_is_asked_about_its_own_targets(other, said, axis, size):
+    x = keras.Input((6, 3))
+    model = BackpropModel(x, [layers.Dense(n, activation="softmax", name=f"of_{n}")(x) for n in (4, 2)])
+    model.compile("sgd", [other, keras.losses.SparseCategoricalCrossentropy(axis=axis)])
+    with pytest.raises(ValueError, match=said):
+        model.fit(np.ones((4, 6, 3)), [np.ones((4, 6, 4)), np.ones((4, size))], verbose=0)
+
+
 @pytest.mark.parametrize("kind", ["functional", "sequential", "wrapped"])
 def test_legacy_h5_files_load_without_custom_objects(kind, tmp_path):
     stack = [keras.Input((3,)), layers.Dense(4, "tanh"), keras_backprop.layers.BackpropDense(2)]
