@@ -588,6 +588,59 @@ def test_a_mistake_in_a_step_that_makes_variables_is_told():
     assert model.fit(*data(), verbose=0).history["loss"]
 
 
+class Mistaken(BackpropSequential):
+    """Fails where a step of one kind is traced."""
+
+    mistaken = ""
+
+    def train_step(self, data):
+        return self.unless_mistaken("train", super().train_step(data))
+
+    def test_step(self, data):
+        return self.unless_mistaken("test", super().test_step(data))
+
+    def unless_mistaken(self, kind, logs):
+        if kind == self.mistaken:
+            raise TypeError("my mistake")
+        return logs
+
+
+def in_memory():
+    return dict(zip("xy", data(), strict=True))
+
+
+def in_a_stream():
+    return {"x": tf.data.Dataset.from_tensor_slices(data()).batch(32)}
+
+
+@pytest.mark.parametrize("validation", [in_memory, in_a_stream])
+@pytest.mark.parametrize("training", [in_memory, in_a_stream])
+def test_a_mistake_in_a_test_step_is_told(training, validation):
+    model = network(Mistaken)
+    model.mistaken = "test"
+    given = validation()
+    arguments = {**training(), "validation_data": tuple(given.values()) if "y" in given else given["x"]}
+    for _ in range(2):
+        with pytest.raises(TypeError, match="my mistake"):
+            model.fit(**arguments, shuffle=False, verbose=0)
+    model.mistaken = ""
+    assert model.fit(**arguments, shuffle=False, verbose=0).history["val_loss"]
+
+
+@pytest.mark.parametrize("training", [in_memory, in_a_stream])
+def test_a_mistake_in_a_step_that_is_made_anew_in_the_middle_of_an_epoch_is_told(training):
+    class Anew(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1:
+                self.model.mistaken = "train"
+                self.model.make_train_function(force=True)
+
+    model = network(Mistaken)
+    with pytest.raises(TypeError, match="my mistake"):
+        model.fit(**training(), verbose=0, shuffle=False, callbacks=[Anew()])
+    assert int(model.optimizer.iterations) == 2
+
+
 def test_xla_that_fails_is_not_used(monkeypatch):
     monkeypatch.setattr("keras_backprop.training.xla.STEPS", 1)
 
