@@ -72,9 +72,12 @@ class Uses:
 
 
 def _functions_of(dataset):
-    datasets = [dataset]
+    datasets, seen = [dataset], {}
     while datasets:
         one = datasets.pop()
+        if id(one) in seen:  # a data set may be an input of several
+            continue
+        seen[id(one)] = one
         datasets += one._inputs()
         yield from (wrapper.function for wrapper in one._functions())
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_backprop import BackpropSequential
+from keras_backprop._tensorflow import Uses
 from keras_backprop.training.inputs.stream import StreamBatches
 
 random = np.random.default_rng(0)
@@ -227,6 +228,18 @@ def test_only_data_that_depend_on_what_is_trained_are_taken_one_by_one(sizes):
         sizes.clear()
         model.fit(Asking(asked), epochs=2, shuffle=False, verbose=0)
         assert (set(sizes) == {1}) is alone, sizes
+
+
+def test_a_data_set_that_is_an_input_of_several_is_looked_at_once(monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(
+        "keras_backprop._tensorflow.pipelines.operations_within", lambda graph: looked_at.append(graph) or []
+    )
+    data = Dataset.range(3).map(lambda x: x + 1)
+    for _ in range(5):
+        data = data.concatenate(data)
+    Uses().note_operations(data)
+    assert len(looked_at) == 1
 
 
 class Told(keras.callbacks.Callback):
