@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,22 +19,22 @@ _EXECUTE = {"TFE_Py_FastPathExecute": 3, "TFE_Py_Execute": 3}
 
 
 class Uses:
-    """Notes which variables, tables and other resources a pipeline uses.
-
-    Attributes:
-        numbers: set of int, the `id`s of their handles.
-    """
+    """Notes which variables, tables and other resources a pipeline uses."""
 
     def __init__(self) -> None:
-        self.numbers: set = set()
+        self._handles: Any = weakref.WeakValueDictionary()  # by their `id`s, which others get when they are gone
         self.tokens: set = set()  # by which TensorFlow knows the functions in Python
 
     def note_operations(self, dataset: Any) -> None:
         """Note what the operations of a `tf.data.Dataset` use, and which Python it runs."""
         for function in _functions_of(dataset):
-            self.numbers.update(id(x) for x in function.captured_inputs if x.dtype == tf.resource)
+            self._handles.update((id(x), x) for x in function.captured_inputs if x.dtype == tf.resource)
             within = operations_within(function.graph)
             self.tokens.update(tf.compat.as_str(x.get_attr("token")) for x in within if x.type in _RUN_PYTHON)
+
+    def any_of(self, numbers: Any) -> bool:
+        """Whether it uses one of the resources whose handles have these numbers (`id`)."""
+        return any(number in self._handles for number in numbers)
 
     def noting(self) -> Any:
         """A context: what is used by operations that this thread runs eagerly is noted."""
@@ -65,7 +66,7 @@ class Uses:
                 for x in one if isinstance(one, (list, tuple)) else (one,):
                     handle = x.handle if isinstance(x, tf.Variable) else x  # which the operation reads by itself
                     if isinstance(handle, tf.Tensor) and handle.dtype == tf.resource:
-                        self.numbers.add(id(handle))
+                        self._handles[id(handle)] = handle
             return run(*given)
 
         return execute

@@ -1,5 +1,6 @@
 """Data that come batch by batch, in the compiled loop: the history of stock Keras."""
 
+import gc
 import warnings
 
 import keras
@@ -240,6 +241,18 @@ def test_a_data_set_that_is_an_input_of_several_is_looked_at_once(monkeypatch):
         data = data.concatenate(data)
     Uses().note_operations(data)
     assert len(looked_at) == 1
+
+
+def test_a_resource_that_is_gone_is_not_taken_for_a_later_one():
+    """Of which the handle may get the same `id`."""
+    uses, variable = Uses(), tf.Variable(1.0)
+    with uses.noting():
+        variable.assign(2.0)
+    number = id(variable.handle)
+    assert uses.any_of({number})
+    del variable
+    gc.collect()
+    assert not uses.any_of({number})
 
 
 class Told(keras.callbacks.Callback):

@@ -185,7 +185,7 @@ class Stream:
     def take(self, loop, first, count):
         """Some batches for a loop. Returns them, and how many they are."""
         lists, found, size, self.error = loop.source.take(self._iterator, count)
-        if not loop.changed.isdisjoint(self._uses.numbers):
+        if self._uses.any_of(loop.changed):
             self.most = 1
         elif found and not self.error:
             self.most = max(1, CHUNK * found // max(size, 1))
