@@ -11,7 +11,7 @@ from keras import layers
 
 from keras_backprop import BackpropSequential
 from keras_backprop._tensorflow import Uses
-from keras_backprop.training.inputs.stream import StreamBatches
+from keras_backprop.training.inputs.stream import Stream
 
 random = np.random.default_rng(0)
 X, Y = random.normal(size=(100, 6)).astype("float32"), random.integers(0, 3, 100)
@@ -143,22 +143,22 @@ def test_a_step_that_cannot_be_a_loop_loses_no_batch(monkeypatch):
 
 
 @pytest.fixture
-def sizes(monkeypatch):
-    """How many batches were wanted each time when some were taken: a list of int."""
-    sizes, take = [], StreamBatches.take
+def most(monkeypatch):
+    """How many batches might be taken, each time when some were: a list of int. (How many are depends on the time, too.)"""
+    most, take = [], Stream.take
 
-    def noted(self, iterator, count):
-        sizes.append(count)
-        return take(self, iterator, count)
+    def noted(self, loop, first, count):
+        most.append(self.most)
+        return take(self, loop, first, count)
 
-    monkeypatch.setattr(StreamBatches, "take", noted)
-    return sizes
+    monkeypatch.setattr(Stream, "take", noted)
+    return most
 
 
-def test_large_batches_are_taken_one_by_one(monkeypatch, sizes):
+def test_large_batches_are_taken_one_by_one(monkeypatch, most):
     monkeypatch.setattr("keras_backprop.training.inputs.stream.CHUNK", 1000)
     model, _ = trained(BackpropSequential, {"x": dataset()})
-    assert sizes[:7] == [1] * 7 and model.fit_path.compiled
+    assert most[:7] == [1] * 7 and model.fit_path.compiled
 
 
 def mapped(model):
@@ -188,7 +188,7 @@ def interleaved(model):
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.parametrize("data", [mapped, mapped_by_python, generated, interleaved])
-def test_data_that_depend_on_what_is_trained(data, sizes):
+def test_data_that_depend_on_what_is_trained(data, most):
     """Each batch is made when the step before it has been, as in stock Keras: targets that the model itself gives, say."""
     alone = tf.data.Options()  # else TensorFlow makes batches in advance, in both, and how many varies
     alone.experimental_optimization.inject_prefetch = alone.autotune.enabled = False
@@ -199,7 +199,7 @@ def test_data_that_depend_on_what_is_trained(data, sizes):
         model.compile(keras.optimizers.SGD(0.1), "mse")
         model.fit(data(model).with_options(alone), epochs=2, shuffle=False, verbose=0)
         weights.append(model.get_weights())
-    assert model.fit_path.compiled and set(sizes) == {1}
+    assert model.fit_path.compiled and set(most) == {1}
     for a, b in zip(*weights, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
@@ -219,16 +219,16 @@ class Asking(keras.utils.PyDataset):
         return x, self.asked.predict_on_batch(x)
 
 
-def test_only_data_that_depend_on_what_is_trained_are_taken_one_by_one(sizes):
+def test_only_data_that_depend_on_what_is_trained_are_taken_one_by_one(most):
     def stack():
         return BackpropSequential([keras.Input((6,)), keras.layers.Dense(3)])
 
     model, teacher = stack(), stack()
     model.compile("sgd", "mse")
     for asked, alone in ((model, True), (teacher, False)):
-        sizes.clear()
+        most.clear()
         model.fit(Asking(asked), epochs=2, shuffle=False, verbose=0)
-        assert (set(sizes) == {1}) is alone, sizes
+        assert (set(most) == {1}) is alone, most
 
 
 def test_a_data_set_that_is_an_input_of_several_is_looked_at_once(monkeypatch):
