@@ -16,6 +16,7 @@ from keras_backprop import (
     not_differentiable,
     rule_for,
 )
+from keras_backprop._keras import ops as operations
 from keras_backprop.chain.record import Record
 
 pytestmark = pytest.mark.usefixtures("registry_restored")
@@ -137,6 +138,16 @@ def test_a_forward_rule_of_ones_own_for_an_activation_whose_own_saves_something(
         return x * gate, {name: 1 - gate}
 
     check_layer(layers.Activation("silu"), X).raise_if_failed()
+
+
+@pytest.mark.parametrize("op", [operations.Silu(), operations.Gelu(), operations.Logsumexp(axis=1)], ids=type)
+def test_a_forward_rule_of_ones_own_for_an_operation_need_not_save_anything(op):
+    @forward_rule(type(op))
+    def plain(op, x):
+        return op.call(x), {}
+
+    x = keras.Input(X.shape[1:])
+    check_layer(keras.Model(x, op(x)), X).raise_if_failed()
 
 
 def _learned_epsilon():

@@ -6,7 +6,7 @@ import math
 import tensorflow as tf
 
 from keras_backprop._keras import ops
-from keras_backprop.registry import backward_rule, forward_rule, not_differentiable, pullback
+from keras_backprop.registry import backward_rule, not_differentiable, pullback
 from keras_backprop.rule import Gradients
 from keras_backprop.rules.precision import single_precision_or_more
 
@@ -115,22 +115,17 @@ def standard_deviation(call, dy):
     return Gradients(_centred(call, x) * expanded(call, tf.math.divide_no_nan(share_of(call, dy), y)))
 
 
-@forward_rule(ops.Logsumexp)
-def log_sum_exp_forward(op, x):
-    """y = m + log Σ eˣ⁻ᵐ, m = max x where that is finite, else 0. Saved: eˣ⁻ᵐ and its sum."""
-    x = tf.convert_to_tensor(x)
-    highest = tf.reduce_max(x, op.axis, keepdims=True)
-    highest = tf.stop_gradient(tf.where(tf.math.is_finite(highest), highest, tf.zeros_like(highest)))
-    powers = tf.exp(x - highest)
-    total = tf.reduce_sum(powers, op.axis, keepdims=op.keepdims)
-    y = tf.math.log(total) + (highest if op.keepdims else tf.reshape(highest, tf.shape(total)))
-    return y, {"powers": powers, "total": total}
-
-
 @backward_rule(ops.Logsumexp)
 def log_sum_exp(call, dy):
     """y = log Σ eˣ        dx = dy·eˣ⁻ᵐ/Σ eˣ⁻ᵐ: not dy·eˣ⁻ʸ, for an exponential makes much of the rounding of a large y"""
-    return Gradients(call.saved["powers"] * expanded(call, dy / call.saved["total"]))
+    powers = _powers(call, call.input)
+    return Gradients(powers * expanded(call, dy / tf.reduce_sum(powers, call["axis"], keepdims=call["keepdims"])))
+
+
+def _powers(call, x):
+    """eˣ⁻ᵐ, m = max x where that is finite, else 0: spelled, as its sum is, as in the forward pass."""
+    highest = tf.reduce_max(x, call["axis"], keepdims=True)
+    return tf.exp(x - tf.where(tf.math.is_finite(highest), highest, tf.zeros([], x.dtype)))
 
 
 @backward_rule(ops.Nansum, ops.Nanmean)
