@@ -24,8 +24,9 @@ class Call:
         deltas: tuple, set by the sweep: the `deltas` that the rule returned.
         values: list of pairs, `keras.Variable` and tensor: what the call has read of variables of `op` that the forward pass
             assigns anew; its rule reads the same.
-        settings: dict, the plain attributes and the weights of `op`, a layer, a regulariser or a loss, as they were in the
-            call, by name; those of a layer in it as `cell.use_bias`. Its rule finds the same.
+        settings: list of triples, the dict of attributes, a name in it and its value: the plain attributes, the weights and the
+            layers of `op`, a layer, a regulariser or a loss, and of the layers in it, as they were in the call. Its rule finds
+            the same.
     """
 
     __slots__ = (
@@ -53,7 +54,7 @@ class Call:
         self.repeats = repeats
         self.deltas: tuple = ()
         self.values: list = []
-        self.settings: dict = {}
+        self.settings: list = []
 
     @property
     def input(self) -> Any:

@@ -1,74 +1,61 @@
 """What a layer, a regulariser or a loss is set to, such as a slope, strides or its bias: it may be another at each call of it."""
 
 import contextlib
-import operator
 
 import keras
 import numpy as np
 
 
 def settings_of(op):
-    """The attributes of what is called that are numbers, texts, tuples or weights.
+    """The attributes of what is called, and of the layers among them, that are numbers, texts, tuples, weights or layers.
 
     Returns:
-        dict, name -> value: those of the layers among its attributes too, as `cell.use_bias`.
+        list of triples: the dict of all attributes of one of these, past Keras, which would track what is assigned; a name in
+        it; and the value.
     """
     attributes = getattr(op, "__dict__", {})
-    settings = _plain(attributes)
-    for name, inner in attributes.items():
-        if isinstance(inner, keras.layers.Layer):
-            settings |= {f"{name}.{of_inner}": value for of_inner, value in _plain(vars(inner)).items()}
-    return settings
+    inner = [vars(value) for value in attributes.values() if isinstance(value, keras.layers.Layer)]
+    return [
+        (of_one, name, value)
+        for of_one in (attributes, *inner)
+        for name, value in of_one.items()
+        if _is_setting(name, value)
+    ]
 
 
-def _plain(attributes):
-    """Those that are public, and all weights: Keras has a kernel in a private one."""
-    return {
-        name: value
-        for name, value in attributes.items()
-        if (type(value) in _PLAIN and name[0] != "_") or isinstance(value, keras.Variable)
-    }
+def _is_setting(name, value):
+    """What is public, and all weights and layers: Keras has a kernel in a private one."""
+    return isinstance(value, (keras.Variable, keras.layers.Layer)) or (type(value) in _PLAIN and name[0] != "_")
 
 
 _PLAIN = {bool, int, float, str, tuple, type(None), np.float32, np.float64, np.int32, np.int64}
 
 
 @contextlib.contextmanager
-def set_as_then(op, settings):
+def set_as_then(settings):
     """For the duration of the block, what was called has the settings of an earlier time; what the block writes stays.
 
     Args:
-        op: what was called.
-        settings: dict, name -> value.
+        settings: those of `settings_of`, then.
 
     Yields:
-        A list, which has the names of what the block has written when it has ended.
+        A list, which has those of the settings that the block has written when it has ended.
     """
-    places, written = {name: _place(op, name) for name in settings}, []
-
-    # By identity: somebody may have put a tensor there, which cannot be asked whether it is equal.
-    def others():
-        return {
-            name: attributes[last]
-            for name, (attributes, last) in places.items()
-            if attributes.get(last, settings[name]) is not settings[name]
-        }
-
-    def put(values):
-        for name, value in values.items():
-            attributes, last = places[name]
-            attributes[last] = value
-
-    changed = others()
-    put({name: settings[name] for name in changed})
+    changed = _changed(settings)
+    now, written = [attributes[name] for attributes, name, _ in changed], []
+    for attributes, name, value in changed:
+        attributes[name] = value
     try:
         yield written
     finally:
-        written += others()
-        put({name: value for name, value in changed.items() if name not in written})
+        written += _changed(settings)
+        for (attributes, name, then), value in zip(changed, now, strict=True):
+            if attributes.get(name, value) is then:
+                attributes[name] = value
 
 
-def _place(op, name):
-    """Where a setting is: the dict of attributes, past Keras, which would track what is assigned, and the name in it."""
-    path, _, last = name.rpartition(".")
-    return vars(operator.attrgetter(path)(op) if path else op), last
+def _changed(settings):
+    """Those that are others now. By identity: a tensor that somebody has put there cannot be asked whether it is equal."""
+    return [
+        (attributes, name, value) for attributes, name, value in settings if attributes.get(name, value) is not value
+    ]

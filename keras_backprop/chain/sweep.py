@@ -118,7 +118,7 @@ def weight_named(call, name):
         return op.variables[name]
     if "/" in name:
         return next(v for v in op.trainable_variables if v.path == name)
-    with set_as_then(op, call.settings):
+    with set_as_then(call.settings):
         return operator.attrgetter(name)(op)
 
 
@@ -260,12 +260,12 @@ def _with_its_own(call, calls):
     """What a rule writes on its layer, such as a count, is from then on no setting of any call."""
     with (
         SameValues(call.values) if call.values else _NOTHING,
-        set_as_then(call.op, call.settings) as written,
+        set_as_then(call.settings) as written,
     ):
         yield
+    places = {(id(attributes), name) for attributes, name, _ in written}
     for other in calls if written else ():
-        if other.op is call.op:
-            other.settings = {name: value for name, value in other.settings.items() if name not in written}
+        other.settings = [setting for setting in other.settings if (id(setting[0]), setting[1]) not in places]
 
 
 def _autocast(op):

@@ -81,6 +81,27 @@ class Taken(keras.Model):
         return x
 
 
+class Exchanged(keras.Model):
+    """A layer with another cell in each call of it, and with none afterwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.cells = [layers.GRUCell(4), layers.GRUCell(4, "relu", reset_after=False)]
+        self.recurrent = layers.RNN(self.cells[0], return_sequences=True)
+        self.recurrent.cells = self.cells
+
+    def build(self, shape):
+        self.recurrent.build((None, 6, 4))
+        self.cells[1].build((None, 4))
+
+    def call(self, x, training=None):
+        for cell in self.cells:
+            self.recurrent.cell = cell
+            x = self.recurrent(x)
+        self.recurrent.cell = None
+        return x
+
+
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize(
     "make",
@@ -90,8 +111,9 @@ class Taken(keras.Model):
         lambda: Assigned(layers.GRU(4, return_sequences=True)),
         Dilated,
         Taken,
+        Exchanged,
     ],
-    ids=["spectral_normalization", "layers", "gru", "settings", "taken"],
+    ids=["spectral_normalization", "layers", "gru", "settings", "taken", "exchanged"],
 )
 def test_every_link_goes_by_what_was_then(make, compiled):
     model, x = make(), tf.constant(X)
