@@ -140,9 +140,8 @@ binary(
     lambda a, b, y, dy: tf.math.divide_no_nan(-dy * a, a * a + b * b),
 )
 
-# In what follows Keras computes with the larger and the smaller of the two, and where they are equal the first counts as both.
-
 # y = √(a² + b²)                da = dy·a/y, 2·dy·a/y where |a| = |b|              db = dy·b/y, 0 where |a| = |b|
+# Keras computes with the larger and the smaller of |a| and |b|: where they are equal, a counts as both.
 binary(
     ops.Hypot,
     lambda a, b, y, dy: tf.math.divide_no_nan(dy * tf.where(tf.equal(tf.abs(a), tf.abs(b)), 2 * a, a), y),
@@ -150,6 +149,7 @@ binary(
 )
 
 # y = log(eᵃ + eᵇ)              da = dy·σ(a − b), dy where a = b                   db = dy·σ(b − a), 0 where a = b
+# Keras computes max(a, b) + log(1 + e^−|a − b|): where a = b, the first term is a and the second gives no gradient.
 binary(
     ops.Logaddexp,
     lambda a, b, y, dy: tf.where(tf.equal(a, b), dy, dy * tf.sigmoid(a - b)),
@@ -159,6 +159,7 @@ binary(
 _LOG2 = np.float32(math.log(2.0))  # Keras has it in single precision, whatever the dtype
 
 # y = log₂(2ᵃ + 2ᵇ)             da = dy·σ((a − b)·log 2), dy where a = b           db = dy·σ((b − a)·log 2), 0 where a = b
+# Keras computes max(a, b) + log₂(1 + 2^−|a − b|): where a = b, as above.
 binary(
     ops.Logaddexp2,
     lambda a, b, y, dy: tf.where(tf.equal(a, b), dy, dy * tf.sigmoid((a - b) * tf.cast(_LOG2, dy.dtype))),
