@@ -101,7 +101,7 @@ def composition(*keys, **facts):
     return decorator
 
 
-def elementwise(*keys_and_derivative, fused=None, kept=None, **facts):
+def elementwise(*keys_and_derivative, fused=None, forward_and_derivative=None, **facts):
     """Register y = f(x), elementwise, by its local derivative.
 
     Args:
@@ -109,18 +109,22 @@ def elementwise(*keys_and_derivative, fused=None, kept=None, **facts):
             of the function are filled with the call's arguments of that name.
         fused: `(x, y, dy) -> dx`, a kernel that multiplies in the same pass. Training uses it, `explain` shows the
             derivative.
-        kept: pair of a forward rule and `(x, y, …) -> dy/dx`, the derivative from what that rule saves: those of its further
-            parameters that the derivative does not have. Training uses it where that rule, and no other, has run.
+        forward_and_derivative: pair of a forward rule and `(x, y, …) -> dy/dx`, the derivative from what that rule saves:
+            those of its further parameters that the first derivative does not have. Training uses it where that rule, and no
+            other, has run.
         **facts: further fields of `Rule`.
     """
     *keys, derivative = keys_and_derivative
     local, product = _with_options(derivative, 2), _with_options(fused, 3) if fused else None
-    forward, of_saved = kept or (None, derivative)
-    of_kept = _with_options(of_saved, 2, saved={*_options(of_saved, 2)} - {*_options(derivative, 2)})
+    forward: Any = None
+    of_saved: Any = None
+    if forward_and_derivative:
+        forward, function = forward_and_derivative
+        of_saved = _with_options(function, 2, saved={*_options(function, 2)} - {*_options(derivative, 2)})
 
     def backward(call, dy):
         if forward and call.rule and call.rule.forward is forward:
-            return Gradients(dy * of_kept(call, call.input, call.output))
+            return Gradients(dy * of_saved(call, call.input, call.output))
         if product:
             return Gradients(product(call, call.input, call.output, dy))
         return Gradients(dy * local(call, call.input, call.output))

@@ -234,10 +234,10 @@ def gelu_forward(op, x, approximate=False):
     return x * gate, {"gate": gate, "inner": inner}
 
 
-elementwise(activations.silu, ops.Silu, _silu_derivative, kept=(silu_forward, _silu_of_gate))
+elementwise(activations.silu, ops.Silu, _silu_derivative, forward_and_derivative=(silu_forward, _silu_of_gate))
 elementwise(activations.hard_silu, ops.HardSilu, _hard_silu_derivative)
 elementwise(activations.mish, symbolic.Mish, _mish_derivative)
-elementwise(activations.gelu, ops.Gelu, _gelu_derivative, kept=(gelu_forward, _gelu_of_gate))
+elementwise(activations.gelu, ops.Gelu, _gelu_derivative, forward_and_derivative=(gelu_forward, _gelu_of_gate))
 
 
 @backward_rule(activations.glu, ops.Glu)
