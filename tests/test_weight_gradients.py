@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_backprop.convolution_gradient import Convolution, Window
-from keras_backprop.weight_gradients import Contraction, Lookup, Total, add
+from keras_backprop.weight_gradients import Contraction, Lookup, Repeated, Total, add
 
 RANDOM = np.random.default_rng(0)
 
@@ -185,3 +185,11 @@ def test_a_norm_does_not_depend_on_whose_positions_cancel(compiled):
 
     np.testing.assert_array_equal(norms(0)[:2], norms(1e4)[:2])
     assert (norms(0) > (np.square(np.einsum("nti,nto->nio", x, dy)).sum((1, 2)))).all()
+
+
+def test_steps_within_steps_are_added_in_single_precision():
+    """What overflows is one step's sum, and no other."""
+    per_step = [[4e4], [1e4], [2e4], [4e4], [3e4], [-6e4]]
+    within = Repeated(Contraction("o->o", tf.constant(per_step, tf.float16)), steps=tf.constant(2))
+    np.testing.assert_allclose(Repeated(within, steps=tf.constant(3)).total(), [8e4], rtol=1e-3)
+    np.testing.assert_allclose(Repeated(within, steps=3).total(), [8e4], rtol=1e-3)

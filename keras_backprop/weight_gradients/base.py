@@ -25,7 +25,10 @@ class WeightGradient:
         raise NotImplementedError
 
     def total_of_steps(self, steps: Any) -> Any:
-        """The total, where the rows are those of so many time steps, the steps first: see `sum_of_steps`."""
+        """The total, where the rows are those of so many time steps, the steps first.
+
+        Where the parts of single steps are of half precision they are added step by step, in single precision.
+        """
         return self.total()
 
     def per_example(self) -> Any:

@@ -58,7 +58,10 @@ class Repeated(WeightGradient):
         self.parts, self.steps = parts, steps
 
     def total(self) -> Any:
-        return add([part.total_of_steps(self.steps) for part in self.parts])
+        return self.total_of_steps(1)
+
+    def total_of_steps(self, steps: Any) -> Any:
+        return add([part.total_of_steps(self.steps * steps) for part in self.parts])
 
     def per_example(self) -> Any:
         singles = tf.add_n([part.per_example() for part in self.parts])
