@@ -42,9 +42,11 @@ def errors_in_one(links: list, after: int) -> list:
 
 def _composite(name: str, group: list, made: set) -> Any:
     """One link of a group of operations: from what comes from outside to its last output."""
-    inside = {symbol for link in group for symbol in link.output_symbols if symbol is not None}
+    # What a conversion puts out is called as what it is given.
+    computing = [link for link in group if not {*link.output_symbols} & {*link.input_symbols}]
+    inside = {symbol for link in computing for symbol in link.output_symbols if symbol is not None}
     inputs: dict[Symbol, list] = {}
-    for link in group:
+    for link in computing:
         for symbol, value, dx in zip(link.input_symbols, link.inputs, link.downstream, strict=True):
             if symbol is not None and symbol not in inside:
                 parts = inputs.setdefault(symbol, [value, None])
