@@ -43,7 +43,7 @@ def errors_in_one(links: list, after: int) -> list:
 def _composite(name: str, group: list, made: set) -> Any:
     """One link of a group of operations: from what comes from outside to its last output."""
     # What a conversion puts out is called as what it is given.
-    computing = [link for link in group if not {*link.output_symbols} & {*link.input_symbols}]
+    computing = [link for link in group if not {*link.output_symbols} & {*link.input_symbols} - {None}]
     inside = {symbol for link in computing for symbol in link.output_symbols if symbol is not None}
     inputs: dict[Symbol, list] = {}
     for link in computing:
