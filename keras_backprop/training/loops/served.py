@@ -36,7 +36,6 @@ class Served:
                 self._serves = self.run.take(self._compiled)
             except NotCompiledError as reason:
                 self.refused(reason, step)
-                getattr(model, f"make_{name}")()  # a step that could not be traced has been forgotten
                 self._serves = UncompiledSteps(getattr(model, name))
             self._function = getattr(model, name)
         return self._serves

@@ -34,7 +34,7 @@ def train_step(model, batch):
     """
     model.make_train_function()
     step = _keras.step_of(model.train_function)
-    with _forgotten_unless_traced(model, "train_function"):
+    with _made_anew_unless_traced(model, "train_function"):
         step = model._loops.traces.get("train", step, batch)
     plan = plan_of(model)
     if plan is not None and not plan.is_asked_in(step.graph):
@@ -46,17 +46,17 @@ def test_step(model, batch):
     """The same for a test step."""
     model.make_test_function()
     step = _keras.step_of(model.test_function)
-    with _forgotten_unless_traced(model, "test_function"):
+    with _made_anew_unless_traced(model, "test_function"):
         return model._loops.traces.get("test", step, batch)
 
 
 @contextlib.contextmanager
-def _forgotten_unless_traced(model, name):
+def _made_anew_unless_traced(model, name):
     """Of a step that makes variables and then fails, TensorFlow keeps an empty trace, which would run in Keras's loop."""
     try:
         yield
     except BaseException:
-        setattr(model, name, None)
+        getattr(model, f"make_{name}")(force=True)
         raise
 
 
