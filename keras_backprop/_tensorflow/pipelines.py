@@ -7,15 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python import pywrap_tfe
 from tensorflow.python.ops.script_ops import FuncRegistry
 
-from keras_backprop import _keras
+from keras_backprop._tensorflow.execution import executed_by
 from keras_backprop._tensorflow.graphs import operations_within
 
 _RUN_PYTHON = ("EagerPyFunc", "PyFunc", "PyFuncStateless")
-_EXECUTE = {"TFE_Py_FastPathExecute": 3, "TFE_Py_Execute": 3}
-"""What runs an operation eagerly, and from which of its arguments on the inputs may stand."""
 
 
 class Uses:
@@ -38,8 +35,7 @@ class Uses:
 
     def noting(self) -> Any:
         """A context: what is used by operations that this thread runs eagerly is noted."""
-        replacements = {name: self._noting(name, first) for name, first in _EXECUTE.items()}
-        return _keras.replaced(pywrap_tfe, **replacements)
+        return executed_by(self._execute)
 
     @contextlib.contextmanager
     def noting_python(self) -> Iterator[None]:
@@ -58,18 +54,12 @@ class Uses:
                 if not _listening:
                     FuncRegistry.__call__ = _call_of_tensorflow
 
-    def _noting(self, name, first):
-        run = _keras.standing(pywrap_tfe, name)
-
-        def execute(*given):
-            for one in given[first:]:
-                for x in one if isinstance(one, (list, tuple)) else (one,):
-                    handle = x.handle if isinstance(x, tf.Variable) else x  # which the operation reads by itself
-                    if isinstance(handle, tf.Tensor) and handle.dtype == tf.resource:
-                        self._handles[id(handle)] = handle
-            return run(*given)
-
-        return execute
+    def _execute(self, run, kind, inputs):
+        for x in inputs:
+            handle = x.handle if isinstance(x, tf.Variable) else x  # which the operation reads by itself
+            if isinstance(handle, tf.Tensor) and handle.dtype == tf.resource:
+                self._handles[id(handle)] = handle
+        return run()
 
 
 def _functions_of(dataset):

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
-from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import context
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.ops import EagerTensor
 
-from keras_backprop import _keras
 from keras_backprop._tensorflow.context import functions_run_eagerly
+from keras_backprop._tensorflow.execution import executed_by
 
 _CHANGES = re.compile(
     "LookupTable(Insert|Remove|Import)|Queue(Enqueue|Dequeue)|(OrderedMap|Map)?(Stage|Unstage)|Barrier(Insert|Take)"
@@ -51,9 +50,7 @@ class Resources:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self):
-        places = {"TFE_Py_FastPathExecute": 1, "TFE_Py_Execute": 2}  # of the type of an operation among the arguments
-        replacements = {name: self._noting(name, place) for name, place in places.items()}
-        self._stack.enter_context(_keras.replaced(pywrap_tfe, **replacements))
+        self._stack.enter_context(executed_by(self._execute))
         self._stack.enter_context(functions_run_eagerly())
         return self
 
@@ -69,25 +66,20 @@ class Resources:
         """set of str: the types of operations that have changed tables and queues which are still there."""
         return {kind for (kind, _), of in self._changes.items() if of() is not None}
 
-    def _noting(self, name, place):
-        run = _keras.standing(pywrap_tfe, name)
-
-        def execute(*given):
-            taken = [x for x in _flat(given[place + 1 :]) if isinstance(x, EagerTensor) and x.dtype == tf.resource]
-            handles = [x for x in taken if _is_of_variable(x)]
-            kinds = {tf.compat.as_str(given[place])}.union(*map(self._types, _functions_among(given[place:])))
-            made = [handle for handle in handles if not self._note(handle)]
-            result = run(*given)
-            for handle in made:
-                self._note(handle)
-            self.draws = self.draws or any(map(_draws, kinds))
-            if any(map(_GENERATES.match, kinds)):
-                self.generators |= {id(handle) for handle in handles}
-            for kind in filter(_CHANGES.match, kinds):
-                self._note_change(kind, [x for x in taken if not _is_of_variable(x)])
-            return result
-
-        return execute
+    def _execute(self, run, kind, inputs):
+        taken = [x for x in inputs if isinstance(x, EagerTensor) and x.dtype == tf.resource]
+        handles = [x for x in taken if _is_of_variable(x)]
+        kinds = {kind}.union(*map(self._types, _functions_among((kind, *inputs))))
+        made = [handle for handle in handles if not self._note(handle)]
+        result = run()
+        for handle in made:
+            self._note(handle)
+        self.draws = self.draws or any(map(_draws, kinds))
+        if any(map(_GENERATES.match, kinds)):
+            self.generators |= {id(handle) for handle in handles}
+        for one in filter(_CHANGES.match, kinds):
+            self._note_change(one, [x for x in taken if not _is_of_variable(x)])
+        return result
 
     def _note_change(self, kind, handles):
         for handle in handles:
@@ -127,11 +119,6 @@ def numbers_of(variable):
     return {id(one.handle) for one in getattr(value, "values", (value,))}
 
 
-def _flat(given):
-    for one in given:
-        yield from one if isinstance(one, (list, tuple)) else (one,)
-
-
 def _is_of_variable(handle):
     return bool(handle._handle_data and handle._handle_data.is_set)
 
@@ -142,7 +129,7 @@ def _always():
 
 def _functions_among(given):
     """The names of functions that are run as operations, or that operations are given as attributes."""
-    for one in _flat(given):
+    for one in given:
         name = one if isinstance(one, str) or tf.is_tensor(one) else getattr(one, "name", None)
         if isinstance(name, (str, bytes)) and context.context().has_function(name):
             yield tf.compat.as_str(name)
