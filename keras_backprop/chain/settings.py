@@ -25,7 +25,9 @@ def settings_of(op):
 
 def _is_setting(name, value):
     """What is public, and all weights and layers: Keras has a kernel in a private one."""
-    return isinstance(value, (keras.Variable, keras.layers.Layer)) or (type(value) in _PLAIN and name[0] != "_")
+    if type(value) in _PLAIN:
+        return name[0] != "_"
+    return isinstance(value, (keras.Variable, keras.layers.Layer))
 
 
 _PLAIN = {bool, int, float, str, tuple, type(None), np.float32, np.float64, np.int32, np.int64}
