@@ -109,10 +109,22 @@ def _number_differences(ours, stock, tolerance, path):
         return [] if np.array_equal(ours, stock) else [f"{path}: {ours!r} for {stock!r}"]
     if not np.array_equal(np.isfinite(ours), np.isfinite(stock)):
         return [f"{path}: {ours!r} for {stock!r}"]
+    error, size = _error_and_size(ours, stock)
+    return [] if error <= tolerance * size else [f"{path}: off by {error:.1e}, of {size:.1e}"]
+
+
+def distance(one, other):
+    """The least tolerance with which `differences` sees none in the floating point numbers of two equally made observations."""
+    pairs = zip(keras.tree.flatten(one), keras.tree.flatten(other), strict=True)
+    numbers = [(np.asarray(a), np.asarray(b)) for a, b in pairs if isinstance(b, (np.ndarray, np.generic, float))]
+    floating = [_error_and_size(a, b) for a, b in numbers if np.issubdtype(b.dtype, np.floating)]
+    return max((error / size for error, size in floating), default=0.0)
+
+
+def _error_and_size(ours, stock):
     finite = np.isfinite(stock)
     error = np.max(np.abs(ours[finite] - stock[finite]), initial=0.0)
-    size = max(1.0, np.max(np.abs(stock[finite]), initial=0.0))
-    return [] if error <= tolerance * size else [f"{path}: off by {error:.1e}, of {size:.1e}"]
+    return error, max(1.0, np.max(np.abs(stock[finite]), initial=0.0))
 
 
 def _plain(value):

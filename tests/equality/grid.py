@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, replace
 
 import keras
+import numpy as np
 
 from tests.equality import compare
 from tests.equality.models import CLASSES, PROBLEMS
@@ -36,6 +37,8 @@ TABLES = {
 }
 XLA = 1e-5
 """The tolerance under XLA: it reorders sums and fuses multiplications with additions."""
+ROUNDING = 4
+"""A step rounds more than once: how many times what one unit in the last place of the start makes of stock Keras's training."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,6 @@ class Case:
     @property
     def tolerance(self):
         least = [PRECISION[self.precision]]
-        if self.precision == "float32":
-            least.append(PRECISION["float32"] * PROBLEMS[self.problem].conditioning)
         if self.compile == "jit_compile=True" and self.precision == "float32":
             least.append(XLA)
         if PROBLEMS[self.problem].single:
@@ -109,8 +110,11 @@ def possible(case):
     return True
 
 
-def program(classes, case):
-    """Build, compile, fit, evaluate, predict; return what there is to see."""
+def program(classes, case, nudged=False):
+    """Build, compile, fit, evaluate, predict; return what there is to see.
+
+    Nudged, the floating point data and the weights that are there begin one unit in the last place higher.
+    """
     if case.precision == "float64":
         keras.config.set_floatx("float64")
     keras.config.set_dtype_policy(case.precision)
@@ -128,6 +132,10 @@ def program(classes, case):
     compiled = {**problem.compile(), **compiled, **TABLES["compile"][case.compile]()}
     model.compile(**compiled)
     x, y = (_cast(data, case.precision) for data in (problem.x, problem.y))
+    if nudged:
+        x, y = (data if data is None else keras.tree.map_structure(_next, data) for data in (x, y))
+        for weight in model.weights:
+            weight.assign(_next(keras.ops.convert_to_numpy(weight)))
     weights = {**WEIGHTED[case.weights](problem)}
     fit = FIT[case.fit](problem)
     if fit.get("shuffle") and classes is not compare.STOCK:
@@ -157,6 +165,10 @@ def _cast(data, precision):
     if data is None or precision != "float64":
         return data
     return keras.tree.map_structure(lambda a: a.astype("float64") if a.dtype.kind == "f" else a, data)
+
+
+def _next(array):
+    return np.nextafter(array, np.inf, dtype=array.dtype) if array.dtype.kind == "f" else array
 
 
 HOME = {
@@ -229,10 +241,24 @@ def _pairs_of(case):
 
 
 def disagreements(case, subject="backprop"):
-    """What differs between stock Keras and a subject in a case, as text."""
+    """What differs between stock Keras and a subject in a case, as text; and what stock Keras shows."""
     stock = compare.run(program, compare.STOCK, case)
     ours = compare.run(program, compare.SUBJECTS[subject], case)
-    return compare.differences(ours, stock, case.tolerance)
+    found = compare.differences(ours, stock, case.tolerance)
+    if found and case.precision == "float32" and ours.keys() == stock.keys():
+        found = _more_than_rounding(case, subject, ours, stock)
+    return found, stock
+
+
+def _more_than_rounding(case, subject, ours, stock):
+    """What differs in double precision, or in single by more than stock Keras's training from one that starts a bit higher."""
+    double = replace(case, precision="float64")
+    found, _ = disagreements(double, subject) if possible(double) else ([], None)
+    nudged = compare.run(program, compare.STOCK, case, True)
+    for seen in stock:
+        rounding = ROUNDING * compare.distance(nudged[seen], stock[seen])
+        found += compare.differences(ours[seen], stock[seen], max(case.tolerance, rounding), seen)
+    return found
 
 
 def main():
@@ -240,7 +266,7 @@ def main():
     cases = [case for case in dict.fromkeys(alone() + pairs()) if pattern in case.name]
     failed = 0
     for case in cases:
-        found = disagreements(case)
+        found, _ = disagreements(case)
         failed += bool(found)
         if found:
             print(f"{case.name}\n    " + "\n    ".join(found[:4]), flush=True)

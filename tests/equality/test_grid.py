@@ -10,8 +10,7 @@ import pytest
 from tests.equality import compare, grid, report, scenarios
 
 
-def assert_equal(ours, stock, tolerance):
-    found = compare.differences(ours, stock, tolerance)
+def assert_equal(found, stock):
     assert not found, "\n".join(found[:10])
     if "error" in stock and not report.is_current():
         pytest.skip(f"stock Keras {keras.__version__} cannot: {stock['error']}")
@@ -22,8 +21,7 @@ def assert_equal(ours, stock, tolerance):
 @pytest.mark.parametrize("subject", compare.SUBJECTS)
 @pytest.mark.parametrize("case", grid.alone(), ids=lambda case: case.name)
 def test_an_option_by_itself(case, subject):
-    stock = compare.run(grid.program, compare.STOCK, case)
-    assert_equal(compare.run(grid.program, compare.SUBJECTS[subject], case), stock, case.tolerance)
+    assert_equal(*grid.disagreements(case, subject))
 
 
 @pytest.mark.sample(2)
@@ -39,7 +37,7 @@ def test_a_second_model_of_the_same_configuration(case):
 @pytest.mark.parametrize("subject", compare.SUBJECTS)
 @pytest.mark.parametrize("case", grid.pairs(), ids=lambda case: case.name)
 def test_a_pair_of_options(case, subject):
-    found = grid.disagreements(case, subject)
+    found, _ = grid.disagreements(case, subject)
     assert not found, "\n".join(found[:10])
 
 
@@ -59,7 +57,7 @@ def test_a_scenario(which, subject, tmp_path):
         (tmp_path / name).mkdir()
         seen[name] = compare.run(scenario, *classes, tmp_path / name)
     for name in list(pairs)[1:]:
-        assert_equal(seen[name], seen["stock"], 1e-6)
+        assert_equal(compare.differences(seen[name], seen["stock"], 1e-6), seen["stock"])
 
 
 def test_the_page_is_not_stale():
@@ -84,3 +82,16 @@ def test_a_small_difference_is_noticed():
     assert compare.differences({**stock, "epoch": 2}, stock, 1e-6)
     assert compare.differences({**stock, "weights": [np.full(3, np.nan, "float32")]}, stock, 1e-6)
     assert compare.differences(dict(reversed(stock.items())), stock, 1e-6)
+
+
+@pytest.mark.parametrize(("single", "double", "accepted"), [(3e-4, 0, True), (5e-4, 0, False), (3e-4, 3e-4, False)])
+def test_only_rounding_may_differ_as_far_as_stock_from_itself(monkeypatch, single, double, accepted):
+    """Begun one unit in the last place higher, stock Keras ends 1e-4 away; four times that may be rounding, if double agrees."""
+
+    def run(program, classes, case, nudged=False):
+        ours = {"float32": single, "float64": double}[case.precision] if classes is not compare.STOCK else 0
+        return {"weights": [np.asarray(1 - ours - 1e-4 * nudged, case.precision)], "warnings": []}
+
+    monkeypatch.setattr(compare, "run", run)
+    found, _ = grid.disagreements(grid.Case())
+    assert (not found) == accepted
