@@ -41,9 +41,6 @@ DIFFERENCES = """
 * A loss that contains `tf.gradients` over a loop or a call of a function (`keras.layers.GRU`, a convolution in groups, `tf.while_loop`,
   `tf.function`) has its whole gradient here. In stock Keras the part that goes through values within is missing, without an error; over
   a `tf.cond` it fails. With a tape in `call` it is whole in both.
-* At the end of data of unknown length stock Keras begins a step and finds no batch. What of it needs none runs, in branches too: it
-  may empty what `gradient_accumulation_steps` has gathered. Keras's own function does it here. For what TensorFlow waits there depends on
-  the rest of the step: with a stateful recurrent layer stock Keras keeps what it has gathered, and here it is thrown away.
 * `shuffle=True` draws another order than stock Keras does where whole epochs run compiled (`docs/fit.md`); every example still comes once
   an epoch, and a seed repeats the run. `epochs_per_execution=None` draws stock's order.
 * Targets that do not fit the predictions raise a `ValueError` that says so, whatever stock Keras raises.

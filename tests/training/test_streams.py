@@ -281,14 +281,23 @@ OPTIMIZERS = {
 }
 
 
+BEFORE_THE_LAST = {
+    "nothing": list,
+    "a loop that reads the weights": lambda: [layers.Reshape((3, 2)), layers.Bidirectional(layers.LSTM(2))],
+    "a recurrence without a loop": lambda: [layers.Reshape((3, 2)), layers.GRU(2, unroll=True)],
+}
+
+
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_what_an_optimizer_does_without_a_batch(optimizer):
-    """In stock Keras accumulators are emptied, and steps counted or not, where an epoch ends that did not know its length."""
+@pytest.mark.parametrize("kind", BEFORE_THE_LAST)
+def test_what_an_optimizer_does_without_a_batch(optimizer, kind):
+    """In stock Keras accumulators are emptied, and steps counted or not, where an epoch ends that did not know its length; but not
+    where the weights are read by a loop that waits for a batch."""
     found = []
     for cls in (keras.Sequential, BackpropSequential):
         keras.utils.set_random_seed(3)
-        model = cls([keras.Input((6,)), layers.Dense(3, "softmax")])
+        model = cls([keras.Input((6,)), *BEFORE_THE_LAST[kind](), layers.Dense(3, "softmax")])
         model.compile(OPTIMIZERS[optimizer](), "sparse_categorical_crossentropy")
         data = Dataset.from_tensor_slices((X, Y)).filter(lambda x, y: True).batch(30)
         history = model.fit(data, epochs=4, shuffle=False, verbose=0).history["loss"]

@@ -25,7 +25,10 @@ def run_forward(loop, sequences, initial_state, mask):
     x = x[None] if loop.single else time_first(x, loop.go_backwards)
     initial_state = tuple(_of_each_example(state, x) for state in initial_state)
     masks = loop.recurrence.masks(loop.cell, loop.training, x[0], initial_state[0])
-    f = loop.recurrence(loop.cell, *masks)
+    # Stock Keras reads the weights in its loop, so that updates of them wait for a batch there. Where data of unknown length end,
+    # there is none: what must not run then, such as the emptying of gathered gradients, would.
+    with tf.control_dependencies([] if loop.unroll or loop.single else [x]):
+        f = loop.recurrence(loop.cell, *masks)
     xW = f.project(x)
 
     def step(carry, xW, m):
