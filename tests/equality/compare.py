@@ -23,6 +23,9 @@ STOCK = Classes(keras.Model, keras.Sequential)
 SUBJECTS = {"backprop": Classes(BackpropModel, BackpropSequential)}
 """Who is compared with stock Keras. One more line here, and the whole grid runs once more against it."""
 
+ROUNDING = 4
+"""A step rounds more than once: how many times what one unit in the last place of the start makes of stock Keras's training."""
+
 
 def observe(model, history=None, **more):
     """Everything there is to see of a model after training, as nested Python data.
@@ -111,6 +114,25 @@ def _number_differences(ours, stock, tolerance, path):
         return [f"{path}: {ours!r} for {stock!r}"]
     error, size = _error_and_size(ours, stock)
     return [] if error <= tolerance * size else [f"{path}: off by {error:.1e}, of {size:.1e}"]
+
+
+def more_than_rounding(ours, stock, nudged, tolerance):
+    """As `differences`, where they are more than what rounding makes of training.
+
+    Args:
+        nudged: what stock Keras shows if what it begins with is nudged. Of each kind of thing that is seen, such as weights or
+            history, the numbers may differ by `ROUNDING` times as much as these from `stock`.
+    """
+    found = []
+    for seen in stock:
+        rounding = ROUNDING * distance(nudged[seen], stock[seen])
+        found += differences(ours[seen], stock[seen], max(tolerance, rounding), seen)
+    return found
+
+
+def nudge(array):
+    """Floating point numbers, each one unit in the last place higher; others as they are."""
+    return np.nextafter(array, np.inf, dtype=array.dtype) if array.dtype.kind == "f" else array
 
 
 def distance(one, other):

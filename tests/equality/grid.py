@@ -8,7 +8,6 @@ import sys
 from dataclasses import dataclass, replace
 
 import keras
-import numpy as np
 
 from tests.equality import compare
 from tests.equality.models import CLASSES, PROBLEMS
@@ -37,8 +36,6 @@ TABLES = {
 }
 XLA = 1e-5
 """The tolerance under XLA: it reorders sums and fuses multiplications with additions."""
-ROUNDING = 4
-"""A step rounds more than once: how many times what one unit in the last place of the start makes of stock Keras's training."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +130,9 @@ def program(classes, case, nudged=False):
     model.compile(**compiled)
     x, y = (_cast(data, case.precision) for data in (problem.x, problem.y))
     if nudged:
-        x, y = (data if data is None else keras.tree.map_structure(_next, data) for data in (x, y))
+        x, y = (data if data is None else keras.tree.map_structure(compare.nudge, data) for data in (x, y))
         for weight in model.weights:
-            weight.assign(_next(keras.ops.convert_to_numpy(weight)))
+            weight.assign(compare.nudge(keras.ops.convert_to_numpy(weight)))
     weights = {**WEIGHTED[case.weights](problem)}
     fit = FIT[case.fit](problem)
     if fit.get("shuffle") and classes is not compare.STOCK:
@@ -165,10 +162,6 @@ def _cast(data, precision):
     if data is None or precision != "float64":
         return data
     return keras.tree.map_structure(lambda a: a.astype("float64") if a.dtype.kind == "f" else a, data)
-
-
-def _next(array):
-    return np.nextafter(array, np.inf, dtype=array.dtype) if array.dtype.kind == "f" else array
 
 
 HOME = {
@@ -255,10 +248,7 @@ def _more_than_rounding(case, subject, ours, stock):
     double = replace(case, precision="float64")
     found, _ = disagreements(double, subject) if possible(double) else ([], None)
     nudged = compare.run(program, compare.STOCK, case, True)
-    for seen in stock:
-        rounding = ROUNDING * compare.distance(nudged[seen], stock[seen])
-        found += compare.differences(ours[seen], stock[seen], max(case.tolerance, rounding), seen)
-    return found
+    return found + compare.more_than_rounding(ours, stock, nudged, case.tolerance)
 
 
 def main():

@@ -7,7 +7,7 @@ import pathlib
 
 import keras
 
-from tests.equality import grid, options, scenarios
+from tests.equality import compare, grid, options, scenarios
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "equality.md"
 
@@ -69,7 +69,7 @@ def page():
         + f", {grid.XLA:g} (float32 under XLA),",
         "relative to the largest number of their array or to 1. LoRA is held to the tolerance of float32 in float64 too,",
         "because Keras keeps its weights in float32. Where training lets the rounding of float32 grow beyond 1e-06, the case must",
-        f"be equal in float64, and differ in float32 by no more than {grid.ROUNDING} times what stock Keras's own result moves when",
+        f"be equal in float64, and differ in float32 by no more than {compare.ROUNDING} times what stock Keras's own result moves when",
         "data and weights begin one unit in the last place higher.",
         "",
         f"{len(alone)} cases have one option, in float32 and in float64. {len(pairs)} cases have an option of every table, so that",
