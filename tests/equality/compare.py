@@ -24,7 +24,9 @@ SUBJECTS = {"backprop": Classes(BackpropModel, BackpropSequential)}
 """Who is compared with stock Keras. One more line here, and the whole grid runs once more against it."""
 
 ROUNDING = 4
-"""A step rounds more than once: how many times what one unit in the last place of the start makes of stock Keras's training."""
+"""How many times as far as stock Keras, begun a nudge away, ours may end from stock Keras: a step rounds more than once."""
+MOST = 1000
+"""How many times the tolerance is excused at most."""
 
 
 def observe(model, history=None, **more):
@@ -58,7 +60,7 @@ def observe(model, history=None, **more):
 def run(program, classes, *args):
     """What a program lets one see: its observations, warnings and, if it fails, its error.
 
-    Names, seeds and Keras's global settings start afresh, so that two runs differ in `classes` alone.
+    Names, seeds and Keras's global settings start afresh, so that two runs differ in what they are given alone.
     """
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
     keras.utils.clear_session(free_memory=False)
@@ -117,29 +119,39 @@ def _number_differences(ours, stock, tolerance, path):
 
 
 def more_than_rounding(ours, stock, nudged, tolerance):
-    """As `differences`, where they are more than what rounding makes of training.
+    """The `differences` that are larger than what rounding makes of training.
 
     Args:
-        nudged: what stock Keras shows if what it begins with is nudged. Of each kind of thing that is seen, such as weights or
-            history, the numbers may differ by `ROUNDING` times as much as these from `stock`.
+        nudged: what stock Keras shows when its data begin nudged (`nudge`). Of each kind of what is seen, such as weights or
+            history, numbers may differ by `ROUNDING` times as much as these do from `stock`, relative as in `differences`.
+        tolerance: what they may differ by in any case.
     """
+    if not list(ours) == list(stock) == list(nudged):
+        return differences(ours, stock, tolerance)
     found = []
     for seen in stock:
-        rounding = ROUNDING * distance(nudged[seen], stock[seen])
-        found += differences(ours[seen], stock[seen], max(tolerance, rounding), seen)
+        rounding = min(ROUNDING * _distance(nudged[seen], stock[seen]), MOST * tolerance)
+        found += differences(ours[seen], stock[seen], max(tolerance, rounding), f"/{seen}")
     return found
 
 
 def nudge(array):
-    """Floating point numbers, each one unit in the last place higher; others as they are."""
-    return np.nextafter(array, np.inf, dtype=array.dtype) if array.dtype.kind == "f" else array
+    """Floating point numbers, each but 0 one unit in the last place higher; others as they are."""
+    if array.dtype.kind != "f":
+        return array
+    return np.where(array == 0, array, np.nextafter(array, np.inf, dtype=array.dtype))
 
 
-def distance(one, other):
-    """The least tolerance with which `differences` sees none in the floating point numbers of two equally made observations."""
-    pairs = zip(keras.tree.flatten(one), keras.tree.flatten(other), strict=True)
-    numbers = [(np.asarray(a), np.asarray(b)) for a, b in pairs if isinstance(b, (np.ndarray, np.generic, float))]
-    floating = [_error_and_size(a, b) for a, b in numbers if np.issubdtype(b.dtype, np.floating)]
+def _distance(nudged, stock):
+    """The largest difference of floating point numbers, relative as in `differences`; 0 where more than numbers differs."""
+    pairs = [
+        (np.asarray(a), np.asarray(b))
+        for a, b in zip(keras.tree.flatten(nudged), keras.tree.flatten(stock), strict=False)
+        if isinstance(b, (np.ndarray, np.generic, float))
+    ]
+    if differences(nudged, stock, np.inf):
+        return 0.0
+    floating = [_error_and_size(a, b) for a, b in pairs if np.issubdtype(b.dtype, np.floating)]
     return max((error / size for error, size in floating), default=0.0)
 
 

@@ -68,9 +68,9 @@ def page():
         ", ".join(f"{tolerance:g} ({name})" for name, tolerance in options.PRECISION.items())
         + f", {grid.XLA:g} (float32 under XLA),",
         "relative to the largest number of their array or to 1. LoRA is held to the tolerance of float32 in float64 too,",
-        "because Keras keeps its weights in float32. Where training lets the rounding of float32 grow beyond 1e-06, the case must",
-        f"be equal in float64, and differ in float32 by no more than {compare.ROUNDING} times what stock Keras's own result moves when",
-        "data and weights begin one unit in the last place higher.",
+        "because Keras keeps its weights in float32. Where training lets the rounding of float32 grow beyond this, the case must be",
+        f"equal in float64, and its weights, history and so on may be {compare.ROUNDING} times as far from stock Keras's as these move when",
+        "inputs, targets and weights begin one unit in the last place higher.",
         "",
         f"{len(alone)} cases have one option, in float32 and in float64. {len(pairs)} cases have an option of every table, so that",
         "every pair of options of different tables that stock Keras accepts occurs (except each optimizer with each model).",

@@ -85,13 +85,30 @@ def test_a_small_difference_is_noticed():
 
 
 @pytest.mark.parametrize(("single", "double", "accepted"), [(3e-4, 0, True), (5e-4, 0, False), (3e-4, 3e-4, False)])
-def test_only_rounding_may_differ_as_far_as_stock_from_itself(monkeypatch, single, double, accepted):
+def test_what_is_excused_as_rounding(monkeypatch, single, double, accepted):
     """Begun one unit in the last place higher, stock Keras ends 1e-4 away; four times that may be rounding, if double agrees."""
 
     def run(program, classes, case, nudged=False):
-        ours = {"float32": single, "float64": double}[case.precision] if classes is not compare.STOCK else 0
-        return {"weights": [np.asarray(1 - ours - 1e-4 * nudged, case.precision)], "warnings": []}
+        away = {"float32": single, "float64": double}[case.precision] if classes is not compare.STOCK else 1e-4 * nudged
+        return {"weights": [np.asarray(1 - away, case.precision)], "warnings": []}
 
     monkeypatch.setattr(compare, "run", run)
     found, _ = grid.disagreements(grid.Case())
     assert (not found) == accepted
+
+
+@pytest.mark.parametrize(
+    "nudged", [{"weights": [np.inf]}, {"weights": [np.nan]}, {"weights": [1.0, 2.0]}, {"error": "no"}]
+)
+def test_nothing_is_excused_where_the_nudge_breaks_the_training(nudged):
+    assert compare.more_than_rounding({"weights": [1.1]}, {"weights": [1.0]}, nudged, 1e-6)
+
+
+def test_no_more_than_a_thousand_times_the_tolerance_is_excused():
+    assert compare.more_than_rounding({"weights": [1.1]}, {"weights": [1.0]}, {"weights": [9.0]}, 1e-6)
+
+
+def test_a_nudge_is_one_unit_and_leaves_zeros_and_integers():
+    np.testing.assert_array_equal(compare.nudge(np.array([0, 1, -1])), [0, 1, -1])
+    nudged = compare.nudge(np.array([0, 1, -1], "float32"))
+    np.testing.assert_array_equal(nudged, np.array([0, 1 + 2**-23, -1 + 2**-24], "float32"))

@@ -1,5 +1,5 @@
-"""Models, options and data drawn at random: 20 steps must show what stock Keras shows, in float64 within 1e-12,
-or as near as stock Keras to itself when its data begin one unit in the last place higher."""
+"""Models, options and data drawn at random: 20 steps must show what stock Keras shows, in float64 within 1e-12;
+or what rounding makes of it in stock Keras, measured by data that begin one unit in the last place higher."""
 
 from dataclasses import dataclass
 
@@ -164,7 +164,7 @@ def programs(draw):
 def check(program):
     stock, ours = (compare.run(program, k) for k in (compare.STOCK, compare.SUBJECTS["backprop"]))
     found = compare.differences(ours, stock, 1e-12)
-    if found and ours.keys() == stock.keys():
+    if found:
         nudged = compare.run(program, compare.STOCK, True)
         found = compare.more_than_rounding(ours, stock, nudged, 1e-12)
     assert not found, "\n".join(found[:6])

@@ -25,8 +25,8 @@ def run_forward(loop, sequences, initial_state, mask):
     x = x[None] if loop.single else time_first(x, loop.go_backwards)
     initial_state = tuple(_of_each_example(state, x) for state in initial_state)
     masks = loop.recurrence.masks(loop.cell, loop.training, x[0], initial_state[0])
-    # Stock Keras reads the weights in its loop, so that updates of them wait for a batch there. Where data of unknown length end,
-    # there is none: what must not run then, such as the emptying of gathered gradients, would.
+    # Stock Keras reads the weights inside its loop, if it has one, so that their updates wait for a batch. Read before, they
+    # would not: where data of unknown length end, a step begins without a batch, and would empty gathered gradients.
     with tf.control_dependencies([] if loop.unroll or loop.single else [x]):
         f = loop.recurrence(loop.cell, *masks)
     xW = f.project(x)
