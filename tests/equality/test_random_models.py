@@ -1,5 +1,4 @@
-"""Models, options and data drawn at random: 20 steps must show what stock Keras shows, in float64 within 1e-12;
-or what rounding makes of it in stock Keras, measured by data that begin one unit in the last place higher."""
+"""Models, options and data drawn at random: 20 steps must show what stock Keras shows, in float64 within 1e-12."""
 
 from dataclasses import dataclass
 
@@ -75,11 +74,10 @@ class Program:
     eager: bool
     seed: int
 
-    def __call__(self, k, nudged=False):
+    def __call__(self, k):
         keras.config.set_floatx("float64")
         keras.config.set_dtype_policy("float64")
         x, y, w = self.arrays()
-        x, y = (compare.nudge(a) if nudged else a for a in (x, y))
         inputs = keras.Input(x.shape[1:])
         h = layers.Masking()(inputs) if self.masked else inputs
         for link in self.links:
@@ -89,8 +87,12 @@ class Program:
         outputs = [layers.Dense(2, "softplus", name=f"out_{i}")(h) for i in range(self.outputs)]
         model = k.Model(inputs, outputs if self.outputs > 1 else outputs[0])
         losses = [self.make_loss() for _ in outputs]
+        compiled = OPTIMIZERS[self.optimizer]()
+        if hasattr(compiled["optimizer"], "epsilon"):
+            # A gradient may be zero but for rounding, as that of the β of a batch norm before another one. ε = 1e-7 makes 1e-11 of it.
+            compiled["optimizer"].epsilon = 1e-3
         model.compile(
-            **OPTIMIZERS[self.optimizer](),
+            **compiled,
             loss=losses if self.outputs > 1 else losses[0],
             metrics=[["mse"]] * self.outputs if self.outputs > 1 else ["mse"],
             steps_per_execution=self.steps_per_execution,
@@ -164,9 +166,6 @@ def programs(draw):
 def check(program):
     stock, ours = (compare.run(program, k) for k in (compare.STOCK, compare.SUBJECTS["backprop"]))
     found = compare.differences(ours, stock, 1e-12)
-    if found:
-        nudged = compare.run(program, compare.STOCK, True)
-        found = compare.more_than_rounding(ours, stock, nudged, 1e-12)
     assert not found, "\n".join(found[:6])
 
 
