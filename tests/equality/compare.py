@@ -144,14 +144,11 @@ def nudge(array):
 
 def _distance(nudged, stock):
     """The largest difference of floating point numbers, relative as in `differences`; 0 where more than numbers differs."""
-    pairs = [
-        (np.asarray(a), np.asarray(b))
-        for a, b in zip(keras.tree.flatten(nudged), keras.tree.flatten(stock), strict=False)
-        if isinstance(b, (np.ndarray, np.generic, float))
-    ]
     if differences(nudged, stock, np.inf):
         return 0.0
-    floating = [_error_and_size(a, b) for a, b in pairs if np.issubdtype(b.dtype, np.floating)]
+    pairs = zip(keras.tree.flatten(nudged), keras.tree.flatten(stock), strict=True)
+    numbers = [(np.asarray(a), np.asarray(b)) for a, b in pairs if isinstance(b, (np.ndarray, np.generic, float))]
+    floating = [_error_and_size(a, b) for a, b in numbers if np.issubdtype(b.dtype, np.floating)]
     return max((error / size for error, size in floating), default=0.0)
 
 
