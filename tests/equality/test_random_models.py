@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 from tests.equality import compare
-from tests.equality.options import DATA, OPTIMIZERS
+from tests.equality.options import DATA, OPTIMIZERS, with_epsilon_above_rounding
 
 UNITS = st.integers(1, 4)
 ACTIVATIONS = st.sampled_from(["linear", "relu", "tanh", "sigmoid", "softplus", "gelu", "elu", "softmax", "silu"])
@@ -87,12 +87,8 @@ class Program:
         outputs = [layers.Dense(2, "softplus", name=f"out_{i}")(h) for i in range(self.outputs)]
         model = k.Model(inputs, outputs if self.outputs > 1 else outputs[0])
         losses = [self.make_loss() for _ in outputs]
-        compiled = OPTIMIZERS[self.optimizer]()
-        if hasattr(compiled["optimizer"], "epsilon"):
-            # A gradient may be zero but for rounding, as that of the β of a batch norm before another one. ε = 1e-7 makes 1e-11 of it.
-            compiled["optimizer"].epsilon = 1e-3
         model.compile(
-            **compiled,
+            **with_epsilon_above_rounding(OPTIMIZERS[self.optimizer]()),
             loss=losses if self.outputs > 1 else losses[0],
             metrics=[["mse"]] * self.outputs if self.outputs > 1 else ["mse"],
             steps_per_execution=self.steps_per_execution,
